@@ -1,0 +1,32 @@
+//! Where messages go.
+
+use sea_orm::entity::prelude::*;
+
+/// One channel: its identity and its head.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "channel")]
+pub struct Model {
+    /// Given by the server: 63 random bits, so that rows spread over shards.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: i64,
+    /// 1 person, 2 group, … up to 255.
+    pub channel_type: i16,
+    /// The channel's id; for a person channel the unambiguous key of the pair of uids.
+    pub channel_key: String,
+    /// The largest message seq, 0 before the first message.
+    pub last_seq: i64,
+    /// Grows with every change of the channel that its members see.
+    pub revision: i64,
+    /// How many red-dot messages there have been.
+    pub red_dots: i64,
+    /// When the message with `last_seq` was sent.
+    pub last_message_at: i64,
+    /// Bits: 1 large, 2 banned, 4 disbanded.
+    pub flags: i64,
+}
+
+/// No relations: `channel` and `conversation` may live on different shards.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,94 @@
+//! Channels: who they are and who is in them.
+
+mod members;
+
+pub use members::{CreateChannel, Flags, add_members, create_channel, remove_members};
+
+use crate::ids::{ChannelRef, ChannelType, Uid};
+
+/// A channel as it is stored: unique for everybody, whoever looks at it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelKey {
+    /// What kind.
+    pub channel_type: ChannelType,
+    /// The channel's id; for a person channel the length of the first uid, a colon and both uids in byte order
+    /// (`3:annbob`), which no two pairs share whatever the uids contain.
+    pub key: String,
+}
+
+impl ChannelKey {
+    /// The channel that `viewer` calls `channel`.
+    #[must_use]
+    pub fn new(viewer: &Uid, channel: &ChannelRef) -> Self {
+        if channel.channel_type == ChannelType::PERSON {
+            Self::person(viewer.as_str(), &channel.channel_id)
+        } else {
+            Self { channel_type: channel.channel_type, key: channel.channel_id.clone() }
+        }
+    }
+
+    /// The person channel of two users.
+    #[must_use]
+    pub fn person(one: &str, other: &str) -> Self {
+        let (first, second) = if one <= other { (one, other) } else { (other, one) };
+        Self { channel_type: ChannelType::PERSON, key: format!("{}:{first}{second}", first.len()) }
+    }
+
+    /// The two users of a person channel.
+    #[must_use]
+    pub fn pair(&self) -> Option<(&str, &str)> {
+        if self.channel_type != ChannelType::PERSON {
+            return None;
+        }
+        let (length, uids) = self.key.split_once(':')?;
+        uids.split_at_checked(length.parse().ok()?)
+    }
+
+    /// What `viewer` calls this channel.
+    #[must_use]
+    pub fn seen_by(&self, viewer: &str) -> ChannelRef {
+        let channel_id = match self.pair() {
+            Some((first, second)) => if first == viewer { second } else { first }.to_owned(),
+            None => self.key.clone(),
+        };
+        ChannelRef { channel_type: self.channel_type, channel_id }
+    }
+
+    /// Those who are in a person channel by its nature; the system has no conversations, nor has who talks to it.
+    #[must_use]
+    pub fn born_members(&self) -> Vec<Uid> {
+        let Some((first, second)) = self.pair() else { return Vec::new() };
+        let pair = [first, second].map(|uid| Uid::parse("uid", uid));
+        match pair {
+            [Ok(first), Ok(second)] if first.is_system() || second.is_system() => Vec::new(),
+            [Ok(first), Ok(second)] if first == second => vec![first],
+            [Ok(first), Ok(second)] => vec![first, second],
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_unambiguous_and_the_same_from_both_sides() {
+        let pairs = [("ann", "bob"), ("a@b", "c"), ("a", "b@c"), ("1:a", "b"), ("1", ":ab"), ("Ünï", "用户甲"), ("me", "me")];
+        let mut keys = std::collections::HashSet::new();
+        for (one, other) in pairs {
+            let key = ChannelKey::person(one, other);
+            assert_eq!(key, ChannelKey::person(other, one));
+            assert_eq!(key.seen_by(one).channel_id, other);
+            assert_eq!(key.seen_by(other).channel_id, one);
+            assert!(keys.insert(key));
+        }
+    }
+
+    #[test]
+    fn the_system_makes_no_conversations() {
+        assert!(ChannelKey::person("ann", crate::ids::SYSTEM_UID).born_members().is_empty());
+        assert_eq!(ChannelKey::person("me", "me").born_members().len(), 1);
+        assert_eq!(ChannelKey::person("ann", "bob").born_members().len(), 2);
+    }
+}

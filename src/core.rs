@@ -1,0 +1,44 @@
+//! What every use case works with.
+
+use crate::clock::{Clock, Ids};
+use crate::config::{Limits, Settings, WukongimVersion};
+use crate::error::Error;
+use crate::store::Store;
+
+/// The database, the time, and the settings that the use cases heed.
+#[derive(Debug)]
+pub struct Core {
+    /// The database.
+    pub store: Store,
+    /// What time it is.
+    pub clock: Clock,
+    /// Ids that we give.
+    pub ids: Ids,
+    /// `conversation.on`
+    pub conversations_on: bool,
+    /// `ingest.wukongim`
+    pub wukongim: WukongimVersion,
+    /// `[limits]`
+    pub limits: Limits,
+}
+
+impl Core {
+    /// The core of a server or of an import.
+    #[must_use]
+    pub fn new(store: Store, clock: Clock, ids: Ids, settings: &Settings) -> Self {
+        Self {
+            store,
+            clock,
+            ids,
+            conversations_on: settings.conversation.on,
+            wukongim: settings.ingest.wukongim,
+            limits: settings.limits.clone(),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::ConversationsOff`] when they are.
+    pub fn check_conversations_on(&self) -> Result<(), Error> {
+        if self.conversations_on { Ok(()) } else { Err(Error::ConversationsOff) }
+    }
+}

@@ -1,0 +1,128 @@
+//! One table of what can go wrong: kind → GraphQL code → HTTP status. Both interfaces answer from it.
+
+use std::borrow::Cow;
+
+use axum::http::StatusCode;
+
+use crate::store::StoreError;
+
+/// What a use case can answer instead of a result.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// A value the caller gave is not one we take. `field` is the name on the legacy wire.
+    #[error("{field} {problem}")]
+    BadInput {
+        /// Which field, in `snake_case`; the GraphQL side says it in `camelCase`.
+        field: Cow<'static, str>,
+        /// What is wrong with it, continuing the sentence that the field begins.
+        problem: Cow<'static, str>,
+    },
+    /// A request that is wrong as a whole, or whose message is fixed by `WuKongIM`.
+    #[error("{0}")]
+    BadRequest(Cow<'static, str>),
+    /// The body is larger than the limit.
+    #[error("the request body must be at most {0} bytes long")]
+    BodyTooLarge(usize),
+    /// A limit on the work of one request.
+    #[error("{0}")]
+    ResourceExhausted(Cow<'static, str>),
+    /// No, or no valid, credentials.
+    #[error("a valid token is required")]
+    Unauthenticated,
+    /// There is no such thing, or not for this caller.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// The path is right, the method is not.
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    /// `conversation.on` is false.
+    #[error("recent conversations are off: set conversation.on = true in the configuration")]
+    ConversationsOff,
+    /// The request took longer than the limit.
+    #[error("the request took too long, try again")]
+    Timeout,
+    /// The database failed, or cannot be reached just now.
+    #[error("{}", .0.public_text())]
+    Store(#[from] StoreError),
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// `extensions.code` in GraphQL.
+    pub code: &'static str,
+    /// Status on the legacy routes.
+    pub status: StatusCode,
+}
+
+impl Error {
+    /// A value of `field` that we do not take; `problem` continues the sentence that the field begins.
+    pub fn bad_input(field: impl Into<Cow<'static, str>>, problem: impl Into<Cow<'static, str>>) -> Self {
+        Self::BadInput { field: field.into(), problem: problem.into() }
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        let (code, status) = match self {
+            Self::BadInput { .. } | Self::BadRequest(_) => ("BAD_USER_INPUT", StatusCode::BAD_REQUEST),
+            Self::BodyTooLarge(_) => ("RESOURCE_EXHAUSTED", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::ResourceExhausted(_) => ("RESOURCE_EXHAUSTED", StatusCode::BAD_REQUEST),
+            Self::Unauthenticated => ("UNAUTHENTICATED", StatusCode::UNAUTHORIZED),
+            Self::NotFound(_) => ("NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::MethodNotAllowed => ("BAD_USER_INPUT", StatusCode::METHOD_NOT_ALLOWED),
+            Self::ConversationsOff => ("CONVERSATIONS_OFF", StatusCode::BAD_REQUEST),
+            Self::Timeout => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Store(error) if error.is_passing() => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Store(_) => ("INTERNAL_SERVER_ERROR", StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        Kind { code, status }
+    }
+
+    /// Writes what only we may see to the log, once, at the border.
+    pub(crate) fn log(&self) {
+        if let Self::Store(error) = self {
+            tracing::error!(error = %error, passing = error.is_passing(), "the database failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every kind, so that a new one must be put here (and thereby into the table's test).
+    fn every_kind() -> Vec<(Error, &'static str, u16, &'static str)> {
+        vec![
+            (Error::bad_input("uid", "must be a string"), "BAD_USER_INPUT", 400, "uid must be a string"),
+            (Error::BadRequest("no".into()), "BAD_USER_INPUT", 400, "no"),
+            (Error::BodyTooLarge(7), "RESOURCE_EXHAUSTED", 413, "the request body must be at most 7 bytes long"),
+            (Error::ResourceExhausted("too deep".into()), "RESOURCE_EXHAUSTED", 400, "too deep"),
+            (Error::Unauthenticated, "UNAUTHENTICATED", 401, "a valid token is required"),
+            (Error::NotFound("conversation"), "NOT_FOUND", 404, "conversation not found"),
+            (Error::MethodNotAllowed, "BAD_USER_INPUT", 405, "method not allowed"),
+            (
+                Error::ConversationsOff,
+                "CONVERSATIONS_OFF",
+                400,
+                "recent conversations are off: set conversation.on = true in the configuration",
+            ),
+            (Error::Timeout, "REQUEST_TIMEOUT", 503, "the request took too long, try again"),
+            (
+                Error::Store(StoreError::Unavailable("secret host".into())),
+                "REQUEST_TIMEOUT",
+                503,
+                "the database cannot be reached just now, try again",
+            ),
+            (Error::Store(StoreError::Contended("deadlock".into())), "REQUEST_TIMEOUT", 503, "too busy just now, try again"),
+            (Error::Store(StoreError::Broken("select 1".into())), "INTERNAL_SERVER_ERROR", 500, "internal error"),
+        ]
+    }
+
+    #[test]
+    fn every_kind_has_its_code_status_and_a_text_without_the_inside() {
+        for (error, code, status, text) in every_kind() {
+            assert_eq!((error.kind().code, error.kind().status.as_u16(), error.to_string().as_str()), (code, status, text));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+use async_graphql::{Context, ID, Object};
+use chrono::{DateTime, Utc};
+
+use super::super::context::ContextExt;
+use super::super::error::Result;
+use super::super::query::check_count;
+use super::super::scalars::UInt53;
+use super::id::global_id;
+use super::{Message, date_time, int};
+use crate::conversation::{self as conversations, Item, RecentsKey};
+use crate::message;
+
+/// Messages that `recents` returns where nothing else is said.
+const RECENTS: i32 = 20;
+
+/// One user's view of one channel.
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    conversation: conversations::Conversation,
+    /// What a sync loaded with it.
+    loaded: Option<(Option<message::Message>, Vec<message::Message>)>,
+}
+
+impl From<Item> for Conversation {
+    fn from(item: Item) -> Self {
+        Self { conversation: item.conversation, loaded: Some((item.last_message, item.recents)) }
+    }
+}
+
+impl From<conversations::Conversation> for Conversation {
+    fn from(conversation: conversations::Conversation) -> Self {
+        Self { conversation, loaded: None }
+    }
+}
+
+impl Conversation {
+    async fn newest(&self, ctx: &Context<'_>, count: u32) -> Result<Vec<message::Message>> {
+        let key = RecentsKey {
+            channel_id: self.conversation.channel_id,
+            key: self.conversation.key.clone(),
+            above: self.conversation.deleted_to_seq,
+            last_seq: self.conversation.last_msg_seq,
+            count,
+        };
+        Ok(ctx.recents().load_one(key).await?.unwrap_or_default())
+    }
+
+    async fn last(&self, ctx: &Context<'_>) -> Result<Option<message::Message>> {
+        match &self.loaded {
+            Some((last, _)) => Ok(last.clone()),
+            None => Ok(self.newest(ctx, 1).await?.into_iter().next()),
+        }
+    }
+}
+
+#[Object]
+impl Conversation {
+    /// The global id: the same in every answer.
+    async fn id(&self) -> ID {
+        let channel = &self.conversation.channel;
+        global_id(
+            "Conversation",
+            &[self.conversation.uid.as_str(), &channel.channel_type.number().to_string(), &channel.channel_id],
+        )
+    }
+
+    /// The channel's id; for a person channel the other one's uid.
+    async fn channel_id(&self) -> ID {
+        ID(self.conversation.channel.channel_id.clone())
+    }
+
+    /// 1 person, 2 group, 3 customer service, … up to 255.
+    async fn channel_type(&self) -> i32 {
+        i32::from(self.conversation.channel.channel_type.number())
+    }
+
+    /// Red-dot messages of others since the user's read mark.
+    async fn unread(&self) -> i32 {
+        int(self.conversation.unread)
+    }
+
+    /// When the last message was sent.
+    async fn last_activity_at(&self) -> DateTime<Utc> {
+        date_time(self.conversation.last_activity_at)
+    }
+
+    /// The last message's number in the channel.
+    async fn last_msg_seq(&self) -> UInt53 {
+        self.conversation.last_msg_seq.into()
+    }
+
+    /// The last message's client number.
+    async fn last_client_msg_no(&self, ctx: &Context<'_>) -> Result<String> {
+        Ok(self.last(ctx).await?.map(|message| message.client_msg_no).unwrap_or_default())
+    }
+
+    /// The user's version of the last change that was given out.
+    async fn version(&self) -> UInt53 {
+        self.conversation.version.into()
+    }
+
+    /// When it was pinned; null when it is not.
+    async fn pinned_at(&self) -> Option<DateTime<Utc>> {
+        (self.conversation.pinned_at > 0).then(|| date_time(self.conversation.pinned_at))
+    }
+
+    /// Whether the user muted it.
+    async fn muted(&self) -> bool {
+        self.conversation.muted
+    }
+
+    /// The newest message.
+    async fn last_message(&self, ctx: &Context<'_>) -> Result<Option<Message>> {
+        Ok(self.last(ctx).await?.map(Message))
+    }
+
+    /// The newest messages, newest first. Without `last`: what `conversations` was asked for with `msgCount`, elsewhere 20.
+    async fn recents(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "At most this many.")] last: Option<i32>,
+    ) -> Result<Vec<Message>> {
+        let messages = match (&self.loaded, last) {
+            (Some((_, recents)), None) => recents.clone(),
+            (_, last) => {
+                let limit = ctx.core().limits.msg_count;
+                let count = check_count("last", last.unwrap_or(RECENTS.min(int(i64::from(limit)))), limit)?;
+                if count == 0 { Vec::new() } else { self.newest(ctx, count).await? }
+            }
+        };
+        Ok(messages.into_iter().map(Message).collect())
+    }
+}

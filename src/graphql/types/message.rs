@@ -1,0 +1,117 @@
+use async_graphql::{ID, InputObject, Json, Object, SimpleObject};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::super::scalars::{Base64, UInt53};
+use super::date_time;
+use super::id::global_id;
+use crate::message;
+
+/// How a message to send is to be treated.
+#[derive(Clone, Copy, Debug, InputObject)]
+pub struct MessageHeaderInput {
+    /// Only hand it on, do not store it.
+    #[graphql(default)]
+    pub no_persist: bool,
+    /// It counts as unread.
+    #[graphql(default = true)]
+    pub red_dot: bool,
+    /// A command for clients: handed on, not stored.
+    #[graphql(default)]
+    pub sync_once: bool,
+}
+
+impl Default for MessageHeaderInput {
+    fn default() -> Self {
+        Self { no_persist: false, red_dot: true, sync_once: false }
+    }
+}
+
+/// How a message was to be treated.
+#[derive(Clone, Copy, Debug, SimpleObject)]
+pub struct MessageHeader {
+    /// It was not stored.
+    no_persist: bool,
+    /// It counts as unread.
+    red_dot: bool,
+    /// It was a command for clients.
+    sync_once: bool,
+}
+
+/// A message. Once stored it never changes.
+#[derive(Clone, Debug)]
+pub struct Message(pub message::Message);
+
+#[Object]
+impl Message {
+    /// The global id.
+    async fn id(&self) -> ID {
+        global_id("Message", &[&self.0.message_id.to_string()])
+    }
+
+    /// The message's id in the messaging system, a number above 2^53 in a string.
+    async fn message_id(&self) -> ID {
+        ID(self.0.message_id.to_string())
+    }
+
+    /// The message's number in its channel: 1, 2, 3 …; 0 when it was not stored.
+    async fn message_seq(&self) -> UInt53 {
+        self.0.seq.into()
+    }
+
+    /// The sender's deduplication key.
+    async fn client_msg_no(&self) -> &str {
+        &self.0.client_msg_no
+    }
+
+    /// Who sent it.
+    async fn from_uid(&self) -> ID {
+        ID(self.0.from_uid.clone())
+    }
+
+    /// The channel's id; in a person channel the recipient's uid.
+    async fn channel_id(&self) -> ID {
+        ID(self.0.channel.channel_id.clone())
+    }
+
+    /// 1 person, 2 group, 3 customer service, … up to 255.
+    async fn channel_type(&self) -> i32 {
+        i32::from(self.0.channel.channel_type.number())
+    }
+
+    /// How it was to be treated.
+    async fn header(&self) -> MessageHeader {
+        let stored = self.0.seq > 0;
+        MessageHeader { no_persist: !stored, red_dot: self.0.red_dot, sync_once: false }
+    }
+
+    /// The messaging system's setting bits.
+    async fn setting(&self) -> i32 {
+        i32::from(self.0.content.setting)
+    }
+
+    /// A topic inside the channel.
+    async fn topic(&self) -> Option<&str> {
+        Some(self.0.content.topic.as_str()).filter(|topic| !topic.is_empty())
+    }
+
+    /// When it was sent.
+    async fn sent_at(&self) -> DateTime<Utc> {
+        date_time(self.0.sent_at)
+    }
+
+    /// Seconds until it expires, 0 for never.
+    async fn expire(&self) -> UInt53 {
+        i64::from(self.0.content.expire).into()
+    }
+
+    /// The bytes as sent.
+    async fn payload(&self) -> Base64 {
+        Base64(self.0.content.payload.clone())
+    }
+
+    /// The payload, when it is JSON.
+    async fn content(&self) -> Option<Json<Value>> {
+        serde_json::from_slice(&self.0.content.payload).ok().map(Json)
+    }
+}

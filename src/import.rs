@@ -1,0 +1,132 @@
+//! `recents import FILE`: recorded traffic, line by line, through the same use cases as live traffic.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::path::Path;
+
+use anyhow::Context;
+use flate2::read::MultiGzDecoder;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+
+use crate::core::Core;
+use crate::error::Error;
+use crate::rest::legacy::Fields;
+use crate::rest::wukong::channel;
+use crate::rest::wukong::webhook::deliver;
+
+/// One line of a recording: a webhook (`path` begins with `?event=`, `body`) or a call (`path`, `request`).
+#[derive(Deserialize)]
+struct Line {
+    path: String,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    request: Option<String>,
+}
+
+/// What became of a recording.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Lines read.
+    pub lines: u64,
+    /// Webhook bodies among them.
+    pub webhooks: u64,
+    /// Changes of channels and their members among them.
+    pub channels: u64,
+    /// Lines that bring nothing in: reads, and what clients did to their own lists.
+    pub other: u64,
+    /// Messages stored now.
+    pub stored: u64,
+    /// Messages stored before.
+    pub repeated: u64,
+    /// Messages that are not stored on purpose: commands and the like.
+    pub skipped: u64,
+    /// Messages and lines that cannot be used.
+    pub refused: u64,
+    /// Messages whose place another one has.
+    pub conflicts: u64,
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "{} lines: {} webhooks, {} channel changes, {} others left alone",
+            self.lines, self.webhooks, self.channels, self.other
+        )?;
+        write!(
+            f,
+            "messages: {} stored, {} already there, {} skipped, {} refused, {} in conflict",
+            self.stored, self.repeated, self.skipped, self.refused, self.conflicts
+        )
+    }
+}
+
+/// Reads a `.jsonl` or `.jsonl.gz` file. Every line is a transaction, so it can be interrupted and run again.
+///
+/// # Errors
+/// A file that cannot be read, a line that is none of a recording, a database that fails.
+pub async fn import_file(core: &Core, path: &Path) -> anyhow::Result<Summary> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let progress = if std::io::stderr().is_terminal() {
+        let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left {msg}")?;
+        ProgressBar::new(file.metadata()?.len()).with_style(style)
+    } else {
+        ProgressBar::hidden()
+    };
+    let file = progress.wrap_read(file);
+    let packed = path.extension().is_some_and(|extension| extension == "gz");
+    let reader: Box<dyn Read + Send> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut lines = BufReader::new(reader).split(b'\n');
+    let mut summary = Summary::default();
+    while let Some(line) = lines.next() {
+        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        summary.lines += 1;
+        let number = summary.lines;
+        let line: Line = serde_json::from_slice(&line)
+            .with_context(|| format!("line {number} of {} is not a line of a recording", path.display()))?;
+        match import_line(core, &line, &mut summary).await {
+            Ok(()) => {}
+            Err(error @ Error::Store(_)) => {
+                // What the caller may read says too little for who runs an import.
+                return Err(anyhow::Error::new(error.clone()).context(format!("line {number}: {error:?}")));
+            }
+            Err(error) => {
+                summary.refused += 1;
+                tracing::warn!(line = number, error = %error, "a line cannot be used");
+            }
+        }
+        progress.set_message(format!("({} messages)", summary.stored));
+    }
+    progress.finish_and_clear();
+    Ok(summary)
+}
+
+async fn import_line(core: &Core, line: &Line, summary: &mut Summary) -> Result<(), Error> {
+    if let Some(event) = line.path.strip_prefix("?event=") {
+        summary.webhooks += 1;
+        let delivery = deliver(core, event, line.body.as_deref().unwrap_or_default().as_bytes()).await?;
+        summary.stored += delivery.report.stored;
+        summary.repeated += delivery.report.repeated;
+        summary.conflicts += delivery.report.conflicts;
+        summary.skipped += delivery.skipped;
+        summary.refused += delivery.refused;
+        return Ok(());
+    }
+    let request = line.request.as_deref().unwrap_or_default().as_bytes();
+    match line.path.as_str() {
+        "/channel" => channel::create(core, &Fields::parse(request)?).await.map(|_| ())?,
+        "/channel/subscriber_add" => channel::subscriber_add(core, &Fields::parse(request)?).await.map(|_| ())?,
+        "/channel/subscriber_remove" => channel::subscriber_remove(core, &Fields::parse(request)?).await.map(|_| ())?,
+        _ => {
+            summary.other += 1;
+            return Ok(());
+        }
+    }
+    summary.channels += 1;
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! A channel's messages, page by page, for one of its members.
+
+use super::Message;
+use crate::channel::ChannelKey;
+use crate::core::Core;
+use crate::error::Error;
+use crate::ids::{ChannelRef, Seq, Uid};
+use crate::store::{State, Window};
+
+/// Which messages.
+#[derive(Clone, Debug)]
+pub struct HistoryRequest {
+    /// Who looks.
+    pub uid: Uid,
+    /// At what.
+    pub channel: ChannelRef,
+    /// Only above this seq.
+    pub after: Option<Seq>,
+    /// Only below this seq.
+    pub before: Option<Seq>,
+    /// At most this many.
+    pub limit: u32,
+    /// From the end of the range; otherwise from its beginning.
+    pub newest: bool,
+}
+
+/// A page of messages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryPage {
+    /// In ascending order of seq.
+    pub messages: Vec<Message>,
+    /// Whether there are older ones that the user may see.
+    pub has_previous: bool,
+    /// Whether there are newer ones that the user may see.
+    pub has_next: bool,
+}
+
+/// The messages that the user may see: above the deletion watermark, and up to where a former member left.
+///
+/// # Errors
+/// [`Error::NotFound`] when the user is not, and never was, in the channel.
+pub async fn list_history(core: &Core, request: &HistoryRequest) -> Result<HistoryPage, Error> {
+    core.check_conversations_on()?;
+    let key = ChannelKey::new(&request.uid, &request.channel);
+    let row = core.store.find_conversation(&request.uid, &key).await?;
+    let row = row.ok_or(Error::NotFound("conversation"))?;
+    let lowest = row.deleted_to_seq + 1;
+    let highest = if row.state == State::Left { row.left_seq.min(row.last_seq) } else { row.last_seq };
+    let window = Window {
+        channel_id: row.channel_id,
+        from: request.after.map_or(lowest, |after| lowest.max(after.saturating_add(1))),
+        to: request.before.map_or(highest, |before| highest.min(before.saturating_sub(1))),
+    };
+    if window.from > window.to {
+        return Ok(HistoryPage {
+            messages: Vec::new(),
+            has_previous: window.from > lowest && lowest <= highest,
+            has_next: window.to < highest && lowest <= highest,
+        });
+    }
+    let limit = request.limit as usize;
+    let mut stored = core.store.list_page(window, u64::from(request.limit) + 1, request.newest).await?;
+    let more = stored.len() > limit;
+    stored.truncate(limit);
+    if request.newest {
+        stored.reverse();
+    }
+    Ok(HistoryPage {
+        messages: stored.into_iter().map(|message| Message::new(message, &key)).collect(),
+        has_previous: if request.newest { more } else { window.from > lowest },
+        has_next: if request.newest { window.to < highest } else { more },
+    })
+}

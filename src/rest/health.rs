@@ -1,0 +1,61 @@
+//! Is it alive, is it ready, how is it doing.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+
+use super::legacy::{Answer, Refusal};
+use crate::app::App;
+use crate::store::StoreError;
+
+/// `GET /health`, as `WuKongIM`.
+pub async fn health() -> impl IntoResponse {
+    Answer(serde_json::json!({"status": "ok"}))
+}
+
+/// `GET /livez`: the process answers.
+pub async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: the database is reached, its migrations are applied, and no shutdown has begun.
+///
+/// # Errors
+/// 503 with the reason in words.
+pub async fn readyz(State(app): State<App>) -> Result<&'static str, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
+    match check(&app).await {
+        Ok(()) => Ok("ready\n"),
+        Err(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], format!("{reason}\n"))),
+    }
+}
+
+async fn check(app: &App) -> Result<(), String> {
+    if app.shutdown.is_cancelled() {
+        return Err("shutting down".to_owned());
+    }
+    let unreachable = |error: StoreError| {
+        tracing::warn!(error = %error, "not ready");
+        "the database cannot be reached".to_owned()
+    };
+    app.core.store.ping().await.map_err(unreachable)?;
+    let migrations = app.core.store.migration_status().await.map_err(unreachable)?;
+    match migrations.iter().find(|migration| !migration.applied) {
+        Some(migration) => Err(format!("the migration {} is not applied", migration.name)),
+        None => Ok(()),
+    }
+}
+
+/// `GET /metrics` in Prometheus' text format.
+pub async fn metrics() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], crate::telemetry::metrics().render())
+}
+
+/// What answers where there is nothing.
+pub async fn not_found() -> Refusal {
+    Refusal(crate::error::Error::NotFound("page"))
+}
+
+/// What answers to a method that a path does not have.
+pub async fn method_not_allowed() -> Refusal {
+    Refusal(crate::error::Error::MethodNotAllowed)
+}

@@ -1,0 +1,358 @@
+//! How `WuKongIM`'s routes read and answer: Go's leniency about keys, one envelope for every error.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::app::App;
+use crate::error::Error;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// `{"status":200}`
+pub const DONE: Answer<Done> = Answer(Done { status: 200 });
+
+/// The body that says nothing but that it is done.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+pub struct Done {
+    /// 200
+    #[schema(example = 200)]
+    pub status: u16,
+}
+
+/// `{"data":…,"status":200}`
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct DoneWith<T> {
+    /// What there is to say.
+    pub data: T,
+    /// 200
+    #[schema(example = 200)]
+    pub status: u16,
+}
+
+/// The body of every error.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Envelope {
+    /// What is wrong, naming the field.
+    #[schema(example = "uid must be a string")]
+    pub msg: String,
+    /// The HTTP status again.
+    #[schema(example = 400)]
+    pub status: u16,
+}
+
+/// A JSON answer with status 200.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
+            Err(error) => {
+                tracing::error!(error = %error, "an answer cannot be written as JSON");
+                envelope(StatusCode::INTERNAL_SERVER_ERROR, "internal error".to_owned())
+            }
+        }
+    }
+}
+
+/// An [`Error`] in the envelope.
+#[derive(Debug)]
+pub struct Refusal(pub Error);
+
+impl<E: Into<Error>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.0.log();
+        if matches!(self.0, Error::Unauthenticated) {
+            // As WuKongIM: nothing but the status.
+            return StatusCode::UNAUTHORIZED.into_response();
+        }
+        let status = self.0.kind().status;
+        let mut response = envelope(status, self.0.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+fn envelope(status: StatusCode, msg: String) -> Response {
+    let body = serde_json::to_vec(&Envelope { msg, status: status.as_u16() }).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+}
+
+/// Reads a body of at most `limit` bytes. A longer one is read on for a while and thrown away, so that the caller is still
+/// there to read the refusal.
+///
+/// # Errors
+/// [`Error::BodyTooLarge`], or [`Error::BadRequest`] for a body that ends early.
+pub async fn read_body(body: Body, limit: usize) -> Result<Bytes, Error> {
+    let mut stream = body.into_data_stream();
+    let mut read = BytesMut::new();
+    let mut length = 0_usize;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| Error::BadRequest("the body ended early".into()))?;
+        length += chunk.len();
+        if length <= limit {
+            read.extend_from_slice(&chunk);
+        } else if length > limit.saturating_mul(4) {
+            break;
+        }
+    }
+    if length > limit { Err(Error::BodyTooLarge(limit)) } else { Ok(read.freeze()) }
+}
+
+/// The fields of a JSON object, read as Go would: keys in any case, unknown ones ignored, `null` or missing is the zero value,
+/// everything else exact.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    prefix: String,
+    map: Map<String, Value>,
+}
+
+impl FromRequest<App> for Fields {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
+        let body = read_body(request.into_body(), app.core.limits.body_bytes).await?;
+        Ok(Self::parse(&body)?)
+    }
+}
+
+impl Fields {
+    /// # Errors
+    /// [`Error::BadRequest`] when the body is not one JSON object (or `null`, which is an empty one).
+    pub fn parse(body: &[u8]) -> Result<Self, Error> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err(Error::BadRequest("the body must be a JSON object, but it is empty".into()));
+        }
+        Self::from_value(parse_json(body)?, "the body", String::new())
+    }
+
+    fn from_value(value: Value, name: &str, prefix: String) -> Result<Self, Error> {
+        match value {
+            Value::Null => Ok(Self { prefix, map: Map::new() }),
+            Value::Object(map) => Ok(Self { prefix, map }),
+            _ => Err(Error::bad_input(name.to_owned(), "must be a JSON object")),
+        }
+    }
+
+    /// An object inside of an array, named `name`.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when it is none.
+    pub fn from_element(value: Value, name: &str) -> Result<Self, Error> {
+        Self::from_value(value, name, format!("{name}."))
+    }
+
+    fn name(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        let found = self.map.get(key).or_else(|| {
+            self.map.iter().find(|(candidate, _)| candidate.eq_ignore_ascii_case(key)).map(|(_, value)| value)
+        });
+        found.filter(|value| !value.is_null())
+    }
+
+    /// Whether the key is there and not `null`.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// A text; missing is empty.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn string(&self, key: &str) -> Result<String, Error> {
+        match self.get(key) {
+            None => Ok(String::new()),
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(_) => Err(Error::bad_input(self.name(key), "must be a string")),
+        }
+    }
+
+    /// A whole number of a range; missing is 0.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn integer(&self, key: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, Error> {
+        let Some(value) = self.get(key) else { return Ok(0) };
+        value.as_i64().filter(|number| range.contains(number)).ok_or_else(|| {
+            Error::bad_input(self.name(key), format!("must be a whole number between {} and {}", range.start(), range.end()))
+        })
+    }
+
+    /// A number of any size; missing is 0.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn int64(&self, key: &str) -> Result<i64, Error> {
+        self.integer(key, i64::MIN..=i64::MAX)
+    }
+
+    /// A `uint8`; missing is 0.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn uint8(&self, key: &str) -> Result<u8, Error> {
+        self.integer(key, 0..=255).map(|number| u8::try_from(number).unwrap_or_default())
+    }
+
+    /// A `uint32`; missing is 0.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn uint32(&self, key: &str) -> Result<u32, Error> {
+        self.integer(key, 0..=i64::from(u32::MAX)).map(|number| u32::try_from(number).unwrap_or_default())
+    }
+
+    /// A flag: 0 or missing is off, any other number on.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn flag(&self, key: &str) -> Result<bool, Error> {
+        Ok(self.int64(key)? != 0)
+    }
+
+    /// Bytes in standard padded base64; missing is empty.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn bytes(&self, key: &str) -> Result<Vec<u8>, Error> {
+        let text = self.string(key)?;
+        STANDARD.decode(text).map_err(|_| Error::bad_input(self.name(key), "must be standard base64 with padding"))
+    }
+
+    /// An array; missing is empty.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn array(&self, key: &str) -> Result<&[Value], Error> {
+        match self.get(key) {
+            None => Ok(&[]),
+            Some(Value::Array(values)) => Ok(values),
+            Some(_) => Err(Error::bad_input(self.name(key), "must be an array")),
+        }
+    }
+
+    /// An array of texts; missing is empty.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn strings(&self, key: &str) -> Result<Vec<String>, Error> {
+        self.array(key)?
+            .iter()
+            .map(|value| match value {
+                Value::String(text) => Ok(text.clone()),
+                Value::Null => Ok(String::new()),
+                _ => Err(Error::bad_input(self.name(key), "must be an array of strings")),
+            })
+            .collect()
+    }
+
+    /// An object; missing is an empty one.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn object(&self, key: &str) -> Result<Self, Error> {
+        let name = self.name(key);
+        Self::from_element(self.get(key).cloned().unwrap_or(Value::Null), &name)
+    }
+
+    /// An array of objects; missing is empty.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn objects(&self, key: &str) -> Result<Vec<Self>, Error> {
+        let name = self.name(key);
+        self.array(key)?.iter().map(|value| Self::from_element(value.clone(), &name)).collect()
+    }
+}
+
+/// One JSON value and nothing after it.
+///
+/// # Errors
+/// [`Error::BadRequest`] that says where the JSON goes wrong.
+pub fn parse_json(body: &[u8]) -> Result<Value, Error> {
+    serde_json::from_slice(body).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        Error::BadRequest(format!("the body must be one JSON value, but it is not well-formed at {place}").into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fields(text: &str) -> Fields {
+        Fields::parse(text.as_bytes()).unwrap()
+    }
+
+    fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn keys_match_in_any_case_and_null_is_missing() {
+        let given = fields(r#"{"UID":"ann","Channel_Type":2,"payload":null,"zzz":[1]}"#);
+        assert_eq!(given.string("uid").unwrap(), "ann");
+        assert_eq!(given.uint8("channel_type").unwrap(), 2);
+        assert_eq!(given.bytes("payload").unwrap(), Vec::<u8>::new());
+        assert_eq!(given.int64("version").unwrap(), 0);
+        assert!(fields("null").string("uid").unwrap().is_empty());
+    }
+
+    #[test]
+    fn wrong_types_and_ranges_name_the_field() {
+        let given = fields(r#"{"uid":1,"version":"1","unread":1.5,"channel_type":256,"header":{"red_dot":"1"},"subscribers":["a",1]}"#);
+        assert_eq!(refusal(given.string("uid")), "uid must be a string");
+        assert!(refusal(given.int64("version")).starts_with("version must be a whole number between -9223372036854775808"));
+        assert!(refusal(given.int64("unread")).starts_with("unread must be a whole number"));
+        assert_eq!(refusal(given.uint8("channel_type")), "channel_type must be a whole number between 0 and 255");
+        assert!(refusal(given.object("header").unwrap().flag("red_dot")).starts_with("header.red_dot must be a whole number"));
+        assert_eq!(refusal(given.strings("subscribers")), "subscribers must be an array of strings");
+        assert_eq!(refusal(given.object("uid").map(|_| ())), "uid must be a JSON object");
+        assert!(refusal(fields(r#"{"version":99999999999999999999}"#).int64("version")).starts_with("version must be"));
+        assert!(refusal(fields(r#"{"version":1e3}"#).int64("version")).starts_with("version must be"));
+        assert_eq!(refusal(fields(r#"{"payload":"***"}"#).bytes("payload")), "payload must be standard base64 with padding");
+    }
+
+    #[test]
+    fn a_body_is_one_json_object() {
+        for (body, text) in [
+            ("", "the body must be a JSON object, but it is empty"),
+            ("[]", "the body must be a JSON object"),
+            ("{", "the body must be one JSON value, but it is not well-formed at line 1, column 1"),
+            (r#"{"uid":"ann"} x"#, "the body must be one JSON value, but it is not well-formed at line 1, column 15"),
+            ("uid=ann", "the body must be one JSON value, but it is not well-formed at line 1, column 1"),
+        ] {
+            assert_eq!(refusal(Fields::parse(body.as_bytes()).map(|_| ())), text, "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Fields::parse(&body);
+        }
+    }
+}

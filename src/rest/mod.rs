@@ -1,0 +1,6 @@
+//! The plain HTTP side: `WuKongIM`'s routes, health and metrics.
+
+pub mod health;
+pub mod legacy;
+pub mod openapi;
+pub mod wukong;

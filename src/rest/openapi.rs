@@ -1,0 +1,180 @@
+//! `/openapi.json`: what the plain routes take and answer.
+
+use axum::response::IntoResponse;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, ResponseBuilder, Schema,
+};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::legacy::{Answer, Done, DoneWith, Envelope};
+use super::wukong::shapes::{HeaderShape, MessageShape, SentShape, SyncItem};
+
+/// `GET /openapi.json`
+pub async fn serve() -> impl IntoResponse {
+    Answer(document())
+}
+
+fn text(example: &str) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).examples([example]).build()
+}
+
+fn integer(example: i64) -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::Integer))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+        .examples([example])
+        .build()
+}
+
+fn texts(example: &str) -> Schema {
+    ArrayBuilder::new().items(text(example)).build().into()
+}
+
+fn target(more: &[(&str, Object)]) -> ObjectBuilder {
+    let builder = ObjectBuilder::new()
+        .property("uid", text("u02"))
+        .property("channel_id", text("team-1"))
+        .property("channel_type", integer(2))
+        .required("uid")
+        .required("channel_id")
+        .required("channel_type");
+    more.iter().fold(builder, |builder, (name, schema)| builder.property(*name, schema.clone()))
+}
+
+fn members() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .property("channel_id", text("team-1"))
+        .property("channel_type", integer(2))
+        .property("subscribers", texts("u02"))
+        .required("channel_id")
+}
+
+fn header() -> ObjectBuilder {
+    ["no_persist", "red_dot", "sync_once"]
+        .into_iter()
+        .fold(ObjectBuilder::new(), |builder, flag| builder.property(flag, integer(0)))
+}
+
+/// A route: its path, what it does, what it takes, the schema of what it answers.
+fn post(summary: &str, body: ObjectBuilder, answer: impl Into<RefOr<Schema>>) -> OperationBuilder {
+    let body = ContentBuilder::new().schema(Some(Schema::from(body.build()))).build();
+    with_answers(
+        OperationBuilder::new()
+            .summary(Some(summary))
+            .request_body(Some(RequestBodyBuilder::new().required(Some(Required::True)).content("application/json", body).build())),
+        answer,
+    )
+}
+
+fn with_answers(operation: OperationBuilder, answer: impl Into<RefOr<Schema>>) -> OperationBuilder {
+    let content = ContentBuilder::new().schema(Some(answer.into())).build();
+    let done = ResponseBuilder::new().description("done").content("application/json", content).build();
+    let refused = |description: &str| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Envelope"))).build();
+        ResponseBuilder::new().description(description).content("application/json", content).build()
+    };
+    operation
+        .response("200", done)
+        .response("400", refused("what was sent cannot be taken; msg names the field"))
+        .response("401", ResponseBuilder::new().description("no valid manager token").build())
+        .response("413", refused("the body is over the limit"))
+        .response("500", refused("our mistake"))
+        .response("503", refused("try again, see Retry-After"))
+}
+
+/// The document.
+#[must_use]
+pub fn document() -> OpenApi {
+    let sync = ObjectBuilder::new()
+        .property("uid", text("u02"))
+        .property("version", integer(0))
+        .property("last_msg_seqs", text("team-1:2:17|u33:1:4"))
+        .property("msg_count", integer(20))
+        .property("only_unread", integer(0))
+        .property("exclude_channel_types", ArrayBuilder::new().items(integer(9)).build())
+        .property("page", integer(0))
+        .property("page_size", integer(100))
+        .required("uid");
+    let send = ObjectBuilder::new()
+        .property("header", header().build())
+        .property("client_msg_no", text("m-1"))
+        .property("from_uid", text("u01"))
+        .property("channel_id", text("team-1"))
+        .property("channel_type", integer(2))
+        .property("expire", integer(0))
+        .property("subscribers", texts("u02"))
+        .property("payload", text("eyJ0eXBlIjoxLCJjb250ZW50IjoiaGVsbG8ifQ=="))
+        .required("payload");
+    let channel = members().property("large", integer(0)).property("ban", integer(0)).property("disband", integer(0));
+    let done = || Ref::from_schema_name("Done");
+    let list = ArrayBuilder::new().items(Ref::from_schema_name("SyncItem")).build();
+    let event = ParameterBuilder::new()
+        .name("event")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::True)
+        .schema(Some(text("msg.notify")))
+        .build();
+    let message = Schema::OneOf(utoipa::openapi::OneOfBuilder::new()
+        .item(ArrayBuilder::new().items(Ref::from_schema_name("MessageShape")).build())
+        .item(Ref::from_schema_name("MessageShape"))
+        .build());
+    let webhook_body = ContentBuilder::new().schema(Some(message)).build();
+    let webhook = with_answers(
+        OperationBuilder::new()
+            .summary(Some("Messages that a WuKongIM stored; with ingest.webhook_secret at /webhook/{secret}"))
+            .parameter(event)
+            .request_body(Some(RequestBodyBuilder::new().content("application/json", webhook_body).build())),
+        done(),
+    );
+    let operations = [
+        ("/conversation/sync", post("What changed since `version`, newest messages included", sync, list)),
+        ("/conversations/setUnread", post("Sets the unread count", target(&[("unread", integer(0))]), done())),
+        ("/conversations/clearUnread", post("Marks a conversation as read", target(&[]), done())),
+        ("/conversations/delete", post("Deletes a conversation up to its last message", target(&[]), done())),
+        ("/message/send", post("Sends a message", send, Ref::from_schema_name("Sent"))),
+        ("/channel", post("Makes a channel or changes one", channel.property("reset", integer(0)), done())),
+        ("/channel/subscriber_add", post("Adds members", members().property("reset", integer(0)).required("subscribers"), done())),
+        ("/channel/subscriber_remove", post("Removes members", members().required("subscribers"), done())),
+        ("/webhook", webhook),
+    ];
+    let paths = operations
+        .into_iter()
+        .fold(PathsBuilder::new(), |paths, (path, operation)| {
+            paths.path(path, PathItem::new(HttpMethod::Post, operation.build()))
+        })
+        .build();
+    let components = ComponentsBuilder::new()
+        .schema(Envelope::name(), Envelope::schema())
+        .schema(Done::name(), Done::schema())
+        .schema(HeaderShape::name(), HeaderShape::schema())
+        .schema(MessageShape::name(), MessageShape::schema())
+        .schema(SyncItem::name(), SyncItem::schema())
+        .schema(SentShape::name(), SentShape::schema())
+        .schema("Sent", DoneWith::<SentShape>::schema())
+        .build();
+    let info = InfoBuilder::new()
+        .title("recents")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("The routes of WuKongIM that recents serves. For everything else there is GraphQL at /graphql."))
+        .build();
+    OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = serde_json::to_value(document()).unwrap();
+        let text = document.to_string();
+        for reference in text.split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+        }
+    }
+}

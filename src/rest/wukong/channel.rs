@@ -1,0 +1,81 @@
+//! `/channel/…`
+
+use super::super::legacy::{Answer, DONE, Done, Fields};
+use crate::channel::{self as channels, CreateChannel, Flags};
+use crate::core::Core;
+use crate::error::Error;
+use crate::ids::{ChannelRef, ChannelType, Uid};
+
+const NO_ID: &str = "频道ID不能为空！";
+const NO_TYPE: &str = "频道类型错误！";
+const NO_SUBSCRIBERS: &str = "订阅者不能为空！";
+const IS_PERSON: &str = "暂不支持个人频道！";
+const PERSON_SUBSCRIBERS: &str = "个人频道不支持添加订阅者！";
+
+fn uids(fields: &Fields) -> Result<Vec<Uid>, Error> {
+    fields.strings("subscribers")?.into_iter().map(|uid| Uid::parse("subscribers", uid)).collect()
+}
+
+/// `POST /channel`
+///
+/// # Errors
+/// [`Error::BadInput`] naming the field, [`Error::Store`].
+pub async fn create(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let channel_id = fields.string("channel_id")?;
+    let channel_type = fields.uint8("channel_type")?;
+    let flags = Flags { large: fields.flag("large")?, ban: fields.flag("ban")?, disband: fields.flag("disband")? };
+    let reset = fields.flag("reset")?;
+    let uids = uids(fields)?;
+    if channel_id.is_empty() {
+        return Err(Error::BadRequest(NO_ID.into()));
+    }
+    if channel_type == 0 {
+        return Err(Error::BadRequest(NO_TYPE.into()));
+    }
+    if channel_type == ChannelType::PERSON.number() {
+        return Err(Error::BadRequest(IS_PERSON.into()));
+    }
+    let channel = ChannelRef::parse(channel_id, i64::from(channel_type))?;
+    channels::create_channel(core, &CreateChannel { channel, flags, uids, reset }).await?;
+    Ok(DONE)
+}
+
+/// `POST /channel/subscriber_add`
+///
+/// # Errors
+/// As [`create`].
+pub async fn subscriber_add(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let (channel, uids) = members(fields)?;
+    channels::add_members(core, &channel, &uids, fields.flag("reset")?).await?;
+    Ok(DONE)
+}
+
+/// `POST /channel/subscriber_remove`
+///
+/// # Errors
+/// As [`create`].
+pub async fn subscriber_remove(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let (channel, uids) = members(fields)?;
+    channels::remove_members(core, &channel, &uids).await?;
+    Ok(DONE)
+}
+
+/// The channel and the users of a change of members; type 0 is a group.
+fn members(fields: &Fields) -> Result<(ChannelRef, Vec<Uid>), Error> {
+    let channel_id = fields.string("channel_id")?;
+    let channel_type = match fields.uint8("channel_type")? {
+        0 => ChannelType::GROUP.number(),
+        given => given,
+    };
+    let uids = uids(fields)?;
+    if channel_id.is_empty() {
+        return Err(Error::BadRequest(NO_ID.into()));
+    }
+    if uids.is_empty() {
+        return Err(Error::BadRequest(NO_SUBSCRIBERS.into()));
+    }
+    if channel_type == ChannelType::PERSON.number() {
+        return Err(Error::BadRequest(PERSON_SUBSCRIBERS.into()));
+    }
+    Ok((ChannelRef::parse(channel_id, i64::from(channel_type))?, uids))
+}

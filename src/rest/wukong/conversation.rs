@@ -1,0 +1,122 @@
+//! `/conversation/…` and `/conversations/…`
+
+use std::collections::HashSet;
+
+use super::super::legacy::{Answer, DONE, Done, Fields};
+use super::shapes::SyncItem;
+use crate::conversation::{self as conversations, Filter, SyncRequest, parse_last_msg_seqs};
+use crate::core::Core;
+use crate::error::Error;
+use crate::ids::{ChannelRef, Uid};
+
+/// Conversations of a page where `page_size` is not given.
+const PAGE_SIZE: usize = 100;
+/// Conversations of a page at most.
+const MAX_PAGE_SIZE: i64 = 500;
+
+/// `POST /conversation/sync`
+///
+/// # Errors
+/// [`Error::BadInput`] naming the field, [`Error::ConversationsOff`], [`Error::Store`].
+pub async fn sync(core: &Core, fields: &Fields) -> Result<Answer<Vec<SyncItem>>, Error> {
+    let uid = fields.string("uid")?;
+    let version = fields.int64("version")?;
+    let last_msg_seqs = fields.string("last_msg_seqs")?;
+    let msg_count = fields.int64("msg_count")?;
+    let only_unread = fields.flag("only_unread")?;
+    let page = usize::try_from(fields.int64("page")?).unwrap_or(0);
+    let page_size = match fields.int64("page_size")? {
+        ..=0 => PAGE_SIZE,
+        size => usize::try_from(size.min(MAX_PAGE_SIZE)).unwrap_or(PAGE_SIZE),
+    };
+    let mut exclude_channel_types = Vec::new();
+    for number in fields.array("exclude_channel_types")? {
+        let number = number.as_u64().and_then(|number| u8::try_from(number).ok());
+        exclude_channel_types
+            .push(number.ok_or_else(|| Error::bad_input("exclude_channel_types", "must be an array of numbers between 0 and 255"))?);
+    }
+    let mut always = HashSet::new();
+    for channel in fields.objects("larges")? {
+        let (channel_id, channel_type) = (channel.string("channel_id")?, channel.uint8("channel_type")?);
+        if !channel_id.is_empty() && channel_type > 0 {
+            always.insert(ChannelRef::parse(channel_id, i64::from(channel_type))?);
+        }
+    }
+    core.check_conversations_on()?;
+    if uid.is_empty() {
+        return Ok(Answer(Vec::new()));
+    }
+    if last_msg_seqs.split('|').count() > core.limits.last_msg_seqs {
+        return Err(Error::bad_input("last_msg_seqs", format!("must have at most {} entries", core.limits.last_msg_seqs)));
+    }
+    let request = SyncRequest {
+        uid: Uid::parse("uid", uid)?,
+        version,
+        last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
+        always,
+        msg_count: u32::try_from(msg_count.clamp(0, i64::from(core.limits.msg_count))).unwrap_or_default(),
+        filter: Filter { only_unread, exclude_channel_types },
+        first: None,
+    };
+    let answer = conversations::sync(core, &request).await?;
+    let mut items: Vec<SyncItem> = answer.conversations.into_iter().map(SyncItem::from).collect();
+    if page > 0 {
+        items = items.into_iter().skip((page - 1).saturating_mul(page_size)).take(page_size).collect();
+        // Pages are no cursor: what changes between two of them would be lost.
+        for item in &mut items {
+            item.version = 0;
+        }
+    }
+    Ok(Answer(items))
+}
+
+/// The uid and the channel that a request is about; an empty uid is refused with `WuKongIM`'s words.
+fn target(fields: &Fields, no_uid: &'static str) -> Result<(Uid, ChannelRef), Error> {
+    let uid = fields.string("uid")?;
+    let channel_id = fields.string("channel_id")?;
+    let channel_type = fields.uint8("channel_type")?;
+    fields.uint32("message_seq")?;
+    if uid.is_empty() {
+        return Err(Error::BadRequest(no_uid.into()));
+    }
+    if channel_id.is_empty() || channel_type == 0 {
+        return Err(Error::BadRequest("channel_id or channel_type cannot be empty".into()));
+    }
+    Ok((Uid::parse("uid", uid)?, ChannelRef::parse(channel_id, i64::from(channel_type))?))
+}
+
+/// What is not there needs no change: on these routes that is a success.
+fn done<T>(result: Result<T, Error>) -> Result<Answer<Done>, Error> {
+    match result {
+        Ok(_) | Err(Error::NotFound(_)) => Ok(DONE),
+        Err(error) => Err(error),
+    }
+}
+
+/// `POST /conversations/setUnread`
+///
+/// # Errors
+/// As [`sync`].
+pub async fn set_unread(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let unread = fields.int64("unread")?;
+    let (uid, channel) = target(fields, "UID cannot be empty")?;
+    done(conversations::set_unread(core, &uid, &channel, unread).await)
+}
+
+/// `POST /conversations/clearUnread`
+///
+/// # Errors
+/// As [`sync`].
+pub async fn clear_unread(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let (uid, channel) = target(fields, "uid cannot be empty")?;
+    done(conversations::set_unread(core, &uid, &channel, 0).await)
+}
+
+/// `POST /conversations/delete`
+///
+/// # Errors
+/// As [`sync`].
+pub async fn delete(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let (uid, channel) = target(fields, "Uid cannot be empty")?;
+    done(conversations::delete_conversation(core, &uid, &channel).await)
+}

@@ -1,0 +1,57 @@
+//! `/message/…`
+
+use super::super::legacy::{Answer, DoneWith, Fields};
+use super::shapes::SentShape;
+use crate::core::Core;
+use crate::error::Error;
+use crate::ids::{COMMAND_SUFFIX, ChannelRef, ChannelType, Uid};
+use crate::message::{self as messages, Content, SendRequest};
+
+/// `WuKongIM`'s words for a send that names neither a channel nor, for a command, subscribers.
+const NOWHERE: &str = "无法处理发送消息请求！";
+
+/// `POST /message/send`
+///
+/// # Errors
+/// [`Error::BadInput`] naming the field, [`Error::Store`].
+pub async fn send(core: &Core, fields: &Fields) -> Result<Answer<DoneWith<SentShape>>, Error> {
+    let header = fields.object("header")?;
+    let (no_persist, red_dot, sync_once) = (header.flag("no_persist")?, header.flag("red_dot")?, header.flag("sync_once")?);
+    let client_msg_no = fields.string("client_msg_no")?;
+    let from_uid = fields.string("from_uid")?;
+    let channel_id = fields.string("channel_id")?;
+    let channel_type = fields.uint8("channel_type")?;
+    let subscribers = fields.strings("subscribers")?;
+    let content = Content {
+        setting: fields.uint8("setting")?,
+        topic: fields.string("topic")?,
+        expire: fields.uint32("expire")?,
+        payload: fields.bytes("payload")?,
+        ..Content::default()
+    };
+    if content.payload.is_empty() {
+        return Err(Error::BadRequest("payload不能为空！".into()));
+    }
+    let from = if from_uid.is_empty() { Uid::system() } else { Uid::parse("from_uid", from_uid)? };
+    let channel = if channel_id.trim().is_empty() {
+        // A command to named users goes nowhere that is stored; its sender still wants an id.
+        if subscribers.is_empty() || !sync_once {
+            return Err(Error::BadRequest(NOWHERE.into()));
+        }
+        ChannelRef { channel_type: ChannelType::GROUP, channel_id: String::new() }
+    } else {
+        ChannelRef::parse(channel_id, i64::from(channel_type))?
+    };
+    let is_command = channel.channel_id.ends_with(COMMAND_SUFFIX);
+    let request = SendRequest {
+        from,
+        channel,
+        client_msg_no: Some(client_msg_no),
+        red_dot,
+        transient: no_persist || sync_once || is_command,
+        content,
+    };
+    let message = messages::send(core, request).await?.message;
+    let data = SentShape { client_msg_no: message.client_msg_no, message_id: message.message_id, message_seq: message.seq };
+    Ok(Answer(DoneWith { data, status: 200 }))
+}

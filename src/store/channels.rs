@@ -1,0 +1,171 @@
+//! `channel`: identity and head.
+
+use std::collections::HashMap;
+
+use entity::channel::{Column, Entity};
+use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+
+use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use crate::channel::ChannelKey;
+use crate::clock::Ids;
+use crate::ids::{ChannelType, Seq};
+
+/// The head of a channel, as read under its lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The channel's internal id.
+    pub id: i64,
+    /// Who it is.
+    pub key: ChannelKey,
+    /// The largest message seq, 0 before the first.
+    pub last_seq: Seq,
+    /// Grows with every change that members see.
+    pub revision: i64,
+    /// Red-dot messages so far.
+    pub red_dots: i64,
+    /// When the message with `last_seq` was sent, epoch ms.
+    pub last_message_at: i64,
+    /// Bits: 1 large, 2 banned, 4 disbanded.
+    pub flags: i64,
+}
+
+const HEAD: [Column; 8] = [
+    Column::Id,
+    Column::ChannelType,
+    Column::ChannelKey,
+    Column::LastSeq,
+    Column::Revision,
+    Column::RedDots,
+    Column::LastMessageAt,
+    Column::Flags,
+];
+
+fn head(row: &QueryResult) -> Result<Head, DbErr> {
+    Ok(Head {
+        id: row.try_get_by_index(0)?,
+        key: ChannelKey { channel_type: ChannelType::from_stored(row.try_get_by_index(1)?), key: row.try_get_by_index(2)? },
+        last_seq: row.try_get_by_index(3)?,
+        revision: row.try_get_by_index(4)?,
+        red_dots: row.try_get_by_index(5)?,
+        last_message_at: row.try_get_by_index(6)?,
+        flags: row.try_get_by_index(7)?,
+    })
+}
+
+fn by_key(keys: &[&ChannelKey]) -> SelectStatement {
+    let mut types: HashMap<i16, Vec<&str>> = HashMap::new();
+    for key in keys {
+        types.entry(key.channel_type.stored()).or_default().push(&key.key);
+    }
+    let any = types.into_iter().fold(sea_orm::Condition::any(), |any, (channel_type, keys)| {
+        any.add(Expr::col(Column::ChannelType).eq(channel_type).and(Expr::col(Column::ChannelKey).is_in(keys)))
+    });
+    Query::select().columns([Column::Id, Column::ChannelType, Column::ChannelKey]).from(Entity).cond_where(any).to_owned()
+}
+
+impl Store {
+    /// The internal id of a channel, if it exists.
+    pub(crate) async fn find_channel(&self, key: &ChannelKey) -> Result<Option<i64>, StoreError> {
+        Ok(self.find_channels(&[key]).await?.remove(key))
+    }
+
+    async fn find_channels(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
+        let mut found = HashMap::with_capacity(keys.len());
+        for keys in keys.chunks(ROWS_PER_STATEMENT) {
+            for row in self.read.query_all(&by_key(keys)).await? {
+                let key =
+                    ChannelKey { channel_type: ChannelType::from_stored(row.try_get_by_index(1)?), key: row.try_get_by_index(2)? };
+                found.insert(key, row.try_get_by_index(0)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The internal ids of channels; those that are missing are made, in a transaction of their own.
+    pub(crate) async fn ensure_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
+        let found = self.find_channels(keys).await?;
+        let missing: Vec<&ChannelKey> = keys.iter().copied().filter(|key| !found.contains_key(*key)).collect();
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        for keys in missing.chunks(ROWS_PER_STATEMENT) {
+            let mut insert = Query::insert().into_table(Entity).columns([Column::Id, Column::ChannelType, Column::ChannelKey]).to_owned();
+            for key in keys {
+                insert.values_panic([ids.channel_id().into(), key.channel_type.stored().into(), key.key.as_str().into()]);
+            }
+            // Another server may have made it just now.
+            let conflict = OnConflict::columns([Column::ChannelType, Column::ChannelKey]).do_nothing_on([Column::Id]).to_owned();
+            self.write.execute(insert.on_conflict(conflict)).await?;
+        }
+        self.find_channels(keys).await
+    }
+}
+
+impl Tx {
+    /// Locks one channel and reads its head.
+    pub(crate) async fn lock_channel(&self, id: i64) -> Result<Option<Head>, StoreError> {
+        Ok(self.lock_channels(&[id]).await?.pop())
+    }
+
+    /// Locks channels in the order of their ids and reads their heads.
+    pub(crate) async fn lock_channels(&self, ids: &[i64]) -> Result<Vec<Head>, StoreError> {
+        let mut sorted = ids.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut heads = Vec::with_capacity(sorted.len());
+        for ids in sorted.chunks(ROWS_PER_STATEMENT) {
+            let select = Query::select()
+                .columns(HEAD)
+                .from(Entity)
+                .and_where(Expr::col(Column::Id).is_in(ids.iter().copied()))
+                .order_by(Column::Id, Order::Asc)
+                .lock(LockType::Update)
+                .to_owned();
+            for row in self.0.query_all(&select).await? {
+                heads.push(head(&row)?);
+            }
+        }
+        Ok(heads)
+    }
+
+    /// Writes the heads of locked channels.
+    pub(crate) async fn write_heads(&self, heads: &[&Head]) -> Result<(), StoreError> {
+        if let [head] = heads {
+            let update = Query::update()
+                .table(Entity)
+                .values([
+                    (Column::LastSeq, head.last_seq.into()),
+                    (Column::Revision, head.revision.into()),
+                    (Column::RedDots, head.red_dots.into()),
+                    (Column::LastMessageAt, head.last_message_at.into()),
+                    (Column::Flags, head.flags.into()),
+                ])
+                .and_where(Expr::col(Column::Id).eq(head.id))
+                .to_owned();
+            self.0.execute(&update).await?;
+            return Ok(());
+        }
+        for heads in heads.chunks(ROWS_PER_STATEMENT) {
+            // All of them exist and are locked: the conflict is the update, in one statement for any number of channels.
+            let mut upsert = Query::insert().into_table(Entity).columns(HEAD).to_owned();
+            for head in heads {
+                upsert.values_panic([
+                    head.id.into(),
+                    head.key.channel_type.stored().into(),
+                    head.key.key.as_str().into(),
+                    head.last_seq.into(),
+                    head.revision.into(),
+                    head.red_dots.into(),
+                    head.last_message_at.into(),
+                    head.flags.into(),
+                ]);
+            }
+            let conflict = OnConflict::column(Column::Id)
+                .update_columns([Column::LastSeq, Column::Revision, Column::RedDots, Column::LastMessageAt, Column::Flags])
+                .to_owned();
+            self.0.execute(upsert.on_conflict(conflict)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,467 @@
+//! `conversation`: users' views of channels, read together with the channel's head.
+
+use std::collections::HashSet;
+
+use entity::conversation::{Column, Entity};
+use entity::{channel, user_cursor};
+use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, JoinType, OnConflict, Query, SelectStatement};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+
+use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use crate::channel::ChannelKey;
+use crate::ids::{ChannelType, Seq, Uid, Version};
+
+/// Where a conversation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A member, never deleted it.
+    Live,
+    /// A member who deleted the conversation once; newer messages show.
+    Deleted,
+    /// No member any more.
+    Left,
+}
+
+impl State {
+    pub(crate) fn stored(self) -> i16 {
+        match self {
+            Self::Live => 0,
+            Self::Deleted => 1,
+            Self::Left => 2,
+        }
+    }
+
+    fn from_stored(number: i16) -> Self {
+        match number {
+            0 => Self::Live,
+            1 => Self::Deleted,
+            _ => Self::Left,
+        }
+    }
+}
+
+/// One user's view of one channel, joined with the channel's head as it was read in the same statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConversationRow {
+    /// The channel's internal id.
+    pub channel_id: i64,
+    /// Who the channel is.
+    pub key: ChannelKey,
+    /// The channel's largest message seq.
+    pub last_seq: Seq,
+    /// The channel's revision.
+    pub revision: i64,
+    /// The channel's red-dot messages so far.
+    pub red_dots: i64,
+    /// When the channel's last message was sent, epoch ms.
+    pub last_message_at: i64,
+    /// The value of `red_dots` at which unread is 0.
+    pub read_mark: i64,
+    /// The deletion watermark.
+    pub deleted_to_seq: Seq,
+    /// The channel's `last_seq` when the user joined.
+    pub joined_seq: Seq,
+    /// The channel's `last_seq` when the user left.
+    pub left_seq: Seq,
+    /// Where it stands.
+    pub state: State,
+    /// The user's version of the last stamped change, 0 before the first.
+    pub version: Version,
+    /// The revision that `version` stands for.
+    pub stamped_revision: i64,
+    /// When it was pinned, 0 when it is not.
+    pub pinned_at: i64,
+    /// Whether it is muted.
+    pub muted: bool,
+}
+
+/// What a sync reads in one statement.
+#[derive(Debug)]
+pub struct Changed {
+    /// The user's cursor; `None` when the user has none yet.
+    pub cursor: Option<Version>,
+    /// The conversations asked for.
+    pub rows: Vec<ConversationRow>,
+}
+
+/// A new version for a row, and the revision it stands for: the one that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Which row.
+    pub channel_id: i64,
+    /// The new version.
+    pub version: Version,
+    /// The revision that was read.
+    pub revision: i64,
+}
+
+/// A membership that begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewConversation {
+    /// Whose.
+    pub uid: Uid,
+    /// In which channel.
+    pub channel_id: i64,
+    /// Messages up to here do not make it show.
+    pub joined_seq: Seq,
+    /// Red dots up to here are read.
+    pub read_mark: i64,
+}
+
+/// A read mark that a sender's own message sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadMark {
+    /// Whose.
+    pub uid: String,
+    /// In which channel.
+    pub channel_id: i64,
+    /// The new read mark.
+    pub read_mark: i64,
+}
+
+/// The columns of a [`ConversationRow`], in the order in which [`row_from`] reads them.
+fn columns() -> [(&'static str, Alias); 15] {
+    [
+        ("c", "channel_id"),
+        ("ch", "channel_type"),
+        ("ch", "channel_key"),
+        ("ch", "last_seq"),
+        ("ch", "revision"),
+        ("ch", "red_dots"),
+        ("ch", "last_message_at"),
+        ("c", "read_mark"),
+        ("c", "deleted_to_seq"),
+        ("c", "joined_seq"),
+        ("c", "left_seq"),
+        ("c", "state"),
+        ("c", "version"),
+        ("c", "stamped_revision"),
+        ("c", "pinned_at"),
+    ]
+    .map(|(table, column)| (table, Alias::new(column)))
+}
+
+fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
+    Ok(ConversationRow {
+        channel_id: row.try_get_by_index(0)?,
+        key: ChannelKey { channel_type: ChannelType::from_stored(row.try_get_by_index(1)?), key: row.try_get_by_index(2)? },
+        last_seq: row.try_get_by_index(3)?,
+        revision: row.try_get_by_index(4)?,
+        red_dots: row.try_get_by_index(5)?,
+        last_message_at: row.try_get_by_index(6)?,
+        read_mark: row.try_get_by_index(7)?,
+        deleted_to_seq: row.try_get_by_index(8)?,
+        joined_seq: row.try_get_by_index(9)?,
+        left_seq: row.try_get_by_index(10)?,
+        state: State::from_stored(row.try_get_by_index(11)?),
+        version: row.try_get_by_index(12)?,
+        stamped_revision: row.try_get_by_index(13)?,
+        pinned_at: row.try_get_by_index(14)?,
+        muted: row.try_get_by_index(15)?,
+    })
+}
+
+/// A user's conversations joined with their channels.
+fn joined(uid: &Uid) -> SelectStatement {
+    let mut select = Query::select();
+    for (table, column) in columns() {
+        select.column((table, column));
+    }
+    select
+        .column(("c", Column::Muted))
+        .from_as(Entity, "c")
+        .join_as(
+            JoinType::InnerJoin,
+            channel::Entity,
+            "ch",
+            Expr::col(("ch", channel::Column::Id)).equals(("c", Column::ChannelId)),
+        )
+        .and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str()));
+    select.to_owned()
+}
+
+/// Those that can show in a list and changed since `version`, or are stale; 0: all of them.
+fn changed(uid: &Uid, version: Version) -> SelectStatement {
+    let mut select = joined(uid);
+    let never = ChannelType::NEVER_LISTED.map(ChannelType::stored);
+    select.and_where(Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never));
+    if version > 0 {
+        let newer = Expr::col(("c", Column::Version)).gt(version);
+        let stale = Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision)));
+        let member = Expr::col(("c", Column::State)).ne(State::Left.stored());
+        select.cond_where(Condition::any().add(newer).add(stale.and(member)));
+    }
+    select
+}
+
+fn members_of(channel_id: i64) -> SelectStatement {
+    Query::select()
+        .column(Column::Uid)
+        .from(Entity)
+        .and_where(Expr::col(Column::ChannelId).eq(channel_id))
+        .and_where(Expr::col(Column::State).ne(State::Left.stored()))
+        .to_owned()
+}
+
+fn rows(found: &[QueryResult]) -> Result<Vec<ConversationRow>, StoreError> {
+    found.iter().map(|row| row_from(row).map_err(StoreError::from)).collect()
+}
+
+impl Store {
+    /// The user's cursor and the conversations that changed since `version` (0: all), of one moment: one statement.
+    pub(crate) async fn list_changed(&self, uid: &Uid, version: Version) -> Result<Changed, StoreError> {
+        let mut select = Query::select();
+        for (_, column) in columns() {
+            select.column(("found", column));
+        }
+        select
+            .column(("found", Column::Muted))
+            .column(("cursor", user_cursor::Column::Version))
+            .from_as(user_cursor::Entity, "cursor")
+            // The cursor comes back also when no conversation does.
+            .join_subquery(JoinType::LeftJoin, changed(uid, version), "found", Expr::val(1).eq(1))
+            .and_where(Expr::col(("cursor", user_cursor::Column::Uid)).eq(uid.as_str()));
+        let found = self.read.query_all(&select).await?;
+        let Some(first) = found.first() else { return Ok(Changed { cursor: None, rows: Vec::new() }) };
+        let cursor = first.try_get_by_index(16)?;
+        if first.try_get_by_index::<Option<i64>>(0)?.is_none() {
+            return Ok(Changed { cursor, rows: Vec::new() });
+        }
+        Ok(Changed { cursor, rows: rows(&found)? })
+    }
+
+    /// All conversations of a user that can show in a list.
+    pub(crate) async fn list_conversations(&self, uid: &Uid) -> Result<Vec<ConversationRow>, StoreError> {
+        rows(&self.read.query_all(&changed(uid, 0)).await?)
+    }
+
+    /// Whether the user is or was in any channel.
+    pub(crate) async fn has_conversations(&self, uid: &Uid) -> Result<bool, StoreError> {
+        let select = Query::select()
+            .column(Column::ChannelId)
+            .from(Entity)
+            .and_where(Expr::col(Column::Uid).eq(uid.as_str()))
+            .limit(1)
+            .to_owned();
+        Ok(self.read.query_one(&select).await?.is_some())
+    }
+
+    /// One conversation by the channel's identity.
+    pub(crate) async fn find_conversation(&self, uid: &Uid, key: &ChannelKey) -> Result<Option<ConversationRow>, StoreError> {
+        let mut select = joined(uid);
+        select
+            .and_where(Expr::col(("ch", channel::Column::ChannelType)).eq(key.channel_type.stored()))
+            .and_where(Expr::col(("ch", channel::Column::ChannelKey)).eq(key.key.as_str()));
+        let row = self.read.query_one(&select).await?;
+        Ok(row.as_ref().map(row_from).transpose()?)
+    }
+
+    /// Those of `uids` who are in a channel just now.
+    pub(crate) async fn list_members_of(&self, channel_id: i64, uids: &[Uid]) -> Result<HashSet<String>, StoreError> {
+        let mut members = HashSet::new();
+        for uids in uids.chunks(ROWS_PER_STATEMENT) {
+            let select = members_of(channel_id).and_where(Expr::col(Column::Uid).is_in(uids.iter().map(Uid::as_str))).to_owned();
+            for row in self.read.query_all(&select).await? {
+                members.insert(row.try_get_by_index(0)?);
+            }
+        }
+        Ok(members)
+    }
+
+    /// Who is in a channel just now.
+    pub(crate) async fn list_members(&self, channel_id: i64) -> Result<Vec<String>, StoreError> {
+        let found = self.read.query_all(&members_of(channel_id)).await?;
+        found.iter().map(|row| row.try_get_by_index(0).map_err(StoreError::from)).collect()
+    }
+}
+
+impl Tx {
+    /// What changed since `version` (0: all), under the user's lock.
+    pub(crate) async fn list_changed(&self, uid: &Uid, version: Version) -> Result<Vec<ConversationRow>, StoreError> {
+        rows(&self.0.query_all(&changed(uid, version)).await?)
+    }
+
+    /// One conversation by the channel's internal id.
+    pub(crate) async fn find_conversation(&self, uid: &Uid, channel_id: i64) -> Result<Option<ConversationRow>, StoreError> {
+        let mut select = joined(uid);
+        select.and_where(Expr::col(("c", Column::ChannelId)).eq(channel_id));
+        let row = self.0.query_one(&select).await?;
+        Ok(row.as_ref().map(row_from).transpose()?)
+    }
+
+    /// The state of those of `uids` that have a row in the channel, with their `left_seq`.
+    pub(crate) async fn list_states(&self, channel_id: i64, uids: &[Uid]) -> Result<Vec<(String, State, Seq)>, StoreError> {
+        let mut states = Vec::new();
+        for uids in uids.chunks(ROWS_PER_STATEMENT) {
+            let select = Query::select()
+                .columns([Column::Uid, Column::State, Column::LeftSeq])
+                .from(Entity)
+                .and_where(Expr::col(Column::ChannelId).eq(channel_id))
+                .and_where(Expr::col(Column::Uid).is_in(uids.iter().map(Uid::as_str)))
+                .to_owned();
+            for row in self.0.query_all(&select).await? {
+                states.push((
+                    row.try_get_by_index(0)?,
+                    State::from_stored(row.try_get_by_index(1)?),
+                    row.try_get_by_index(2)?,
+                ));
+            }
+        }
+        Ok(states)
+    }
+
+    /// Writes new versions: nothing but `version` and `stamped_revision`, rows in the order of their channels' ids, one
+    /// statement for any number of them.
+    pub(crate) async fn stamp(&self, uid: &Uid, stamps: &[Stamp]) -> Result<(), StoreError> {
+        let mut sorted = stamps.to_vec();
+        sorted.sort_unstable_by_key(|stamp| stamp.channel_id);
+        for stamps in sorted.chunks(ROWS_PER_STATEMENT) {
+            // The rows exist (no conversation is ever removed): the conflict is the update.
+            let columns = [Column::Uid, Column::ChannelId, Column::Version, Column::StampedRevision];
+            let mut upsert = Query::insert().into_table(Entity).columns(columns).to_owned();
+            for stamp in stamps {
+                upsert.values_panic([
+                    uid.as_str().into(),
+                    stamp.channel_id.into(),
+                    stamp.version.into(),
+                    stamp.revision.into(),
+                ]);
+            }
+            let conflict = OnConflict::columns([Column::Uid, Column::ChannelId])
+                .update_columns([Column::Version, Column::StampedRevision])
+                .to_owned();
+            self.0.execute(upsert.on_conflict(conflict)).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what a mutation of its user may change, and its stamp.
+    pub(crate) async fn write_conversation(&self, uid: &Uid, row: &ConversationRow) -> Result<(), StoreError> {
+        let update = Query::update()
+            .table(Entity)
+            .values([
+                (Column::ReadMark, row.read_mark.into()),
+                (Column::DeletedToSeq, row.deleted_to_seq.into()),
+                (Column::State, row.state.stored().into()),
+                (Column::Version, row.version.into()),
+                (Column::StampedRevision, row.stamped_revision.into()),
+                (Column::PinnedAt, row.pinned_at.into()),
+                (Column::Muted, row.muted.into()),
+            ])
+            .and_where(Expr::col(Column::Uid).eq(uid.as_str()))
+            .and_where(Expr::col(Column::ChannelId).eq(row.channel_id))
+            .to_owned();
+        self.0.execute(&update).await?;
+        Ok(())
+    }
+
+    /// Marks members as gone, each stamped with a version of their own. The users and the channel are locked.
+    pub(crate) async fn write_left(
+        &self,
+        channel_id: i64,
+        left_seq: Seq,
+        revision: i64,
+        leaving: &[(&str, Version)],
+    ) -> Result<(), StoreError> {
+        let changes = [Column::State, Column::LeftSeq, Column::Version, Column::StampedRevision];
+        for leaving in leaving.chunks(ROWS_PER_STATEMENT) {
+            let columns = [Column::Uid, Column::ChannelId].into_iter().chain(changes);
+            let mut upsert = Query::insert().into_table(Entity).columns(columns).to_owned();
+            for (uid, version) in leaving {
+                upsert.values_panic([
+                    (*uid).into(),
+                    channel_id.into(),
+                    State::Left.stored().into(),
+                    left_seq.into(),
+                    (*version).into(),
+                    revision.into(),
+                ]);
+            }
+            let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_columns(changes).to_owned();
+            self.0.execute(upsert.on_conflict(conflict)).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins memberships, or begins them anew: who comes back keeps the deletion watermark and the version, and is stale.
+    /// The channels are locked.
+    pub(crate) async fn write_joined(&self, joining: &[NewConversation]) -> Result<(), StoreError> {
+        let changes = [Column::JoinedSeq, Column::ReadMark, Column::State, Column::StampedRevision];
+        for joining in joining.chunks(ROWS_PER_STATEMENT) {
+            let columns = [Column::Uid, Column::ChannelId].into_iter().chain(changes);
+            let mut upsert = Query::insert().into_table(Entity).columns(columns).to_owned();
+            for new in joining {
+                upsert.values_panic([
+                    new.uid.as_str().into(),
+                    new.channel_id.into(),
+                    new.joined_seq.into(),
+                    new.read_mark.into(),
+                    State::Live.stored().into(),
+                    (-1_i64).into(),
+                ]);
+            }
+            let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_columns(changes).to_owned();
+            self.0.execute(upsert.on_conflict(conflict)).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets one sender's read mark; whether the sender has a row in the channel.
+    pub(crate) async fn write_read_mark(&self, uid: &str, channel_id: i64, read_mark: i64) -> Result<bool, StoreError> {
+        let update = Query::update()
+            .table(Entity)
+            .value(Column::ReadMark, read_mark)
+            .and_where(Expr::col(Column::Uid).eq(uid))
+            .and_where(Expr::col(Column::ChannelId).eq(channel_id))
+            .to_owned();
+        Ok(self.0.execute(&update).await?.rows_affected() > 0)
+    }
+
+    /// Sets read marks of senders; who has no row in the channel gets none. The channels are locked.
+    pub(crate) async fn write_read_marks(&self, marks: &[ReadMark]) -> Result<(), StoreError> {
+        let mut sorted: Vec<&ReadMark> = marks.iter().collect();
+        sorted.sort_unstable_by(|a, b| (a.channel_id, &a.uid).cmp(&(b.channel_id, &b.uid)));
+        for marks in sorted.chunks(ROWS_PER_STATEMENT / 4) {
+            let pairs = marks.iter().fold(Condition::any(), |any, mark| {
+                any.add(Expr::col(Column::Uid).eq(mark.uid.as_str()).and(Expr::col(Column::ChannelId).eq(mark.channel_id)))
+            });
+            let select = Query::select().columns([Column::Uid, Column::ChannelId]).from(Entity).cond_where(pairs).to_owned();
+            let mut known = HashSet::new();
+            for row in self.0.query_all(&select).await? {
+                known.insert((row.try_get_by_index::<String>(0)?, row.try_get_by_index::<i64>(1)?));
+            }
+            let mut upsert =
+                Query::insert().into_table(Entity).columns([Column::Uid, Column::ChannelId, Column::ReadMark]).to_owned();
+            let mut any = false;
+            for mark in marks {
+                if known.contains(&(mark.uid.clone(), mark.channel_id)) {
+                    upsert.values_panic([mark.uid.as_str().into(), mark.channel_id.into(), mark.read_mark.into()]);
+                    any = true;
+                }
+            }
+            if any {
+                let conflict =
+                    OnConflict::columns([Column::Uid, Column::ChannelId]).update_column(Column::ReadMark).to_owned();
+                self.0.execute(upsert.on_conflict(conflict)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A late red-dot message of `from` at `seq` does not count for those who deleted or joined at or above it.
+    pub(crate) async fn excuse_from_late_message(&self, channel_id: i64, from: &str, seq: Seq) -> Result<(), StoreError> {
+        let update = Query::update()
+            .table(Entity)
+            .value(Column::ReadMark, Expr::col(Column::ReadMark).add(1))
+            .and_where(Expr::col(Column::ChannelId).eq(channel_id))
+            .and_where(Expr::col(Column::Uid).ne(from))
+            .cond_where(
+                Condition::any()
+                    .add(Expr::col(Column::DeletedToSeq).gte(seq))
+                    .add(Expr::col(Column::JoinedSeq).gte(seq)),
+            )
+            .to_owned();
+        self.0.execute(&update).await?;
+        Ok(())
+    }
+}

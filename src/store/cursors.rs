@@ -1,0 +1,67 @@
+//! `user_cursor`: the largest version given out for a user. Its row is the user's lock.
+
+use std::collections::HashMap;
+
+use entity::user_cursor::{Column, Entity};
+use sea_orm::ConnectionTrait;
+use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query};
+
+use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use crate::ids::{Uid, Version};
+
+impl Store {
+    /// Makes the cursors that are missing, in a transaction of their own: a missing row cannot be locked, and inserting it
+    /// inside of the transaction that locks it deadlocks on MySQL.
+    pub(crate) async fn ensure_cursors(&self, uids: &[Uid]) -> Result<(), StoreError> {
+        for uids in uids.chunks(ROWS_PER_STATEMENT) {
+            let mut insert = Query::insert().into_table(Entity).columns([Column::Uid, Column::Version]).to_owned();
+            for uid in uids {
+                insert.values_panic([uid.as_str().into(), 0_i64.into()]);
+            }
+            let conflict = OnConflict::column(Column::Uid).do_nothing_on([Column::Uid]).to_owned();
+            self.write.execute(insert.on_conflict(conflict)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Tx {
+    /// Locks a user and reads the cursor, which [`Store::ensure_cursors`] has made.
+    pub(crate) async fn lock_user(&self, uid: &Uid) -> Result<Version, StoreError> {
+        let cursor = self.lock_users(std::slice::from_ref(uid)).await?.remove(uid.as_str());
+        cursor.ok_or_else(|| StoreError::Broken("a user without a cursor cannot be locked".to_owned()))
+    }
+
+    /// Locks users in the order of their uids and reads their cursors.
+    pub(crate) async fn lock_users(&self, uids: &[Uid]) -> Result<HashMap<String, Version>, StoreError> {
+        let mut sorted: Vec<&str> = uids.iter().map(Uid::as_str).collect();
+        sorted.sort_unstable();
+        let mut cursors = HashMap::with_capacity(sorted.len());
+        for uids in sorted.chunks(ROWS_PER_STATEMENT) {
+            let select = Query::select()
+                .columns([Column::Uid, Column::Version])
+                .from(Entity)
+                .and_where(Expr::col(Column::Uid).is_in(uids.iter().copied()))
+                .order_by(Column::Uid, Order::Asc)
+                .lock(LockType::Update)
+                .to_owned();
+            for row in self.0.query_all(&select).await? {
+                cursors.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+            }
+        }
+        Ok(cursors)
+    }
+
+    /// Writes cursors of locked users.
+    pub(crate) async fn write_cursors(&self, cursors: &[(&str, Version)]) -> Result<(), StoreError> {
+        for cursors in cursors.chunks(ROWS_PER_STATEMENT) {
+            let mut upsert = Query::insert().into_table(Entity).columns([Column::Uid, Column::Version]).to_owned();
+            for (uid, version) in cursors {
+                upsert.values_panic([(*uid).into(), (*version).into()]);
+            }
+            let conflict = OnConflict::column(Column::Uid).update_column(Column::Version).to_owned();
+            self.0.execute(upsert.on_conflict(conflict)).await?;
+        }
+        Ok(())
+    }
+}

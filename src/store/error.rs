@@ -1,0 +1,111 @@
+//! What a failing database means, decided in one place.
+
+use sea_orm::sqlx::error::{DatabaseError, ErrorKind};
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlxError};
+
+/// A failure of the database, by what can be done about it. The texts are for the log only.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Rolled back for the sake of another transaction: begin again.
+    #[error("contended: {0}")]
+    Contended(String),
+    /// Cannot be reached, is starting, full, read-only, or too slow: try later.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// Anything else is our mistake.
+    #[error("broken: {0}")]
+    Broken(String),
+}
+
+impl StoreError {
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Contended(_) | Self::Unavailable(_))
+    }
+
+    pub(crate) fn is_retryable(&self) -> bool {
+        matches!(self, Self::Contended(_))
+    }
+
+    /// What a caller may read.
+    pub(crate) fn public_text(&self) -> &'static str {
+        match self {
+            Self::Contended(_) => "too busy just now, try again",
+            Self::Unavailable(_) => "the database cannot be reached just now, try again",
+            Self::Broken(_) => "internal error",
+        }
+    }
+}
+
+impl From<DbErr> for StoreError {
+    fn from(error: DbErr) -> Self {
+        let text = error.to_string();
+        match &error {
+            DbErr::ConnectionAcquire(ConnAcquireErr::Timeout | ConnAcquireErr::ConnectionClosed) => Self::Unavailable(text),
+            DbErr::Conn(RuntimeErr::SqlxError(inner))
+            | DbErr::Exec(RuntimeErr::SqlxError(inner))
+            | DbErr::Query(RuntimeErr::SqlxError(inner)) => classify(inner, text),
+            _ => Self::Broken(text),
+        }
+    }
+}
+
+impl From<SqlxError> for StoreError {
+    fn from(error: SqlxError) -> Self {
+        classify(&error, error.to_string())
+    }
+}
+
+fn classify(error: &SqlxError, text: String) -> StoreError {
+    match error {
+        SqlxError::Io(_)
+        | SqlxError::Tls(_)
+        | SqlxError::Protocol(_)
+        | SqlxError::PoolTimedOut
+        | SqlxError::PoolClosed
+        | SqlxError::WorkerCrashed
+        | SqlxError::BeginFailed => StoreError::Unavailable(text),
+        SqlxError::Database(error) => classify_database(error.as_ref(), text),
+        _ => StoreError::Broken(text),
+    }
+}
+
+fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
+    // Two that inserted the same row at once: the next attempt finds it.
+    if error.kind() == ErrorKind::UniqueViolation {
+        return StoreError::Contended(text);
+    }
+    let code = error.code().unwrap_or_default();
+    if let Some(mysql) = error.try_downcast_ref::<sea_orm::SqlxMySqlError>() {
+        return match mysql.number() {
+            // Lock wait timeout, deadlock, snapshot isolation (record has changed since last read).
+            1205 | 1213 | 1020 => StoreError::Contended(text),
+            // Too many connections, shutting down, disk full, read-only (1290, 1792, 1836), out of resources, killed (1317),
+            // statement timeout (1969 MariaDB, 3024 MySQL), host blocked or unknown, server gone.
+            1021 | 1037 | 1040 | 1041 | 1053 | 1114 | 1129 | 1135 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 1969 | 3024 | 3100
+            | 4031 => StoreError::Unavailable(text),
+            _ => StoreError::Broken(text),
+        };
+    }
+    if error.try_downcast_ref::<sea_orm::SqlxPostgresError>().is_some() {
+        return match code.as_ref() {
+            // Serialization failure, deadlock, lock not available.
+            "40001" | "40P01" | "55P03" => StoreError::Contended(text),
+            // Connection exceptions, insufficient resources (disk, memory, connections), operator intervention (shutdown,
+            // starting, statement timeout), read-only transaction, system errors.
+            _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006" => {
+                StoreError::Unavailable(text)
+            }
+            _ => StoreError::Broken(text),
+        };
+    }
+    // SQLite: the low byte of an extended code is its kind.
+    match code.parse::<i32>().map(|code| code & 0xff) {
+        // BUSY, LOCKED
+        Ok(5 | 6) => StoreError::Contended(text),
+        // PERM, INTERRUPT, READONLY, IOERR, FULL, CANTOPEN
+        Ok(3 | 8 | 9 | 10 | 13 | 14) => StoreError::Unavailable(text),
+        _ => StoreError::Broken(text),
+    }
+}

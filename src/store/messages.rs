@@ -1,0 +1,277 @@
+//! `message`: what was said.
+
+use std::collections::HashMap;
+
+use entity::message::{Column, Entity, Model};
+use entity::channel;
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
+
+use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use crate::ids::Seq;
+
+/// Channels of one statement that reads ranges: the planners of MySQL and MariaDB give up on longer lists.
+const RANGES_PER_STATEMENT: usize = 1000;
+/// Bytes of payload in one statement: below the packet size that MySQL takes by default.
+const BYTES_PER_STATEMENT: usize = 4 << 20;
+/// The parameters of a message row allow fewer rows than [`ROWS_PER_STATEMENT`].
+const MESSAGES_PER_STATEMENT: usize = 500;
+
+/// A range of one channel's messages, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The channel's internal id.
+    pub channel_id: i64,
+    /// The first seq.
+    pub from: Seq,
+    /// The last seq.
+    pub to: Seq,
+}
+
+/// Where a message is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The channel's internal id.
+    pub channel_id: i64,
+    /// Its number there.
+    pub seq: Seq,
+}
+
+const COLUMNS: [Column; 14] = [
+    Column::ChannelId,
+    Column::Seq,
+    Column::MessageId,
+    Column::ClientMsgNo,
+    Column::FromUid,
+    Column::SentAt,
+    Column::RedDot,
+    Column::Setting,
+    Column::Topic,
+    Column::Expire,
+    Column::StreamNo,
+    Column::StreamSeq,
+    Column::StreamFlag,
+    Column::Payload,
+];
+
+fn model(row: &QueryResult) -> Result<Model, DbErr> {
+    Ok(Model {
+        channel_id: row.try_get_by_index(0)?,
+        seq: row.try_get_by_index(1)?,
+        message_id: row.try_get_by_index(2)?,
+        client_msg_no: row.try_get_by_index(3)?,
+        from_uid: row.try_get_by_index(4)?,
+        sent_at: row.try_get_by_index(5)?,
+        red_dot: row.try_get_by_index(6)?,
+        setting: row.try_get_by_index(7)?,
+        topic: row.try_get_by_index(8)?,
+        expire: row.try_get_by_index(9)?,
+        stream_no: row.try_get_by_index(10)?,
+        stream_seq: row.try_get_by_index(11)?,
+        stream_flag: row.try_get_by_index(12)?,
+        payload: row.try_get_by_index(13)?,
+    })
+}
+
+fn models(rows: &[QueryResult]) -> Result<Vec<Model>, StoreError> {
+    rows.iter().map(|row| model(row).map_err(StoreError::from)).collect()
+}
+
+fn select() -> SelectStatement {
+    Query::select().columns(COLUMNS.map(|column| (Entity, column))).from(Entity).to_owned()
+}
+
+/// Ranges by the shape that each planner can use: PostgreSQL and SQLite look up each row of a joined list, MySQL and MariaDB
+/// read the whole channel then, and need the ranges as constants.
+fn in_windows(backend: DbBackend, windows: &[Window]) -> SelectStatement {
+    if backend == DbBackend::MySql {
+        let any = windows.iter().fold(Condition::any(), |any, window| {
+            any.add(
+                Expr::col(Column::ChannelId).eq(window.channel_id).and(Expr::col(Column::Seq).between(window.from, window.to)),
+            )
+        });
+        return select().cond_where(any).to_owned();
+    }
+    let values = windows.iter().map(|window| (window.channel_id, window.from, window.to));
+    Query::select()
+        .columns(COLUMNS.map(|column| (Entity, column)))
+        .from_values(values, "w")
+        .join(
+            JoinType::InnerJoin,
+            Entity,
+            Condition::all()
+                .add(Expr::col((Entity, Column::ChannelId)).equals(("w", "column1")))
+                .add(Expr::col((Entity, Column::Seq)).between(Expr::col(("w", "column2")), Expr::col(("w", "column3")))),
+        )
+        .to_owned()
+}
+
+impl Store {
+    /// The messages of ranges, by channel, newest first.
+    pub(crate) async fn list_windows(&self, windows: &[Window]) -> Result<HashMap<i64, Vec<Model>>, StoreError> {
+        let mut by_channel: HashMap<i64, Vec<Model>> = HashMap::with_capacity(windows.len());
+        for windows in windows.chunks(RANGES_PER_STATEMENT) {
+            let statement = in_windows(self.read.get_database_backend(), windows);
+            for row in self.read.query_all(&statement).await? {
+                let message = model(&row)?;
+                by_channel.entry(message.channel_id).or_default().push(message);
+            }
+        }
+        for messages in by_channel.values_mut() {
+            messages.sort_unstable_by_key(|message| std::cmp::Reverse(message.seq));
+        }
+        Ok(by_channel)
+    }
+
+    /// Where the newest `count` messages of each channel begin, whatever holes its seqs have. Channels with fewer are not in
+    /// the answer.
+    pub(crate) async fn list_newest_bounds(&self, channels: &[i64], count: u64) -> Result<HashMap<i64, Seq>, StoreError> {
+        let mut bounds = HashMap::new();
+        for channels in channels.chunks(RANGES_PER_STATEMENT) {
+            let bound = Query::select()
+                .column(Column::Seq)
+                .from(Entity)
+                .and_where(Expr::col((Entity, Column::ChannelId)).equals((channel::Entity, channel::Column::Id)))
+                .order_by(Column::Seq, Order::Desc)
+                .limit(1)
+                .offset(count.saturating_sub(1))
+                .to_owned();
+            let statement = Query::select()
+                .column((channel::Entity, channel::Column::Id))
+                .expr(Expr::SubQuery(None, Box::new(bound.into())))
+                .from(channel::Entity)
+                .and_where(Expr::col((channel::Entity, channel::Column::Id)).is_in(channels.iter().copied()))
+                .to_owned();
+            for row in self.read.query_all(&statement).await? {
+                if let Some(seq) = row.try_get_by_index::<Option<Seq>>(1)? {
+                    bounds.insert(row.try_get_by_index(0)?, seq);
+                }
+            }
+        }
+        Ok(bounds)
+    }
+
+    /// At most `limit` messages of a range of one channel, from its end (`newest`) or its beginning.
+    pub(crate) async fn list_page(&self, window: Window, limit: u64, newest: bool) -> Result<Vec<Model>, StoreError> {
+        let statement = select()
+            .and_where(Expr::col(Column::ChannelId).eq(window.channel_id))
+            .and_where(Expr::col(Column::Seq).between(window.from, window.to))
+            .order_by(Column::Seq, if newest { Order::Desc } else { Order::Asc })
+            .limit(limit)
+            .to_owned();
+        models(&self.read.query_all(&statement).await?)
+    }
+}
+
+impl Tx {
+    /// The first message that this sender sent to this channel under this number.
+    pub(crate) async fn find_by_client_msg_no(&self, channel_id: i64, from: &str, no: &str) -> Result<Option<Model>, StoreError> {
+        let statement = select()
+            .and_where(Expr::col(Column::ChannelId).eq(channel_id))
+            .and_where(Expr::col(Column::ClientMsgNo).eq(no))
+            .and_where(Expr::col(Column::FromUid).eq(from))
+            .order_by(Column::Seq, Order::Asc)
+            .limit(1)
+            .to_owned();
+        let row = self.0.query_one(&statement).await?;
+        Ok(row.as_ref().map(model).transpose()?)
+    }
+
+    /// Which of these messages are stored, by their global ids.
+    pub(crate) async fn find_message_ids(&self, message_ids: &[i64]) -> Result<HashMap<i64, Position>, StoreError> {
+        let mut found = HashMap::new();
+        for ids in message_ids.chunks(ROWS_PER_STATEMENT) {
+            let statement = Query::select()
+                .columns([Column::MessageId, Column::ChannelId, Column::Seq])
+                .from(Entity)
+                .and_where(Expr::col(Column::MessageId).is_in(ids.iter().copied()))
+                .to_owned();
+            for row in self.0.query_all(&statement).await? {
+                let position = Position { channel_id: row.try_get_by_index(1)?, seq: row.try_get_by_index(2)? };
+                found.insert(row.try_get_by_index(0)?, position);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which of these positions are taken, and by which message.
+    pub(crate) async fn find_positions(&self, positions: &[Position]) -> Result<HashMap<Position, i64>, StoreError> {
+        let mut found = HashMap::new();
+        for positions in positions.chunks(ROWS_PER_STATEMENT / 4) {
+            let mut channels: HashMap<i64, Vec<Seq>> = HashMap::new();
+            for position in positions {
+                channels.entry(position.channel_id).or_default().push(position.seq);
+            }
+            let any = channels.into_iter().fold(Condition::any(), |any, (channel_id, seqs)| {
+                any.add(Expr::col(Column::ChannelId).eq(channel_id).and(Expr::col(Column::Seq).is_in(seqs)))
+            });
+            let statement = Query::select()
+                .columns([Column::MessageId, Column::ChannelId, Column::Seq])
+                .from(Entity)
+                .cond_where(any)
+                .to_owned();
+            for row in self.0.query_all(&statement).await? {
+                let position = Position { channel_id: row.try_get_by_index(1)?, seq: row.try_get_by_index(2)? };
+                found.insert(position, row.try_get_by_index(0)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many red-dot messages each sender has at or above `from`.
+    pub(crate) async fn count_red_dots(&self, channel_id: i64, from: Seq) -> Result<HashMap<String, i64>, StoreError> {
+        let statement = Query::select()
+            .column(Column::FromUid)
+            .expr(Func::count(Expr::col(Column::Seq)))
+            .from(Entity)
+            .and_where(Expr::col(Column::ChannelId).eq(channel_id))
+            .and_where(Expr::col(Column::Seq).gte(from))
+            .and_where(Expr::col(Column::RedDot).eq(true))
+            .group_by_col(Column::FromUid)
+            .to_owned();
+        let mut counts = HashMap::new();
+        for row in self.0.query_all(&statement).await? {
+            counts.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+        }
+        Ok(counts)
+    }
+
+    /// Stores messages. Their channels are locked.
+    pub(crate) async fn insert_messages(&self, messages: &[Model]) -> Result<(), StoreError> {
+        let mut rest = messages;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fit = rest
+                .iter()
+                .take(MESSAGES_PER_STATEMENT)
+                .take_while(|message| {
+                    bytes += message.payload.len();
+                    bytes <= BYTES_PER_STATEMENT
+                })
+                .count()
+                .max(1);
+            let mut insert = Query::insert().into_table(Entity).columns(COLUMNS).to_owned();
+            for message in &rest[..fit] {
+                insert.values_panic([
+                    message.channel_id.into(),
+                    message.seq.into(),
+                    message.message_id.into(),
+                    message.client_msg_no.as_str().into(),
+                    message.from_uid.as_str().into(),
+                    message.sent_at.into(),
+                    message.red_dot.into(),
+                    message.setting.into(),
+                    message.topic.as_str().into(),
+                    message.expire.into(),
+                    message.stream_no.as_str().into(),
+                    message.stream_seq.into(),
+                    message.stream_flag.into(),
+                    message.payload.clone().into(),
+                ]);
+            }
+            self.0.execute(&insert).await?;
+            rest = &rest[fit..];
+        }
+        Ok(())
+    }
+}

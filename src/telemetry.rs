@@ -1,0 +1,61 @@
+//! Logs and metrics.
+
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{ConfigError, Log, LogFormat};
+
+/// Log lines go to stderr: stdout is for what a command says.
+///
+/// # Errors
+/// `log.level` that is no level and no filter.
+pub fn log_to_stderr(settings: &Log) -> Result<(), ConfigError> {
+    let filter = EnvFilter::try_new(&settings.level)
+        .map_err(|error| ConfigError(format!("log.level must be error, warn, info, debug, trace, or a filter: {error}")))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    // A second subscriber (in tests) leaves the first one in place.
+    let _ = match settings.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+    Ok(())
+}
+
+/// The process's metrics; the first call begins to collect them.
+pub fn metrics() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+        let builder = PrometheusBuilder::new().set_buckets(&seconds);
+        let recorder = builder.unwrap_or_else(|_| PrometheusBuilder::new()).build_recorder();
+        let handle = recorder.handle();
+        // Somebody else's recorder (an embedder's) stays; ours then renders nothing.
+        let _ = metrics::set_global_recorder(recorder);
+        describe();
+        handle
+    })
+}
+
+fn describe() {
+    metrics::describe_counter!("recents_messages_total", "Messages by what became of them: stored, repeated, conflict.");
+    metrics::describe_counter!("recents_webhook_messages_skipped_total", "Messages of webhooks that were left out, by reason.");
+    metrics::describe_counter!("recents_webhooks_ignored_total", "Webhooks that are not about messages, by event.");
+    metrics::describe_counter!("recents_last_msg_seqs_skipped_total", "Malformed parts of last_msg_seqs.");
+    metrics::describe_counter!("recents_transactions_retried_total", "Transactions begun again for the sake of another.");
+    metrics::describe_counter!("recents_sql_statements_total", "SQL statements, without BEGIN and COMMIT.");
+    metrics::describe_histogram!("recents_sql_seconds", metrics::Unit::Seconds, "Time of SQL statements.");
+    metrics::describe_counter!("recents_http_requests_total", "Requests by route, method and status.");
+    metrics::describe_histogram!("recents_http_seconds", metrics::Unit::Seconds, "Time of requests by route.");
+}
+
+/// Keeps the memory of metrics bounded when nobody reads them.
+pub async fn maintain_metrics() {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        metrics().run_upkeep();
+    }
+}

@@ -1,0 +1,49 @@
+//! What people see: the page at `/`, the query page at `/graphiql`, and what the server says at its start. All of it is in the
+//! binary; nothing is loaded from elsewhere.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use crate::app::App;
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
+
+/// The first query to try; who it is about is in the recordings that the README imports.
+pub const FIRST_QUERY: &str = r#"{ conversations(uid: "u02", msgCount: 1) { version conversations { channelId unread lastMessage { fromUid content } } } }"#;
+
+/// The pages.
+pub fn routes() -> Router<App> {
+    let file = |kind: &'static str, text: &'static str| get(move || async move { page(kind, text) });
+    Router::new()
+        .route("/", file("text/html; charset=utf-8", include_str!("../web/index.html")))
+        .route("/graphiql", file("text/html; charset=utf-8", include_str!("../web/graphiql.html")))
+        .route("/assets/graphiql.js", file("text/javascript; charset=utf-8", include_str!("../web/graphiql.js")))
+        .route("/assets/style.css", file("text/css; charset=utf-8", include_str!("../web/style.css")))
+}
+
+fn page(kind: &'static str, text: &'static str) -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, text)
+}
+
+/// What the server says when it listens: the address, and a first query to try.
+#[must_use]
+pub fn greeting(address: SocketAddr, conversations_on: bool) -> String {
+    let hint = if conversations_on { "" } else { "\nrecent conversations are off: set conversation.on = true" };
+    format!(
+        "recents is listening on http://{address}{hint}\n\n\
+         try it in a browser:  http://{address}/graphiql\n\
+         or in a shell:        curl -s http://{address}/graphql --json '{}'",
+        serde_json::json!({"query": FIRST_QUERY}).to_string().replace('\'', "'\\''")
+    )
+}
