@@ -1,1 +1,24 @@
-fn main(){}
+//! Behaviour through the public interfaces: one scenario, three databases. `scripts/test` starts the databases; a missing one
+//! fails the run.
+//!
+//! How to add a behaviour: a file here named for it, `async fn scenario(engine: Engine)` in it, its name in
+//! `on_every_database!`.
+
+#![expect(missing_docs, reason = "tests")]
+#![allow(clippy::pedantic, reason = "tests say what they mean in their names")]
+
+#[macro_use]
+mod support;
+
+mod bad_input;
+mod clients;
+mod commands;
+mod conversations;
+mod graphql_http;
+mod ingest;
+mod layers;
+mod members;
+mod migrations;
+mod replay;
+mod sending;
+mod statements;

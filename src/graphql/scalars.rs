@@ -24,7 +24,7 @@ impl UInt53 {
 }
 
 /// A whole number from 0 to 2^53 − 1, as a JSON number: larger than `Int`, and exact in JavaScript.
-#[Scalar(specified_by_url = "https://datatracker.ietf.org/doc/html/rfc7493#section-2.2")]
+#[Scalar(name = "UInt53", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc7493#section-2.2")]
 impl ScalarType for UInt53 {
     fn parse(value: Value) -> InputValueResult<Self> {
         match &value {

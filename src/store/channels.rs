@@ -6,7 +6,7 @@ use entity::channel::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
-use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use super::{ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::clock::Ids;
 use crate::ids::{ChannelType, Seq};
@@ -84,13 +84,25 @@ impl Store {
 
     /// The internal ids of channels; those that are missing are made, in a transaction of their own.
     pub(crate) async fn ensure_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
-        let found = self.find_channels(keys).await?;
-        let missing: Vec<&ChannelKey> = keys.iter().copied().filter(|key| !found.contains_key(*key)).collect();
-        if missing.is_empty() {
-            return Ok(found);
+        for _ in 0..ATTEMPTS {
+            let found = self.find_channels(keys).await?;
+            let missing: Vec<&ChannelKey> = keys.iter().copied().filter(|key| !found.contains_key(*key)).collect();
+            if missing.is_empty() {
+                return Ok(found);
+            }
+            match self.insert_channels(ids, &missing).await {
+                // An id that is taken: the next attempt draws others.
+                Ok(()) | Err(StoreError::Contended(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
-        for keys in missing.chunks(ROWS_PER_STATEMENT) {
-            let mut insert = Query::insert().into_table(Entity).columns([Column::Id, Column::ChannelType, Column::ChannelKey]).to_owned();
+        Err(StoreError::Contended("channels could not be made".to_owned()))
+    }
+
+    async fn insert_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<(), StoreError> {
+        for keys in keys.chunks(ROWS_PER_STATEMENT) {
+            let columns = [Column::Id, Column::ChannelType, Column::ChannelKey];
+            let mut insert = Query::insert().into_table(Entity).columns(columns).to_owned();
             for key in keys {
                 insert.values_panic([ids.channel_id().into(), key.channel_type.stored().into(), key.key.as_str().into()]);
             }
@@ -98,7 +110,7 @@ impl Store {
             let conflict = OnConflict::columns([Column::ChannelType, Column::ChannelKey]).do_nothing_on([Column::Id]).to_owned();
             self.write.execute(insert.on_conflict(conflict)).await?;
         }
-        self.find_channels(keys).await
+        Ok(())
     }
 }
 

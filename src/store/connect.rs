@@ -42,7 +42,7 @@ fn postgres(settings: &Database, url: &str) -> Result<Store, StoreError> {
     let timeout = format!("{}s", settings.statement_seconds);
     let options = PgConnectOptions::from_str(url)?.application_name("recents").options([
         // The read after waiting for a lock must see what was committed meanwhile.
-        ("default_transaction_isolation", "read\\ committed"),
+        ("default_transaction_isolation", "read committed"),
         ("statement_timeout", timeout.as_str()),
         ("idle_in_transaction_session_timeout", timeout.as_str()),
     ]);

@@ -1,0 +1,193 @@
+//! What clients keep between syncs: each must hold, at any time, what a full sync shows.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::support::Server;
+
+const FIELDS: &str = "channelId channelType unread lastActivityAt lastMsgSeq lastClientMsgNo version recents { messageId messageSeq \
+                      clientMsgNo fromUid channelId channelType header { noPersist redDot syncOnce } setting topic sentAt expire payload }";
+
+/// A timestamp in seconds of a `DateTime`.
+fn seconds(date_time: &Value) -> Value {
+    json!(chrono::DateTime::parse_from_rfc3339(date_time.as_str().unwrap()).unwrap().timestamp())
+}
+
+/// A GraphQL conversation as REST would say it.
+fn as_rest(conversation: &Value) -> Value {
+    let bit = |value: &Value| json!(u8::from(value.as_bool().unwrap()));
+    let recents: Vec<Value> = conversation["recents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| {
+            let header = &message["header"];
+            let mut shape = json!({
+                "header": {"no_persist": bit(&header["noPersist"]), "red_dot": bit(&header["redDot"]), "sync_once": bit(&header["syncOnce"])},
+                "setting": message["setting"],
+                "message_id": message["messageId"].as_str().unwrap().parse::<i64>().unwrap(),
+                "message_idstr": message["messageId"],
+                "client_msg_no": message["clientMsgNo"],
+                "message_seq": message["messageSeq"],
+                "from_uid": message["fromUid"],
+                "channel_id": message["channelId"],
+                "channel_type": message["channelType"],
+                "expire": message["expire"],
+                "timestamp": seconds(&message["sentAt"]),
+                "payload": message["payload"],
+            });
+            if !message["topic"].is_null() {
+                shape["topic"] = message["topic"].clone();
+            }
+            shape
+        })
+        .collect();
+    let (last, unread) = (conversation["lastMsgSeq"].as_i64().unwrap(), conversation["unread"].as_i64().unwrap());
+    json!({
+        "channel_id": conversation["channelId"],
+        "channel_type": conversation["channelType"],
+        "unread": unread,
+        "timestamp": seconds(&conversation["lastActivityAt"]),
+        "last_msg_seq": last,
+        "last_client_msg_no": conversation["lastClientMsgNo"],
+        "offset_msg_seq": 0,
+        "readed_to_msg_seq": (last - unread).max(0),
+        "version": conversation["version"],
+        "recents": recents,
+    })
+}
+
+/// What GraphQL answers to a request of the REST route, said as REST would.
+pub async fn graphql_full(server: &Server, request: &Value) -> Vec<Value> {
+    let query = format!(
+        "query ($uid: ID, $version: UInt53, $last: String, $count: Int, $unread: Boolean, $exclude: [Int!]) {{
+            conversations(uid: $uid, version: $version, lastMsgSeqs: $last, msgCount: $count, onlyUnread: $unread,
+                excludeChannelTypes: $exclude) {{ conversations {{ {FIELDS} }} }} }}"
+    );
+    let variables = json!({
+        "uid": request["uid"],
+        "version": request["version"].as_i64().unwrap_or(0).max(0),
+        "last": request["last_msg_seqs"],
+        "count": request["msg_count"].as_i64().unwrap_or(0).max(0),
+        "unread": request["only_unread"] == 1,
+        "exclude": request["exclude_channel_types"].as_array().cloned().unwrap_or_default(),
+    });
+    let data = server.graphql(&query, variables).await;
+    data["conversations"]["conversations"].as_array().unwrap().iter().map(as_rest).collect()
+}
+
+type Key = (u64, String);
+
+fn key(item: &Value) -> Key {
+    (item["channel_type"].as_u64().unwrap(), item["channel_id"].as_str().unwrap().to_owned())
+}
+
+/// A client that knows only its version.
+pub struct Incremental {
+    uid: String,
+    pub version: i64,
+    first: Option<i64>,
+    held: BTreeMap<Key, Value>,
+}
+
+impl Incremental {
+    pub fn new(uid: &str) -> Self {
+        Self { uid: uid.to_owned(), version: 0, first: None, held: BTreeMap::new() }
+    }
+
+    /// One that reads in pages.
+    pub fn in_pages(uid: &str, first: i64) -> Self {
+        Self { first: Some(first), ..Self::new(uid) }
+    }
+
+    pub async fn sync(&mut self, server: &Server) {
+        let query = format!(
+            "query ($uid: ID, $version: UInt53, $first: Int) {{ conversations(uid: $uid, version: $version, msgCount: 20, first: $first) {{
+                version reset hasMore conversations {{ {FIELDS} }} removed {{ channelId channelType version }} }} }}"
+        );
+        loop {
+            let variables = json!({"uid": self.uid, "version": self.version, "first": self.first});
+            let data = server.graphql(&query, variables).await;
+            let answer = &data["conversations"];
+            let version = answer["version"].as_i64().unwrap();
+            if answer["reset"] == true {
+                self.held.clear();
+            } else {
+                assert!(version >= self.version, "the cursor went back from {} to {version}", self.version);
+            }
+            for conversation in answer["conversations"].as_array().unwrap() {
+                let item = as_rest(conversation);
+                let given = item["version"].as_i64().unwrap();
+                assert!(given > self.version || answer["reset"] == true, "asked with {}, got {given}", self.version);
+                assert!(given <= version, "{given} is above the cursor {version}");
+                self.held.insert(key(&item), item);
+            }
+            for removed in answer["removed"].as_array().unwrap() {
+                assert!(removed["version"].as_i64().unwrap() > self.version);
+                let id = removed["channelId"].as_str().unwrap().to_owned();
+                self.held.remove(&(removed["channelType"].as_u64().unwrap(), id));
+            }
+            self.version = version;
+            if answer["hasMore"] == false {
+                return;
+            }
+        }
+    }
+
+    pub fn must_hold(&self, full: &[Value]) {
+        let full: BTreeMap<Key, Value> = full.iter().map(|item| (key(item), item.clone())).collect();
+        assert_eq!(self.held, full, "{} at version {}", self.uid, self.version);
+    }
+}
+
+/// A client that says which messages it holds, as WuKongIM's do.
+pub struct LastSeqs {
+    uid: String,
+    version: i64,
+    conversations: BTreeMap<Key, Value>,
+    messages: BTreeMap<Key, BTreeMap<i64, Value>>,
+}
+
+impl LastSeqs {
+    pub fn new(uid: &str) -> Self {
+        Self { uid: uid.to_owned(), version: 0, conversations: BTreeMap::new(), messages: BTreeMap::new() }
+    }
+
+    /// Once from 0 with everything it holds named, once from its version.
+    pub async fn sync(&mut self, server: &Server) {
+        for version in [0, self.version] {
+            let named: Vec<String> = self
+                .messages
+                .iter()
+                .filter_map(|((kind, id), held)| Some(format!("{id}:{kind}:{}", held.keys().next_back()?)))
+                .collect();
+            let request = json!({"uid": self.uid, "version": version, "last_msg_seqs": named.join("|"), "msg_count": 20});
+            let answer = server.sync(request).await;
+            if version == 0 {
+                self.conversations.clear();
+            }
+            for mut item in answer {
+                self.version = self.version.max(item["version"].as_i64().unwrap());
+                let messages = self.messages.entry(key(&item)).or_default();
+                for message in item.as_object_mut().unwrap().remove("recents").unwrap().as_array().unwrap() {
+                    messages.insert(message["message_seq"].as_i64().unwrap(), message.clone());
+                }
+                self.conversations.insert(key(&item), item);
+            }
+        }
+    }
+
+    pub fn must_hold(&self, full: &[Value]) {
+        assert_eq!(self.conversations.len(), full.len(), "{}", self.uid);
+        for item in full {
+            let mut known = item.clone();
+            let recents = known.as_object_mut().unwrap().remove("recents").unwrap();
+            assert_eq!(self.conversations[&key(item)], known);
+            for message in recents.as_array().unwrap() {
+                let held = self.messages[&key(item)].get(&message["message_seq"].as_i64().unwrap());
+                assert_eq!(held, Some(message), "{} lacks a message of {:?}", self.uid, key(item));
+            }
+        }
+    }
+}

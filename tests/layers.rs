@@ -1,0 +1,68 @@
+//! Dependencies point one way, and the project speaks of the project alone.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn assert_free_of(folder: &str, words: &[&str]) {
+    let files = rust_files(&root().join("src").join(folder));
+    assert!(!files.is_empty(), "{folder} is gone: teach this test the new layout");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            for word in words {
+                assert!(!code.contains(word), "{}:{}: {word} does not belong here: {line}", file.display(), number + 1);
+            }
+        }
+    }
+}
+
+const SQL: [&str; 4] = ["sea_orm", "sqlx", "sea_query", "migration::"];
+
+#[test]
+fn only_the_store_knows_sql() {
+    for folder in ["graphql", "rest", "conversation", "message", "channel"] {
+        assert_free_of(folder, &SQL);
+    }
+}
+
+#[test]
+fn the_interfaces_never_see_entities() {
+    for folder in ["graphql", "rest", "conversation", "channel"] {
+        assert_free_of(folder, &["entity::"]);
+    }
+}
+
+#[test]
+fn use_cases_do_not_know_who_calls_them() {
+    for folder in ["conversation", "message", "channel", "store"] {
+        assert_free_of(folder, &["crate::graphql", "crate::rest", "crate::app", "async_graphql", "axum"]);
+    }
+}
+
+#[test]
+fn the_store_knows_no_use_case() {
+    assert_free_of("store", &["crate::conversation", "crate::message"]);
+}
+
+#[test]
+fn schema_graphql_is_what_the_server_serves() {
+    let file = std::fs::read_to_string(root().join("schema.graphql")).unwrap();
+    assert_eq!(file, recents::graphql::sdl(), "write it anew: cargo run -- schema > schema.graphql");
+}

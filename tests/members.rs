@@ -1,0 +1,113 @@
+//! Who is in a channel.
+
+use serde_json::{Value, json};
+
+use crate::clients::Incremental;
+use crate::support::{Engine, Server};
+
+on_every_database!(joining_and_leaving, coming_back_keeps_what_was_deleted, reset_replaces_everybody, many_members_at_once, graphql_manages_channels);
+
+async fn change(server: &Server, path: &str, uids: &[&str]) {
+    server.call(path, json!({"channel_id": "team", "channel_type": 2, "subscribers": uids})).await;
+}
+
+async fn joining_and_leaving(engine: Engine) {
+    let server = Server::start(engine).await;
+    change(&server, "/channel/subscriber_add", &["ann"]).await;
+    server.send("bob", "team", 2, "one").await;
+    change(&server, "/channel/subscriber_add", &["ann", "cid", "cid"]).await;
+    assert_eq!(server.only("ann").await["unread"], 1, "who is in it already is left alone");
+    assert_eq!(server.full("cid").await, Vec::<Value>::new(), "nothing was said since Cid came");
+    server.send("bob", "team", 2, "two").await;
+    assert_eq!(server.only("cid").await["unread"], 1);
+    assert_eq!(server.only("cid").await["recents"].as_array().unwrap().len(), 2, "but what was said before can be read");
+    change(&server, "/channel/subscriber_remove", &["ann", "nobody"]).await;
+    server.send("bob", "team", 2, "three").await;
+    assert_eq!(server.full("ann").await, Vec::<Value>::new());
+    for path in ["/conversations/setUnread", "/conversations/delete"] {
+        server.call(path, json!({"uid": "ann", "channel_id": "team", "channel_type": 2, "unread": 3})).await;
+    }
+    assert_eq!(server.full("ann").await, Vec::<Value>::new());
+    // The type of a group may be left out where members change.
+    server.call("/channel/subscriber_add", json!({"channel_id": "team", "subscribers": ["ann"]})).await;
+    server.send("bob", "team", 2, "four").await;
+    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_eq!(server.only("cid").await["unread"], 3);
+    // Who sends without being in it gets no conversation.
+    assert_eq!(server.full("bob").await, Vec::<Value>::new());
+}
+
+async fn coming_back_keeps_what_was_deleted(engine: Engine) {
+    let server = Server::start(engine).await;
+    change(&server, "/channel/subscriber_add", &["ann"]).await;
+    let mut device = Incremental::new("ann");
+    server.send("bob", "team", 2, "one").await;
+    server.delete("ann", "team", 2).await;
+    device.sync(&server).await;
+    change(&server, "/channel/subscriber_remove", &["ann"]).await;
+    change(&server, "/channel/subscriber_add", &["ann"]).await;
+    device.sync(&server).await;
+    server.send("bob", "team", 2, "two").await;
+    device.sync(&server).await;
+    let back = server.only("ann").await;
+    assert_eq!((back["unread"].as_i64(), back["recents"].as_array().unwrap().len()), (Some(1), 1));
+    device.must_hold(&[back]);
+}
+
+async fn reset_replaces_everybody(engine: Engine) {
+    let server = Server::start(engine).await;
+    change(&server, "/channel/subscriber_add", &["ann", "bob"]).await;
+    server.send("eve", "team", 2, "one").await;
+    let mut device = Incremental::new("ann");
+    device.sync(&server).await;
+    let reset = json!({"channel_id": "team", "channel_type": 2, "subscribers": ["bob", "cid"], "reset": 1});
+    server.call("/channel/subscriber_add", reset.clone()).await;
+    device.sync(&server).await;
+    device.must_hold(&[]);
+    server.send("eve", "team", 2, "two").await;
+    let unread = async |uid: &str| server.full(uid).await.iter().map(|item| item["unread"].as_i64().unwrap()).collect::<Vec<_>>();
+    assert_eq!((unread("ann").await, unread("bob").await, unread("cid").await), (vec![], vec![2], vec![1]));
+    server.call("/channel", json!({"channel_id": "team", "channel_type": 2, "subscribers": ["ann"], "reset": 1, "large": 1})).await;
+    server.send("eve", "team", 2, "three").await;
+    assert_eq!((unread("ann").await, unread("bob").await, unread("cid").await), (vec![1], vec![], vec![]));
+}
+
+async fn many_members_at_once(engine: Engine) {
+    let server = Server::start(engine).await;
+    let uids: Vec<String> = (0..2500).map(|number| format!("u{number}")).collect();
+    let uids: Vec<&str> = uids.iter().map(String::as_str).collect();
+    change(&server, "/channel/subscriber_add", &uids).await;
+    server.send("eve", "team", 2, "one").await;
+    for uid in [uids[0], uids[999], uids[1000], uids[2499]] {
+        assert_eq!(server.only(uid).await["unread"], 1);
+    }
+    change(&server, "/channel/subscriber_remove", &uids[..1200]).await;
+    server.send("eve", "team", 2, "two").await;
+    assert_eq!(server.full(uids[0]).await.len() + server.full(uids[1199]).await.len(), 0);
+    assert_eq!(server.only(uids[1200]).await["unread"], 2);
+}
+
+async fn graphql_manages_channels(engine: Engine) {
+    let server = Server::start(engine).await;
+    let channel = json!({"channelId": "team", "channelType": 2});
+    let create = "mutation ($input: CreateChannelInput!) { createChannel(input: $input) { channel { id channelId channelType } } }";
+    let created = server.graphql(create, json!({"input": {"channel": channel, "uids": ["ann"]}})).await;
+    assert_eq!((&created["createChannel"]["channel"]["channelId"], &created["createChannel"]["channel"]["channelType"]), (&json!("team"), &json!(2)));
+    let add = "mutation ($input: AddMembersInput!) { addMembers(input: $input) { channel { id } } }";
+    let added = server.graphql(add, json!({"input": {"channel": channel, "uids": ["bob", "cid"]}})).await;
+    assert_eq!(added["addMembers"]["channel"]["id"], created["createChannel"]["channel"]["id"]);
+    let remove = "mutation ($input: RemoveMembersInput!) { removeMembers(input: $input) { channel { id } } }";
+    server.graphql(remove, json!({"input": {"channel": channel, "uids": ["cid"]}})).await;
+    server.send("eve", "team", 2, "one").await;
+    assert_eq!((server.full("ann").await.len(), server.full("bob").await.len(), server.full("cid").await.len()), (1, 1, 0));
+    let person = json!({"channelId": "bob", "channelType": 1});
+    for (mutation, input) in [
+        (create, json!({"channel": person, "uids": ["ann"]})),
+        (add, json!({"channel": person, "uids": ["ann"]})),
+        (remove, json!({"channel": person, "uids": ["ann"]})),
+        (add, json!({"channel": {"channelId": "team", "channelType": 0}, "uids": ["ann"]})),
+        (add, json!({"channel": channel, "uids": [""]})),
+    ] {
+        assert_eq!(server.graphql_code(mutation, json!({"input": input})).await, "BAD_USER_INPUT", "{input}");
+    }
+}

@@ -1,0 +1,166 @@
+//! Sending: dense seqs, once, whatever happens at the same time.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::clients::Incremental;
+use crate::support::server::{message, payload};
+use crate::support::{Engine, Server};
+
+on_every_database!(
+    a_repeated_send_answers_as_the_first_time,
+    sends_at_once_have_dense_seqs,
+    the_same_send_at_once_is_stored_once,
+    first_messages_of_both_sides_at_once,
+    answers_are_as_recorded,
+    graphql_sends_the_same,
+    readers_lose_nothing_while_others_write,
+);
+
+async fn a_repeated_send_answers_as_the_first_time(engine: Engine) {
+    let server = Server::start(engine).await;
+    let first = server.send("bob", "ann", 1, "one").await;
+    server.send("bob", "ann", 1, "two").await;
+    assert_eq!(server.send("bob", "ann", 1, "one").await, first);
+    // Another text under the same number is a repeat too; another sender, or another channel, is not.
+    let mut other = message("bob", "ann", 1, "one");
+    other["payload"] = json!(payload("different"));
+    assert_eq!(server.call("/message/send", other).await["data"], first);
+    assert_eq!(server.send("ann", "bob", 1, "one").await["message_seq"], 3);
+    assert_eq!(server.send("bob", "cid", 1, "one").await["message_seq"], 1);
+    // Without a number every send is a message.
+    let mut anonymous = message("bob", "ann", 1, "x");
+    anonymous.as_object_mut().unwrap().remove("client_msg_no");
+    let (one, two) = (server.call("/message/send", anonymous.clone()).await, server.call("/message/send", anonymous).await);
+    assert_eq!((&one["data"]["message_seq"], &two["data"]["message_seq"]), (&json!(4), &json!(5)));
+    let number = one["data"]["client_msg_no"].as_str().unwrap();
+    assert!(number.len() == 33 && number.ends_with('0') && number != two["data"]["client_msg_no"], "{number}");
+    let server = server.restart(|_| {}).await;
+    assert_eq!(server.send("bob", "ann", 1, "one").await, first, "also for another server");
+}
+
+async fn sends_at_once_have_dense_seqs(engine: Engine) {
+    let server = Server::start(engine).await;
+    server.group("team", &["ann", "bob"]).await;
+    let sends = (0..60).map(|number| {
+        let server = &server;
+        async move {
+            let (from, text) = (["ann", "bob", "eve"][number % 3], format!("m{number}"));
+            server.send(from, "team", 2, &text).await["message_seq"].as_i64().unwrap()
+        }
+    });
+    let seqs: BTreeSet<i64> = futures_util::future::join_all(sends).await.into_iter().collect();
+    assert_eq!(seqs, (1..=60).collect());
+    let answer = server.sync(json!({"uid": "ann", "msg_count": 100})).await;
+    assert_eq!(answer[0]["recents"].as_array().unwrap().len(), 60);
+    let ids: BTreeSet<i64> =
+        answer[0]["recents"].as_array().unwrap().iter().map(|message| message["message_id"].as_i64().unwrap()).collect();
+    assert_eq!(ids.len(), 60);
+}
+
+async fn the_same_send_at_once_is_stored_once(engine: Engine) {
+    let server = Server::start(engine).await;
+    let answers = futures_util::future::join_all((0..16).map(|_| server.send("bob", "ann", 1, "once"))).await;
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(server.only("ann").await["last_msg_seq"], 1);
+}
+
+async fn first_messages_of_both_sides_at_once(engine: Engine) {
+    let server = Server::start(engine).await;
+    for number in 0..10 {
+        let (one, other) = (format!("a{number}"), format!("b{number}"));
+        let (sent, back) = tokio::join!(server.send(&one, &other, 1, "hello"), server.send(&other, &one, 1, "hello"));
+        let seqs = BTreeSet::from([sent["message_seq"].as_i64().unwrap(), back["message_seq"].as_i64().unwrap()]);
+        assert_eq!(seqs, BTreeSet::from([1, 2]));
+        let (one, other) = (server.only(&one).await, server.only(&other).await);
+        assert_eq!(one["unread"].as_i64().unwrap() + other["unread"].as_i64().unwrap(), 1, "the first was read by sending");
+    }
+}
+
+async fn answers_are_as_recorded(engine: Engine) {
+    let server = Server::start(engine).await;
+    let answer = server.post("/message/send", message("bob", "ann", 1, "one").to_string()).await;
+    assert_eq!(answer.content_type, "application/json; charset=utf-8");
+    let id = answer.json()["data"]["message_id"].as_i64().unwrap();
+    assert_eq!(answer.text, format!(r#"{{"data":{{"client_msg_no":"one","message_id":{id},"message_seq":1}},"status":200}}"#));
+    assert!(id > 1 << 53);
+    // A command to named users: an id, and nothing stored.
+    let command = json!({"header": {"sync_once": 1}, "from_uid": "bob", "subscribers": ["ann"], "payload": payload("x"), "client_msg_no": "c"});
+    assert_eq!(server.call("/message/send", command.clone()).await["data"]["message_seq"], 0);
+    let mut stored = command;
+    stored["header"]["sync_once"] = json!(0);
+    let refused = server.post("/message/send", stored.to_string()).await;
+    assert_eq!((refused.status, refused.msg().as_str()), (400, "无法处理发送消息请求！"));
+    assert_eq!(server.only("ann").await["last_msg_seq"], 1);
+}
+
+async fn graphql_sends_the_same(engine: Engine) {
+    let server = Server::start(engine).await;
+    let mutation = "mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message {
+        messageId messageSeq clientMsgNo fromUid channelId channelType setting topic expire payload content header { redDot noPersist syncOnce } } } }";
+    let input = json!({"fromUid": "bob", "channel": {"channelId": "ann", "channelType": 1}, "payload": payload("hello"),
+        "clientMsgNo": "n1", "setting": 8, "topic": "t", "expire": 4_294_967_295_u32});
+    let sent = server.graphql(mutation, json!({"input": input})).await["sendMessage"]["message"].clone();
+    assert_eq!(
+        sent,
+        json!({"messageId": sent["messageId"], "messageSeq": 1, "clientMsgNo": "n1", "fromUid": "bob", "channelId": "ann", "channelType": 1,
+            "setting": 8, "topic": "t", "expire": 4_294_967_295_u32, "payload": payload("hello"),
+            "content": {"type": 1, "content": "hello"}, "header": {"redDot": true, "noPersist": false, "syncOnce": false}})
+    );
+    assert_eq!(server.graphql(mutation, json!({"input": input})).await["sendMessage"]["message"], sent);
+    let shown = server.only("ann").await["recents"][0].clone();
+    assert_eq!((&shown["message_idstr"], &shown["topic"], &shown["setting"], &shown["expire"]), (&sent["messageId"], &json!("t"), &json!(8), &json!(4_294_967_295_u32)));
+    for (field, value) in [("setting", json!(256)), ("expire", json!(4_294_967_296_i64)), ("payload", json!("")), ("payload", json!("*")), ("fromUid", json!("")), ("clientMsgNo", json!("a\nb"))] {
+        let mut wrong = input.clone();
+        wrong[field] = value;
+        let code = server.graphql_code(mutation, json!({"input": wrong})).await;
+        assert!(["BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED"].contains(&code.as_str()), "{field}: {code}");
+    }
+}
+
+/// Two servers on one database, writers on both, readers that change between them: nothing is lost, nothing goes back.
+async fn readers_lose_nothing_while_others_write(engine: Engine) {
+    let one = Server::start(engine).await;
+    let two = Server::start_on(std::sync::Arc::clone(&one.database), |_| {}).await;
+    one.group("team", &["ann", "bob", "cid"]).await;
+    one.group("other", &["ann", "bob"]).await;
+    let servers = [&one, &two];
+    let writer = |number: usize| {
+        let server = servers[number % 2];
+        async move {
+            for round in 0..12 {
+                let from = ["ann", "bob", "cid"][(number + round) % 3];
+                let channel = ["team", "other"][round % 2];
+                server.send(from, channel, 2, &format!("w{number}-{round}")).await;
+                match round % 6 {
+                    1 => server.set_unread("ann", "team", 2, (round % 4) as i64).await,
+                    3 => server.delete("ann", "other", 2).await,
+                    4 => drop(server.call("/channel/subscriber_remove", json!({"channel_id": "other", "channel_type": 2, "subscribers": ["ann"]})).await),
+                    5 => drop(server.call("/channel/subscriber_add", json!({"channel_id": "other", "channel_type": 2, "subscribers": ["ann"]})).await),
+                    _ => {}
+                }
+            }
+        }
+    };
+    let reader = |number: usize| async move {
+        let mut device = if number % 2 == 0 { Incremental::new("ann") } else { Incremental::in_pages("ann", 1) };
+        for round in 0..25 {
+            device.sync(servers[(number + round) % 2]).await;
+        }
+        device
+    };
+    let writers = futures_util::future::join_all((0..4).map(writer));
+    let readers = futures_util::future::join_all((0..4).map(reader));
+    let (_, readers) = tokio::join!(writers, readers);
+    let full = one.full("ann").await;
+    for (number, mut device) in readers.into_iter().enumerate() {
+        device.sync(servers[number % 2]).await;
+        device.must_hold(&full);
+    }
+    let team: Value = full.iter().find(|item| item["channel_id"] == "team").unwrap().clone();
+    let seqs: Vec<i64> = two.sync(json!({"uid": "bob", "msg_count": 100})).await.iter().find(|item| item["channel_id"] == "team").unwrap()
+        ["recents"].as_array().unwrap().iter().map(|message| message["message_seq"].as_i64().unwrap()).collect();
+    assert_eq!(seqs, (1..=24).rev().collect::<Vec<_>>());
+    assert_eq!(team["last_msg_seq"], 24);
+}

@@ -1,0 +1,25 @@
+//! Databases, servers and clients for tests.
+
+pub mod database;
+pub mod fixtures;
+pub mod model;
+pub mod process;
+pub mod server;
+
+pub use database::{Engine, TestDatabase};
+pub use server::Server;
+
+/// One test for each database of every scenario named.
+macro_rules! on_every_database {
+    ($($scenario:ident),* $(,)?) => {
+        $(mod $scenario {
+            use crate::support::Engine;
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() { super::$scenario(Engine::Sqlite).await; }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() { super::$scenario(Engine::Postgres).await; }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn mariadb() { super::$scenario(Engine::MariaDb).await; }
+        })*
+    };
+}
