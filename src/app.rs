@@ -1,5 +1,6 @@
 //! The server: its state, its routes, its start and its end.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,16 +88,22 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| {
-        (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    });
+    let given = request
+        .headers()
+        .get(&REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .filter(|id| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
     let id = given.map_or_else(|| app.core.ids.request_id(), str::to_owned);
 
     let span = tracing::info_span!("request", id, method = %method, route);
     let limit = Duration::from_secs(app.settings.limits.request_seconds);
     let answer = tracing::Instrument::instrument(tokio::time::timeout(limit, next.run(request)), span.clone()).await;
     let mut response = answer.unwrap_or_else(|_| {
-        if route == graphql::http::PATH { graphql::http::refuse(&Error::Timeout) } else { Refusal(Error::Timeout).into_response() }
+        if route == graphql::http::PATH {
+            graphql::http::refuse(&Error::Timeout)
+        } else {
+            Refusal(Error::Timeout).into_response()
+        }
     });
 
     let status = response.status().as_u16();
@@ -226,7 +233,8 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    println!("{}", web::greeting(listener.local_addr()?, app.core.conversations_on));
+    // Nobody need be listening at the other end of stdout.
+    let _ = writeln!(std::io::stdout(), "{}", web::greeting(listener.local_addr()?, app.core.conversations_on));
     let begun = shutdown.clone();
     let server = axum::serve(listener, app.router()).with_graceful_shutdown(async move { begun.cancelled().await });
     let mut server = tokio::spawn(server.into_future());

@@ -50,7 +50,8 @@ mod tests {
         settings.auth.manager_token = "hush".into();
         assert!(authenticate(&settings, &headers("token", "hush")).is_ok());
         assert!(authenticate(&settings, &headers("authorization", "Bearer hush")).is_ok());
-        for (name, value) in [("token", "hus"), ("token", "hushh"), ("token", ""), ("authorization", "hush"), ("x-token", "hush")] {
+        for (name, value) in [("token", "hus"), ("token", "hushh"), ("token", ""), ("authorization", "hush"), ("x-token", "hush")]
+        {
             assert!(authenticate(&settings, &headers(name, value)).is_err(), "{name}: {value}");
         }
         assert!(authenticate(&settings, &HeaderMap::new()).is_err());

@@ -337,10 +337,8 @@ fn refuse_unknown(
                     Some((inner, value)) => (format!("{path}.{inner}"), value.origin().map(str::to_owned)),
                     None => (path, value.origin().map(str::to_owned)),
                 };
-                let nearest = known_keys(all)
-                    .into_iter()
-                    .min_by_key(|candidate| strsim::levenshtein(candidate, &path))
-                    .unwrap_or_default();
+                let nearest =
+                    known_keys(all).into_iter().min_by_key(|candidate| strsim::levenshtein(candidate, &path)).unwrap_or_default();
                 let source = origin.unwrap_or_else(|| "the configuration".to_owned());
                 return Err(ConfigError(format!("unknown key {path} in {source}; did you mean {nearest}?")));
             }
@@ -386,7 +384,11 @@ mod tests {
     fn the_environment_is_above_the_file() {
         let settings = load(
             "[server]\nlisten = '127.0.0.1:1'\n[limits]\nmsg_count = 7",
-            &[("RECENTS__SERVER__LISTEN", "127.0.0.1:2"), ("RECENTS__CONVERSATION__ON", "true"), ("RECENTS__AUTH__MANAGER_TOKEN", "123")],
+            &[
+                ("RECENTS__SERVER__LISTEN", "127.0.0.1:2"),
+                ("RECENTS__CONVERSATION__ON", "true"),
+                ("RECENTS__AUTH__MANAGER_TOKEN", "123"),
+            ],
         )
         .unwrap();
         assert_eq!(settings.server.listen, "127.0.0.1:2");

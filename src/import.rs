@@ -78,9 +78,8 @@ pub async fn import_file(core: &Core, path: &Path) -> anyhow::Result<Summary> {
     let file = progress.wrap_read(file);
     let packed = path.extension().is_some_and(|extension| extension == "gz");
     let reader: Box<dyn Read + Send> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    let mut lines = BufReader::new(reader).split(b'\n');
     let mut summary = Summary::default();
-    while let Some(line) = lines.next() {
+    for line in BufReader::new(reader).split(b'\n') {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;

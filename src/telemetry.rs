@@ -16,7 +16,8 @@ use crate::config::{ConfigError, Log, LogFormat};
 pub fn log_to_stderr(settings: &Log) -> Result<(), ConfigError> {
     let filter = EnvFilter::try_new(&settings.level)
         .map_err(|error| ConfigError(format!("log.level must be error, warn, info, debug, trace, or a filter: {error}")))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // A second subscriber (in tests) leaves the first one in place.
     let _ = match settings.format {
         LogFormat::Text => lines.try_init(),

@@ -71,7 +71,8 @@ async fn a_deleted_conversation_comes_back_with_unread_1(engine: Engine) {
     assert_eq!(back["unread"], 1);
     assert_eq!(back["recents"].as_array().unwrap().len(), 1, "deleted messages never show again");
     assert_eq!(back["last_client_msg_no"], "four");
-    let query = "query { messages(uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}) { edges { node { clientMsgNo } } } }";
+    let query =
+        "query { messages(uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}) { edges { node { clientMsgNo } } } }";
     let history = server.graphql(query, json!({})).await;
     assert_eq!(history["messages"]["edges"], json!([{"node": {"clientMsgNo": "four"}}]));
 }
@@ -276,8 +277,30 @@ async fn ids_of_every_kind(engine: Engine) {
     let server = Server::start(engine).await;
     let long = "é".repeat(127) + "x";
     let ids = [
-        "a:b", "x|y", "o'brien", "50%", "under_score", "back\\slash", "\"quoted\"", "Ünï", "用户甲", "👍🏽", "a b", "a", "A", "a ", " a",
-        "a@b", "b@a", "--", ";drop table channel", "ﬀ", "ff", "é", "e\u{301}", &long,
+        "a:b",
+        "x|y",
+        "o'brien",
+        "50%",
+        "under_score",
+        "back\\slash",
+        "\"quoted\"",
+        "Ünï",
+        "用户甲",
+        "👍🏽",
+        "a b",
+        "a",
+        "A",
+        "a ",
+        " a",
+        "a@b",
+        "b@a",
+        "--",
+        ";drop table channel",
+        "ﬀ",
+        "ff",
+        "é",
+        "e\u{301}",
+        &long,
     ];
     for id in ids {
         server.send(id, "ann", 1, "hello").await;
@@ -428,7 +451,12 @@ async fn history_page_by_page(engine: Engine) {
     assert_eq!(seqs(&ask(json!({})).await), forwards);
     assert_eq!(seqs(&ask(json!({"uid": "bob"})).await).last(), Some(&9));
     assert_eq!(server.graphql_code(query, json!({"uid": "eve"})).await, "NOT_FOUND");
-    for variables in [json!({"uid": "bob", "first": -1}), json!({"uid": "bob", "last": 1001}), json!({"uid": "bob", "after": "x"}), json!({"uid": "bob", "first": 1, "last": 1})] {
+    for variables in [
+        json!({"uid": "bob", "first": -1}),
+        json!({"uid": "bob", "last": 1001}),
+        json!({"uid": "bob", "after": "x"}),
+        json!({"uid": "bob", "first": 1, "last": 1}),
+    ] {
         assert_eq!(server.graphql_code(query, variables).await, "BAD_USER_INPUT");
     }
     assert_eq!(seqs(&ask(json!({"uid": "bob", "first": 1000})).await).len(), 8);
@@ -443,7 +471,8 @@ async fn payloads_that_are_no_json(engine: Engine) {
         let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
         body["payload"] = json!(encoded);
         server.call("/message/send", body).await;
-        let query = "{ conversation(uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}) { lastMessage { payload content } } }";
+        let query =
+            "{ conversation(uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}) { lastMessage { payload content } } }";
         let last = server.graphql(query, json!({})).await["conversation"]["lastMessage"].clone();
         let content = serde_json::from_slice::<Value>(bytes).unwrap_or(Value::Null);
         assert_eq!(last, json!({"payload": encoded, "content": content}));

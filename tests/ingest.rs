@@ -58,7 +58,10 @@ async fn any_order_and_any_cut_stores_the_same_messages(engine: Engine) {
     let all: Vec<Value> = (1..=12)
         .flat_map(|seq| {
             let from = ["ann", "bob", "cid"][seq as usize % 3];
-            [hooked(from, "team", 2, seq, 100 + seq), hooked(if seq % 2 == 0 { "ann" } else { "bob" }, if seq % 2 == 0 { "bob" } else { "ann" }, 1, seq, 200 + seq)]
+            [
+                hooked(from, "team", 2, seq, 100 + seq),
+                hooked(if seq % 2 == 0 { "ann" } else { "bob" }, if seq % 2 == 0 { "bob" } else { "ann" }, 1, seq, 200 + seq),
+            ]
         })
         .collect();
     for (number, cut) in [24_usize, 1, 5, 7].into_iter().enumerate() {
@@ -74,7 +77,11 @@ async fn any_order_and_any_cut_stores_the_same_messages(engine: Engine) {
             body.iter().for_each(|message| model.message(message));
             assert_eq!(server.notify(json!(body)).await.status, 200);
             for uid in ["ann", "bob", "cid"] {
-                assert_eq!(without_versions(&server.full(uid).await), model.full(uid, 20, &Default::default()), "{uid}, bodies of {cut}");
+                assert_eq!(
+                    without_versions(&server.full(uid).await),
+                    model.full(uid, 20, &Default::default()),
+                    "{uid}, bodies of {cut}"
+                );
             }
         }
         assert_eq!(seqs(&server.full("cid").await[0]), (1..=12).rev().collect::<Vec<_>>());
@@ -194,16 +201,23 @@ async fn only_a_wrong_shape_is_refused(engine: Engine) {
         assert!(!answer.msg().is_empty());
     }
     assert_eq!(server.post("/webhook", "[]").await.status, 400);
-    for (event, body) in [("msg.notify", "[]"), ("user.onlinestatus", "[\"ann-1-1-7-1-1\"]"), ("something.new", "what"), ("msg.offline", "{}")] {
+    for (event, body) in
+        [("msg.notify", "[]"), ("user.onlinestatus", "[\"ann-1-1-7-1-1\"]"), ("something.new", "what"), ("msg.offline", "{}")]
+    {
         assert_eq!(server.post(&format!("/webhook?event={event}"), body).await.text, r#"{"status":200}"#, "{event} {body}");
     }
 }
 
 async fn receivers_become_members_below_the_message(engine: Engine) {
     let server = Server::start(engine).await;
-    server.notify(json!([hooked("bob", "team", 2, 1, 11), hooked("bob", "team", 2, 2, 12), hooked("ann", "team", 2, 4, 14)])).await;
+    server
+        .notify(json!([hooked("bob", "team", 2, 1, 11), hooked("bob", "team", 2, 2, 12), hooked("ann", "team", 2, 4, 14)]))
+        .await;
     let third = hooked("bob", "team", 2, 3, 13);
-    assert_eq!(server.post("/webhook?event=msg.offline", offline(third.clone(), &["ann", "cid", "bob", "", "bad\nuid"])).await.status, 200);
+    assert_eq!(
+        server.post("/webhook?event=msg.offline", offline(third.clone(), &["ann", "cid", "bob", "", "bad\nuid"])).await.status,
+        200
+    );
     for (uid, unread) in [("ann", 1), ("cid", 2), ("bob", 1)] {
         let team = server.only(uid).await;
         assert_eq!((&team["unread"], seqs(&team)), (&json!(unread), vec![4, 3, 2, 1]), "{uid}");
@@ -224,7 +238,9 @@ async fn who_left_before_a_message_comes_back_with_it(engine: Engine) {
     server.group("team", &["ann", "cid"]).await;
     server.notify(json!([hooked("bob", "team", 2, 1, 11), hooked("bob", "team", 2, 2, 12)])).await;
     server.delete("cid", "team", 2).await;
-    server.call("/channel/subscriber_remove", json!({"channel_id": "team", "channel_type": 2, "subscribers": ["ann", "cid"]})).await;
+    server
+        .call("/channel/subscriber_remove", json!({"channel_id": "team", "channel_type": 2, "subscribers": ["ann", "cid"]}))
+        .await;
     server.post("/webhook?event=msg.offline", offline(hooked("bob", "team", 2, 2, 12), &["ann"])).await;
     assert_eq!(server.full("ann").await, Vec::<Value>::new(), "that message was before Ann left");
     server.post("/webhook?event=msg.offline", offline(hooked("bob", "team", 2, 3, 13), &["ann", "cid"])).await;
@@ -267,7 +283,10 @@ async fn v3_counts_everything_and_names_pairs(engine: Engine) {
     assert_eq!(server.notify(json!([silent, person, odd])).await.status, 200);
     assert_eq!(server.only("ann").await["unread"], 1);
     let bob = server.only("bob").await;
-    assert_eq!((&bob["channel_id"], &bob["unread"], &bob["recents"][0]["channel_id"]), (&json!("alice"), &json!(1), &json!("bob")));
+    assert_eq!(
+        (&bob["channel_id"], &bob["unread"], &bob["recents"][0]["channel_id"]),
+        (&json!("alice"), &json!(1), &json!("bob"))
+    );
     assert_eq!(server.only("alice").await["channel_id"], "bob");
     assert_eq!(server.full("carol").await, Vec::<Value>::new());
 }
@@ -277,7 +296,8 @@ async fn v3_traffic(engine: Engine) {
     let server = Server::start_with(engine, |settings| settings.ingest.wukongim = WukongimVersion::V3).await;
     let mut messages = 0;
     for line in fixtures::lines("v3/webhook.jsonl") {
-        let answer = server.post(&format!("/webhook{}", line["path"].as_str().unwrap()), line["body"].as_str().unwrap().to_owned()).await;
+        let answer =
+            server.post(&format!("/webhook{}", line["path"].as_str().unwrap()), line["body"].as_str().unwrap().to_owned()).await;
         assert_eq!(answer.status, 200, "{line}");
         messages += 1;
     }
@@ -287,7 +307,8 @@ async fn v3_traffic(engine: Engine) {
     assert!(ann.iter().all(|item| !item["channel_id"].as_str().unwrap().contains('@')), "no pair shows");
     let mut own_last = 0;
     let recents = server.sync(json!({"uid": "ann", "msg_count": 500})).await;
-    let recents = recents.iter().find(|item| item["channel_id"] == "bob" && item["channel_type"] == 1).unwrap()["recents"].clone();
+    let recents =
+        recents.iter().find(|item| item["channel_id"] == "bob" && item["channel_type"] == 1).unwrap()["recents"].clone();
     for message in recents.as_array().unwrap() {
         if message["from_uid"] == "ann" {
             own_last = own_last.max(message["message_seq"].as_i64().unwrap());

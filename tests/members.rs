@@ -5,7 +5,13 @@ use serde_json::{Value, json};
 use crate::clients::Incremental;
 use crate::support::{Engine, Server};
 
-on_every_database!(joining_and_leaving, coming_back_keeps_what_was_deleted, reset_replaces_everybody, many_members_at_once, graphql_manages_channels);
+on_every_database!(
+    joining_and_leaving,
+    coming_back_keeps_what_was_deleted,
+    reset_replaces_everybody,
+    many_members_at_once,
+    graphql_manages_channels
+);
 
 async fn change(server: &Server, path: &str, uids: &[&str]) {
     server.call(path, json!({"channel_id": "team", "channel_type": 2, "subscribers": uids})).await;
@@ -67,7 +73,9 @@ async fn reset_replaces_everybody(engine: Engine) {
     server.send("eve", "team", 2, "two").await;
     let unread = async |uid: &str| server.full(uid).await.iter().map(|item| item["unread"].as_i64().unwrap()).collect::<Vec<_>>();
     assert_eq!((unread("ann").await, unread("bob").await, unread("cid").await), (vec![], vec![2], vec![1]));
-    server.call("/channel", json!({"channel_id": "team", "channel_type": 2, "subscribers": ["ann"], "reset": 1, "large": 1})).await;
+    server
+        .call("/channel", json!({"channel_id": "team", "channel_type": 2, "subscribers": ["ann"], "reset": 1, "large": 1}))
+        .await;
     server.send("eve", "team", 2, "three").await;
     assert_eq!((unread("ann").await, unread("bob").await, unread("cid").await), (vec![1], vec![], vec![]));
 }
@@ -90,9 +98,13 @@ async fn many_members_at_once(engine: Engine) {
 async fn graphql_manages_channels(engine: Engine) {
     let server = Server::start(engine).await;
     let channel = json!({"channelId": "team", "channelType": 2});
-    let create = "mutation ($input: CreateChannelInput!) { createChannel(input: $input) { channel { id channelId channelType } } }";
+    let create =
+        "mutation ($input: CreateChannelInput!) { createChannel(input: $input) { channel { id channelId channelType } } }";
     let created = server.graphql(create, json!({"input": {"channel": channel, "uids": ["ann"]}})).await;
-    assert_eq!((&created["createChannel"]["channel"]["channelId"], &created["createChannel"]["channel"]["channelType"]), (&json!("team"), &json!(2)));
+    assert_eq!(
+        (&created["createChannel"]["channel"]["channelId"], &created["createChannel"]["channel"]["channelType"]),
+        (&json!("team"), &json!(2))
+    );
     let add = "mutation ($input: AddMembersInput!) { addMembers(input: $input) { channel { id } } }";
     let added = server.graphql(add, json!({"input": {"channel": channel, "uids": ["bob", "cid"]}})).await;
     assert_eq!(added["addMembers"]["channel"]["id"], created["createChannel"]["channel"]["id"]);

@@ -118,12 +118,7 @@ async fn join(core: &Core, key: &ChannelKey, uids: &[Uid], flags: Option<Flags>)
             joining.dedup();
             let new: Vec<NewConversation> = joining
                 .into_iter()
-                .map(|uid| NewConversation {
-                    uid: uid.clone(),
-                    channel_id,
-                    joined_seq: head.last_seq,
-                    read_mark: head.red_dots,
-                })
+                .map(|uid| NewConversation { uid: uid.clone(), channel_id, joined_seq: head.last_seq, read_mark: head.red_dots })
                 .collect();
             tx.write_joined(&new).await?;
             if let Some(flags) = flags

@@ -47,9 +47,9 @@ pub async fn list_recents(core: &Core, keys: &[RecentsKey]) -> Result<HashMap<Re
         .iter()
         .filter(|key| {
             let window = key.window();
-            let held = found.get(&key.channel_id).map_or(0, |messages| {
-                messages.iter().filter(|message| (window.from..=window.to).contains(&message.seq)).count()
-            });
+            let held = found
+                .get(&key.channel_id)
+                .map_or(0, |messages| messages.iter().filter(|message| (window.from..=window.to).contains(&message.seq)).count());
             held < key.count as usize && window.from > key.above + 1
         })
         .collect();
@@ -59,10 +59,7 @@ pub async fn list_recents(core: &Core, keys: &[RecentsKey]) -> Result<HashMap<Re
         let bounds = core.store.list_newest_bounds(&channels, u64::from(count)).await?;
         let windows: Vec<Window> = with_holes
             .iter()
-            .map(|key| Window {
-                from: bounds.get(&key.channel_id).copied().unwrap_or(1).max(key.above + 1),
-                ..key.window()
-            })
+            .map(|key| Window { from: bounds.get(&key.channel_id).copied().unwrap_or(1).max(key.above + 1), ..key.window() })
             .collect();
         found.extend(core.store.list_windows(&windows).await?);
     }

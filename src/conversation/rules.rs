@@ -23,10 +23,7 @@ pub(crate) fn is_stale(row: &ConversationRow) -> bool {
 pub(crate) fn row(channel_id: i64) -> ConversationRow {
     ConversationRow {
         channel_id,
-        key: crate::channel::ChannelKey {
-            channel_type: crate::ids::ChannelType::GROUP,
-            key: format!("g{channel_id}"),
-        },
+        key: crate::channel::ChannelKey { channel_type: crate::ids::ChannelType::GROUP, key: format!("g{channel_id}") },
         last_seq: 1,
         revision: 1,
         red_dots: 1,

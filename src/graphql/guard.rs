@@ -16,10 +16,7 @@ const BRACKETS: usize = 200;
 ///
 /// # Errors
 /// [`Error::ResourceExhausted`] past a limit; `Ok(Err(…))` with the parser's error for what is no GraphQL.
-pub(super) fn parse(
-    document: &str,
-    limits: &Limits,
-) -> Result<Result<ExecutableDocument, async_graphql::parser::Error>, Error> {
+pub(super) fn parse(document: &str, limits: &Limits) -> Result<Result<ExecutableDocument, async_graphql::parser::Error>, Error> {
     if document.len() > limits.document_bytes {
         return Err(exhausted(format!("the document must be at most {} bytes long", limits.document_bytes)));
     }
@@ -37,7 +34,10 @@ pub(super) fn parse(
             return Err(exhausted(format!("the document must not nest deeper than {}", limits.document_depth)));
         }
         if cost.fields > limits.document_fields {
-            return Err(exhausted(format!("the document must have at most {} fields, fragments counted", limits.document_fields)));
+            return Err(exhausted(format!(
+                "the document must have at most {} fields, fragments counted",
+                limits.document_fields
+            )));
         }
     }
     Ok(Ok(parsed))
@@ -118,9 +118,9 @@ impl<'a> Costs<'a> {
             total.depth = total.depth.max(cost.depth);
         }
         // A selection counts once, a field is a selection.
-        total.fields = total.fields.saturating_sub(
-            set.node.items.iter().filter(|selection| matches!(selection.node, Selection::Field(_))).count(),
-        );
+        total.fields = total
+            .fields
+            .saturating_sub(set.node.items.iter().filter(|selection| matches!(selection.node, Selection::Field(_))).count());
         total
     }
 

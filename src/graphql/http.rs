@@ -127,7 +127,10 @@ fn bad_request(text: &str) -> Answer {
 
 fn from_error(error: &Error) -> Answer {
     let error = async_graphql::Error::from(GraphqlError(error.clone()));
-    Answer::from_errors(vec![error.into_server_error(async_graphql::Pos::default())])
+    let mut error = error.into_server_error(async_graphql::Pos::default());
+    // It is about the request, not about a place in the document.
+    error.locations.clear();
+    Answer::from_errors(vec![error])
 }
 
 /// An error before execution, with its status from the table.
@@ -150,7 +153,8 @@ fn answer(headers: &HeaderMap, status: StatusCode, result: &Answer) -> Response 
         matches!(code, Some(async_graphql::Value::String(code)) if code.starts_with("GRAPHQL_"))
     });
     let status = if status == StatusCode::BAD_REQUEST && is_graphql && !modern { StatusCode::OK } else { status };
-    let content_type = if modern { "application/graphql-response+json; charset=utf-8" } else { "application/json; charset=utf-8" };
+    let content_type =
+        if modern { "application/graphql-response+json; charset=utf-8" } else { "application/json; charset=utf-8" };
     let body = serde_json::to_vec(result).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
 }

@@ -167,7 +167,11 @@ pub struct Mutation;
 #[Object]
 impl Mutation {
     /// Sets how many messages of a conversation are unread, for all devices of the user.
-    async fn set_unread(&self, ctx: &Context<'_>, input: SetUnreadInput) -> Result<SetUnreadPayload> {
+    async fn set_unread(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What, and whose.")] input: SetUnreadInput,
+    ) -> Result<SetUnreadPayload> {
         let uid = ctx.viewer(input.uid.as_ref().map(|uid| uid.as_str()))?;
         let channel = input.channel.parse()?;
         let conversation = conversations::set_unread(ctx.core(), &uid, &channel, i64::from(input.unread)).await?;
@@ -175,21 +179,33 @@ impl Mutation {
     }
 
     /// Marks a conversation as read.
-    async fn clear_unread(&self, ctx: &Context<'_>, input: ClearUnreadInput) -> Result<ClearUnreadPayload> {
+    async fn clear_unread(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What, and whose.")] input: ClearUnreadInput,
+    ) -> Result<ClearUnreadPayload> {
         let uid = ctx.viewer(input.uid.as_ref().map(|uid| uid.as_str()))?;
         let conversation = conversations::set_unread(ctx.core(), &uid, &input.channel.parse()?, 0).await?;
         Ok(ClearUnreadPayload { conversation: conversation.into() })
     }
 
     /// Deletes a conversation up to its last message; the next message brings it back. Deleting a deleted one changes nothing.
-    async fn delete_conversation(&self, ctx: &Context<'_>, input: DeleteConversationInput) -> Result<DeleteConversationPayload> {
+    async fn delete_conversation(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What, and whose.")] input: DeleteConversationInput,
+    ) -> Result<DeleteConversationPayload> {
         let uid = ctx.viewer(input.uid.as_ref().map(|uid| uid.as_str()))?;
         let removed = conversations::delete_conversation(ctx.core(), &uid, &input.channel.parse()?).await?;
         Ok(DeleteConversationPayload { removed: RemovedConversation(removed) })
     }
 
     /// Sends a message; returns when it is stored for good.
-    async fn send_message(&self, ctx: &Context<'_>, input: SendMessageInput) -> Result<SendMessagePayload> {
+    async fn send_message(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What, and whose.")] input: SendMessageInput,
+    ) -> Result<SendMessagePayload> {
         let from = match input.from_uid {
             Some(uid) => Uid::parse("from_uid", uid.0)?,
             None => Uid::system(),
@@ -207,19 +223,17 @@ impl Mutation {
             ..Content::default()
         };
         let transient = input.header.no_persist || input.header.sync_once || channel.channel_id.ends_with(COMMAND_SUFFIX);
-        let request = SendRequest {
-            from,
-            channel,
-            client_msg_no: input.client_msg_no,
-            red_dot: input.header.red_dot,
-            transient,
-            content,
-        };
+        let request =
+            SendRequest { from, channel, client_msg_no: input.client_msg_no, red_dot: input.header.red_dot, transient, content };
         Ok(SendMessagePayload { message: Message(messages::send(ctx.core(), request).await?.message) })
     }
 
     /// Makes a channel, or changes one, and adds members.
-    async fn create_channel(&self, ctx: &Context<'_>, input: CreateChannelInput) -> Result<CreateChannelPayload> {
+    async fn create_channel(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What, and whose.")] input: CreateChannelInput,
+    ) -> Result<CreateChannelPayload> {
         let request = CreateChannel {
             channel: input.channel.parse()?,
             flags: Flags { large: input.large, ban: input.ban, disband: input.disband },
@@ -231,14 +245,22 @@ impl Mutation {
     }
 
     /// Adds members, who see what is sent from now on.
-    async fn add_members(&self, ctx: &Context<'_>, input: AddMembersInput) -> Result<AddMembersPayload> {
+    async fn add_members(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What, and whose.")] input: AddMembersInput,
+    ) -> Result<AddMembersPayload> {
         let channel = input.channel.parse()?;
         channels::add_members(ctx.core(), &channel, &parse_uids(input.uids)?, input.reset).await?;
         Ok(AddMembersPayload { channel: Channel(channel) })
     }
 
     /// Removes members; their conversations go.
-    async fn remove_members(&self, ctx: &Context<'_>, input: RemoveMembersInput) -> Result<RemoveMembersPayload> {
+    async fn remove_members(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What, and whose.")] input: RemoveMembersInput,
+    ) -> Result<RemoveMembersPayload> {
         let channel = input.channel.parse()?;
         channels::remove_members(ctx.core(), &channel, &parse_uids(input.uids)?).await?;
         Ok(RemoveMembersPayload { channel: Channel(channel) })

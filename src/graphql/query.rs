@@ -30,7 +30,9 @@ impl Query {
         ctx: &Context<'_>,
         #[graphql(desc = "Whose; the viewer's own when left out.")] uid: Option<ID>,
         #[graphql(desc = "The version of the last answer; 0 for everything.", default)] version: UInt53,
-        #[graphql(desc = "What the client holds: `channelId:channelType:lastMsgSeq`, joined by `|`.")] last_msg_seqs: Option<String>,
+        #[graphql(desc = "What the client holds: `channelId:channelType:lastMsgSeq`, joined by `|`.")] last_msg_seqs: Option<
+            String,
+        >,
         #[graphql(desc = "At most this many newest messages for each conversation.", default = 20)] msg_count: i32,
         #[graphql(desc = "Only conversations with unread messages.", default)] only_unread: bool,
         #[graphql(desc = "Channel types to leave out.")] exclude_channel_types: Option<Vec<i32>>,
@@ -48,7 +50,7 @@ impl Query {
         });
         let first = first.map(|first| check_count("first", first, limits.page_size)).transpose()?;
         let request = SyncRequest {
-            uid: uid.clone(),
+            uid,
             version: version.signed(),
             last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
             always: std::collections::HashSet::new(),
@@ -56,7 +58,8 @@ impl Query {
             filter: Filter { only_unread, exclude_channel_types: excluded.collect::<std::result::Result<_, _>>()? },
             first: first.map(|first| first as usize),
         };
-        Ok(ConversationSync::new(uid, conversations::sync(ctx.core(), &request).await?))
+        let answer = conversations::sync(ctx.core(), &request).await?;
+        Ok(ConversationSync::new(request, answer))
     }
 
     /// One conversation.

@@ -94,8 +94,7 @@ struct Batch {
 impl Batch {
     async fn begin(tx: &Tx, ids: &HashMap<ChannelKey, i64>, messages: &[IncomingMessage]) -> Result<Self, StoreError> {
         let channel_ids: Vec<i64> = ids.values().copied().collect();
-        let heads: BTreeMap<i64, Head> =
-            tx.lock_channels(&channel_ids).await?.into_iter().map(|head| (head.id, head)).collect();
+        let heads: BTreeMap<i64, Head> = tx.lock_channels(&channel_ids).await?.into_iter().map(|head| (head.id, head)).collect();
         if heads.len() < channel_ids.len() {
             return Err(StoreError::Broken("a channel that was found cannot be locked".to_owned()));
         }

@@ -22,7 +22,9 @@ pub async fn livez() -> &'static str {
 ///
 /// # Errors
 /// 503 with the reason in words.
-pub async fn readyz(State(app): State<App>) -> Result<&'static str, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
+pub async fn readyz(
+    State(app): State<App>,
+) -> Result<&'static str, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
     match check(&app).await {
         Ok(()) => Ok("ready\n"),
         Err(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], format!("{reason}\n"))),

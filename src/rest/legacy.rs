@@ -164,9 +164,10 @@ impl Fields {
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
-        let found = self.map.get(key).or_else(|| {
-            self.map.iter().find(|(candidate, _)| candidate.eq_ignore_ascii_case(key)).map(|(_, value)| value)
-        });
+        let found = self
+            .map
+            .get(key)
+            .or_else(|| self.map.iter().find(|(candidate, _)| candidate.eq_ignore_ascii_case(key)).map(|(_, value)| value));
         found.filter(|value| !value.is_null())
     }
 
@@ -323,7 +324,8 @@ mod tests {
 
     #[test]
     fn wrong_types_and_ranges_name_the_field() {
-        let given = fields(r#"{"uid":1,"version":"1","unread":1.5,"channel_type":256,"header":{"red_dot":"1"},"subscribers":["a",1]}"#);
+        let given =
+            fields(r#"{"uid":1,"version":"1","unread":1.5,"channel_type":256,"header":{"red_dot":"1"},"subscribers":["a",1]}"#);
         assert_eq!(refusal(given.string("uid")), "uid must be a string");
         assert!(refusal(given.int64("version")).starts_with("version must be a whole number between -9223372036854775808"));
         assert!(refusal(given.int64("unread")).starts_with("unread must be a whole number"));

@@ -6,7 +6,8 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, Para
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{
-    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, ResponseBuilder, Schema,
+    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, ResponseBuilder,
+    Schema,
 };
 use utoipa::{PartialSchema, ToSchema};
 
@@ -63,9 +64,9 @@ fn header() -> ObjectBuilder {
 fn post(summary: &str, body: ObjectBuilder, answer: impl Into<RefOr<Schema>>) -> OperationBuilder {
     let body = ContentBuilder::new().schema(Some(Schema::from(body.build()))).build();
     with_answers(
-        OperationBuilder::new()
-            .summary(Some(summary))
-            .request_body(Some(RequestBodyBuilder::new().required(Some(Required::True)).content("application/json", body).build())),
+        OperationBuilder::new().summary(Some(summary)).request_body(Some(
+            RequestBodyBuilder::new().required(Some(Required::True)).content("application/json", body).build(),
+        )),
         answer,
     )
 }
@@ -118,10 +119,12 @@ pub fn document() -> OpenApi {
         .required(Required::True)
         .schema(Some(text("msg.notify")))
         .build();
-    let message = Schema::OneOf(utoipa::openapi::OneOfBuilder::new()
-        .item(ArrayBuilder::new().items(Ref::from_schema_name("MessageShape")).build())
-        .item(Ref::from_schema_name("MessageShape"))
-        .build());
+    let message = Schema::OneOf(
+        utoipa::openapi::OneOfBuilder::new()
+            .item(ArrayBuilder::new().items(Ref::from_schema_name("MessageShape")).build())
+            .item(Ref::from_schema_name("MessageShape"))
+            .build(),
+    );
     let webhook_body = ContentBuilder::new().schema(Some(message)).build();
     let webhook = with_answers(
         OperationBuilder::new()
@@ -137,7 +140,10 @@ pub fn document() -> OpenApi {
         ("/conversations/delete", post("Deletes a conversation up to its last message", target(&[]), done())),
         ("/message/send", post("Sends a message", send, Ref::from_schema_name("Sent"))),
         ("/channel", post("Makes a channel or changes one", channel.property("reset", integer(0)), done())),
-        ("/channel/subscriber_add", post("Adds members", members().property("reset", integer(0)).required("subscribers"), done())),
+        (
+            "/channel/subscriber_add",
+            post("Adds members", members().property("reset", integer(0)).required("subscribers"), done()),
+        ),
         ("/channel/subscriber_remove", post("Removes members", members().required("subscribers"), done())),
         ("/webhook", webhook),
     ];

@@ -74,8 +74,10 @@ impl Store {
         let mut found = HashMap::with_capacity(keys.len());
         for keys in keys.chunks(ROWS_PER_STATEMENT) {
             for row in self.read.query_all(&by_key(keys)).await? {
-                let key =
-                    ChannelKey { channel_type: ChannelType::from_stored(row.try_get_by_index(1)?), key: row.try_get_by_index(2)? };
+                let key = ChannelKey {
+                    channel_type: ChannelType::from_stored(row.try_get_by_index(1)?),
+                    key: row.try_get_by_index(2)?,
+                };
                 found.insert(key, row.try_get_by_index(0)?);
             }
         }

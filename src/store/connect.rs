@@ -1,12 +1,12 @@
 //! Connections: what is set on each engine, so that the same protocol holds on all of them.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{AssertSqlSafe, Database as SqlxDatabase, Executor};
 use sea_orm::{DatabaseConnection, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector};
 
@@ -73,6 +73,21 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
     Ok(Store { read: connection.clone(), write: connection })
 }
 
+/// Two processes that switch a new file to write-ahead mode at once are told that it is locked, whatever the busy timeout.
+async fn open_file(
+    settings: &Database,
+    pool: SqlitePoolOptions,
+    options: &SqliteConnectOptions,
+) -> Result<SqlitePool, StoreError> {
+    let deadline = Instant::now() + Duration::from_secs(settings.statement_seconds);
+    loop {
+        match pool.clone().connect_with(options.clone()).await.map_err(StoreError::from) {
+            Err(StoreError::Contended(_)) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+            result => return result,
+        }
+    }
+}
+
 /// SQLite: one connection that writes and several that read, in write-ahead mode; a commit is on the disk when it returns.
 async fn sqlite(settings: &Database, url: &str) -> Result<Store, StoreError> {
     if url.contains(":memory:") || url.contains("mode=memory") {
@@ -87,7 +102,7 @@ async fn sqlite(settings: &Database, url: &str) -> Result<Store, StoreError> {
         .statement_cache_capacity(256);
     let writer: SqlitePoolOptions = pool(settings).max_connections(1);
     // The writer comes first and creates the file, so that the readers never do.
-    let writer = writer.connect_with(options.clone()).await?;
+    let writer = open_file(settings, writer, &options).await?;
     let readers: SqlitePoolOptions = pool(settings).max_connections(settings.max_connections - 1);
     let readers = readers.connect_lazy_with(options.create_if_missing(false).pragma("query_only", "on"));
     let connection = |pool| -> DatabaseConnection { SqlxSqliteConnector::from_sqlx_sqlite_pool(pool) };

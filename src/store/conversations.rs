@@ -194,6 +194,21 @@ fn changed(uid: &Uid, version: Version) -> SelectStatement {
     select
 }
 
+/// The same with the user's cursor, which comes back also when no conversation does.
+fn list_changed(uid: &Uid, version: Version) -> SelectStatement {
+    let mut select = Query::select();
+    for (_, column) in columns() {
+        select.column(("found", column));
+    }
+    select
+        .column(("found", Column::Muted))
+        .column(("cursor", user_cursor::Column::Version))
+        .from_as(user_cursor::Entity, "cursor")
+        .join_subquery(JoinType::LeftJoin, changed(uid, version), "found", Expr::val(1).eq(1))
+        .and_where(Expr::col(("cursor", user_cursor::Column::Uid)).eq(uid.as_str()));
+    select.to_owned()
+}
+
 fn members_of(channel_id: i64) -> SelectStatement {
     Query::select()
         .column(Column::Uid)
@@ -210,18 +225,7 @@ fn rows(found: &[QueryResult]) -> Result<Vec<ConversationRow>, StoreError> {
 impl Store {
     /// The user's cursor and the conversations that changed since `version` (0: all), of one moment: one statement.
     pub(crate) async fn list_changed(&self, uid: &Uid, version: Version) -> Result<Changed, StoreError> {
-        let mut select = Query::select();
-        for (_, column) in columns() {
-            select.column(("found", column));
-        }
-        select
-            .column(("found", Column::Muted))
-            .column(("cursor", user_cursor::Column::Version))
-            .from_as(user_cursor::Entity, "cursor")
-            // The cursor comes back also when no conversation does.
-            .join_subquery(JoinType::LeftJoin, changed(uid, version), "found", Expr::val(1).eq(1))
-            .and_where(Expr::col(("cursor", user_cursor::Column::Uid)).eq(uid.as_str()));
-        let found = self.read.query_all(&select).await?;
+        let found = self.read.query_all(&list_changed(uid, version)).await?;
         let Some(first) = found.first() else { return Ok(Changed { cursor: None, rows: Vec::new() }) };
         let cursor = first.try_get_by_index(16)?;
         if first.try_get_by_index::<Option<i64>>(0)?.is_none() {
@@ -300,11 +304,7 @@ impl Tx {
                 .and_where(Expr::col(Column::Uid).is_in(uids.iter().map(Uid::as_str)))
                 .to_owned();
             for row in self.0.query_all(&select).await? {
-                states.push((
-                    row.try_get_by_index(0)?,
-                    State::from_stored(row.try_get_by_index(1)?),
-                    row.try_get_by_index(2)?,
-                ));
+                states.push((row.try_get_by_index(0)?, State::from_stored(row.try_get_by_index(1)?), row.try_get_by_index(2)?));
             }
         }
         Ok(states)
@@ -320,12 +320,7 @@ impl Tx {
             let columns = [Column::Uid, Column::ChannelId, Column::Version, Column::StampedRevision];
             let mut upsert = Query::insert().into_table(Entity).columns(columns).to_owned();
             for stamp in stamps {
-                upsert.values_panic([
-                    uid.as_str().into(),
-                    stamp.channel_id.into(),
-                    stamp.version.into(),
-                    stamp.revision.into(),
-                ]);
+                upsert.values_panic([uid.as_str().into(), stamp.channel_id.into(), stamp.version.into(), stamp.revision.into()]);
             }
             let conflict = OnConflict::columns([Column::Uid, Column::ChannelId])
                 .update_columns([Column::Version, Column::StampedRevision])
@@ -440,8 +435,7 @@ impl Tx {
                 }
             }
             if any {
-                let conflict =
-                    OnConflict::columns([Column::Uid, Column::ChannelId]).update_column(Column::ReadMark).to_owned();
+                let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_column(Column::ReadMark).to_owned();
                 self.0.execute(upsert.on_conflict(conflict)).await?;
             }
         }
@@ -455,13 +449,22 @@ impl Tx {
             .value(Column::ReadMark, Expr::col(Column::ReadMark).add(1))
             .and_where(Expr::col(Column::ChannelId).eq(channel_id))
             .and_where(Expr::col(Column::Uid).ne(from))
-            .cond_where(
-                Condition::any()
-                    .add(Expr::col(Column::DeletedToSeq).gte(seq))
-                    .add(Expr::col(Column::JoinedSeq).gte(seq)),
-            )
+            .cond_where(Condition::any().add(Expr::col(Column::DeletedToSeq).gte(seq)).add(Expr::col(Column::JoinedSeq).gte(seq)))
             .to_owned();
         self.0.execute(&update).await?;
         Ok(())
     }
+}
+
+/// See [`super::hot_statements`].
+pub(super) fn hot_statements(uid: &str, channel_id: i64) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
+    let Ok(uid) = Uid::parse("uid", uid) else { return Vec::new() };
+    let one = joined(&uid).and_where(Expr::col(("c", Column::ChannelId)).eq(channel_id)).to_owned();
+    vec![
+        ("a full list", list_changed(&uid, 0), &["conversation", "c", "message"]),
+        ("what changed", list_changed(&uid, 1), &["conversation", "c", "message"]),
+        ("what changed, under the lock", changed(&uid, 1), &["conversation", "c", "message"]),
+        ("one conversation", one, &["conversation", "c", "channel", "ch"]),
+        ("members", members_of(channel_id), &["message"]),
+    ]
 }

@@ -83,8 +83,8 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
             1205 | 1213 | 1020 => StoreError::Contended(text),
             // Too many connections, shutting down, disk full, read-only (1290, 1792, 1836), out of resources, killed (1317),
             // statement timeout (1969 MariaDB, 3024 MySQL), host blocked or unknown, server gone.
-            1021 | 1037 | 1040 | 1041 | 1053 | 1114 | 1129 | 1135 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 1969 | 3024 | 3100
-            | 4031 => StoreError::Unavailable(text),
+            1021 | 1037 | 1040 | 1041 | 1053 | 1114 | 1129 | 1135 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 1969 | 3024
+            | 3100 | 4031 => StoreError::Unavailable(text),
             _ => StoreError::Broken(text),
         };
     }

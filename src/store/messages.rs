@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use entity::message::{Column, Entity, Model};
 use entity::channel;
+use entity::message::{Column, Entity, Model};
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
 
@@ -106,6 +106,42 @@ fn in_windows(backend: DbBackend, windows: &[Window]) -> SelectStatement {
         .to_owned()
 }
 
+fn newest_bounds(channels: &[i64], count: u64) -> SelectStatement {
+    let bound = Query::select()
+        .column(Column::Seq)
+        .from(Entity)
+        .and_where(Expr::col((Entity, Column::ChannelId)).equals((channel::Entity, channel::Column::Id)))
+        .order_by(Column::Seq, Order::Desc)
+        .limit(1)
+        .offset(count.saturating_sub(1))
+        .to_owned();
+    Query::select()
+        .column((channel::Entity, channel::Column::Id))
+        .expr(Expr::SubQuery(None, Box::new(bound.into())))
+        .from(channel::Entity)
+        .and_where(Expr::col((channel::Entity, channel::Column::Id)).is_in(channels.iter().copied()))
+        .to_owned()
+}
+
+fn page(window: Window, limit: u64, newest: bool) -> SelectStatement {
+    select()
+        .and_where(Expr::col(Column::ChannelId).eq(window.channel_id))
+        .and_where(Expr::col(Column::Seq).between(window.from, window.to))
+        .order_by(Column::Seq, if newest { Order::Desc } else { Order::Asc })
+        .limit(limit)
+        .to_owned()
+}
+
+fn by_client_msg_no(channel_id: i64, from: &str, no: &str) -> SelectStatement {
+    select()
+        .and_where(Expr::col(Column::ChannelId).eq(channel_id))
+        .and_where(Expr::col(Column::ClientMsgNo).eq(no))
+        .and_where(Expr::col(Column::FromUid).eq(from))
+        .order_by(Column::Seq, Order::Asc)
+        .limit(1)
+        .to_owned()
+}
+
 impl Store {
     /// The messages of ranges, by channel, newest first.
     pub(crate) async fn list_windows(&self, windows: &[Window]) -> Result<HashMap<i64, Vec<Model>>, StoreError> {
@@ -128,21 +164,7 @@ impl Store {
     pub(crate) async fn list_newest_bounds(&self, channels: &[i64], count: u64) -> Result<HashMap<i64, Seq>, StoreError> {
         let mut bounds = HashMap::new();
         for channels in channels.chunks(RANGES_PER_STATEMENT) {
-            let bound = Query::select()
-                .column(Column::Seq)
-                .from(Entity)
-                .and_where(Expr::col((Entity, Column::ChannelId)).equals((channel::Entity, channel::Column::Id)))
-                .order_by(Column::Seq, Order::Desc)
-                .limit(1)
-                .offset(count.saturating_sub(1))
-                .to_owned();
-            let statement = Query::select()
-                .column((channel::Entity, channel::Column::Id))
-                .expr(Expr::SubQuery(None, Box::new(bound.into())))
-                .from(channel::Entity)
-                .and_where(Expr::col((channel::Entity, channel::Column::Id)).is_in(channels.iter().copied()))
-                .to_owned();
-            for row in self.read.query_all(&statement).await? {
+            for row in self.read.query_all(&newest_bounds(channels, count)).await? {
                 if let Some(seq) = row.try_get_by_index::<Option<Seq>>(1)? {
                     bounds.insert(row.try_get_by_index(0)?, seq);
                 }
@@ -153,27 +175,14 @@ impl Store {
 
     /// At most `limit` messages of a range of one channel, from its end (`newest`) or its beginning.
     pub(crate) async fn list_page(&self, window: Window, limit: u64, newest: bool) -> Result<Vec<Model>, StoreError> {
-        let statement = select()
-            .and_where(Expr::col(Column::ChannelId).eq(window.channel_id))
-            .and_where(Expr::col(Column::Seq).between(window.from, window.to))
-            .order_by(Column::Seq, if newest { Order::Desc } else { Order::Asc })
-            .limit(limit)
-            .to_owned();
-        models(&self.read.query_all(&statement).await?)
+        models(&self.read.query_all(&page(window, limit, newest)).await?)
     }
 }
 
 impl Tx {
     /// The first message that this sender sent to this channel under this number.
     pub(crate) async fn find_by_client_msg_no(&self, channel_id: i64, from: &str, no: &str) -> Result<Option<Model>, StoreError> {
-        let statement = select()
-            .and_where(Expr::col(Column::ChannelId).eq(channel_id))
-            .and_where(Expr::col(Column::ClientMsgNo).eq(no))
-            .and_where(Expr::col(Column::FromUid).eq(from))
-            .order_by(Column::Seq, Order::Asc)
-            .limit(1)
-            .to_owned();
-        let row = self.0.query_one(&statement).await?;
+        let row = self.0.query_one(&by_client_msg_no(channel_id, from, no)).await?;
         Ok(row.as_ref().map(model).transpose()?)
     }
 
@@ -274,4 +283,18 @@ impl Tx {
         }
         Ok(())
     }
+}
+
+/// See [`super::hot_statements`].
+pub(super) fn hot_statements(
+    backend: DbBackend,
+    channel_id: i64,
+) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
+    let windows: Vec<Window> = (0..20).map(|_| Window { channel_id, from: 380, to: 400 }).collect();
+    vec![
+        ("recent messages", in_windows(backend, &windows), &["message"]),
+        ("where the newest begin", newest_bounds(&[channel_id], 20), &["message"]),
+        ("a page of messages", page(windows[0], 20, true), &["message"]),
+        ("a repeated send", by_client_msg_no(channel_id, "bob", "c1"), &["message"]),
+    ]
 }

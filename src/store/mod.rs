@@ -21,8 +21,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
 pub use self::channels::Head;
@@ -119,4 +118,20 @@ impl Store {
             }
         }
     }
+}
+
+/// The statements of the hot path as text, each with the tables that its plan must never read as a whole: for tests that ask
+/// the engines for their plans.
+#[doc(hidden)]
+#[must_use]
+pub fn hot_statements(
+    backend: sea_orm::DbBackend,
+    uid: &str,
+    channel_id: i64,
+) -> Vec<(&'static str, String, &'static [&'static str])> {
+    let statements =
+        conversations::hot_statements(uid, channel_id).into_iter().chain(messages::hot_statements(backend, channel_id));
+    let text =
+        |statement: sea_orm::sea_query::SelectStatement| sea_orm::StatementBuilder::build(&statement, &backend).to_string();
+    statements.map(|(name, statement, tables)| (name, text(statement), tables)).collect()
 }

@@ -19,7 +19,8 @@ pub struct TestDatabase {
 }
 
 fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with scripts/test, which starts the databases"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run the tests with scripts/test, which starts the databases"))
 }
 
 impl TestDatabase {

@@ -18,13 +18,15 @@ const RECENTS: i32 = 20;
 pub struct Conversation {
     conversation: conversations::Conversation,
     /// What a sync loaded with it.
-    loaded: Option<(Option<message::Message>, Vec<message::Message>)>,
+    loaded: Option<Loaded>,
 }
 
-impl From<Item> for Conversation {
-    fn from(item: Item) -> Self {
-        Self { conversation: item.conversation, loaded: Some((item.last_message, item.recents)) }
-    }
+#[derive(Clone, Debug)]
+struct Loaded {
+    last: Option<message::Message>,
+    recents: Vec<message::Message>,
+    /// `recents` are the newest of this many; 0 when the client left out those it holds.
+    complete_to: usize,
 }
 
 impl From<conversations::Conversation> for Conversation {
@@ -34,6 +36,13 @@ impl From<conversations::Conversation> for Conversation {
 }
 
 impl Conversation {
+    /// A conversation of a sync that asked for `msg_count` messages, and for those only that the client lacks if `partial`.
+    pub(super) fn of_sync(item: Item, msg_count: u32, partial: bool) -> Self {
+        let complete_to = if partial { 0 } else { msg_count as usize };
+        let loaded = Loaded { last: item.last_message, recents: item.recents, complete_to };
+        Self { conversation: item.conversation, loaded: Some(loaded) }
+    }
+
     async fn newest(&self, ctx: &Context<'_>, count: u32) -> Result<Vec<message::Message>> {
         let key = RecentsKey {
             channel_id: self.conversation.channel_id,
@@ -47,7 +56,7 @@ impl Conversation {
 
     async fn last(&self, ctx: &Context<'_>) -> Result<Option<message::Message>> {
         match &self.loaded {
-            Some((last, _)) => Ok(last.clone()),
+            Some(loaded) => Ok(loaded.last.clone()),
             None => Ok(self.newest(ctx, 1).await?.into_iter().next()),
         }
     }
@@ -121,11 +130,17 @@ impl Conversation {
         #[graphql(desc = "At most this many.")] last: Option<i32>,
     ) -> Result<Vec<Message>> {
         let messages = match (&self.loaded, last) {
-            (Some((_, recents)), None) => recents.clone(),
-            (_, last) => {
+            (Some(loaded), None) => loaded.recents.clone(),
+            (loaded, last) => {
                 let limit = ctx.core().limits.msg_count;
                 let count = check_count("last", last.unwrap_or(RECENTS.min(int(i64::from(limit)))), limit)?;
-                if count == 0 { Vec::new() } else { self.newest(ctx, count).await? }
+                match loaded {
+                    _ if count == 0 => Vec::new(),
+                    Some(loaded) if count as usize <= loaded.complete_to => {
+                        loaded.recents.iter().take(count as usize).cloned().collect()
+                    }
+                    _ => self.newest(ctx, count).await?,
+                }
             }
         };
         Ok(messages.into_iter().map(Message).collect())

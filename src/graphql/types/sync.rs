@@ -5,7 +5,7 @@ use super::super::error::Result;
 use super::super::scalars::UInt53;
 use super::id::global_id;
 use super::{Conversation, UnreadSummary};
-use crate::conversation::{Removed, SyncAnswer, summarize};
+use crate::conversation::{Removed, SyncAnswer, SyncRequest, summarize};
 use crate::ids::Uid;
 
 /// What changed.
@@ -20,14 +20,16 @@ pub struct ConversationSync {
 }
 
 impl ConversationSync {
-    pub(in crate::graphql) fn new(uid: Uid, answer: SyncAnswer) -> Self {
+    pub(in crate::graphql) fn new(request: SyncRequest, answer: SyncAnswer) -> Self {
+        let partial = !request.last_msg_seqs.is_empty();
+        let conversation = |item| Conversation::of_sync(item, request.msg_count, partial);
         Self {
-            uid,
             version: answer.version,
             reset: answer.reset,
             has_more: answer.has_more,
-            conversations: answer.conversations.into_iter().map(Conversation::from).collect(),
+            conversations: answer.conversations.into_iter().map(conversation).collect(),
             removed: answer.removed,
+            uid: request.uid,
         }
     }
 }

@@ -33,7 +33,7 @@ pub async fn send(core: &Core, fields: &Fields) -> Result<Answer<DoneWith<SentSh
         return Err(Error::BadRequest("payload不能为空！".into()));
     }
     let from = if from_uid.is_empty() { Uid::system() } else { Uid::parse("from_uid", from_uid)? };
-    let channel = if channel_id.trim().is_empty() {
+    let channel = if channel_id.trim_matches(' ').is_empty() {
         // A command to named users goes nowhere that is stored; its sender still wants an id.
         if subscribers.is_empty() || !sync_once {
             return Err(Error::BadRequest(NOWHERE.into()));

@@ -116,8 +116,11 @@ async fn offline(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
     };
     let uids: Vec<Uid> = to_uids.into_iter().filter_map(|uid| Uid::parse("to_uids", uid).ok()).collect();
     // The two of a person channel are in it by its nature.
-    let receivers = (incoming.key.channel_type != ChannelType::PERSON && !uids.is_empty())
-        .then(|| Receivers { key: incoming.key.clone(), seq: incoming.message.seq, uids });
+    let receivers = (incoming.key.channel_type != ChannelType::PERSON && !uids.is_empty()).then(|| Receivers {
+        key: incoming.key.clone(),
+        seq: incoming.message.seq,
+        uids,
+    });
     delivery.report = ingest(core, &[incoming], receivers.as_ref()).await?;
     Ok(delivery)
 }
@@ -232,7 +235,10 @@ fn warn_about_pairs(from: &Uid, channel_id: &str) {
         .unwrap_or(false);
     if looks_like_v3 {
         WARNING.call_once(|| {
-            tracing::warn!(channel_id, "a person message names its channel by the pair of uids, as v3 does: is ingest.wukongim right?");
+            tracing::warn!(
+                channel_id,
+                "a person message names its channel by the pair of uids, as v3 does: is ingest.wukongim right?"
+            );
         });
     }
 }
