@@ -43,7 +43,7 @@ pub fn greeting(address: SocketAddr, conversations_on: bool) -> String {
     format!(
         "recents is listening on http://{address}{hint}\n\n\
          try it in a browser:  http://{address}/graphiql\n\
-         or in a shell:        curl -s http://{address}/graphql --json '{}'",
+         or in a shell:        curl -s http://{address}/graphql -H 'content-type: application/json' -d '{}'",
         serde_json::json!({"query": FIRST_QUERY}).to_string().replace('\'', "'\\''")
     )
 }
