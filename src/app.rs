@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -56,10 +56,8 @@ impl App {
 
     /// All routes.
     pub fn router(self) -> Router {
-        let guarded = wukong::routes()
-            .layer(middleware::from_fn(allow_any_origin))
-            .merge(graphql::http::routes())
-            .layer(middleware::from_fn_with_state(self.clone(), authenticate));
+        let guarded =
+            wukong::routes().merge(graphql::http::routes()).layer(middleware::from_fn_with_state(self.clone(), authenticate));
         Router::new()
             .merge(guarded)
             .route("/webhook", post(open_webhook))
@@ -82,10 +80,14 @@ impl App {
 
 /// Gives the request its id, its time limit, its line in the log and its place in the metrics.
 async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let is_graphql = request.uri().path() == graphql::http::PATH;
     if request.method() == Method::OPTIONS {
-        return with_any_origin(StatusCode::NO_CONTENT.into_response());
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        allow_origins(&mut response, is_graphql);
+        return response;
     }
     let started = Instant::now();
+    let headers = request.headers().clone();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let given = request
@@ -99,12 +101,9 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     let limit = Duration::from_secs(app.settings.limits.request_seconds);
     let answer = tracing::Instrument::instrument(tokio::time::timeout(limit, next.run(request)), span.clone()).await;
     let mut response = answer.unwrap_or_else(|_| {
-        if route == graphql::http::PATH {
-            graphql::http::refuse(&Error::Timeout)
-        } else {
-            Refusal(Error::Timeout).into_response()
-        }
+        if is_graphql { graphql::http::refuse(&headers, &Error::Timeout) } else { Refusal(Error::Timeout).into_response() }
     });
+    allow_origins(&mut response, is_graphql);
 
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
@@ -124,23 +123,21 @@ fn method_label(method: &Method) -> String {
     if known.contains(method) { method.to_string() } else { "other".to_owned() }
 }
 
-/// `WuKongIM`'s routes may be called from any page, as there.
-async fn allow_any_origin(request: Request, next: Next) -> Response {
-    with_any_origin(next.run(request).await)
-}
-
-fn with_any_origin(mut response: Response) -> Response {
+/// `WuKongIM`'s routes may be called from any page, as there. GraphQL may not: its own pages have the same origin.
+fn allow_origins(response: &mut Response, is_graphql: bool) {
+    if is_graphql {
+        return;
+    }
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
-    response
 }
 
 async fn authenticate(State(app): State<App>, request: Request, next: Next) -> Response {
     match auth::authenticate(&app.settings, request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(error) if request.uri().path() == graphql::http::PATH => graphql::http::refuse(&error),
+        Err(error) if request.uri().path() == graphql::http::PATH => graphql::http::refuse(request.headers(), &error),
         Err(error) => Refusal(error).into_response(),
     }
 }
@@ -150,33 +147,30 @@ fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
     Refusal(Error::Store(crate::store::StoreError::Broken("panic".to_owned()))).into_response()
 }
 
-#[derive(Deserialize)]
-struct WebhookQuery {
-    #[serde(default)]
-    event: String,
-}
-
-async fn open_webhook(State(app): State<App>, query: Query<WebhookQuery>, request: Request) -> Result<Response, Refusal> {
+async fn open_webhook(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
     if !app.settings.ingest.webhook_secret.reveal().is_empty() {
         return Err(Refusal(Error::NotFound("page")));
     }
     auth::authenticate(&app.settings, request.headers())?;
-    webhook(&app, &query.event, request).await
+    webhook(&app, request).await
 }
 
 async fn secret_webhook(
     State(app): State<App>,
-    Path(secret): Path<String>,
-    query: Query<WebhookQuery>,
+    secret: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    // What is not even text is not the secret.
+    let secret = secret.map(|Path(secret)| secret).unwrap_or_default();
     auth::authenticate_webhook(&app.settings, &secret)?;
-    webhook(&app, &query.event, request).await
+    webhook(&app, request).await
 }
 
-async fn webhook(app: &App, event: &str, request: Request) -> Result<Response, Refusal> {
+async fn webhook(app: &App, request: Request) -> Result<Response, Refusal> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(request.uri().query().unwrap_or_default()).unwrap_or_default();
+    let event = pairs.into_iter().find_map(|(name, value)| (name == "event").then_some(value)).unwrap_or_default();
     let body = read_body(request.into_body(), app.settings.limits.webhook_body_bytes).await?;
-    deliver(&app.core, event, &body).await?;
+    deliver(&app.core, &event, &body).await?;
     Ok(DONE.into_response())
 }
 

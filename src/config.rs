@@ -1,7 +1,7 @@
 //! The configuration: defaults → file → environment (`RECENTS__SECTION__KEY`) → flags.
 //!
 //! How to add a key: a field with its default below, a line in `recents.toml` (a test compares the two), and, where not every
-//! value makes sense, a check in [`Settings::check`].
+//! value makes sense, a check in `Settings::check`.
 
 use std::fmt;
 use std::path::Path;

@@ -233,6 +233,7 @@ async fn paths_and_methods_that_are_not_there() {
         ("GET", "/nowhere", 404, "page not found"),
         ("POST", "/conversation/sync/", 404, "page not found"),
         ("POST", "/webhook/guess?event=msg.notify", 404, "page not found"),
+        ("POST", "/webhook/%ff?event=msg.notify", 404, "page not found"),
         ("GET", "/message/send", 405, "method not allowed"),
         ("DELETE", "/channel", 405, "method not allowed"),
         ("POST", "/livez", 405, "method not allowed"),
@@ -247,10 +248,9 @@ async fn paths_and_methods_that_are_not_there() {
     }
     for path in ["/", "/nowhere", "/graphql", "/message/send"] {
         let response = server.http("OPTIONS", path).send().await.unwrap();
-        assert_eq!(
-            (response.status().as_u16(), response.headers()["access-control-allow-origin"].as_bytes()),
-            (204, b"*".as_slice())
-        );
+        let origin = response.headers().get("access-control-allow-origin").map(|value| value.as_bytes());
+        // Other people's pages may not even ask for GraphQL.
+        assert_eq!((response.status().as_u16(), origin), (204, (path != "/graphql").then_some(b"*".as_slice())), "{path}");
     }
     let response = server.http("POST", "/conversation/sync").body("{}").send().await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], "*", "as WuKongIM");

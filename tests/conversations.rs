@@ -21,6 +21,7 @@ on_every_database!(
     off_is_off_and_nothing_is_missing_later,
     unread_summary_counts_as_the_list_does,
     history_page_by_page,
+    fields_that_read_the_same_messages,
     payloads_that_are_no_json,
 );
 
@@ -460,6 +461,31 @@ async fn history_page_by_page(engine: Engine) {
         assert_eq!(server.graphql_code(query, variables).await, "BAD_USER_INPUT");
     }
     assert_eq!(seqs(&ask(json!({"uid": "bob", "first": 1000})).await).len(), 8);
+}
+
+/// Several fields of one request read the same channel, with and without holes: each gets its own messages, none twice.
+async fn fields_that_read_the_same_messages(engine: Engine) {
+    let server = Server::start(engine).await;
+    server.group("team", &["ann"]).await;
+    for seq in [1, 2, 3, 4, 5, 6, 9] {
+        server.notify(json!([hooked("bob", "team", 2, seq, 100 + seq)])).await;
+    }
+    let query = "{ conversation(uid: \"ann\", channel: {channelId: \"team\", channelType: 2}) { lastMessage { messageSeq }
+        one: recents(last: 1) { messageSeq } three: recents(last: 3) { messageSeq } all: recents(last: 500) { messageSeq } five: recents(last: 5) { messageSeq } }
+        conversations(uid: \"ann\", msgCount: 2) { conversations { recents { messageSeq } six: recents(last: 6) { messageSeq } } } }";
+    let answer = server.graphql(query, json!({})).await;
+    let seqs = |messages: &Value| -> Vec<i64> {
+        messages.as_array().unwrap().iter().map(|message| message["messageSeq"].as_i64().unwrap()).collect()
+    };
+    let conversation = &answer["conversation"];
+    assert_eq!(conversation["lastMessage"]["messageSeq"], 9);
+    for (field, expected) in
+        [("one", vec![9]), ("three", vec![9, 6, 5]), ("five", vec![9, 6, 5, 4, 3]), ("all", vec![9, 6, 5, 4, 3, 2, 1])]
+    {
+        assert_eq!(seqs(&conversation[field]), expected, "{field}");
+    }
+    let listed = &answer["conversations"]["conversations"][0];
+    assert_eq!((seqs(&listed["recents"]), seqs(&listed["six"])), (vec![9, 6], vec![9, 6, 5, 4, 3, 2]));
 }
 
 async fn payloads_that_are_no_json(engine: Engine) {

@@ -1,4 +1,4 @@
-//! Dependencies point one way, and the project speaks of the project alone.
+//! Dependencies point one way, and what is generated is up to date.
 
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,7 @@
 //! How to add a step:
 //! 1. A new file `mYYYYMMDD_what.rs` with `up` and `down`. It imports no entities: they move on, a migration does not.
 //! 2. Its line at the end of [`Migrator::migrations`].
-//! 3. `tests/migrations.rs` runs up, down and up again on every database without a change.
+//! 3. `tests/migrations.rs` runs all of them up, down and up again on every database; it lists the tables there are.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,12 +1,12 @@
 //! The newest messages of conversations, in a number of statements that does not depend on how many conversations there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::Seq;
-use crate::message::Message;
+use crate::message::{Message, StoredMessage};
 use crate::store::Window;
 
 /// Which messages: the newest `count` above `above` and up to `last_seq`.
@@ -25,6 +25,12 @@ pub struct RecentsKey {
 }
 
 impl RecentsKey {
+    /// Its messages of those of the channel, newest first.
+    fn of<'a>(&self, messages: &'a [StoredMessage]) -> impl Iterator<Item = &'a StoredMessage> {
+        let (above, last_seq) = (self.above, self.last_seq);
+        messages.iter().filter(move |message| message.seq > above && message.seq <= last_seq).take(self.count as usize)
+    }
+
     fn window(&self) -> Window {
         let newest = self.last_seq - i64::from(self.count) + 1;
         Window { channel_id: self.channel_id, from: newest.max(self.above + 1), to: self.last_seq }
@@ -36,43 +42,52 @@ impl RecentsKey {
 /// # Errors
 /// [`Error::Store`].
 pub async fn list_recents(core: &Core, keys: &[RecentsKey]) -> Result<HashMap<RecentsKey, Vec<Message>>, Error> {
-    let windows: Vec<Window> = keys.iter().map(RecentsKey::window).filter(|window| window.from <= window.to).collect();
+    let mut windows: BTreeMap<i64, Window> = BTreeMap::new();
+    for key in keys {
+        widen(&mut windows, key.window());
+    }
+    windows.retain(|_, window| window.from <= window.to);
     if windows.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut found = core.store.list_windows(&windows).await?;
+    let mut found = read(core, &windows).await?;
 
     // A channel that a webhook feeds can have holes in its seqs; then the newest messages begin further down.
     let with_holes: Vec<&RecentsKey> = keys
         .iter()
         .filter(|key| {
-            let window = key.window();
-            let held = found
-                .get(&key.channel_id)
-                .map_or(0, |messages| messages.iter().filter(|message| (window.from..=window.to).contains(&message.seq)).count());
-            held < key.count as usize && window.from > key.above + 1
+            let held = found.get(&key.channel_id).map_or(0, |messages| key.of(messages).count());
+            held < key.count as usize && key.window().from > key.above + 1
         })
         .collect();
     if !with_holes.is_empty() {
         let channels: Vec<i64> = with_holes.iter().map(|key| key.channel_id).collect();
         let count = with_holes.iter().map(|key| key.count).max().unwrap_or_default();
         let bounds = core.store.list_newest_bounds(&channels, u64::from(count)).await?;
-        let windows: Vec<Window> = with_holes
-            .iter()
-            .map(|key| Window { from: bounds.get(&key.channel_id).copied().unwrap_or(1).max(key.above + 1), ..key.window() })
-            .collect();
-        found.extend(core.store.list_windows(&windows).await?);
+        windows.retain(|channel_id, _| channels.contains(channel_id));
+        for key in with_holes {
+            let from = bounds.get(&key.channel_id).copied().unwrap_or(1).max(key.above + 1);
+            widen(&mut windows, Window { from, ..key.window() });
+        }
+        found.extend(read(core, &windows).await?);
     }
 
     let mut by_key = HashMap::with_capacity(keys.len());
     for key in keys {
-        let messages = found.get(&key.channel_id).into_iter().flatten();
-        let newest = messages
-            .filter(|message| message.seq > key.above && message.seq <= key.last_seq)
-            .take(key.count as usize)
-            .map(|message| Message::new(message.clone(), &key.key))
-            .collect();
+        let messages = found.get(&key.channel_id).map(Vec::as_slice).unwrap_or_default();
+        let newest = key.of(messages).map(|message| Message::new(message.clone(), &key.key)).collect();
         by_key.insert(key.clone(), newest);
     }
     Ok(by_key)
+}
+
+/// One window for each channel, however many keys ask for it: a row must not come twice.
+fn widen(windows: &mut BTreeMap<i64, Window>, with: Window) {
+    let window = windows.entry(with.channel_id).or_insert(with);
+    window.from = window.from.min(with.from);
+    window.to = window.to.max(with.to);
+}
+
+async fn read(core: &Core, windows: &BTreeMap<i64, Window>) -> Result<HashMap<i64, Vec<StoredMessage>>, Error> {
+    Ok(core.store.list_windows(&windows.values().copied().collect::<Vec<_>>()).await?)
 }

@@ -44,7 +44,7 @@ async fn by_post(State(app): State<App>, headers: HeaderMap, request: axum::extr
     }
     let body = match read_body(request.into_body(), app.settings.limits.body_bytes).await {
         Ok(body) => body,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&headers, &error),
     };
     match serde_json::from_slice::<Incoming>(&body) {
         Ok(incoming) => execute(&app, &headers, incoming, true).await,
@@ -88,7 +88,7 @@ async fn execute(app: &App, headers: &HeaderMap, incoming: Incoming, mutations: 
             set_code(&mut error, "GRAPHQL_PARSE_FAILED");
             return answer(headers, StatusCode::BAD_REQUEST, &Answer::from_errors(vec![error]));
         }
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(headers, &error),
     };
     let name = incoming.operation_name.as_deref();
     let mutates = document.operations.iter().any(|(operation, definition)| {
@@ -135,8 +135,8 @@ fn from_error(error: &Error) -> Answer {
 
 /// An error before execution, with its status from the table.
 #[must_use]
-pub fn refuse(error: &Error) -> Response {
-    let mut response = answer(&HeaderMap::new(), error.kind().status, &from_error(error));
+pub fn refuse(headers: &HeaderMap, error: &Error) -> Response {
+    let mut response = answer(headers, error.kind().status, &from_error(error));
     if error.kind().status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -15,7 +15,7 @@ use crate::message::{self as messages, Content, SendRequest};
 /// What `setUnread` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct SetUnreadInput {
-    /// Whose conversation; the viewer's own when left out.
+    /// Whose conversation; a service must say.
     uid: Option<ID>,
     /// Which channel.
     channel: ChannelInput,
@@ -33,7 +33,7 @@ pub struct SetUnreadPayload {
 /// What `clearUnread` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct ClearUnreadInput {
-    /// Whose conversation; the viewer's own when left out.
+    /// Whose conversation; a service must say.
     uid: Option<ID>,
     /// Which channel.
     channel: ChannelInput,
@@ -49,7 +49,7 @@ pub struct ClearUnreadPayload {
 /// What `deleteConversation` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct DeleteConversationInput {
-    /// Whose conversation; the viewer's own when left out.
+    /// Whose conversation; a service must say.
     uid: Option<ID>,
     /// Which channel.
     channel: ChannelInput,

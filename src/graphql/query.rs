@@ -28,7 +28,7 @@ impl Query {
     async fn conversations(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; the viewer's own when left out.")] uid: Option<ID>,
+        #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
         #[graphql(desc = "The version of the last answer; 0 for everything.", default)] version: UInt53,
         #[graphql(desc = "What the client holds: `channelId:channelType:lastMsgSeq`, joined by `|`.")] last_msg_seqs: Option<
             String,
@@ -66,7 +66,7 @@ impl Query {
     async fn conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; the viewer's own when left out.")] uid: Option<ID>,
+        #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
         #[graphql(desc = "Which channel.")] channel: ChannelInput,
     ) -> Result<Option<Conversation>> {
         let uid = ctx.viewer(uid.as_ref().map(|uid| uid.as_str()))?;
@@ -79,7 +79,7 @@ impl Query {
     async fn messages(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who looks; the viewer when left out.")] uid: Option<ID>,
+        #[graphql(desc = "Who looks; a service must say.")] uid: Option<ID>,
         #[graphql(desc = "Which channel.")] channel: ChannelInput,
         #[graphql(desc = "At most this many, from the oldest on.")] first: Option<i32>,
         #[graphql(desc = "Only newer ones than this cursor's.")] after: Option<String>,
@@ -103,7 +103,7 @@ impl Query {
     async fn unread_summary(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; the viewer's own when left out.")] uid: Option<ID>,
+        #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
     ) -> Result<UnreadSummary> {
         let uid = ctx.viewer(uid.as_ref().map(|uid| uid.as_str()))?;
         Ok(UnreadSummary(conversations::summarize(ctx.core(), &uid).await?))

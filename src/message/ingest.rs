@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::Message;
 use super::send::born_conversations;
+use super::{Message, StoredMessage};
 use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
@@ -86,7 +86,7 @@ struct Batch {
     /// Channels whose head changed.
     touched: HashSet<i64>,
     /// Not yet written; flushed before anything that must see them.
-    messages: Vec<entity::message::Model>,
+    messages: Vec<StoredMessage>,
     marks: HashMap<(i64, String), i64>,
     report: Report,
 }

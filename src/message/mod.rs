@@ -12,6 +12,9 @@ use crate::channel::ChannelKey;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, check_key};
 
+/// A message as the store holds it.
+pub(crate) type StoredMessage = entity::message::Model;
+
 /// A stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -66,7 +69,7 @@ impl Content {
 }
 
 impl Message {
-    pub(crate) fn new(stored: entity::message::Model, key: &ChannelKey) -> Self {
+    pub(crate) fn new(stored: StoredMessage, key: &ChannelKey) -> Self {
         Self {
             channel: key.seen_by(&stored.from_uid),
             message_id: stored.message_id,
@@ -87,8 +90,8 @@ impl Message {
         }
     }
 
-    fn into_stored(self, channel_id: i64) -> entity::message::Model {
-        entity::message::Model {
+    fn into_stored(self, channel_id: i64) -> StoredMessage {
+        StoredMessage {
             channel_id,
             seq: self.seq,
             message_id: self.message_id,

@@ -196,7 +196,13 @@ impl Fields {
     pub fn integer(&self, key: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, Error> {
         let Some(value) = self.get(key) else { return Ok(0) };
         value.as_i64().filter(|number| range.contains(number)).ok_or_else(|| {
-            Error::bad_input(self.name(key), format!("must be a whole number between {} and {}", range.start(), range.end()))
+            let (least, most) = (*range.start(), *range.end());
+            let problem = if (least, most) == (i64::MIN, i64::MAX) {
+                "must be a whole number of at most 64 bits".to_owned()
+            } else {
+                format!("must be a whole number between {least} and {most}")
+            };
+            Error::bad_input(self.name(key), problem)
         })
     }
 
@@ -327,7 +333,7 @@ mod tests {
         let given =
             fields(r#"{"uid":1,"version":"1","unread":1.5,"channel_type":256,"header":{"red_dot":"1"},"subscribers":["a",1]}"#);
         assert_eq!(refusal(given.string("uid")), "uid must be a string");
-        assert!(refusal(given.int64("version")).starts_with("version must be a whole number between -9223372036854775808"));
+        assert!(refusal(given.int64("version")).starts_with("version must be a whole number of at most 64 bits"));
         assert!(refusal(given.int64("unread")).starts_with("unread must be a whole number"));
         assert_eq!(refusal(given.uint8("channel_type")), "channel_type must be a whole number between 0 and 255");
         assert!(refusal(given.object("header").unwrap().flag("red_dot")).starts_with("header.red_dot must be a whole number"));

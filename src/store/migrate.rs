@@ -2,7 +2,7 @@
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::sea_query::{Expr, Query};
-use sea_orm::{ConnectionTrait, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait};
 
 use super::{Store, StoreError};
 
@@ -65,8 +65,7 @@ impl Store {
         match tx.get_database_backend() {
             DbBackend::MySql => {
                 // DDL commits at once there, so the lock belongs to the session and the migration runs beside it.
-                let lock = format!("SELECT GET_LOCK(CONCAT('recents ', DATABASE(), ' {LOCK}'), {WAIT_SECONDS})");
-                tx.execute_unprepared(&lock).await?;
+                wait_for_lock(&tx).await?;
                 let result = run(&self.write, direction).await;
                 let unlock = format!("SELECT RELEASE_LOCK(CONCAT('recents ', DATABASE(), ' {LOCK}'))");
                 tx.execute_unprepared(&unlock).await?;
@@ -75,6 +74,8 @@ impl Store {
             }
             backend => {
                 if backend == DbBackend::Postgres {
+                    // Waiting for another server's migration, and a long one of our own, are no slow statements.
+                    tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
                     let lock = Expr::cust(format!("pg_advisory_xact_lock({LOCK})"));
                     tx.query_one(Query::select().expr(lock)).await?;
                 }
@@ -84,6 +85,18 @@ impl Store {
             }
         }
     }
+}
+
+/// Asks again every second: the limit on the time of a statement is shorter than a migration may be.
+async fn wait_for_lock(tx: &DatabaseTransaction) -> Result<(), StoreError> {
+    let lock = format!("GET_LOCK(CONCAT('recents ', DATABASE(), ' {LOCK}'), 1)");
+    for _ in 0..WAIT_SECONDS {
+        let row = tx.query_one(Query::select().expr(Expr::cust(lock.clone()))).await?;
+        if row.is_some_and(|row| matches!(row.try_get_by_index::<Option<i64>>(0), Ok(Some(1)))) {
+            return Ok(());
+        }
+    }
+    Err(StoreError::Unavailable(format!("another server migrates for more than {WAIT_SECONDS} s")))
 }
 
 async fn run<'c, C>(connection: C, direction: Direction) -> Result<(), StoreError>

@@ -1,13 +1,14 @@
 //! The only place that knows sea-orm and SQL.
 //!
 //! Reading needs no transaction: every use case reads what belongs together in one statement. Writing happens in
-//! [`Store::transaction`], which begins again when the database says so (deadlock, serialization failure).
+//! `Store::transaction`, which begins again when the database says so (deadlock, serialization failure).
 //!
 //! Locks are taken in one order everywhere: `user_cursor` by uid, `channel` by id, `conversation` by (channel, uid).
 //!
-//! How to add a query: a function beside its table (`channels`, `conversations`, `messages`, `cursors`), generic over the
-//! connection so that it runs inside and outside of a transaction, built with sea-query or portable SQL, with the plan it is
-//! meant to have in `tests/statements.rs`.
+//! How to add a query:
+//! 1. A method of `Store` (outside of transactions) or `Tx` (inside) beside its table: `channels`, `conversations`, `messages`,
+//!    `cursors`. sea-query builds it, so that every engine gets its own dialect.
+//! 2. When it is on the hot path: a line in that file's `hot_statements`; `tests/statements.rs` asks every engine for its plan.
 
 mod channels;
 mod connect;

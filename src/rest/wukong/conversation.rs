@@ -31,7 +31,7 @@ pub async fn sync(core: &Core, fields: &Fields) -> Result<Answer<Vec<SyncItem>>,
     };
     let mut exclude_channel_types = Vec::new();
     for number in fields.array("exclude_channel_types")? {
-        let number = number.as_u64().and_then(|number| u8::try_from(number).ok());
+        let number = if number.is_null() { Some(0) } else { number.as_u64().and_then(|number| u8::try_from(number).ok()) };
         exclude_channel_types.push(
             number.ok_or_else(|| Error::bad_input("exclude_channel_types", "must be an array of numbers between 0 and 255"))?,
         );
