@@ -20,14 +20,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth;
 use crate::clock::{Clock, Ids};
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings};
 use crate::core::Core;
 use crate::error::Error;
 use crate::graphql::{self, AppSchema};
 use crate::rest::legacy::{DONE, Refusal, read_body};
 use crate::rest::wukong::webhook::deliver;
 use crate::rest::{health, openapi, wukong};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::{telemetry, web};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -144,7 +144,7 @@ async fn authenticate(State(app): State<App>, request: Request, next: Next) -> R
 
 fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
     tracing::error!("a request panicked");
-    Refusal(Error::Store(crate::store::StoreError::Broken("panic".to_owned()))).into_response()
+    Refusal(Error::Store(StoreError::Broken("panic".to_owned()))).into_response()
 }
 
 async fn open_webhook(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
@@ -174,13 +174,24 @@ async fn webhook(app: &App, request: Request) -> Result<Response, Refusal> {
     Ok(DONE.into_response())
 }
 
+/// Connects to `database.url`.
+///
+/// # Errors
+/// [`ConfigError`] for a URL that is none, [`StoreError`] for a database file that cannot be opened.
+pub async fn connect(settings: &Settings) -> anyhow::Result<Store> {
+    match Store::connect(&settings.database).await {
+        Err(StoreError::Broken(reason)) => Err(ConfigError(format!("database.url cannot be used: {reason}")).into()),
+        result => result.context("the database cannot be opened"),
+    }
+}
+
 /// Connects, migrates, and prepares everything that a server or an import needs.
 ///
 /// # Errors
 /// What the database says; a schema that lacks migrations when `database.migrate` is off.
 pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     telemetry::metrics();
-    let store = Store::connect(&settings.database).await.context("database.url cannot be used")?;
+    let store = connect(settings).await?;
     if settings.database.migrate {
         store.migrate_up().await.context("the migrations cannot be applied")?;
     } else if let Some(missing) = store.migration_status().await?.into_iter().find(|migration| !migration.applied) {

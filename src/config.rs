@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 /// The file that is read when it lies in the working directory and no other is named.
 pub const DEFAULT_FILE: &str = "recents.toml";
 const ENVIRONMENT: &str = "RECENTS";
+/// No time limit is longer than a day.
+const DAY_SECONDS: u64 = 86_400;
 
 /// A text that never shows.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -93,15 +95,25 @@ impl DatabaseUrl {
 
     fn redacted(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else { return "***".to_owned() };
-        // The last @ before the path ends the credentials: a password may contain one.
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        match rest[..end].rfind('@') {
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // The last @ ends the credentials: a password may contain one, and a / too, although it should not.
+        let shown = match rest.rfind('@') {
             Some(at) => {
                 let user = rest[..at].split(':').next().unwrap_or_default();
                 format!("{scheme}://{user}:***{}", &rest[at..])
             }
-            None => self.0.clone(),
-        }
+            None => format!("{scheme}://{rest}"),
+        };
+        // Of the options only what is known to be harmless: a password may stand there too.
+        let options = query.split('&').filter(|option| !option.is_empty());
+        let options: Vec<String> = options
+            .map(|option| match option.split_once('=') {
+                Some(("mode" | "sslmode" | "ssl-mode" | "user" | "host" | "port" | "dbname", _)) => option.to_owned(),
+                Some((name, _)) => format!("{name}=***"),
+                None => "***".to_owned(),
+            })
+            .collect();
+        if options.is_empty() { shown } else { format!("{shown}?{}", options.join("&")) }
     }
 }
 
@@ -266,7 +278,9 @@ impl Settings {
         let given = config.collect().map_err(|error| ConfigError(error.to_string()))?;
         let known = serde_json::to_value(Self::default()).map_err(|error| ConfigError(error.to_string()))?;
         refuse_unknown(&given, &known, "", &known)?;
-        let settings: Self = config.try_deserialize().map_err(|error| ConfigError(error.to_string()))?;
+        // Not every error of the values knows its key.
+        let settings: Self = serde_path_to_error::deserialize(config)
+            .map_err(|error| ConfigError(format!("{}: {}", error.path(), error.inner())))?;
         settings.check()?;
         Ok(settings)
     }
@@ -300,6 +314,11 @@ impl Settings {
         for (key, value) in positive {
             if value == 0 {
                 return Err(ConfigError(format!("{key} must be at least 1")));
+            }
+        }
+        for (key, value) in positive.into_iter().filter(|(key, _)| key.ends_with("_seconds")) {
+            if value > DAY_SECONDS {
+                return Err(ConfigError(format!("{key} must be at most {DAY_SECONDS}")));
             }
         }
         if self.database.max_connections < 2 {
@@ -417,6 +436,8 @@ mod tests {
         assert!(error.contains("ingest.wukongim"), "{error}");
         for (file, key) in [
             ("[database]\nmax_connections = 0", "database.max_connections"),
+            ("[database]\nacquire_seconds = 86401", "database.acquire_seconds"),
+            ("[limits]\nrequest_seconds = 9223372036854775807", "limits.request_seconds"),
             ("[database]\nurl = 'oracle://x'", "database.url"),
             ("[ingest]\nwebhook_secret = 'a/b'", "ingest.webhook_secret"),
         ] {
@@ -435,6 +456,17 @@ mod tests {
         for shown in [settings.to_toml().unwrap(), format!("{settings:?}")] {
             assert!(!shown.contains("hush") && !shown.contains("p@ss"), "{shown}");
             assert!(shown.contains("postgres://user:***@host:5432/db"), "{shown}");
+        }
+        for (url, expected) in [
+            (
+                "postgres://host/db?user=me&password=hush&sslmode=require",
+                "postgres://host/db?user=me&password=***&sslmode=require",
+            ),
+            ("mysql://me:hu/sh?x=hush@host/db", "mysql://me:hu/sh?x=***"),
+            ("mysql://me:hu/sh@host/db", "mysql://me:***@host/db"),
+            ("sqlite://recents.db?mode=rwc", "sqlite://recents.db?mode=rwc"),
+        ] {
+            assert_eq!(DatabaseUrl::from(url).redacted(), expected);
         }
     }
 }

@@ -8,6 +8,7 @@ use anyhow::Context;
 use flate2::read::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::core::Core;
 use crate::error::Error;
@@ -30,6 +31,8 @@ struct Line {
 pub struct Summary {
     /// Lines read.
     pub lines: u64,
+    /// Lines that an earlier import has brought in; the rest of these figures are about the others.
+    pub imported: u64,
     /// Webhook bodies among them.
     pub webhooks: u64,
     /// Changes of channels and their members among them.
@@ -52,8 +55,8 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{} lines: {} webhooks, {} channel changes, {} others left alone",
-            self.lines, self.webhooks, self.channels, self.other
+            "{} lines: {} imported before, {} webhooks, {} channel changes, {} others left alone",
+            self.lines, self.imported, self.webhooks, self.channels, self.other
         )?;
         write!(
             f,
@@ -63,7 +66,8 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// Reads a `.jsonl` or `.jsonl.gz` file. Every line is a transaction, so it can be interrupted and run again.
+/// Reads a `.jsonl` or `.jsonl.gz` file. Every line is a transaction, and how far it came is remembered
+/// in the database: it can be interrupted and run again, and an import that is done does nothing.
 ///
 /// # Errors
 /// A file that cannot be read, a line that is none of a recording, a database that fails.
@@ -78,6 +82,8 @@ pub async fn import_file(core: &Core, path: &Path) -> anyhow::Result<Summary> {
     let file = progress.wrap_read(file);
     let packed = path.extension().is_some_and(|extension| extension == "gz");
     let reader: Box<dyn Read + Send> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let recording = fingerprint(path)?;
+    let imported = core.store.count_imported_lines(&recording).await?;
     let mut summary = Summary::default();
     for line in BufReader::new(reader).split(b'\n') {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
@@ -86,6 +92,10 @@ pub async fn import_file(core: &Core, path: &Path) -> anyhow::Result<Summary> {
         }
         summary.lines += 1;
         let number = summary.lines;
+        if number <= imported {
+            summary.imported += 1;
+            continue;
+        }
         let line: Line = serde_json::from_slice(&line)
             .with_context(|| format!("line {number} of {} is not a line of a recording", path.display()))?;
         match import_line(core, &line, &mut summary).await {
@@ -99,10 +109,18 @@ pub async fn import_file(core: &Core, path: &Path) -> anyhow::Result<Summary> {
                 tracing::warn!(line = number, error = %error, "a line cannot be used");
             }
         }
+        core.store.write_imported_lines(&recording, number).await?;
         progress.set_message(format!("({} messages)", summary.stored));
     }
     progress.finish_and_clear();
     Ok(summary)
+}
+
+/// What a recording is known by in the database: the SHA-256 of the file.
+fn fingerprint(path: &Path) -> anyhow::Result<String> {
+    let mut hash = Sha256::new();
+    std::io::copy(&mut File::open(path)?, &mut hash).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(hex::encode(hash.finalize()))
 }
 
 async fn import_line(core: &Core, line: &Line, summary: &mut Summary) -> Result<(), Error> {

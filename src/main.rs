@@ -10,7 +10,6 @@ use recents::app::{self, ListenError};
 use recents::clock::{Clock, Ids};
 use recents::config::{ConfigError, Settings};
 use recents::core::Core;
-use recents::store::Store;
 use recents::{graphql, import, telemetry};
 
 /// Keeps the recent-conversation list of instant-messaging systems and serves it as GraphQL and as `WuKongIM`'s routes.
@@ -105,7 +104,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 async fn migrate(settings: &Settings, direction: Migrate) -> anyhow::Result<()> {
-    let store = Store::connect(&settings.database).await.context("database.url cannot be used")?;
+    let store = app::connect(settings).await?;
     match direction {
         Migrate::Up => store.migrate_up().await?,
         Migrate::Down { steps } => store.migrate_down(Some(steps)).await?,

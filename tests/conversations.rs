@@ -49,9 +49,15 @@ async fn unread_is_set_in_both_directions(engine: Engine) {
     }
     server.send("bob", "ann", 1, "two").await;
     assert_eq!(server.only("ann").await["unread"], 2);
+    // 32 bits are what clients have, in both interfaces.
+    server.set_unread("ann", "bob", 1, 2_147_483_647).await;
+    server.send("bob", "ann", 1, "three").await;
+    let full = server.full("ann").await;
+    assert_eq!(full[0]["unread"], 2_147_483_647);
+    assert_eq!(full, graphql_full(&server, &json!({"uid": "ann", "msg_count": 20})).await);
     server.call("/conversations/clearUnread", json!({"uid": "ann", "channel_id": "bob", "channel_type": 1})).await;
     assert_eq!(server.only("ann").await["unread"], 0);
-    assert_eq!(server.only("ann").await["readed_to_msg_seq"], 2);
+    assert_eq!(server.only("ann").await["readed_to_msg_seq"], 3);
     assert_eq!(server.only("bob").await["unread"], 0, "it is Ann's alone");
 }
 

@@ -32,7 +32,7 @@ async fn up_down_up(engine: Engine) {
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
         stdout(&output)
     };
-    let all = ["channel", "conversation", "message", "user_cursor"];
+    let all = ["channel", "conversation", "import_progress", "message", "user_cursor"];
     assert!(migrate(&["status"]).starts_with("missing"));
     for _ in 0..2 {
         assert!(migrate(&["up"]).starts_with("applied"));

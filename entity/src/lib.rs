@@ -5,5 +5,6 @@
 
 pub mod channel;
 pub mod conversation;
+pub mod import_progress;
 pub mod message;
 pub mod user_cursor;

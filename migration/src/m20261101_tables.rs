@@ -20,15 +20,18 @@ impl MigrationTrait for Migration {
         for table in [channel(db), message(db), conversation(db), user_cursor(db)] {
             manager.create_table(table).await?;
         }
-        for index in indexes() {
-            manager.create_index(index).await?;
+        for (table, name, index) in indexes() {
+            // MySQL knows no CREATE INDEX IF NOT EXISTS.
+            if !manager.has_index(table, name).await? {
+                manager.create_index(index).await?;
+            }
         }
         Ok(())
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for table in ["user_cursor", "conversation", "message", "channel"] {
-            manager.drop_table(Table::drop().table(table).to_owned()).await?;
+            manager.drop_table(Table::drop().table(table).if_exists().to_owned()).await?;
         }
         Ok(())
     }
@@ -37,6 +40,7 @@ impl MigrationTrait for Migration {
 fn channel(db: DbBackend) -> TableCreateStatement {
     Table::create()
         .table("channel")
+        .if_not_exists()
         .col(ColumnDef::new("id").big_integer().not_null().primary_key())
         .col(ColumnDef::new("channel_type").small_integer().not_null())
         .col(text("channel_key", CHANNEL_KEY, db))
@@ -52,6 +56,7 @@ fn message(db: DbBackend) -> TableCreateStatement {
     clustered(
         Table::create()
             .table("message")
+            .if_not_exists()
             .col(ColumnDef::new("channel_id").big_integer().not_null())
             .col(ColumnDef::new("seq").big_integer().not_null())
             .col(ColumnDef::new("message_id").big_integer().not_null())
@@ -75,6 +80,7 @@ fn conversation(db: DbBackend) -> TableCreateStatement {
     clustered(
         Table::create()
             .table("conversation")
+            .if_not_exists()
             .col(text("uid", ID, db))
             .col(ColumnDef::new("channel_id").big_integer().not_null())
             .col(integer("read_mark", 0))
@@ -93,7 +99,11 @@ fn conversation(db: DbBackend) -> TableCreateStatement {
 
 fn user_cursor(db: DbBackend) -> TableCreateStatement {
     clustered(
-        Table::create().table("user_cursor").col(text("uid", ID, db).primary_key().to_owned()).col(integer("version", 0)),
+        Table::create()
+            .table("user_cursor")
+            .if_not_exists()
+            .col(text("uid", ID, db).primary_key().to_owned())
+            .col(integer("version", 0)),
         db,
     )
 }
@@ -106,17 +116,28 @@ fn clustered(table: &mut TableCreateStatement, db: DbBackend) -> TableCreateStat
     table.to_owned()
 }
 
-fn indexes() -> [IndexCreateStatement; 4] {
-    let unique = |name: &'static str, table: &'static str| Index::create().name(name).table(table).unique().to_owned();
-    let plain = |name: &'static str, table: &'static str| Index::create().name(name).table(table).to_owned();
+/// Table, name and statement of each index.
+fn indexes() -> [(&'static str, &'static str, IndexCreateStatement); 4] {
+    let index = |table: &'static str, name: &'static str, columns: &[&'static str]| {
+        let mut index = Index::create();
+        index.name(name).table(table);
+        for column in columns {
+            index.col(*column);
+        }
+        (table, name, index)
+    };
+    let unique = |(table, name, mut index): (&'static str, &'static str, IndexCreateStatement)| {
+        index.unique();
+        (table, name, index)
+    };
     [
         // A channel by what its users call it.
-        unique("channel_type_key", "channel").col("channel_type").col("channel_key").to_owned(),
+        unique(index("channel", "channel_type_key", &["channel_type", "channel_key"])),
         // A webhook's message by its global id.
-        unique("message_message_id", "message").col("message_id").to_owned(),
+        unique(index("message", "message_message_id", &["message_id"])),
         // A repeated send by its sender's key. Not unique: WuKongIM itself stores such repeats under two seqs.
-        plain("message_client_msg_no", "message").col("channel_id").col("client_msg_no").to_owned(),
+        index("message", "message_client_msg_no", &["channel_id", "client_msg_no"]),
         // The members of a channel, and for late messages those who deleted or joined above them.
-        plain("conversation_channel", "conversation").col("channel_id").to_owned(),
+        index("conversation", "conversation_channel", &["channel_id"]),
     ]
 }

@@ -19,8 +19,8 @@ pub use self::delete::delete_conversation;
 pub use self::find::find_conversation;
 pub use self::last_msg_seqs::parse_last_msg_seqs;
 pub use self::recents::{RecentsKey, list_recents};
-pub use self::rules::unread;
-pub use self::set_unread::{MAX_UNREAD, set_unread};
+pub use self::rules::{MAX_UNREAD, unread};
+pub use self::set_unread::set_unread;
 pub use self::summary::{TypeSummary, UnreadSummary, summarize};
 pub use self::sync::{Filter, Item, SyncAnswer, SyncRequest, sync};
 

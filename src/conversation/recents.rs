@@ -7,7 +7,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::Seq;
 use crate::message::{Message, StoredMessage};
-use crate::store::Window;
+use crate::store::{Position, Window};
 
 /// Which messages: the newest `count` above `above` and up to `last_seq`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,10 +61,16 @@ pub async fn list_recents(core: &Core, keys: &[RecentsKey]) -> Result<HashMap<Re
         })
         .collect();
     if !with_holes.is_empty() {
-        let channels: Vec<i64> = with_holes.iter().map(|key| key.channel_id).collect();
+        let mut heads: HashMap<i64, Seq> = HashMap::new();
+        for key in &with_holes {
+            let head = heads.entry(key.channel_id).or_insert(key.last_seq);
+            *head = key.last_seq.min(*head);
+        }
         let count = with_holes.iter().map(|key| key.count).max().unwrap_or_default();
-        let bounds = core.store.list_newest_bounds(&channels, u64::from(count)).await?;
-        windows.retain(|channel_id, _| channels.contains(channel_id));
+        let positions: Vec<Position> =
+            heads.iter().map(|(channel_id, seq)| Position { channel_id: *channel_id, seq: *seq }).collect();
+        let bounds = core.store.list_newest_bounds(&positions, u64::from(count)).await?;
+        windows.retain(|channel_id, _| heads.contains_key(channel_id));
         for key in with_holes {
             let from = bounds.get(&key.channel_id).copied().unwrap_or(1).max(key.above + 1);
             widen(&mut windows, Window { from, ..key.window() });

@@ -2,10 +2,13 @@
 
 use crate::store::{ConversationRow, State};
 
+/// The largest number of unread messages that is shown or can be set: clients keep it in 32 bits.
+pub const MAX_UNREAD: i64 = i32::MAX as i64;
+
 /// Red-dot messages of others since the user's read mark.
 #[must_use]
 pub fn unread(row: &ConversationRow) -> i64 {
-    (row.red_dots - row.read_mark).max(0)
+    (row.red_dots - row.read_mark).clamp(0, MAX_UNREAD)
 }
 
 /// Whether the conversation shows: the user is in the channel, and there is a message that was neither deleted nor before the

@@ -2,13 +2,10 @@
 
 use super::Conversation;
 use super::change::{Outcome, change};
-use super::rules::{is_listed, unread};
+use super::rules::{MAX_UNREAD, is_listed, unread};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
-
-/// The largest number that can be set.
-pub const MAX_UNREAD: i64 = i32::MAX as i64;
 
 /// Sets the number of unread messages; 0 marks the conversation as read.
 ///

@@ -26,6 +26,8 @@ pub struct Receivers {
     pub key: ChannelKey,
     /// The message's seq: they joined below it.
     pub seq: Seq,
+    /// The message's global id.
+    pub message_id: i64,
     /// Who.
     pub uids: Vec<Uid>,
 }
@@ -62,7 +64,9 @@ pub async fn ingest(core: &Core, messages: &[IncomingMessage], receivers: Option
         .transaction(|tx| async move {
             let mut batch = Batch::begin(&tx, ids, messages).await?;
             batch.store(&tx, ids, messages).await?;
-            if let Some(receivers) = receivers {
+            if let Some(receivers) = receivers
+                && batch.holds(ids, receivers)
+            {
                 batch.join(&tx, ids, receivers).await?;
             }
             let heads: Vec<&Head> = batch.heads.values().filter(|head| batch.touched.contains(&head.id)).collect();
@@ -194,6 +198,12 @@ impl Batch {
         tx.write_read_marks(&marks).await
     }
 
+    /// Whether the message that was received is the one that is stored there.
+    fn holds(&self, ids: &HashMap<ChannelKey, i64>, receivers: &Receivers) -> bool {
+        let position = Position { channel_id: ids[&receivers.key], seq: receivers.seq };
+        self.by_position.get(&position) == Some(&receivers.message_id)
+    }
+
     /// Receivers who are no members yet become members below the message; who left before it comes back.
     async fn join(&mut self, tx: &Tx, ids: &HashMap<ChannelKey, i64>, receivers: &Receivers) -> Result<(), StoreError> {
         let Some(head) = self.heads.get(&ids[&receivers.key]) else { return Ok(()) };
@@ -236,9 +246,13 @@ async fn settle_late(tx: &Tx, channel_id: i64, message: &Message, before: i64, a
     }
     let Ok(sender) = Uid::parse("from_uid", message.from_uid.as_str()) else { return Ok(()) };
     if let Some(row) = tx.find_conversation(&sender, channel_id).await? {
-        let counts = tx.count_red_dots(channel_id, message.seq + 1).await?;
-        let of_others: i64 = counts.iter().filter(|(from, _)| **from != message.from_uid).map(|(_, count)| count).sum();
         let unread_before = (before - row.read_mark).max(0);
+        let of_others: i64 = if unread_before == 0 {
+            0
+        } else {
+            let counts = tx.count_red_dots(channel_id, message.seq + 1).await?;
+            counts.iter().filter(|(from, _)| **from != message.from_uid).map(|(_, count)| count).sum()
+        };
         tx.write_read_mark(&message.from_uid, channel_id, after - unread_before.min(of_others)).await?;
     }
     Ok(())

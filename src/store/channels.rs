@@ -9,6 +9,7 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 use super::{ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::clock::Ids;
+use crate::error::Error;
 use crate::ids::{ChannelType, Seq};
 
 /// The head of a channel, as read under its lock.
@@ -85,7 +86,7 @@ impl Store {
     }
 
     /// The internal ids of channels; those that are missing are made, in a transaction of their own.
-    pub(crate) async fn ensure_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
+    pub(crate) async fn ensure_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, Error> {
         for _ in 0..ATTEMPTS {
             let found = self.find_channels(keys).await?;
             let missing: Vec<&ChannelKey> = keys.iter().copied().filter(|key| !found.contains_key(*key)).collect();
@@ -94,14 +95,14 @@ impl Store {
             }
             match self.insert_channels(ids, &missing).await {
                 // An id that is taken: the next attempt draws others.
-                Ok(()) | Err(StoreError::Contended(_)) => {}
+                Ok(()) | Err(Error::Store(StoreError::Contended(_))) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(StoreError::Contended("channels could not be made".to_owned()))
+        Err(StoreError::Contended("channels could not be made".to_owned()).into())
     }
 
-    async fn insert_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<(), StoreError> {
+    async fn insert_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<(), Error> {
         for keys in keys.chunks(ROWS_PER_STATEMENT) {
             let columns = [Column::Id, Column::ChannelType, Column::ChannelKey];
             let mut insert = Query::insert().into_table(Entity).columns(columns).to_owned();
@@ -110,7 +111,8 @@ impl Store {
             }
             // Another server may have made it just now.
             let conflict = OnConflict::columns([Column::ChannelType, Column::ChannelKey]).do_nothing_on([Column::Id]).to_owned();
-            self.write.execute(insert.on_conflict(conflict)).await?;
+            insert.on_conflict(conflict);
+            self.insert(&insert).await?;
         }
         Ok(())
     }

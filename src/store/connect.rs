@@ -53,7 +53,8 @@ fn postgres(settings: &Database, url: &str) -> Result<Store, StoreError> {
 
 /// MySQL, MariaDB (and what speaks their protocol).
 fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
-    let options = MySqlConnectOptions::from_str(&url.replacen("mariadb:", "mysql:", 1))?;
+    let url = url.strip_prefix("mariadb:").map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
+    let options = MySqlConnectOptions::from_str(&url)?;
     let seconds = settings.statement_seconds;
     let pool: MySqlPoolOptions = pool(settings).after_connect(move |connection: &mut MySqlConnection, _| {
         Box::pin(async move {
@@ -68,6 +69,11 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
             }
             Ok(())
         })
+    });
+    // A request that is cancelled while BEGIN is on its way leaves a transaction that nobody knows of: the next statement outside
+    // of one would never be committed.
+    let pool = pool.after_release(|connection: &mut MySqlConnection, _| {
+        Box::pin(async move { connection.execute("ROLLBACK").await.map(|_| true) })
     });
     let connection = SqlxMySqlConnector::from_sqlx_mysql_pool(pool.connect_lazy_with(options));
     Ok(Store { read: connection.clone(), write: connection })

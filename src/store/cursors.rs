@@ -7,19 +7,21 @@ use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query};
 
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use crate::error::Error;
 use crate::ids::{Uid, Version};
 
 impl Store {
     /// Makes the cursors that are missing, in a transaction of their own: a missing row cannot be locked, and inserting it
     /// inside of the transaction that locks it deadlocks on MySQL.
-    pub(crate) async fn ensure_cursors(&self, uids: &[Uid]) -> Result<(), StoreError> {
+    pub(crate) async fn ensure_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
         for uids in uids.chunks(ROWS_PER_STATEMENT) {
             let mut insert = Query::insert().into_table(Entity).columns([Column::Uid, Column::Version]).to_owned();
             for uid in uids {
                 insert.values_panic([uid.as_str().into(), 0_i64.into()]);
             }
             let conflict = OnConflict::column(Column::Uid).do_nothing_on([Column::Uid]).to_owned();
-            self.write.execute(insert.on_conflict(conflict)).await?;
+            insert.on_conflict(conflict);
+            self.insert(&insert).await?;
         }
         Ok(())
     }

@@ -79,12 +79,13 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
     let code = error.code().unwrap_or_default();
     if let Some(mysql) = error.try_downcast_ref::<sea_orm::SqlxMySqlError>() {
         return match mysql.number() {
-            // Lock wait timeout, deadlock, snapshot isolation (record has changed since last read).
-            1205 | 1213 | 1020 => StoreError::Contended(text),
+            // Lock wait timeout, deadlock, lock table full, snapshot isolation (record has changed since last read); TiDB: write
+            // conflict, schema changed, transaction can be retried.
+            1020 | 1205 | 1206 | 1213 | 8002 | 8022 | 8028 | 9007 => StoreError::Contended(text),
             // Too many connections, shutting down, disk full, read-only (1290, 1792, 1836), out of resources, killed (1317),
-            // statement timeout (1969 MariaDB, 3024 MySQL), host blocked or unknown, server gone.
-            1021 | 1037 | 1040 | 1041 | 1053 | 1114 | 1129 | 1135 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 1969 | 3024
-            | 3100 | 4031 => StoreError::Unavailable(text),
+            // statement timeout (1969 MariaDB, 3024 MySQL), host blocked or unknown, server gone, cluster not ready (1047).
+            1021 | 1037 | 1040 | 1041 | 1047 | 1053 | 1114 | 1129 | 1135 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 1969
+            | 3024 | 3100 | 4031 => StoreError::Unavailable(text),
             _ => StoreError::Broken(text),
         };
     }

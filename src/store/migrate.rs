@@ -1,6 +1,8 @@
 //! Migrations under a lock: two servers may start at once on an empty database.
 
-use migration::{Migrator, MigratorTrait};
+use std::collections::HashSet;
+
+use migration::{Migrator, MigratorTrait, SchemaManager};
 use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait};
 
@@ -8,8 +10,10 @@ use super::{Store, StoreError};
 
 /// How long one server waits for another's migration.
 const WAIT_SECONDS: u32 = 60;
-/// The lock's number where locks have numbers, and the last part of its name where they have names.
+/// The lock where locks have numbers.
 const LOCK: i64 = 5_001_001;
+/// The lock where locks have names, of at most 64 characters, and belong to the whole server.
+const LOCK_NAME: &str = "MD5(CONCAT('recents ', DATABASE()))";
 
 /// One migration and whether it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +35,10 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn migrate_up(&self) -> Result<(), StoreError> {
+        // A database that a newer server has migrated further is fine: its steps only add.
+        if self.migration_status().await?.iter().all(|migration| migration.applied) {
+            return Ok(());
+        }
         self.migrate(Direction::Up).await
     }
 
@@ -42,19 +50,23 @@ impl Store {
         self.migrate(Direction::Down(steps)).await
     }
 
-    /// All migrations in order.
+    /// Our migrations in order. Those that only a newer server knows are not ours to judge.
     ///
     /// # Errors
     /// What the database says.
     pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, StoreError> {
-        let migrations = Migrator::get_migration_with_status_read_only(&self.read).await?;
-        Ok(migrations
-            .iter()
-            .map(|migration| MigrationStatus {
-                name: migration.name().to_owned(),
-                applied: migration.status() == migration::Status::Applied,
-            })
-            .collect())
+        let names = Migrator::migrations().into_iter().map(|migration| migration.name().to_owned());
+        let applied = self.list_applied_migrations().await?;
+        Ok(names.map(|name| MigrationStatus { applied: applied.contains(&name), name }).collect())
+    }
+
+    async fn list_applied_migrations(&self) -> Result<HashSet<String>, StoreError> {
+        if !SchemaManager::new(&self.write).has_table("seaql_migrations").await? {
+            return Ok(HashSet::new());
+        }
+        let select = Query::select().column("version").from("seaql_migrations").to_owned();
+        let rows = self.write.query_all(&select).await?;
+        rows.iter().map(|row| row.try_get_by_index(0).map_err(StoreError::from)).collect()
     }
 
     async fn migrate(&self, direction: Direction) -> Result<(), StoreError> {
@@ -67,8 +79,7 @@ impl Store {
                 // DDL commits at once there, so the lock belongs to the session and the migration runs beside it.
                 wait_for_lock(&tx).await?;
                 let result = run(&self.write, direction).await;
-                let unlock = format!("SELECT RELEASE_LOCK(CONCAT('recents ', DATABASE(), ' {LOCK}'))");
-                tx.execute_unprepared(&unlock).await?;
+                tx.execute_unprepared(&format!("SELECT RELEASE_LOCK({LOCK_NAME})")).await?;
                 tx.rollback().await?;
                 result
             }
@@ -89,7 +100,7 @@ impl Store {
 
 /// Asks again every second: the limit on the time of a statement is shorter than a migration may be.
 async fn wait_for_lock(tx: &DatabaseTransaction) -> Result<(), StoreError> {
-    let lock = format!("GET_LOCK(CONCAT('recents ', DATABASE(), ' {LOCK}'), 1)");
+    let lock = format!("GET_LOCK({LOCK_NAME}, 1)");
     for _ in 0..WAIT_SECONDS {
         let row = tx.query_one(Query::select().expr(Expr::cust(lock.clone()))).await?;
         if row.is_some_and(|row| matches!(row.try_get_by_index::<Option<i64>>(0), Ok(Some(1)))) {

@@ -15,12 +15,14 @@ mod connect;
 mod conversations;
 mod cursors;
 mod error;
+mod imports;
 mod messages;
 mod migrate;
 
 use std::future::Future;
 use std::time::Duration;
 
+use sea_orm::sea_query::InsertStatement;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
@@ -100,6 +102,15 @@ impl Store {
                 other => return other,
             }
         }
+    }
+
+    /// One statement that inserts, again when the database says so.
+    async fn insert(&self, statement: &InsertStatement) -> Result<(), Error> {
+        self.transaction(|tx| async move {
+            tx.0.execute(statement).await.map_err(StoreError::from)?;
+            tx.commit(()).await
+        })
+        .await
     }
 
     /// Whether the database answers.

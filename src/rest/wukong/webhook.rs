@@ -119,6 +119,7 @@ async fn offline(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
     let receivers = (incoming.key.channel_type != ChannelType::PERSON && !uids.is_empty()).then(|| Receivers {
         key: incoming.key.clone(),
         seq: incoming.message.seq,
+        message_id: incoming.message.message_id,
         uids,
     });
     delivery.report = ingest(core, &[incoming], receivers.as_ref()).await?;

@@ -1,0 +1,20 @@
+//! How far recordings have been imported.
+
+use sea_orm::entity::prelude::*;
+
+/// One recording.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "import_progress")]
+pub struct Model {
+    /// The SHA-256 of the file, in hexadecimal.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub recording: String,
+    /// Lines that are in the database for good.
+    pub lines: i64,
+}
+
+/// No relations.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
