@@ -21,3 +21,4 @@ mod migrations;
 mod replay;
 mod sending;
 mod statements;
+mod unavailable;

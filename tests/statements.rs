@@ -142,7 +142,7 @@ async fn explain(connection: &DatabaseConnection, engine: Engine, sql: &str) -> 
     lines.join("\n")
 }
 
-/// The statements of the hot path as the server sent them, taken from its log, explained on a filled database.
+/// The statements of the hot path, as the store builds them, explained on a filled database.
 async fn plans_use_the_indexes(engine: Engine) {
     let database = TestDatabase::create(engine).await;
     let server = Process::start(&database);
@@ -162,17 +162,16 @@ async fn plans_use_the_indexes(engine: Engine) {
     }
     let analyze = if engine == Engine::MariaDb { "ANALYZE TABLE channel, message, conversation, user_cursor" } else { "ANALYZE" };
     connection.execute_unprepared(analyze).await.unwrap();
-    let id: i64 = {
-        let sql = "SELECT id FROM channel WHERE channel_type = 2 AND channel_key = 'crowd-0'";
-        connection
-            .query_one_raw(Statement::from_string(connection.get_database_backend(), sql))
-            .await
-            .unwrap()
-            .unwrap()
-            .try_get_by_index(0)
-            .unwrap()
-    };
-    for (name, sql, forbidden) in recents::store::hot_statements(connection.get_database_backend(), "ann", id) {
+    let mut ids = Vec::new();
+    for key in ["crowd-0", "ann-0"] {
+        let sql = format!("SELECT id FROM channel WHERE channel_type = 2 AND channel_key = '{key}'");
+        let row =
+            connection.query_one_raw(Statement::from_string(connection.get_database_backend(), sql)).await.unwrap().unwrap();
+        ids.push(row.try_get_by_index::<i64>(0).unwrap());
+    }
+    let statements = recents::store::hot_statements(connection.get_database_backend(), "ann", ids[0], ids[1]);
+    assert!(statements.len() >= 9);
+    for (name, sql, forbidden) in statements {
         let plan = explain(&connection, engine, &sql).await;
         for table in forbidden {
             let scans = match engine {

@@ -7,11 +7,14 @@ use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOption
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sea_orm::sqlx::{AssertSqlSafe, Database as SqlxDatabase, Executor};
+use sea_orm::sqlx::{AssertSqlSafe, Connection, Database as SqlxDatabase, Executor};
 use sea_orm::{DatabaseConnection, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector};
 
 use super::{Store, StoreError};
 use crate::config::Database;
+
+/// A connection that was not used for so long is asked whether it still is one.
+const IDLE: Duration = Duration::from_secs(1);
 
 pub(super) async fn connect(settings: &Database) -> Result<Store, StoreError> {
     let url = settings.url.reveal();
@@ -33,8 +36,16 @@ fn pool<DB: SqlxDatabase>(settings: &Database) -> PoolOptions<DB> {
     PoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(Duration::from_secs(settings.acquire_seconds))
-        // No round trip before each use: a broken connection shows as an error of the statement.
+        // No round trip before each use, but before the use of one that was idle: the database may have been restarted.
         .test_before_acquire(false)
+        .before_acquire(|connection: &mut DB::Connection, since| {
+            Box::pin(async move {
+                if since.idle_for > IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
 }
 
 /// PostgreSQL (and what speaks its protocol).

@@ -465,6 +465,6 @@ pub(super) fn hot_statements(uid: &str, channel_id: i64) -> Vec<(&'static str, S
         ("what changed", list_changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed, under the lock", changed(&uid, 1), &["conversation", "c", "message"]),
         ("one conversation", one, &["conversation", "c", "channel", "ch"]),
-        ("members", members_of(channel_id), &["message"]),
+        ("members", members_of(channel_id), &["conversation"]),
     ]
 }

@@ -140,9 +140,10 @@ pub fn hot_statements(
     backend: sea_orm::DbBackend,
     uid: &str,
     channel_id: i64,
+    small_channel_id: i64,
 ) -> Vec<(&'static str, String, &'static [&'static str])> {
     let statements =
-        conversations::hot_statements(uid, channel_id).into_iter().chain(messages::hot_statements(backend, channel_id));
+        conversations::hot_statements(uid, small_channel_id).into_iter().chain(messages::hot_statements(backend, channel_id));
     let text =
         |statement: sea_orm::sea_query::SelectStatement| sea_orm::StatementBuilder::build(&statement, &backend).to_string();
     statements.map(|(name, statement, tables)| (name, text(statement), tables)).collect()
