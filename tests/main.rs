@@ -14,6 +14,7 @@ mod clients;
 mod commands;
 mod conversations;
 mod graphql_http;
+mod histories;
 mod ingest;
 mod layers;
 mod members;

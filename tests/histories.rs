@@ -1,0 +1,274 @@
+//! Random histories of everything that users, services and a WuKongIM can do, against the reference model; a failing one
+//! shrinks to the shortest that still fails.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use serde_json::{Value, json};
+
+use crate::clients::{Incremental, LastSeqs, graphql_full};
+use crate::support::model::{self, Model, without_versions};
+use crate::support::server::{hooked, message};
+use crate::support::{Engine, Server};
+
+const USERS: [&str; 4] = ["ann", "bob", "cid", "dan"];
+
+/// Channels: two that our own sends fill, two that webhooks fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Channel {
+    SentGroup,
+    SentPerson,
+    HookedGroup,
+    HookedPerson,
+}
+
+#[derive(Clone, Debug)]
+struct Hook {
+    channel: Channel,
+    from: usize,
+    seq: i64,
+    red: bool,
+    /// Another message that claims the same seq.
+    twin: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send { from: usize, channel: Channel, red: bool },
+    SendAgain,
+    Webhook(Vec<Hook>),
+    Offline(Hook, Vec<usize>),
+    Join(Vec<usize>, Channel),
+    Leave(Vec<usize>, Channel),
+    SetUnread(usize, Channel, i64),
+    Delete(usize, Channel),
+    Sync(usize),
+}
+
+fn users() -> impl Strategy<Value = usize> {
+    0..USERS.len()
+}
+
+fn hook() -> impl Strategy<Value = Hook> {
+    let channel = prop_oneof![3 => Just(Channel::HookedGroup), 1 => Just(Channel::HookedPerson)];
+    (channel, users(), 1_i64..12, prop::bool::weighted(0.8), prop::bool::weighted(0.1))
+        .prop_map(|(channel, from, seq, red, twin)| Hook { channel, from, seq, red, twin })
+}
+
+fn group() -> impl Strategy<Value = Channel> {
+    prop_oneof![Just(Channel::SentGroup), Just(Channel::HookedGroup)]
+}
+
+fn any_channel() -> impl Strategy<Value = Channel> {
+    prop_oneof![Just(Channel::SentGroup), Just(Channel::SentPerson), Just(Channel::HookedGroup), Just(Channel::HookedPerson)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let some_users = || prop::collection::vec(users(), 1..3);
+    let sent = prop_oneof![Just(Channel::SentGroup), Just(Channel::SentPerson)];
+    prop_oneof![
+        4 => (users(), sent, prop::bool::weighted(0.8)).prop_map(|(from, channel, red)| Step::Send { from, channel, red }),
+        1 => Just(Step::SendAgain),
+        5 => prop::collection::vec(hook(), 1..6).prop_map(Step::Webhook),
+        2 => (hook(), some_users()).prop_map(|(hook, uids)| Step::Offline(hook, uids)),
+        2 => (some_users(), group()).prop_map(|(uids, channel)| Step::Join(uids, channel)),
+        2 => (some_users(), group()).prop_map(|(uids, channel)| Step::Leave(uids, channel)),
+        3 => (users(), any_channel(), 0_i64..6).prop_map(|(uid, channel, unread)| Step::SetUnread(uid, channel, unread)),
+        2 => (users(), any_channel()).prop_map(|(uid, channel)| Step::Delete(uid, channel)),
+        5 => users().prop_map(Step::Sync),
+    ]
+}
+
+/// One history: names and message ids of its own, so that all of them share a server.
+struct History<'a> {
+    server: &'a Server,
+    number: i64,
+    model: Model,
+    sends: Vec<Value>,
+    devices: BTreeMap<usize, (Incremental, Incremental, LastSeqs)>,
+}
+
+impl History<'_> {
+    fn uid(&self, user: usize) -> String {
+        format!("{}-{}", USERS[user], self.number)
+    }
+
+    /// Who the other one of a person channel is: everybody talks to the next one.
+    fn peer(user: usize) -> usize {
+        (user + 1) % USERS.len()
+    }
+
+    /// What `user` calls a channel.
+    fn name(&self, user: usize, channel: Channel) -> (String, u8) {
+        match channel {
+            Channel::SentGroup => (format!("sent-{}", self.number), 2),
+            Channel::HookedGroup => (format!("hooked-{}", self.number), 2),
+            Channel::SentPerson => (self.uid(Self::peer(user)), 1),
+            // With a person of its own, so that the two kinds of feeding never share a channel.
+            Channel::HookedPerson => (format!("hooked-{}", self.uid(user)), 1),
+        }
+    }
+
+    fn identity(&self, user: usize, channel: Channel) -> model::Channel {
+        let (id, kind) = self.name(user, channel);
+        model::channel(&self.uid(user), &id, kind)
+    }
+
+    fn hooked(&self, hook: &Hook) -> Value {
+        let (id, kind) = self.name(hook.from, hook.channel);
+        let place = match hook.channel {
+            Channel::HookedGroup => 0,
+            _ => 1 + hook.from as i64,
+        };
+        let message_id = self.number * 10_000 + place * 1000 + hook.seq * 10 + i64::from(hook.twin);
+        // A seq of a group has one sender, whoever the strategy drew: a repeat is a repeat.
+        let from = if place == 0 { (hook.seq as usize + usize::from(hook.twin)) % USERS.len() } else { hook.from };
+        let mut message = hooked(&self.uid(from), &id, kind, hook.seq, message_id);
+        message["header"]["red_dot"] = json!(u8::from(hook.red || hook.seq % 3 == 0));
+        message
+    }
+
+    async fn run(&mut self, step: &Step) {
+        match step {
+            Step::Send { from, channel, red } => {
+                let (id, kind) = self.name(*from, *channel);
+                let mut body = message(&self.uid(*from), &id, kind, &format!("n{}", self.sends.len()));
+                body["header"]["red_dot"] = json!(u8::from(*red));
+                self.send(&body).await;
+                self.sends.push(body);
+            }
+            Step::SendAgain => {
+                if let Some(body) = self.sends.last().cloned() {
+                    self.send(&body).await;
+                }
+            }
+            Step::Webhook(hooks) => {
+                let body: Vec<Value> = hooks.iter().map(|hook| self.hooked(hook)).collect();
+                body.iter().for_each(|message| self.model.message(message));
+                assert_eq!(self.server.notify(json!(body)).await.status, 200);
+            }
+            Step::Offline(hook, uids) => {
+                let message = self.hooked(hook);
+                self.model.message(&message);
+                let channel = self.identity(hook.from, hook.channel);
+                let stored = &self.model.messages[&channel][&hook.seq].shape["message_id"];
+                // Only who received the message that is stored there is known to have been in it.
+                if hook.channel == Channel::HookedGroup && *stored == message["message_id"] {
+                    for uid in uids {
+                        self.model.receive(&self.uid(*uid), &channel, hook.seq);
+                    }
+                }
+                let mut body = message;
+                body["to_uids"] = uids.iter().map(|uid| self.uid(*uid)).collect();
+                assert_eq!(self.server.post("/webhook?event=msg.offline", body.to_string()).await.status, 200);
+            }
+            Step::Join(uids, channel) | Step::Leave(uids, channel) => {
+                let path = if matches!(step, Step::Join(..)) { "subscriber_add" } else { "subscriber_remove" };
+                let (id, kind) = self.name(0, *channel);
+                let identity = self.identity(0, *channel);
+                let uids: Vec<String> = uids.iter().map(|uid| self.uid(*uid)).collect();
+                for uid in &uids {
+                    if path == "subscriber_add" { self.model.join(uid, &identity) } else { self.model.leave(uid, &identity) }
+                }
+                let body = json!({"channel_id": id, "channel_type": kind, "subscribers": uids});
+                self.server.call(&format!("/channel/{path}"), body).await;
+            }
+            Step::SetUnread(user, channel, unread) => {
+                let (id, kind) = self.name(*user, *channel);
+                self.model.set_unread(&self.uid(*user), &self.identity(*user, *channel), *unread);
+                self.server.set_unread(&self.uid(*user), &id, kind, *unread).await;
+            }
+            Step::Delete(user, channel) => {
+                let (id, kind) = self.name(*user, *channel);
+                self.model.delete(&self.uid(*user), &self.identity(*user, *channel));
+                self.server.delete(&self.uid(*user), &id, kind).await;
+            }
+            Step::Sync(user) => self.check(*user).await,
+        }
+    }
+
+    async fn send(&mut self, body: &Value) {
+        let sent = self.server.call("/message/send", body.clone()).await["data"].clone();
+        self.model.message(&json!({
+            "header": body["header"],
+            "setting": 0,
+            "message_id": sent["message_id"],
+            "message_idstr": sent["message_id"].to_string(),
+            "client_msg_no": body["client_msg_no"],
+            "message_seq": sent["message_seq"],
+            "from_uid": body["from_uid"],
+            "channel_id": body["channel_id"],
+            "channel_type": body["channel_type"],
+            "expire": 0,
+            "timestamp": 1_795_393_000,
+            "payload": body["payload"],
+        }));
+    }
+
+    /// What the user sees is what the model says, on every device and over both interfaces.
+    async fn check(&mut self, user: usize) {
+        let uid = self.uid(user);
+        let (incremental, paged, last_seqs) = self
+            .devices
+            .entry(user)
+            .or_insert_with(|| (Incremental::new(&uid), Incremental::in_pages(&uid, 1), LastSeqs::new(&uid)));
+        // Devices first: what they are given versions for is not prepared by a full sync.
+        incremental.sync(self.server).await;
+        paged.sync(self.server).await;
+        let request = json!({"uid": uid, "version": 0, "msg_count": 20});
+        let full = self.server.sync(request.clone()).await;
+        assert_eq!(without_versions(&full), self.model.full(&uid, 20, &HashMap::new()), "{uid}");
+        incremental.must_hold(&full);
+        paged.must_hold(&full);
+        last_seqs.sync(self.server).await;
+        last_seqs.must_list(&full);
+        assert_eq!(full, graphql_full(self.server, &request).await);
+        let future = self.server.sync(json!({"uid": uid, "version": 9_000_000_000_000_000_i64, "msg_count": 20})).await;
+        assert_eq!(future, full, "a version of nobody");
+        let filtered = json!({"uid": uid, "version": 0, "msg_count": 3, "only_unread": 1, "exclude_channel_types": [1]});
+        assert_eq!(self.server.sync(filtered.clone()).await, graphql_full(self.server, &filtered).await);
+    }
+}
+
+fn histories(engine: Engine) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let server = runtime.block_on(Server::start(engine));
+    let number = AtomicI64::new(1);
+    let cases = std::env::var("RECENTS_TEST_HISTORIES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+    let result = TestRunner::new(config).run(&prop::collection::vec(step(), 1..25), |steps| {
+        let number = number.fetch_add(1, Ordering::Relaxed);
+        let run = async {
+            let mut history =
+                History { server: &server, number, model: Model::default(), sends: Vec::new(), devices: BTreeMap::new() };
+            for step in &steps {
+                history.run(step).await;
+            }
+            for user in 0..USERS.len() {
+                history.check(user).await;
+            }
+        };
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(run)))
+            .map_err(|panic| TestCaseError::fail(panic.downcast_ref::<String>().cloned().unwrap_or_default()))
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn sqlite() {
+    histories(Engine::Sqlite);
+}
+
+#[test]
+fn postgres() {
+    histories(Engine::Postgres);
+}
+
+#[test]
+fn mariadb() {
+    histories(Engine::MariaDb);
+}
