@@ -155,3 +155,15 @@ async fn ids_are_the_same_in_every_answer_and_no_two_share_one() {
     let delete = "mutation { deleteConversation(input: {uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}}) { removed { id } } }";
     assert_eq!(server.graphql(delete, json!({})).await["deleteConversation"]["removed"]["id"], person["id"]);
 }
+
+#[tokio::test]
+async fn a_field_that_fails_does_not_take_the_others_with_it() {
+    let server = Server::start(Engine::Sqlite).await;
+    server.send("bob", "ann", 1, "one").await;
+    let query = "{ gone: conversation(uid: \"ann\", channel: {channelId: \"cid\", channelType: 1}) { id }
+        here: conversation(uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}) { unread } }";
+    let answer = server.graphql_raw(query, json!({})).await;
+    assert_eq!(answer["data"], json!({"gone": null, "here": {"unread": 1}}));
+    let error = &answer["errors"][0];
+    assert_eq!((&error["path"], &error["extensions"]["code"]), (&json!(["gone"]), &json!("NOT_FOUND")));
+}

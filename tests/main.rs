@@ -4,7 +4,7 @@
 //! How to add a behaviour: a file here named for it, `async fn scenario(engine: Engine)` in it, its name in
 //! `on_every_database!`.
 
-#![allow(clippy::pedantic, reason = "tests say what they mean in their names")]
+#![expect(clippy::pedantic, reason = "tests say what they mean in their names")]
 
 #[macro_use]
 mod support;

@@ -27,7 +27,7 @@ pub(super) fn parse(document: &str, limits: &Limits) -> Result<Result<Executable
         Ok(parsed) => parsed,
         Err(error) => return Ok(Err(error)),
     };
-    let mut costs = Costs { document: &parsed, fragments: HashMap::new(), fuel: limits.document_bytes };
+    let mut costs = Costs { document: &parsed, fragments: HashMap::new() };
     for (_, operation) in parsed.operations.iter() {
         let cost = costs.of(&operation.node.selection_set);
         if cost.depth > limits.document_depth {
@@ -87,6 +87,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 
 #[derive(Clone, Copy, Default)]
 struct Cost {
+    /// Fields, spreads and directives.
     fields: usize,
     depth: usize,
 }
@@ -96,31 +97,22 @@ struct Costs<'a> {
     document: &'a ExecutableDocument,
     /// `None` while a fragment is being computed: a cycle costs nothing here and is refused by validation.
     fragments: HashMap<&'a Name, Option<Cost>>,
-    fuel: usize,
 }
 
 impl<'a> Costs<'a> {
     fn of(&mut self, set: &'a Positioned<SelectionSet>) -> Cost {
         let mut total = Cost::default();
         for selection in &set.node.items {
-            self.fuel = self.fuel.saturating_sub(1);
-            let (cost, directives) = match &selection.node {
-                Selection::Field(field) => {
-                    let inner = self.of(&field.node.selection_set);
-                    (Cost { fields: inner.fields.saturating_add(1), depth: inner.depth + 1 }, field.node.directives.len())
-                }
-                Selection::InlineFragment(inline) => (self.of(&inline.node.selection_set), inline.node.directives.len()),
+            let (inner, deeper, directives) = match &selection.node {
+                Selection::Field(field) => (self.of(&field.node.selection_set), 1, field.node.directives.len()),
+                Selection::InlineFragment(inline) => (self.of(&inline.node.selection_set), 0, inline.node.directives.len()),
                 Selection::FragmentSpread(spread) => {
-                    (self.fragment(&spread.node.fragment_name.node), spread.node.directives.len())
+                    (self.fragment(&spread.node.fragment_name.node), 0, spread.node.directives.len())
                 }
             };
-            total.fields = total.fields.saturating_add(cost.fields).saturating_add(directives).saturating_add(1);
-            total.depth = total.depth.max(cost.depth);
+            total.fields = total.fields.saturating_add(inner.fields).saturating_add(1 + directives);
+            total.depth = total.depth.max(inner.depth + deeper);
         }
-        // A selection counts once, a field is a selection.
-        total.fields = total
-            .fields
-            .saturating_sub(set.node.items.iter().filter(|selection| matches!(selection.node, Selection::Field(_))).count());
         total
     }
 

@@ -3,7 +3,7 @@
 use async_graphql::{Context, ID, Object};
 
 use super::context::ContextExt;
-use super::error::Result;
+use super::error::{GraphqlError, Result};
 use super::scalars::UInt53;
 use super::types::{ChannelInput, Conversation, ConversationSync, Messages, Page, UnreadSummary};
 use crate::conversation::{self as conversations, Filter, SyncRequest, parse_last_msg_seqs};
@@ -71,7 +71,12 @@ impl Query {
     ) -> Result<Option<Conversation>> {
         let uid = ctx.viewer(uid.as_ref().map(|uid| uid.as_str()))?;
         let found = conversations::find_conversation(ctx.core(), &uid, &channel.parse()?).await?;
-        Ok(Some(found.ok_or(Error::NotFound("conversation"))?.into()))
+        if found.is_none() {
+            // Null in its place, and the reason beside it: the rest of the request goes on.
+            let error = async_graphql::Error::from(GraphqlError(Error::NotFound("conversation")));
+            ctx.add_error(ctx.set_error_path(error.into_server_error(ctx.item.pos)));
+        }
+        Ok(found.map(Conversation::from))
     }
 
     /// A channel's messages, oldest first, as far as the user may see them. Without `first` and `last`: the newest 20.
