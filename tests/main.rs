@@ -16,6 +16,7 @@ mod conversations;
 mod graphql_http;
 mod histories;
 mod ingest;
+mod interleavings;
 mod layers;
 mod members;
 mod migrations;

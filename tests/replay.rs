@@ -126,6 +126,8 @@ struct Replay {
     seen: BTreeMap<Why, usize>,
     compared: usize,
     steps: usize,
+    /// A message came below a head: clients that say which seqs they hold cannot learn of it, with any server.
+    late: bool,
 }
 
 impl Replay {
@@ -145,6 +147,7 @@ impl Replay {
             seen: BTreeMap::new(),
             compared: 0,
             steps: 0,
+            late: false,
         }
     }
 
@@ -230,6 +233,12 @@ impl Replay {
     }
 
     fn learn(&mut self, message: &Value) {
+        let place = channel(
+            message["from_uid"].as_str().unwrap(),
+            message["channel_id"].as_str().unwrap(),
+            message["channel_type"].as_u64().unwrap() as u8,
+        );
+        self.late |= message["message_seq"].as_i64().unwrap() < self.model.last_seq(&place);
         if message["header"]["red_dot"] == 0 {
             let (from, id) = (message["from_uid"].as_str().unwrap(), message["channel_id"].as_str().unwrap());
             self.plain.insert(channel(from, id, message["channel_type"].as_u64().unwrap() as u8));
@@ -282,7 +291,9 @@ impl Replay {
         let theirs: Vec<Value> = serde_json::from_str(line["response"].as_str().unwrap()).unwrap();
         for (one, other) in pairs(&ours, &theirs) {
             if let (Some(one), Some(other)) = (one, other) {
-                self.versions.insert(other["version"].as_i64().unwrap(), one["version"].as_i64().unwrap());
+                // Theirs can stand for several of ours: v1 gives none for a read mark. The client has the first.
+                let ours = one["version"].as_i64().unwrap();
+                self.versions.entry(other["version"].as_i64().unwrap()).or_insert(ours);
             }
         }
         if asked <= 0 {
@@ -360,7 +371,11 @@ impl Replay {
         device.must_hold(&full);
         let device = self.last_seqs.entry(uid.to_owned()).or_insert_with(|| LastSeqs::new(uid));
         device.sync(&self.server).await;
-        device.must_hold(&full);
+        if self.late {
+            device.must_list(&full);
+        } else {
+            device.must_hold(&full);
+        }
     }
 
     /// The replay compared something, and every difference on the list that this recording must show was seen.
@@ -465,7 +480,7 @@ async fn webhooks_v1(engine: Engine) {
     use Why::*;
     webhooks(engine, "v1")
         .await
-        .finish(34, &[SendingReads, DeletionIsAWatermark, VersionsCoverEveryChange, RecentsAreNeverNull, ReadedToIsAlwaysThere]);
+        .finish(30, &[SendingReads, DeletionIsAWatermark, VersionsCoverEveryChange, RecentsAreNeverNull, ReadedToIsAlwaysThere]);
 }
 
 async fn webhooks_v2(engine: Engine) {
