@@ -1,4 +1,7 @@
 //! GraphQL over HTTP: POST with a JSON body, GET for queries. Everything that goes wrong is an answer in GraphQL's form.
+//!
+//! Our own handler over async-graphql's executor: the stock one of async-graphql-axum 7.2.1 runs mutations by GET, reads bodies
+//! of any size, takes `text/plain`, and panics on some multipart bodies.
 
 use async_graphql::parser::types::OperationType;
 use async_graphql::{Request, Response as Answer, ServerError, Variables};
