@@ -86,8 +86,10 @@ async fn changes_that_meet_have_an_order(engine: Engine) {
     use Step::{Delete, Join, Leave, Send, SetUnread};
     let server = Server::start(engine).await;
     let connection = server.database.connect().await;
-    let meetings: [&[Step]; 8] = [
+    let meetings: [&[Step]; 10] = [
         &[SetUnread(1), Send("ann")],
+        &[Send("ann"), SetUnread(1)],
+        &[Send("ann"), Delete],
         &[SetUnread(1), Send("ann"), Send("bob")],
         &[Delete, Send("ann"), Send("bob")],
         &[Delete, SetUnread(1), Send("bob")],
@@ -96,7 +98,9 @@ async fn changes_that_meet_have_an_order(engine: Engine) {
         &[Leave, Join, Send("bob")],
         &[Delete, Leave, Join, Send("bob")],
     ];
-    for round in 0..4 {
+    // Piled up before the channel, each waits for the other from its beginning; before the conversation, who has not locked the
+    // channel has read it already.
+    for (round, table) in ["channel", "conversation", "channel", "conversation"].into_iter().enumerate() {
         for (number, steps) in meetings.iter().enumerate() {
             let channel = format!("team-{round}-{number}");
             server.group(&channel, &["ann", "bob"]).await;
@@ -109,11 +113,16 @@ async fn changes_that_meet_have_an_order(engine: Engine) {
             device.sync(&server).await;
 
             let lock = connection.begin().await.unwrap();
-            lock.execute_unprepared("UPDATE channel SET flags = flags").await.unwrap();
+            let column = if table == "channel" { "flags" } else { "muted" };
+            lock.execute_unprepared(&format!("UPDATE {table} SET {column} = {column}")).await.unwrap();
             let all = async {
-                let requests = steps.iter().enumerate().map(|(count, step)| perform(&server, *step, &channel, count));
+                let (server, channel) = (&server, channel.as_str());
+                let requests = steps.iter().enumerate().map(|(count, step)| async move {
+                    tokio::time::sleep(Duration::from_millis(15 * count as u64)).await;
+                    perform(server, *step, channel, count).await;
+                });
                 tokio::join!(futures_util::future::join_all(requests), async {
-                    tokio::time::sleep(Duration::from_millis(60)).await;
+                    tokio::time::sleep(Duration::from_millis(80)).await;
                     lock.rollback().await.unwrap();
                 });
             };
