@@ -171,12 +171,6 @@ impl Fields {
         found.filter(|value| !value.is_null())
     }
 
-    /// Whether the key is there and not `null`.
-    #[must_use]
-    pub fn has(&self, key: &str) -> bool {
-        self.get(key).is_some()
-    }
-
     /// A text; missing is empty.
     ///
     /// # Errors
