@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -24,6 +24,7 @@ use crate::config::{ConfigError, Settings};
 use crate::core::Core;
 use crate::error::Error;
 use crate::graphql::{self, AppSchema};
+use crate::overload::Room;
 use crate::rest::legacy::{DONE, Refusal, read_body};
 use crate::rest::wukong::webhook::deliver;
 use crate::rest::{health, openapi, wukong};
@@ -43,6 +44,7 @@ pub struct App {
     pub settings: Arc<Settings>,
     /// Cancelled when a shutdown begins.
     pub shutdown: CancellationToken,
+    room: Room,
 }
 
 impl App {
@@ -51,17 +53,21 @@ impl App {
     pub fn new(settings: Settings, store: Store, clock: Clock, ids: Ids) -> Self {
         let core = Arc::new(Core::new(store, clock, ids, &settings));
         let schema = graphql::schema(Arc::clone(&core));
-        Self { core, schema, settings: Arc::new(settings), shutdown: CancellationToken::new() }
+        let room = Room::new(&settings.limits);
+        Self { core, schema, settings: Arc::new(settings), shutdown: CancellationToken::new(), room }
     }
 
     /// All routes.
     pub fn router(self) -> Router {
-        let guarded =
-            wukong::routes().merge(graphql::http::routes()).layer(middleware::from_fn_with_state(self.clone(), authenticate));
-        Router::new()
-            .merge(guarded)
+        let graphql_routes = graphql::http::routes().layer(CatchPanicLayer::custom(panicked_in_graphql));
+        let guarded = wukong::routes().merge(graphql_routes).layer(middleware::from_fn_with_state(self.clone(), authenticate));
+        let working = guarded
             .route("/webhook", post(open_webhook))
             .route("/webhook/{secret}", post(secret_webhook))
+            .layer(middleware::from_fn_with_state(self.clone(), make_room));
+        // What is left always has an answer: how it is doing is asked when it is doing badly.
+        Router::new()
+            .merge(working)
             .merge(web::routes())
             .route("/openapi.json", get(openapi::serve))
             .route("/health", get(health::health))
@@ -117,6 +123,19 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     response
 }
 
+/// Lets a request in, or sends it away at once.
+async fn make_room(State(app): State<App>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_graphql = path == graphql::http::PATH;
+    let limits = &app.settings.limits;
+    let limit = if path.starts_with("/webhook") { limits.webhook_body_bytes } else { limits.body_bytes };
+    match app.room.enter(request.headers(), limit) {
+        Ok(_place) => next.run(request).await,
+        Err(error) if is_graphql => graphql::http::refuse(request.headers(), &error),
+        Err(error) => Refusal(error).into_response(),
+    }
+}
+
 /// Methods are the caller's to invent; labels are not.
 fn method_label(method: &Method) -> String {
     let known = [Method::GET, Method::POST, Method::HEAD, Method::PUT, Method::DELETE, Method::PATCH];
@@ -145,6 +164,12 @@ async fn authenticate(State(app): State<App>, request: Request, next: Next) -> R
 fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
     tracing::error!("a request panicked");
     Refusal(Error::Store(StoreError::Broken("panic".to_owned()))).into_response()
+}
+
+/// What the client accepts is not known any more.
+fn panicked_in_graphql(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    tracing::error!("a request panicked");
+    graphql::http::refuse(&HeaderMap::new(), &Error::Store(StoreError::Broken("panic".to_owned())))
 }
 
 async fn open_webhook(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
@@ -179,7 +204,10 @@ async fn webhook(app: &App, request: Request) -> Result<Response, Refusal> {
 /// # Errors
 /// [`ConfigError`] for a URL that is none, [`StoreError`] for a database file that cannot be opened.
 pub async fn connect(settings: &Settings) -> anyhow::Result<Store> {
-    match Store::connect(&settings.database).await {
+    let mut database = settings.database.clone();
+    // A request that ran out of time leaves no statement running for longer than the request may take.
+    database.statement_seconds = database.statement_seconds.min(settings.limits.request_seconds);
+    match Store::connect(&database).await {
         Err(StoreError::Broken(reason)) => Err(ConfigError(format!("database.url cannot be used: {reason}")).into()),
         result => result.context("the database cannot be opened"),
     }

@@ -4,9 +4,10 @@
 //! value makes sense, a check in `Settings::check`.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use ::config::{Config, Environment, File, FileFormat, Source, Value};
+use ::config::{Config, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::{Deserialize, Serialize};
 
 /// The file that is read when it lies in the working directory and no other is named.
@@ -14,6 +15,14 @@ pub const DEFAULT_FILE: &str = "recents.toml";
 const ENVIRONMENT: &str = "RECENTS";
 /// No time limit is longer than a day.
 const DAY_SECONDS: u64 = 86_400;
+/// More requests at once than any machine answers.
+const MOST_REQUESTS: u64 = 1_000_000;
+/// Room for all of them is made at the start.
+const MOST_CONNECTIONS: u64 = 10_000;
+/// async-graphql goes no deeper.
+const DEEPEST_DOCUMENT: u64 = 32;
+/// More of anything than a machine has room for: a TiB when it is bytes.
+const MOST: u64 = 1 << 40;
 
 /// A text that never shows.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -79,6 +88,7 @@ pub struct Database {
     pub acquire_seconds: u64,
     pub statement_seconds: u64,
     pub migrate: bool,
+    pub transaction_pooler: bool,
 }
 
 /// Where the database is; its password never shows.
@@ -188,6 +198,8 @@ pub struct Limits {
     pub page_size: u32,
     pub members: usize,
     pub request_seconds: u64,
+    pub requests: usize,
+    pub bodies_bytes: usize,
     pub document_bytes: usize,
     pub document_depth: usize,
     pub document_fields: usize,
@@ -226,6 +238,7 @@ impl Default for Database {
             acquire_seconds: 5,
             statement_seconds: 10,
             migrate: true,
+            transaction_pooler: false,
         }
     }
 }
@@ -241,6 +254,8 @@ impl Default for Limits {
             page_size: 1000,
             members: 100_000,
             request_seconds: 30,
+            requests: 1024,
+            bodies_bytes: 268_435_456,
             document_bytes: 64 << 10,
             document_depth: 20,
             document_fields: 1000,
@@ -270,14 +285,15 @@ impl Settings {
 
     fn load_from(file: Option<&Path>, environment: Environment) -> Result<Self, ConfigError> {
         let (path, required) = file.map_or((Path::new(DEFAULT_FILE), false), |path| (path, true));
-        let config = Config::builder()
-            .add_source(File::from(path).format(FileFormat::Toml).required(required))
-            .add_source(environment.prefix_separator("__").separator("__"))
-            .build()
-            .map_err(|error| ConfigError(error.to_string()))?;
-        let given = config.collect().map_err(|error| ConfigError(error.to_string()))?;
-        let known = serde_json::to_value(Self::default()).map_err(|error| ConfigError(error.to_string()))?;
-        refuse_unknown(&given, &known, "", &known)?;
+        check_text(path)?;
+        let file = File::from(path).format(FileFormat::Toml).required(required);
+        let environment = environment.prefix_separator("__").separator("__");
+        let known = known_keys(&serde_json::to_value(Self::default()).map_err(|error| ConfigError(error.to_string()))?);
+        for source in [&file as &dyn Source, &environment] {
+            refuse_unknown(&source.collect().map_err(|error| ConfigError(error.to_string()))?, &known)?;
+        }
+        let config =
+            Config::builder().add_source(file).add_source(environment).build().map_err(|error| ConfigError(error.to_string()))?;
         // Not every error of the values knows its key.
         let settings: Self = serde_path_to_error::deserialize(config)
             .map_err(|error| ConfigError(format!("{}: {}", error.path(), error.inner())))?;
@@ -294,35 +310,33 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let positive = [
-            ("server.shutdown_seconds", self.server.shutdown_seconds),
-            ("database.max_connections", u64::from(self.database.max_connections)),
-            ("database.acquire_seconds", self.database.acquire_seconds),
-            ("database.statement_seconds", self.database.statement_seconds),
-            ("limits.body_bytes", self.limits.body_bytes as u64),
-            ("limits.webhook_body_bytes", self.limits.webhook_body_bytes as u64),
-            ("limits.payload_bytes", self.limits.payload_bytes as u64),
-            ("limits.msg_count", u64::from(self.limits.msg_count)),
-            ("limits.last_msg_seqs", self.limits.last_msg_seqs as u64),
-            ("limits.page_size", u64::from(self.limits.page_size)),
-            ("limits.members", self.limits.members as u64),
-            ("limits.request_seconds", self.limits.request_seconds),
-            ("limits.document_bytes", self.limits.document_bytes as u64),
-            ("limits.document_depth", self.limits.document_depth as u64),
-            ("limits.document_fields", self.limits.document_fields as u64),
+        let numbers = [
+            ("server.shutdown_seconds", self.server.shutdown_seconds, 1..=DAY_SECONDS),
+            // SQLite: one writes, the others read.
+            ("database.max_connections", u64::from(self.database.max_connections), 2..=MOST_CONNECTIONS),
+            ("database.acquire_seconds", self.database.acquire_seconds, 1..=DAY_SECONDS),
+            ("database.statement_seconds", self.database.statement_seconds, 1..=DAY_SECONDS),
+            ("limits.body_bytes", self.limits.body_bytes as u64, 1..=MOST),
+            ("limits.webhook_body_bytes", self.limits.webhook_body_bytes as u64, 1..=MOST),
+            ("limits.payload_bytes", self.limits.payload_bytes as u64, 1..=MOST),
+            ("limits.msg_count", u64::from(self.limits.msg_count), 1..=MOST),
+            ("limits.last_msg_seqs", self.limits.last_msg_seqs as u64, 1..=MOST),
+            ("limits.page_size", u64::from(self.limits.page_size), 1..=MOST),
+            ("limits.members", self.limits.members as u64, 1..=MOST),
+            ("limits.request_seconds", self.limits.request_seconds, 1..=DAY_SECONDS),
+            ("limits.requests", self.limits.requests as u64, 1..=MOST_REQUESTS),
+            ("limits.bodies_bytes", self.limits.bodies_bytes as u64, 1..=MOST),
+            ("limits.document_bytes", self.limits.document_bytes as u64, 1..=MOST),
+            ("limits.document_depth", self.limits.document_depth as u64, 1..=DEEPEST_DOCUMENT),
+            ("limits.document_fields", self.limits.document_fields as u64, 1..=MOST),
         ];
-        for (key, value) in positive {
-            if value == 0 {
-                return Err(ConfigError(format!("{key} must be at least 1")));
+        for (key, value, allowed) in numbers {
+            if !allowed.contains(&value) {
+                return Err(ConfigError(format!("{key} must be between {} and {}", allowed.start(), allowed.end())));
             }
         }
-        for (key, value) in positive.into_iter().filter(|(key, _)| key.ends_with("_seconds")) {
-            if value > DAY_SECONDS {
-                return Err(ConfigError(format!("{key} must be at most {DAY_SECONDS}")));
-            }
-        }
-        if self.database.max_connections < 2 {
-            return Err(ConfigError("database.max_connections must be at least 2".to_owned()));
+        if self.database.transaction_pooler && !self.database.url.reveal().starts_with("postgres") {
+            return Err(ConfigError("database.transaction_pooler is for PostgreSQL only".to_owned()));
         }
         if !["sqlite:", "postgres:", "postgresql:", "mysql:", "mariadb:"]
             .iter()
@@ -339,28 +353,40 @@ impl Settings {
     }
 }
 
-fn refuse_unknown(
-    given: &::config::Map<String, Value>,
-    known: &serde_json::Value,
-    prefix: &str,
-    all: &serde_json::Value,
-) -> Result<(), ConfigError> {
-    for (key, value) in given {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match (known.get(key), value.clone().into_table()) {
-            (Some(section @ serde_json::Value::Object(_)), Ok(table)) => refuse_unknown(&table, section, &path, all)?,
-            (Some(_), _) => {}
-            (None, nested) => {
-                // A whole unknown section: name the first key in it, and its source.
-                let (path, origin) = match nested.ok().and_then(|table| table.into_iter().next()) {
-                    Some((inner, value)) => (format!("{path}.{inner}"), value.origin().map(str::to_owned)),
-                    None => (path, value.origin().map(str::to_owned)),
-                };
-                let nearest =
-                    known_keys(all).into_iter().min_by_key(|candidate| strsim::levenshtein(candidate, &path)).unwrap_or_default();
-                let source = origin.unwrap_or_else(|| "the configuration".to_owned());
-                return Err(ConfigError(format!("unknown key {path} in {source}; did you mean {nearest}?")));
-            }
+/// That the file, if it is there, is TOML; the error says where it is not. By itself `config` replaces what is no UTF-8, and names
+/// no line for numbers that are too large.
+fn check_text(path: &Path) -> Result<(), ConfigError> {
+    let name = path.display();
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(ConfigError(format!("{name} cannot be read: {error}"))),
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        let line = bytes[..at].split(|byte| *byte == b'\n').count();
+        ConfigError(format!("{name} is not UTF-8 at line {line}, byte {at} of the file"))
+    })?;
+    text.parse::<toml::Table>().map_err(|error| ConfigError(format!("{name}: {}", error.to_string().trim_end())))?;
+    Ok(())
+}
+
+/// What a source gives is tables of keys in a file, and `section.key` in the environment. It is looked at before it is put together
+/// with others: there a name is a path, and `server[9]` is an array of ten.
+fn refuse_unknown(given: &Map<String, Value>, known: &[String]) -> Result<(), ConfigError> {
+    for (name, value) in given {
+        let source = value.origin().unwrap_or("the configuration");
+        let is_section = known.iter().any(|key| key.split_once('.').is_some_and(|(section, _)| section == name));
+        let keys: Vec<String> = match &value.kind {
+            ValueKind::Table(table) if is_section => table.keys().map(|key| format!("{name}.{key}")).collect(),
+            _ if is_section => return Err(ConfigError(format!("{name} in {source} is a section, not a key"))),
+            // A whole unknown section: its first key.
+            ValueKind::Table(table) => vec![table.keys().next().map_or_else(|| name.clone(), |key| format!("{name}.{key}"))],
+            _ => vec![name.clone()],
+        };
+        if let Some(key) = keys.into_iter().find(|key| !known.contains(key)) {
+            let nearest = known.iter().min_by_key(|candidate| strsim::levenshtein(candidate, &key)).map_or("", String::as_str);
+            return Err(ConfigError(format!("unknown key {key} in {source}; did you mean {nearest}?")));
         }
     }
     Ok(())
@@ -427,6 +453,36 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_no_path_that_is_walked() {
+        for file in
+            ["'server[9223372036854775807]' = 1", "'server[-9223372036854775808].x' = 1", "'' = 1", "[nope]", "a.b.c.d = 1"]
+        {
+            let error = load(file, &[]).unwrap_err().to_string();
+            assert!(error.starts_with("unknown key ") && error.contains("given.toml"), "{file}: {error}");
+        }
+        let deep = format!("RECENTS__{}X", "X__".repeat(1000));
+        for name in [deep.as_str(), "RECENTS__SERVER[9223372036854775807]", "RECENTS__SERVER__LISTEN__X", "RECENTS__"] {
+            let error = load("", &[(name, "1")]).unwrap_err().to_string();
+            assert!(error.starts_with("unknown key ") && error.contains("the environment"), "{name}: {error}");
+        }
+        let error = load("", &[("RECENTS__SERVER", "1")]).unwrap_err().to_string();
+        assert_eq!(error, "server in the environment is a section, not a key");
+    }
+
+    #[test]
+    fn what_is_no_toml_is_named_with_its_line() {
+        for file in ["[limits]\nmsg_count = 9223372036854775808", "[limits]\nmsg_count = 1e400", "[limits]\nmsg_count ="] {
+            let error = load(file, &[]).unwrap_err().to_string();
+            assert!(error.contains("given.toml") && error.contains(" at line 2"), "{error}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("given.toml");
+        std::fs::write(&path, b"[log]\nlevel = '\xff'").unwrap();
+        let error = Settings::load(Some(&path)).unwrap_err().to_string();
+        assert!(error.ends_with("given.toml is not UTF-8 at line 2, byte 15 of the file"), "{error}");
+    }
+
+    #[test]
     fn wrong_values_name_the_key_and_where_it_came_from() {
         let error = load("[limits]\nmsg_count = 'many'", &[]).unwrap_err().to_string();
         assert!(error.contains("limits.msg_count") && error.contains("given.toml"), "{error}");
@@ -438,6 +494,14 @@ mod tests {
             ("[database]\nmax_connections = 0", "database.max_connections"),
             ("[database]\nacquire_seconds = 86401", "database.acquire_seconds"),
             ("[limits]\nrequest_seconds = 9223372036854775807", "limits.request_seconds"),
+            ("[limits]\nrequests = 1000001", "limits.requests"),
+            ("[database]\nmax_connections = 10001", "database.max_connections"),
+            ("[limits]\nbody_bytes = 1e19", "limits.body_bytes"),
+            ("[limits]\nmembers = inf", "limits.members"),
+            ("[limits]\nlast_msg_seqs = '18446744073709551615'", "limits.last_msg_seqs"),
+            ("[limits]\ndocument_depth = 33", "limits.document_depth"),
+            ("limits = [1]", "limits in"),
+            ("[database]\ntransaction_pooler = true", "database.transaction_pooler"),
             ("[database]\nurl = 'oracle://x'", "database.url"),
             ("[ingest]\nwebhook_secret = 'a/b'", "ingest.webhook_secret"),
         ] {

@@ -38,6 +38,9 @@ pub enum Error {
     /// `conversation.on` is false.
     #[error("recent conversations are off: set conversation.on = true in the configuration")]
     ConversationsOff,
+    /// More requests at once than there is room for.
+    #[error("too many requests just now, try again")]
+    Overloaded,
     /// The request took longer than the limit.
     #[error("the request took too long, try again")]
     Timeout,
@@ -72,6 +75,7 @@ impl Error {
             Self::NotFound(_) => ("NOT_FOUND", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("BAD_USER_INPUT", StatusCode::METHOD_NOT_ALLOWED),
             Self::ConversationsOff => ("CONVERSATIONS_OFF", StatusCode::BAD_REQUEST),
+            Self::Overloaded => ("RESOURCE_EXHAUSTED", StatusCode::SERVICE_UNAVAILABLE),
             Self::Timeout => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
             Self::Store(error) if error.is_passing() => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
             Self::Store(_) => ("INTERNAL_SERVER_ERROR", StatusCode::INTERNAL_SERVER_ERROR),
@@ -107,6 +111,7 @@ mod tests {
                 400,
                 "recent conversations are off: set conversation.on = true in the configuration",
             ),
+            (Error::Overloaded, "RESOURCE_EXHAUSTED", 503, "too many requests just now, try again"),
             (Error::Timeout, "REQUEST_TIMEOUT", 503, "the request took too long, try again"),
             (
                 Error::Store(StoreError::Unavailable("secret host".into())),

@@ -18,6 +18,7 @@ pub mod graphql;
 pub mod ids;
 pub mod import;
 pub mod message;
+mod overload;
 pub mod rest;
 pub mod store;
 pub mod telemetry;

@@ -1,10 +1,23 @@
 //! What clients keep between syncs: each must hold, at any time, what a full sync shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
 use crate::support::Server;
+
+/// What a client can ask: one server, or any of several.
+pub trait Asked {
+    /// The data of a GraphQL request that must succeed.
+    fn graphql(&self, query: &str, variables: Value) -> impl Future<Output = Value>;
+}
+
+impl Asked for Server {
+    async fn graphql(&self, query: &str, variables: Value) -> Value {
+        Server::graphql(self, query, variables).await
+    }
+}
 
 const FIELDS: &str = "channelId channelType unread lastActivityAt lastMsgSeq lastClientMsgNo version recents { messageId messageSeq \
                       clientMsgNo fromUid channelId channelType header { noPersist redDot syncOnce } setting topic sentAt expire payload }";
@@ -83,17 +96,41 @@ fn key(item: &Value) -> Key {
     (item["channel_type"].as_u64().unwrap(), item["channel_id"].as_str().unwrap().to_owned())
 }
 
+/// Of which channel; its unread and last seq, or that it is gone.
+type Told = (Key, Option<(Value, Value)>);
+
+/// Every version that a user's devices were ever told, and of what. The same version never says two things.
+#[derive(Default)]
+pub struct Versions(Mutex<HashMap<i64, Told>>);
+
+impl Versions {
+    fn heed(&self, version: i64, key: Key, shown: Option<(Value, Value)>) {
+        let told = (key, shown);
+        if let Some(before) = self.0.lock().unwrap().insert(version, told.clone()) {
+            assert_eq!(before, told, "version {version} was given twice");
+        }
+    }
+}
+
 /// A client that knows only its version.
 pub struct Incremental {
     uid: String,
     pub version: i64,
     first: Option<i64>,
+    msg_count: i64,
     held: BTreeMap<Key, Value>,
+    versions: Arc<Versions>,
 }
 
 impl Incremental {
     pub fn new(uid: &str) -> Self {
-        Self { uid: uid.to_owned(), version: 0, first: None, held: BTreeMap::new() }
+        let versions = Arc::default();
+        Self { uid: uid.to_owned(), version: 0, first: None, msg_count: 20, held: BTreeMap::new(), versions }
+    }
+
+    /// One that holds so many messages of each conversation, and shares what it was told with the user's other devices.
+    pub fn holding(self, msg_count: i64, versions: Arc<Versions>) -> Self {
+        Self { msg_count, versions, ..self }
     }
 
     /// One that reads in pages.
@@ -101,13 +138,14 @@ impl Incremental {
         Self { first: Some(first), ..Self::new(uid) }
     }
 
-    pub async fn sync(&mut self, server: &Server) {
+    pub async fn sync(&mut self, server: &impl Asked) {
         let query = format!(
-            "query ($uid: ID, $version: UInt53, $first: Int) {{ conversations(uid: $uid, version: $version, msgCount: 20, first: $first) {{
+            "query ($uid: ID, $version: UInt53, $first: Int, $count: Int) {{
+                conversations(uid: $uid, version: $version, msgCount: $count, first: $first) {{
                 version reset hasMore conversations {{ {FIELDS} }} removed {{ channelId channelType version }} }} }}"
         );
         loop {
-            let variables = json!({"uid": self.uid, "version": self.version, "first": self.first});
+            let variables = json!({"uid": self.uid, "version": self.version, "first": self.first, "count": self.msg_count});
             let data = server.graphql(&query, variables).await;
             let answer = &data["conversations"];
             let version = answer["version"].as_i64().unwrap();
@@ -121,12 +159,15 @@ impl Incremental {
                 let given = item["version"].as_i64().unwrap();
                 assert!(given > self.version || answer["reset"] == true, "asked with {}, got {given}", self.version);
                 assert!(given <= version, "{given} is above the cursor {version}");
+                self.versions.heed(given, key(&item), Some((item["unread"].clone(), item["last_msg_seq"].clone())));
                 self.held.insert(key(&item), item);
             }
             for removed in answer["removed"].as_array().unwrap() {
-                assert!(removed["version"].as_i64().unwrap() > self.version);
-                let id = removed["channelId"].as_str().unwrap().to_owned();
-                self.held.remove(&(removed["channelType"].as_u64().unwrap(), id));
+                let given = removed["version"].as_i64().unwrap();
+                assert!(given > self.version);
+                let key = (removed["channelType"].as_u64().unwrap(), removed["channelId"].as_str().unwrap().to_owned());
+                self.held.remove(&key);
+                self.versions.heed(given, key, None);
             }
             self.version = version;
             if answer["hasMore"] == false {
@@ -136,8 +177,12 @@ impl Incremental {
     }
 
     pub fn must_hold(&self, full: &[Value]) {
+        self.must_hold_after(full, "");
+    }
+
+    pub fn must_hold_after(&self, full: &[Value], what: &str) {
         let full: BTreeMap<Key, Value> = full.iter().map(|item| (key(item), item.clone())).collect();
-        assert_eq!(self.held, full, "{} at version {}", self.uid, self.version);
+        assert_eq!(self.held, full, "{} at version {} {what}", self.uid, self.version);
     }
 }
 

@@ -185,7 +185,7 @@ impl History<'_> {
                 self.model.delete(&self.uid(*user), &self.identity(*user, *channel));
                 self.server.delete(&self.uid(*user), &id, kind).await;
             }
-            Step::Sync(user) => self.check(*user).await,
+            Step::Sync(user) => drop(self.look(*user).await),
         }
     }
 
@@ -207,23 +207,32 @@ impl History<'_> {
         }));
     }
 
-    /// What the user sees is what the model says, on every device and over both interfaces.
-    async fn check(&mut self, user: usize) {
+    /// Two of the user's devices look; what they hold is what a full sync shows, and that is what the model says.
+    async fn look(&mut self, user: usize) -> Vec<Value> {
         let uid = self.uid(user);
-        let (incremental, paged, last_seqs) = self
+        let (incremental, paged, _) = self
             .devices
             .entry(user)
             .or_insert_with(|| (Incremental::new(&uid), Incremental::in_pages(&uid, 1), LastSeqs::new(&uid)));
         // Devices first: what they are given versions for is not prepared by a full sync.
         incremental.sync(self.server).await;
         paged.sync(self.server).await;
-        let request = json!({"uid": uid, "version": 0, "msg_count": 20});
-        let full = self.server.sync(request.clone()).await;
+        let full = self.server.full(&uid).await;
         assert_eq!(without_versions(&full), self.model.full(&uid, 20, &HashMap::new()), "{uid}");
         incremental.must_hold(&full);
         paged.must_hold(&full);
-        last_seqs.sync(self.server).await;
-        last_seqs.must_list(&full);
+        full
+    }
+
+    /// The same in every way that one can look.
+    async fn check(&mut self, user: usize) {
+        let full = self.look(user).await;
+        let uid = self.uid(user);
+        if let Some((_, _, last_seqs)) = self.devices.get_mut(&user) {
+            last_seqs.sync(self.server).await;
+            last_seqs.must_list(&full);
+        }
+        let request = json!({"uid": uid, "version": 0, "msg_count": 20});
         assert_eq!(full, graphql_full(self.server, &request).await);
         let future = self.server.sync(json!({"uid": uid, "version": 9_000_000_000_000_000_i64, "msg_count": 20})).await;
         assert_eq!(future, full, "a version of nobody");
@@ -232,30 +241,43 @@ impl History<'_> {
     }
 }
 
+/// So many histories at once, on one server.
+const LANES: u32 = 4;
+
 fn histories(engine: Engine) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let server = runtime.block_on(Server::start(engine));
-    let number = AtomicI64::new(1);
-    let cases = std::env::var("RECENTS_TEST_HISTORIES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
-    let result = TestRunner::new(config).run(&prop::collection::vec(step(), 1..25), |steps| {
-        let number = number.fetch_add(1, Ordering::Relaxed);
-        let run = async {
-            let mut history =
-                History { server: &server, number, model: Model::default(), sends: Vec::new(), devices: BTreeMap::new() };
-            for step in &steps {
-                history.run(step).await;
-            }
-            for user in 0..USERS.len() {
-                history.check(user).await;
-            }
-        };
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(run)))
-            .map_err(|panic| TestCaseError::fail(panic.downcast_ref::<String>().cloned().unwrap_or_default()))
+    let runtime = &tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let server = &runtime.block_on(Server::start(engine));
+    let number = &AtomicI64::new(1);
+    let cases: u32 = std::env::var("RECENTS_TEST_HISTORIES").ok().map_or(2000, |cases| cases.parse().unwrap());
+    let lane = || {
+        let config =
+            Config { cases: cases.div_ceil(LANES), failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+        TestRunner::new(config).run(&prop::collection::vec(step(), 1..25), |steps| {
+            let number = number.fetch_add(1, Ordering::Relaxed);
+            let run = async {
+                let mut history =
+                    History { server, number, model: Model::default(), sends: Vec::new(), devices: BTreeMap::new() };
+                for step in &steps {
+                    history.run(step).await;
+                }
+                for user in 0..USERS.len() {
+                    history.check(user).await;
+                }
+            };
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(run)))
+                .map_err(|panic| TestCaseError::fail(panic.downcast_ref::<String>().cloned().unwrap_or_default()))
+        })
+    };
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().map(|lane| lane.join().unwrap()).collect()
     });
-    if let Err(error) = result {
-        panic!("{error}");
+    for result in results {
+        if let Err(error) = result {
+            panic!("{error}");
+        }
     }
+    println!("{engine:?}: {} histories", number.load(Ordering::Relaxed) - 1);
 }
 
 #[test]

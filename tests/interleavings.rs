@@ -1,5 +1,5 @@
 //! Requests that meet: while somebody holds the locks they pile up, then they run into each other. Whatever comes out must be
-//! what some order of them, one after the other, would have given.
+//! what some order of them, one after the other, would have given. `preemptions.rs` stops requests between their statements.
 
 use std::time::Duration;
 

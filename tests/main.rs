@@ -10,9 +10,13 @@
 mod support;
 
 mod bad_input;
+mod broken_statements;
 mod clients;
 mod commands;
+mod contention;
 mod conversations;
+mod crashes;
+mod faults;
 mod graphql_http;
 mod histories;
 mod ingest;
@@ -20,7 +24,12 @@ mod interleavings;
 mod layers;
 mod members;
 mod migrations;
+mod overload;
+mod parsers;
+mod portable_sql;
+mod preemptions;
 mod replay;
 mod sending;
 mod statements;
+mod storms;
 mod unavailable;

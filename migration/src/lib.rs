@@ -13,6 +13,7 @@ pub use sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait, SchemaMa
 mod columns;
 mod m20261101_tables;
 mod m20261102_import_progress;
+mod m20261123_channel_guard;
 
 /// All steps in order.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261101_tables::Migration), Box::new(m20261102_import_progress::Migration)]
+        vec![
+            Box::new(m20261101_tables::Migration),
+            Box::new(m20261102_import_progress::Migration),
+            Box::new(m20261123_channel_guard::Migration),
+        ]
     }
 }

@@ -84,15 +84,14 @@ async fn execute(app: &App, headers: &HeaderMap, incoming: Incoming, mutations: 
     let Some(query) = incoming.query.filter(|query| !query.trim().is_empty()) else {
         return answer(headers, StatusCode::BAD_REQUEST, &bad_request("query must be given"));
     };
-    let document = match guard::parse(&query, &app.settings.limits) {
+    let document = match guard::parse(&query, incoming.variables.as_ref(), &app.settings.limits) {
         Ok(Ok(document)) => document,
-        Ok(Err(error)) => {
-            let mut error = ServerError::from(error);
-            set_code(&mut error, "GRAPHQL_PARSE_FAILED");
-            return answer(headers, StatusCode::BAD_REQUEST, &Answer::from_errors(vec![error]));
-        }
+        Ok(Err(error)) => return invalid(headers, error.into(), "GRAPHQL_PARSE_FAILED"),
         Err(error) => return refuse(headers, &error),
     };
+    if let Some(error) = guard::unknown_type(&document) {
+        return invalid(headers, error, "GRAPHQL_VALIDATION_FAILED");
+    }
     let name = incoming.operation_name.as_deref();
     let mutates = document.operations.iter().any(|(operation, definition)| {
         let chosen = name.is_none() || operation.map(async_graphql::Name::as_str) == name;
@@ -115,6 +114,11 @@ async fn execute(app: &App, headers: &HeaderMap, incoming: Incoming, mutations: 
         set_code(error, code);
     }
     answer(headers, if executed { StatusCode::OK } else { StatusCode::BAD_REQUEST }, &result)
+}
+
+fn invalid(headers: &HeaderMap, mut error: ServerError, code: &str) -> Response {
+    set_code(&mut error, code);
+    answer(headers, StatusCode::BAD_REQUEST, &Answer::from_errors(vec![error]))
 }
 
 fn set_code(error: &mut ServerError, code: &str) {

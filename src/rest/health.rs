@@ -18,7 +18,7 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database is reached, its migrations are applied, and no shutdown has begun.
+/// `GET /readyz`: the database is reached and takes writes, its migrations are applied, and no shutdown has begun.
 ///
 /// # Errors
 /// 503 with the reason in words.
@@ -35,15 +35,16 @@ async fn check(app: &App) -> Result<(), String> {
     if app.shutdown.is_cancelled() {
         return Err("shutting down".to_owned());
     }
-    let unreachable = |error: StoreError| {
-        tracing::warn!(error = %error, "not ready");
-        "the database cannot be reached".to_owned()
+    let unable = |what: &'static str| {
+        move |error: StoreError| {
+            tracing::warn!(error = %error, "not ready");
+            what.to_owned()
+        }
     };
-    app.core.store.ping().await.map_err(unreachable)?;
-    let migrations = app.core.store.migration_status().await.map_err(unreachable)?;
+    let migrations = app.core.store.migration_status().await.map_err(unable("the database cannot be reached"))?;
     match migrations.iter().find(|migration| !migration.applied) {
         Some(migration) => Err(format!("the migration {} is not applied", migration.name)),
-        None => Ok(()),
+        None => app.core.store.check().await.map_err(unable("the database takes no writes")),
     }
 }
 

@@ -74,7 +74,7 @@ impl Store {
     async fn find_channels(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
         let mut found = HashMap::with_capacity(keys.len());
         for keys in keys.chunks(ROWS_PER_STATEMENT) {
-            for row in self.read.query_all(&by_key(keys)).await? {
+            for row in self.query_all(&by_key(keys)).await? {
                 let key = ChannelKey {
                     channel_type: ChannelType::from_stored(row.try_get_by_index(1)?),
                     key: row.try_get_by_index(2)?,
@@ -131,6 +131,9 @@ impl Tx {
         sorted.dedup();
         let mut heads = Vec::with_capacity(sorted.len());
         for ids in sorted.chunks(ROWS_PER_STATEMENT) {
+            if self.optimistic {
+                self.guard_channels(ids).await?;
+            }
             let select = Query::select()
                 .columns(HEAD)
                 .from(Entity)
@@ -138,11 +141,23 @@ impl Tx {
                 .order_by(Column::Id, Order::Asc)
                 .lock(LockType::Update)
                 .to_owned();
-            for row in self.0.query_all(&select).await? {
+            for row in self.open.query_all(&select).await? {
                 heads.push(head(&row)?);
             }
         }
         Ok(heads)
+    }
+
+    /// Where nodes do not see each other's locks, two transactions that rely on a channel's lock must write to it, so that one of
+    /// them is rolled back when they meet.
+    async fn guard_channels(&self, ids: &[i64]) -> Result<(), StoreError> {
+        let update = Query::update()
+            .table(Entity)
+            .value(Column::Guard, Expr::col(Column::Guard).add(1))
+            .and_where(Expr::col(Column::Id).is_in(ids.iter().copied()))
+            .to_owned();
+        self.open.execute(&update).await?;
+        Ok(())
     }
 
     /// Writes the heads of locked channels.
@@ -159,7 +174,7 @@ impl Tx {
                 ])
                 .and_where(Expr::col(Column::Id).eq(head.id))
                 .to_owned();
-            self.0.execute(&update).await?;
+            self.open.execute(&update).await?;
             return Ok(());
         }
         for heads in heads.chunks(ROWS_PER_STATEMENT) {
@@ -180,7 +195,7 @@ impl Tx {
             let conflict = OnConflict::column(Column::Id)
                 .update_columns([Column::LastSeq, Column::Revision, Column::RedDots, Column::LastMessageAt, Column::Flags])
                 .to_owned();
-            self.0.execute(upsert.on_conflict(conflict)).await?;
+            self.open.execute(upsert.on_conflict(conflict)).await?;
         }
         Ok(())
     }

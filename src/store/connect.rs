@@ -1,13 +1,15 @@
 //! Connections: what is set on each engine, so that the same protocol holds on all of them.
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sea_orm::sqlx::{AssertSqlSafe, Connection, Database as SqlxDatabase, Executor};
+use sea_orm::sqlx::{AssertSqlSafe, Connection, Database as SqlxDatabase, Executor, Row};
 use sea_orm::{DatabaseConnection, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector};
 
 use super::{Store, StoreError};
@@ -23,6 +25,7 @@ pub(super) async fn connect(settings: &Database) -> Result<Store, StoreError> {
         Some("postgres" | "postgresql") => postgres(settings, url)?,
         _ => mysql(settings, url)?,
     };
+    store.connections = settings.max_connections;
     for connection in [&mut store.read, &mut store.write] {
         connection.set_metric_callback(|info| {
             metrics::counter!("recents_sql_statements_total").increment(1);
@@ -51,15 +54,27 @@ fn pool<DB: SqlxDatabase>(settings: &Database) -> PoolOptions<DB> {
 /// PostgreSQL (and what speaks its protocol).
 fn postgres(settings: &Database, url: &str) -> Result<Store, StoreError> {
     let timeout = format!("{}s", settings.statement_seconds);
-    let options = PgConnectOptions::from_str(url)?.application_name("recents").options([
-        // The read after waiting for a lock must see what was committed meanwhile.
-        ("default_transaction_isolation", "read committed"),
-        ("statement_timeout", timeout.as_str()),
-        ("idle_in_transaction_session_timeout", timeout.as_str()),
-    ]);
+    let mut options = PgConnectOptions::from_str(url)?.application_name("recents");
+    let mut preamble = None;
+    if settings.transaction_pooler {
+        // The next transaction may be on another connection: nothing is kept on one, what others prepared there is thrown away,
+        // and nothing is asked of the pooler that it does not know.
+        options = options.statement_cache_capacity(0).extra_float_digits(None);
+        preamble = Some(format!(
+            "DEALLOCATE ALL; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '{timeout}'; \
+             SET LOCAL idle_in_transaction_session_timeout = '{timeout}'"
+        ));
+    } else {
+        options = options.options([
+            // The read after waiting for a lock must see what was committed meanwhile.
+            ("default_transaction_isolation", "read committed"),
+            ("statement_timeout", timeout.as_str()),
+            ("idle_in_transaction_session_timeout", timeout.as_str()),
+        ]);
+    }
     let pool: PgPoolOptions = pool(settings);
     let connection = SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with(options));
-    Ok(Store { read: connection.clone(), write: connection })
+    Ok(Store { preamble: preamble.map(Arc::from), ..Store::over(connection.clone(), connection) })
 }
 
 /// MySQL, MariaDB (and what speaks their protocol).
@@ -67,7 +82,10 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
     let url = url.strip_prefix("mariadb:").map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
     let options = MySqlConnectOptions::from_str(&url)?;
     let seconds = settings.statement_seconds;
+    let optimistic = Arc::new(AtomicBool::new(false));
+    let found = Arc::clone(&optimistic);
     let pool: MySqlPoolOptions = pool(settings).after_connect(move |connection: &mut MySqlConnection, _| {
+        let found = Arc::clone(&found);
         Box::pin(async move {
             connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
             // What does not fit is an error, never cut off.
@@ -78,6 +96,13 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
             if connection.execute(mariadb).await.is_err() {
                 connection.execute(AssertSqlSafe(format!("SET SESSION max_execution_time = {}", seconds * 1000))).await?;
             }
+            // Only servers that can be a node of a Galera cluster know this variable.
+            let node = connection.fetch_one("SELECT @@wsrep_on").await;
+            if node.is_ok_and(|row| row.try_get::<i64, _>(0).is_ok_and(|on| on == 1)) {
+                // Reads wait for what was committed on the other nodes: a client may have seen it there.
+                connection.execute("SET SESSION wsrep_sync_wait = 1").await?;
+                found.store(true, Ordering::Relaxed);
+            }
             Ok(())
         })
     });
@@ -87,7 +112,7 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
         Box::pin(async move { connection.execute("ROLLBACK").await.map(|_| true) })
     });
     let connection = SqlxMySqlConnector::from_sqlx_mysql_pool(pool.connect_lazy_with(options));
-    Ok(Store { read: connection.clone(), write: connection })
+    Ok(Store { optimistic, ..Store::over(connection.clone(), connection) })
 }
 
 /// Two processes that switch a new file to write-ahead mode at once are told that it is locked, whatever the busy timeout.
@@ -123,5 +148,31 @@ async fn sqlite(settings: &Database, url: &str) -> Result<Store, StoreError> {
     let readers: SqlitePoolOptions = pool(settings).max_connections(settings.max_connections - 1);
     let readers = readers.connect_lazy_with(options.create_if_missing(false).pragma("query_only", "on"));
     let connection = |pool| -> DatabaseConnection { SqlxSqliteConnector::from_sqlx_sqlite_pool(pool) };
-    Ok(Store { read: connection(readers), write: connection(writer) })
+    Ok(Store::over(connection(readers), connection(writer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectionTrait, Statement};
+
+    use super::*;
+    use crate::config::Settings;
+
+    #[tokio::test]
+    async fn a_commit_of_sqlite_is_on_the_disk_and_readers_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default().database;
+        settings.url = format!("sqlite://{}?mode=rwc", folder.path().join("recents.db").display()).as_str().into();
+        let store = connect(&settings).await.unwrap();
+        for (connection, query_only) in [(&store.write, 0), (&store.read, 1)] {
+            let ask = async |pragma: &str| {
+                let statement = Statement::from_string(connection.get_database_backend(), format!("PRAGMA {pragma}"));
+                connection.query_one_raw(statement).await.unwrap().unwrap()
+            };
+            assert_eq!(ask("journal_mode").await.try_get_by_index::<String>(0).unwrap(), "wal");
+            // 2 is FULL: a commit waits until the log is on the disk.
+            assert_eq!(ask("synchronous").await.try_get_by_index::<i64>(0).unwrap(), 2);
+            assert_eq!(ask("query_only").await.try_get_by_index::<i64>(0).unwrap(), query_only);
+        }
+    }
 }

@@ -225,7 +225,7 @@ fn rows(found: &[QueryResult]) -> Result<Vec<ConversationRow>, StoreError> {
 impl Store {
     /// The user's cursor and the conversations that changed since `version` (0: all), of one moment: one statement.
     pub(crate) async fn list_changed(&self, uid: &Uid, version: Version) -> Result<Changed, StoreError> {
-        let found = self.read.query_all(&list_changed(uid, version)).await?;
+        let found = self.query_all(&list_changed(uid, version)).await?;
         let Some(first) = found.first() else { return Ok(Changed { cursor: None, rows: Vec::new() }) };
         let cursor = first.try_get_by_index(16)?;
         if first.try_get_by_index::<Option<i64>>(0)?.is_none() {
@@ -236,7 +236,7 @@ impl Store {
 
     /// All conversations of a user that can show in a list.
     pub(crate) async fn list_conversations(&self, uid: &Uid) -> Result<Vec<ConversationRow>, StoreError> {
-        rows(&self.read.query_all(&changed(uid, 0)).await?)
+        rows(&self.query_all(&changed(uid, 0)).await?)
     }
 
     /// Whether the user is or was in any channel.
@@ -247,7 +247,7 @@ impl Store {
             .and_where(Expr::col(Column::Uid).eq(uid.as_str()))
             .limit(1)
             .to_owned();
-        Ok(self.read.query_one(&select).await?.is_some())
+        Ok(self.query_one(&select).await?.is_some())
     }
 
     /// One conversation by the channel's identity.
@@ -256,7 +256,7 @@ impl Store {
         select
             .and_where(Expr::col(("ch", channel::Column::ChannelType)).eq(key.channel_type.stored()))
             .and_where(Expr::col(("ch", channel::Column::ChannelKey)).eq(key.key.as_str()));
-        let row = self.read.query_one(&select).await?;
+        let row = self.query_one(&select).await?;
         Ok(row.as_ref().map(row_from).transpose()?)
     }
 
@@ -265,7 +265,7 @@ impl Store {
         let mut members = HashSet::new();
         for uids in uids.chunks(ROWS_PER_STATEMENT) {
             let select = members_of(channel_id).and_where(Expr::col(Column::Uid).is_in(uids.iter().map(Uid::as_str))).to_owned();
-            for row in self.read.query_all(&select).await? {
+            for row in self.query_all(&select).await? {
                 members.insert(row.try_get_by_index(0)?);
             }
         }
@@ -274,7 +274,7 @@ impl Store {
 
     /// Who is in a channel just now.
     pub(crate) async fn list_members(&self, channel_id: i64) -> Result<Vec<String>, StoreError> {
-        let found = self.read.query_all(&members_of(channel_id)).await?;
+        let found = self.query_all(&members_of(channel_id)).await?;
         found.iter().map(|row| row.try_get_by_index(0).map_err(StoreError::from)).collect()
     }
 }
@@ -282,14 +282,14 @@ impl Store {
 impl Tx {
     /// What changed since `version` (0: all), under the user's lock.
     pub(crate) async fn list_changed(&self, uid: &Uid, version: Version) -> Result<Vec<ConversationRow>, StoreError> {
-        rows(&self.0.query_all(&changed(uid, version)).await?)
+        rows(&self.open.query_all(&changed(uid, version)).await?)
     }
 
     /// One conversation by the channel's internal id.
     pub(crate) async fn find_conversation(&self, uid: &Uid, channel_id: i64) -> Result<Option<ConversationRow>, StoreError> {
         let mut select = joined(uid);
         select.and_where(Expr::col(("c", Column::ChannelId)).eq(channel_id));
-        let row = self.0.query_one(&select).await?;
+        let row = self.open.query_one(&select).await?;
         Ok(row.as_ref().map(row_from).transpose()?)
     }
 
@@ -303,7 +303,7 @@ impl Tx {
                 .and_where(Expr::col(Column::ChannelId).eq(channel_id))
                 .and_where(Expr::col(Column::Uid).is_in(uids.iter().map(Uid::as_str)))
                 .to_owned();
-            for row in self.0.query_all(&select).await? {
+            for row in self.open.query_all(&select).await? {
                 states.push((row.try_get_by_index(0)?, State::from_stored(row.try_get_by_index(1)?), row.try_get_by_index(2)?));
             }
         }
@@ -325,7 +325,7 @@ impl Tx {
             let conflict = OnConflict::columns([Column::Uid, Column::ChannelId])
                 .update_columns([Column::Version, Column::StampedRevision])
                 .to_owned();
-            self.0.execute(upsert.on_conflict(conflict)).await?;
+            self.open.execute(upsert.on_conflict(conflict)).await?;
         }
         Ok(())
     }
@@ -346,7 +346,7 @@ impl Tx {
             .and_where(Expr::col(Column::Uid).eq(uid.as_str()))
             .and_where(Expr::col(Column::ChannelId).eq(row.channel_id))
             .to_owned();
-        self.0.execute(&update).await?;
+        self.open.execute(&update).await?;
         Ok(())
     }
 
@@ -373,7 +373,7 @@ impl Tx {
                 ]);
             }
             let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_columns(changes).to_owned();
-            self.0.execute(upsert.on_conflict(conflict)).await?;
+            self.open.execute(upsert.on_conflict(conflict)).await?;
         }
         Ok(())
     }
@@ -396,7 +396,7 @@ impl Tx {
                 ]);
             }
             let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_columns(changes).to_owned();
-            self.0.execute(upsert.on_conflict(conflict)).await?;
+            self.open.execute(upsert.on_conflict(conflict)).await?;
         }
         Ok(())
     }
@@ -409,7 +409,7 @@ impl Tx {
             .and_where(Expr::col(Column::Uid).eq(uid))
             .and_where(Expr::col(Column::ChannelId).eq(channel_id))
             .to_owned();
-        Ok(self.0.execute(&update).await?.rows_affected() > 0)
+        Ok(self.open.execute(&update).await?.rows_affected() > 0)
     }
 
     /// Sets read marks of senders; who has no row in the channel gets none. The channels are locked.
@@ -422,7 +422,7 @@ impl Tx {
             });
             let select = Query::select().columns([Column::Uid, Column::ChannelId]).from(Entity).cond_where(pairs).to_owned();
             let mut known = HashSet::new();
-            for row in self.0.query_all(&select).await? {
+            for row in self.open.query_all(&select).await? {
                 known.insert((row.try_get_by_index::<String>(0)?, row.try_get_by_index::<i64>(1)?));
             }
             let mut upsert =
@@ -436,7 +436,7 @@ impl Tx {
             }
             if any {
                 let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_column(Column::ReadMark).to_owned();
-                self.0.execute(upsert.on_conflict(conflict)).await?;
+                self.open.execute(upsert.on_conflict(conflict)).await?;
             }
         }
         Ok(())
@@ -451,7 +451,7 @@ impl Tx {
             .and_where(Expr::col(Column::Uid).ne(from))
             .cond_where(Condition::any().add(Expr::col(Column::DeletedToSeq).gte(seq)).add(Expr::col(Column::JoinedSeq).gte(seq)))
             .to_owned();
-        self.0.execute(&update).await?;
+        self.open.execute(&update).await?;
         Ok(())
     }
 }

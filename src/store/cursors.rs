@@ -47,7 +47,7 @@ impl Tx {
                 .order_by(Column::Uid, Order::Asc)
                 .lock(LockType::Update)
                 .to_owned();
-            for row in self.0.query_all(&select).await? {
+            for row in self.open.query_all(&select).await? {
                 cursors.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             }
         }
@@ -62,7 +62,7 @@ impl Tx {
                 upsert.values_panic([(*uid).into(), (*version).into()]);
             }
             let conflict = OnConflict::column(Column::Uid).update_column(Column::Version).to_owned();
-            self.0.execute(upsert.on_conflict(conflict)).await?;
+            self.open.execute(upsert.on_conflict(conflict)).await?;
         }
         Ok(())
     }

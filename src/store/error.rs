@@ -9,6 +9,9 @@ pub enum StoreError {
     /// Rolled back for the sake of another transaction: begin again.
     #[error("contended: {0}")]
     Contended(String),
+    /// The connection broke. What was not committed is rolled back; a commit may or may not have happened.
+    #[error("connection lost: {0}")]
+    Lost(String),
     /// Cannot be reached, is starting, full, read-only, or too slow: try later.
     #[error("unavailable: {0}")]
     Unavailable(String),
@@ -21,7 +24,7 @@ impl StoreError {
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Contended(_) | Self::Unavailable(_))
+        matches!(self, Self::Contended(_) | Self::Lost(_) | Self::Unavailable(_))
     }
 
     pub(crate) fn is_retryable(&self) -> bool {
@@ -32,7 +35,7 @@ impl StoreError {
     pub(crate) fn public_text(&self) -> &'static str {
         match self {
             Self::Contended(_) => "too busy just now, try again",
-            Self::Unavailable(_) => "the database cannot be reached just now, try again",
+            Self::Lost(_) | Self::Unavailable(_) => "the database cannot be reached just now, try again",
             Self::Broken(_) => "internal error",
         }
     }
@@ -59,9 +62,8 @@ impl From<SqlxError> for StoreError {
 
 fn classify(error: &SqlxError, text: String) -> StoreError {
     match error {
-        SqlxError::Io(_)
-        | SqlxError::Tls(_)
-        | SqlxError::Protocol(_)
+        SqlxError::Io(_) | SqlxError::Protocol(_) => StoreError::Lost(text),
+        SqlxError::Tls(_)
         | SqlxError::PoolTimedOut
         | SqlxError::PoolClosed
         | SqlxError::WorkerCrashed
@@ -82,10 +84,13 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
             // Lock wait timeout, deadlock, lock table full, snapshot isolation (record has changed since last read); TiDB: write
             // conflict, schema changed, transaction can be retried.
             1020 | 1205 | 1206 | 1213 | 8002 | 8022 | 8028 | 9007 => StoreError::Contended(text),
-            // Too many connections, shutting down, disk full, read-only (1290, 1792, 1836), out of resources, killed (1317),
-            // statement timeout (1969 MariaDB, 3024 MySQL), host blocked or unknown, server gone, cluster not ready (1047).
-            1021 | 1037 | 1040 | 1041 | 1047 | 1053 | 1114 | 1129 | 1135 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 | 1969
-            | 3024 | 3100 | 4031 => StoreError::Unavailable(text),
+            // Connection killed, disconnected by the server.
+            1927 | 4031 => StoreError::Lost(text),
+            // Too many connections (1226: of this user), shutting down, disk full, read-only (1290, 1792, 1836), out of
+            // resources, killed (1317), statement timeout (1969 MariaDB, 3024 MySQL), host blocked or unknown, a node of a
+            // cluster that is not ready (1047) or lost the majority while it committed (1180).
+            1021 | 1037 | 1040 | 1041 | 1047 | 1053 | 1114 | 1129 | 1135 | 1180 | 1203 | 1226 | 1290 | 1317 | 1792 | 1836
+            | 1969 | 3024 | 3100 => StoreError::Unavailable(text),
             _ => StoreError::Broken(text),
         };
     }
@@ -93,6 +98,8 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
         return match code.as_ref() {
             // Serialization failure, deadlock, lock not available.
             "40001" | "40P01" | "55P03" => StoreError::Contended(text),
+            // Ended by an administrator or a crash; the transaction was idle, or took, too long.
+            "57P01" | "57P02" | "25P03" | "25P04" => StoreError::Lost(text),
             // Connection exceptions, insufficient resources (disk, memory, connections), operator intervention (shutdown,
             // starting, statement timeout), read-only transaction, system errors.
             _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006" => {

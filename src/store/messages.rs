@@ -155,7 +155,7 @@ impl Store {
         let mut by_channel: HashMap<i64, Vec<Model>> = HashMap::with_capacity(windows.len());
         for windows in windows.chunks(RANGES_PER_STATEMENT) {
             let statement = in_windows(self.read.get_database_backend(), windows);
-            for row in self.read.query_all(&statement).await? {
+            for row in self.query_all(&statement).await? {
                 let message = model(&row)?;
                 by_channel.entry(message.channel_id).or_default().push(message);
             }
@@ -171,7 +171,7 @@ impl Store {
     pub(crate) async fn list_newest_bounds(&self, heads: &[Position], count: u64) -> Result<HashMap<i64, Seq>, StoreError> {
         let mut bounds = HashMap::new();
         for heads in heads.chunks(HEADS_PER_STATEMENT) {
-            for row in self.read.query_all(&newest_bounds(heads, count)).await? {
+            for row in self.query_all(&newest_bounds(heads, count)).await? {
                 if let Some(seq) = row.try_get_by_index::<Option<Seq>>(1)? {
                     bounds.insert(row.try_get_by_index(0)?, seq);
                 }
@@ -182,14 +182,14 @@ impl Store {
 
     /// At most `limit` messages of a range of one channel, from its end (`newest`) or its beginning.
     pub(crate) async fn list_page(&self, window: Window, limit: u64, newest: bool) -> Result<Vec<Model>, StoreError> {
-        models(&self.read.query_all(&page(window, limit, newest)).await?)
+        models(&self.query_all(&page(window, limit, newest)).await?)
     }
 }
 
 impl Tx {
     /// The first message that this sender sent to this channel under this number.
     pub(crate) async fn find_by_client_msg_no(&self, channel_id: i64, from: &str, no: &str) -> Result<Option<Model>, StoreError> {
-        let row = self.0.query_one(&by_client_msg_no(channel_id, from, no)).await?;
+        let row = self.open.query_one(&by_client_msg_no(channel_id, from, no)).await?;
         Ok(row.as_ref().map(model).transpose()?)
     }
 
@@ -202,7 +202,7 @@ impl Tx {
                 .from(Entity)
                 .and_where(Expr::col(Column::MessageId).is_in(ids.iter().copied()))
                 .to_owned();
-            for row in self.0.query_all(&statement).await? {
+            for row in self.open.query_all(&statement).await? {
                 let position = Position { channel_id: row.try_get_by_index(1)?, seq: row.try_get_by_index(2)? };
                 found.insert(row.try_get_by_index(0)?, position);
             }
@@ -226,7 +226,7 @@ impl Tx {
                 .from(Entity)
                 .cond_where(any)
                 .to_owned();
-            for row in self.0.query_all(&statement).await? {
+            for row in self.open.query_all(&statement).await? {
                 let position = Position { channel_id: row.try_get_by_index(1)?, seq: row.try_get_by_index(2)? };
                 found.insert(position, row.try_get_by_index(0)?);
             }
@@ -246,7 +246,7 @@ impl Tx {
             .group_by_col(Column::FromUid)
             .to_owned();
         let mut counts = HashMap::new();
-        for row in self.0.query_all(&statement).await? {
+        for row in self.open.query_all(&statement).await? {
             counts.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
         }
         Ok(counts)
@@ -285,7 +285,7 @@ impl Tx {
                     message.payload.clone().into(),
                 ]);
             }
-            self.0.execute(&insert).await?;
+            self.open.execute(&insert).await?;
             rest = &rest[fit..];
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use migration::{Migrator, MigratorTrait, SchemaManager};
 use sea_orm::sea_query::{Expr, Query};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
 
 use super::{Store, StoreError};
 
@@ -61,19 +61,18 @@ impl Store {
     }
 
     async fn list_applied_migrations(&self) -> Result<HashSet<String>, StoreError> {
-        if !SchemaManager::new(&self.write).has_table("seaql_migrations").await? {
+        let tx = self.begin().await?;
+        if !SchemaManager::new(&tx.open).has_table("seaql_migrations").await? {
             return Ok(HashSet::new());
         }
         let select = Query::select().column("version").from("seaql_migrations").to_owned();
-        let rows = self.write.query_all(&select).await?;
+        let rows = tx.open.query_all(&select).await?;
         rows.iter().map(|row| row.try_get_by_index(0).map_err(StoreError::from)).collect()
     }
 
     async fn migrate(&self, direction: Direction) -> Result<(), StoreError> {
         // On SQLite the write transaction is the lock.
-        let options =
-            TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
-        let tx = self.write.begin_with_options(options).await?;
+        let tx = self.begin().await?.open;
         match tx.get_database_backend() {
             DbBackend::MySql => {
                 // DDL commits at once there, so the lock belongs to the session and the migration runs beside it.

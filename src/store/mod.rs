@@ -15,16 +15,20 @@ mod connect;
 mod conversations;
 mod cursors;
 mod error;
+mod health;
 mod imports;
 mod messages;
 mod migrate;
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sea_orm::sea_query::InsertStatement;
+use sea_orm::sea_query::{InsertStatement, SelectStatement};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, QueryResult, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
 };
 
 pub use self::channels::Head;
@@ -47,19 +51,30 @@ pub struct Store {
     read: DatabaseConnection,
     /// For transactions. SQLite: one connection, because there is one writer.
     write: DatabaseConnection,
+    /// What begins every transaction, where nothing can be set on connections because a pooler shares them out
+    /// (`database.transaction_pooler`). Reads are transactions then, too.
+    preamble: Option<Arc<str>>,
+    /// Whether the database is a cluster whose nodes do not see each other's row locks.
+    optimistic: Arc<AtomicBool>,
+    /// How many connections there are at most.
+    connections: u32,
+    health: Arc<health::Health>,
 }
 
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
-pub struct Tx(DatabaseTransaction);
+pub struct Tx {
+    open: DatabaseTransaction,
+    optimistic: bool,
+}
 
 impl Tx {
     /// Commits; only then is there a result to answer with.
     ///
     /// # Errors
     /// What the database says. Nothing was committed, unless the connection broke just then.
-    pub async fn commit<T>(self, result: T) -> Result<T, Error> {
-        self.0.commit().await.map_err(StoreError::from)?;
+    pub async fn commit<T, E: From<StoreError>>(self, result: T) -> Result<T, E> {
+        self.open.commit().await.map_err(StoreError::from)?;
         Ok(result)
     }
 }
@@ -73,6 +88,10 @@ impl Store {
         connect::connect(settings).await
     }
 
+    fn over(read: DatabaseConnection, write: DatabaseConnection) -> Self {
+        Self { read, write, preamble: None, optimistic: Arc::default(), connections: 0, health: Arc::default() }
+    }
+
     /// Does `work` in a transaction, again from its beginning when the database rolled it back for the sake of another.
     ///
     /// # Errors
@@ -81,45 +100,79 @@ impl Store {
     where
         Work: Future<Output = Result<T, Error>>,
     {
+        let running = self.health.run();
+        let mut attempt = 0;
+        loop {
+            let result = match self.begin().await {
+                Ok(tx) => work(tx).await,
+                Err(error) => Err(error.into()),
+            };
+            match &result {
+                Err(Error::Store(error)) if begins_again(error, &mut attempt).await => {}
+                _ => {
+                    running.heed(&result);
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// Begins a transaction. A restarted database leaves dead connections in the pool, and nothing has been done on one yet: then
+    /// the next connection is tried.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        let mut attempt = 0;
+        loop {
+            match self.begin_once().await {
+                Err(StoreError::Lost(_)) if attempt < self.connections => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn begin_once(&self) -> Result<Tx, StoreError> {
         // SQLite must say at BEGIN that it is going to write; READ COMMITTED is set on every connection of the others.
         let options =
             TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
-        let mut attempt = 0;
+        let open = self.write.begin_with_options(options).await?;
+        if let Some(preamble) = &self.preamble {
+            open.execute_unprepared(preamble).await?;
+        }
+        Ok(Tx { open, optimistic: self.optimistic.load(Ordering::Relaxed) })
+    }
+
+    /// Reads outside of a transaction of its caller's: one statement, one moment. Where the connection breaks, another one reads.
+    async fn query_all(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
+        let (mut attempt, mut broken) = (0, 0);
         loop {
-            attempt += 1;
-            let result = match self.write.begin_with_options(options).await {
-                Ok(tx) => work(Tx(tx)).await,
-                Err(error) => Err(StoreError::from(error).into()),
-            };
-            match result {
-                Err(Error::Store(error)) if error.is_retryable() && attempt < ATTEMPTS => {
-                    metrics::counter!("recents_transactions_retried_total").increment(1);
-                    tracing::debug!(error = %error, attempt, "a transaction begins again");
-                    // A little longer each time, so that the same two do not meet again; no need for randomness: they wake
-                    // in the order in which they were rolled back.
-                    tokio::time::sleep(Duration::from_millis(u64::from(attempt * attempt).min(100))).await;
-                }
-                other => return other,
+            match self.read_once(statement).await {
+                Err(StoreError::Lost(_)) if broken < self.connections => broken += 1,
+                Err(error) if begins_again(&error, &mut attempt).await => {}
+                result => return result,
             }
         }
+    }
+
+    async fn read_once(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
+        if self.preamble.is_none() {
+            return Ok(self.read.query_all(statement).await?);
+        }
+        let tx = self.begin_once().await?;
+        let rows = tx.open.query_all(statement).await?;
+        tx.commit(rows).await
+    }
+
+    /// Reads at most one row.
+    async fn query_one(&self, statement: &SelectStatement) -> Result<Option<QueryResult>, StoreError> {
+        Ok(self.query_all(statement).await?.into_iter().next())
     }
 
     /// One statement that inserts, again when the database says so.
     async fn insert(&self, statement: &InsertStatement) -> Result<(), Error> {
         self.transaction(|tx| async move {
-            tx.0.execute(statement).await.map_err(StoreError::from)?;
+            tx.open.execute(statement).await.map_err(StoreError::from)?;
             tx.commit(()).await
         })
         .await
-    }
-
-    /// Whether the database answers.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        self.read.execute_unprepared("SELECT 1").await?;
-        Ok(())
     }
 
     /// Closes the connections.
@@ -130,6 +183,20 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether what failed is to be begun again, after a pause: the database rolled it back for the sake of another.
+async fn begins_again(error: &StoreError, attempt: &mut u32) -> bool {
+    *attempt += 1;
+    if !error.is_retryable() || *attempt >= ATTEMPTS {
+        return false;
+    }
+    metrics::counter!("recents_transactions_retried_total").increment(1);
+    tracing::debug!(error = %error, attempt, "a transaction begins again");
+    // A little longer each time, so that the same two do not meet again; no need for randomness: they wake in the order in
+    // which they were rolled back.
+    tokio::time::sleep(Duration::from_millis(u64::from(*attempt * *attempt).min(100))).await;
+    true
 }
 
 /// The statements of the hot path as text, each with the tables that its plan must never read as a whole: for tests that ask

@@ -1,5 +1,7 @@
 //! A database of its own for every test.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
@@ -15,7 +17,7 @@ pub enum Engine {
 pub struct TestDatabase {
     pub engine: Engine,
     pub url: String,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 fn variable(name: &str) -> String {
@@ -26,27 +28,100 @@ fn variable(name: &str) -> String {
 impl TestDatabase {
     /// An empty database.
     pub async fn create(engine: Engine) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let folder = tempfile::tempdir().unwrap();
-        let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let url = match engine {
-            Engine::Sqlite => format!("sqlite://{}?mode=rwc", folder.path().join("recents.db").display()),
-            Engine::Postgres | Engine::MariaDb => {
-                let (server, admin) = match engine {
-                    Engine::Postgres => (variable("RECENTS_TEST_POSTGRES"), "postgres"),
-                    _ => (variable("RECENTS_TEST_MYSQL"), "mysql"),
-                };
-                let connection = Database::connect(format!("{server}/{admin}")).await.unwrap();
-                connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
-                connection.close().await.unwrap();
-                format!("{server}/{name}")
+        match engine {
+            Engine::Sqlite => {
+                let folder = tempfile::tempdir().unwrap();
+                let database = Self::sqlite_in(folder.path());
+                Self { _folder: Some(folder), ..database }
             }
-        };
-        Self { engine, url, _folder: folder }
+            Engine::Postgres => Self::create_on(engine, &variable("RECENTS_TEST_POSTGRES")).await,
+            Engine::MariaDb => Self::create_on(engine, &variable("RECENTS_TEST_MYSQL")).await,
+        }
+    }
+
+    /// A file in a folder.
+    pub fn sqlite_in(folder: &Path) -> Self {
+        let url = format!("sqlite://{}?mode=rwc", folder.join("recents.db").display());
+        Self { engine: Engine::Sqlite, url, _folder: None }
+    }
+
+    /// An empty database on a server.
+    pub async fn create_on(engine: Engine, server: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let admin = if engine == Engine::Postgres { "postgres" } else { "mysql" };
+        let connection = Database::connect(format!("{server}/{admin}")).await.unwrap();
+        connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        connection.close().await.unwrap();
+        Self { engine, url: format!("{server}/{name}"), _folder: None }
     }
 
     /// A connection beside the server's.
     pub async fn connect(&self) -> DatabaseConnection {
         Database::connect(&self.url).await.unwrap()
+    }
+}
+
+/// Database servers of a test's own, which it may kill.
+pub struct OwnServers {
+    folder: PathBuf,
+    variables: HashMap<String, String>,
+    _temporary: Option<TempDir>,
+}
+
+impl OwnServers {
+    /// Starts servers by the names that `scripts/databases` knows.
+    pub async fn start(names: &[&str]) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        // The servers run as users of their own.
+        std::fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut own = Self::start_in(temporary.path(), names).await;
+        own._temporary = Some(temporary);
+        own
+    }
+
+    /// The same in a folder that is there.
+    pub async fn start_in(folder: &Path, names: &[&str]) -> Self {
+        let mut own = Self { folder: folder.join("servers"), variables: HashMap::new(), _temporary: None };
+        for line in own.script("start", names).await.lines() {
+            let (name, value) = line.strip_prefix("export ").unwrap().split_once('=').unwrap();
+            own.variables.insert(name.to_owned(), value.trim_matches('"').to_owned());
+        }
+        own
+    }
+
+    /// What the script says of a server.
+    pub fn url(&self, variable: &str) -> &str {
+        &self.variables[variable]
+    }
+
+    /// `kill -9`, with all its processes.
+    pub async fn crash(&self, name: &str) {
+        self.script("crash", &[name]).await;
+    }
+
+    /// Starts a killed server again; returns when it answers.
+    pub async fn resume(&self, name: &str) {
+        self.script("resume", &[name]).await;
+    }
+
+    fn command(&self, verb: &str) -> std::process::Command {
+        let mut command = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/databases"));
+        command.arg(verb).arg(&self.folder);
+        command
+    }
+
+    async fn script(&self, verb: &str, names: &[&str]) -> String {
+        let mut command = self.command(verb);
+        command.args(names);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "scripts/databases {verb} {names:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for OwnServers {
+    fn drop(&mut self) {
+        let _ = self.command("stop").status();
     }
 }

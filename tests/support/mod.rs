@@ -2,11 +2,15 @@
 
 pub mod database;
 pub mod fixtures;
+pub mod fleet;
 pub mod model;
+pub mod operations;
 pub mod process;
+pub mod proxy;
 pub mod server;
+pub mod storm;
 
-pub use database::{Engine, TestDatabase};
+pub use database::{Engine, OwnServers, TestDatabase};
 pub use server::Server;
 
 /// One test for each database of every scenario named.

@@ -18,8 +18,6 @@ use crate::message::{Content, IncomingMessage, Message, Receivers, Report, inges
 
 /// The last second of the year 9999: no message is later.
 const LAST_SECOND: i64 = 253_402_300_799;
-/// A packed list of uids may become this large.
-const UNPACKED_BYTES: u64 = 64 << 20;
 
 /// What became of a webhook body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,7 +102,7 @@ async fn offline(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
     let fields = Fields::parse(body)?;
     let mut to_uids = fields.strings("to_uids")?;
     if fields.string("compress")? == "gzip" {
-        to_uids.extend(unpack(&fields.string("compress_to_uids")?)?);
+        to_uids.extend(unpack(&fields.string("compress_to_uids")?, core.limits.body_bytes)?);
     }
     let mut delivery = Delivery::default();
     let incoming = match read(core, &fields) {
@@ -126,12 +124,16 @@ async fn offline(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
     Ok(delivery)
 }
 
-/// v1 packs long lists of receivers: base64 of a gzip of a JSON array.
-fn unpack(packed: &str) -> Result<Vec<String>, Error> {
+/// v1 packs long lists of receivers: base64 of a gzip of a JSON array, which may be as large as a body: gzip packs a thousand to
+/// one.
+fn unpack(packed: &str, limit: usize) -> Result<Vec<String>, Error> {
     let refuse = || Error::bad_input("compress_to_uids", "must be the base64 of a gzip of a JSON array of strings");
     let packed = STANDARD.decode(packed).map_err(|_| refuse())?;
     let mut json = Vec::new();
-    flate2::read::GzDecoder::new(packed.as_slice()).take(UNPACKED_BYTES).read_to_end(&mut json).map_err(|_| refuse())?;
+    flate2::read::GzDecoder::new(packed.as_slice()).take(limit as u64 + 1).read_to_end(&mut json).map_err(|_| refuse())?;
+    if json.len() > limit {
+        return Err(Error::bad_input("compress_to_uids", format!("must unpack to at most {limit} bytes")));
+    }
     serde_json::from_slice(&json).map_err(|_| refuse())
 }
 
@@ -246,6 +248,8 @@ fn warn_about_pairs(from: &Uid, channel_id: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -261,5 +265,14 @@ mod tests {
             assert_eq!(pair_of(&uid(from), &stored_pair(from, peer)), Some(ChannelKey::person(from, peer)), "{from} {peer}");
         }
         assert_eq!(pair_of(&uid("carol"), "bob@alice"), None);
+    }
+
+    #[test]
+    fn packed_uids_are_as_long_as_a_body_at_most() {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(b"[\"ann\",\"bob\"]").unwrap();
+        let packed = STANDARD.encode(packer.finish().unwrap());
+        assert_eq!(unpack(&packed, 13).unwrap(), ["ann", "bob"]);
+        assert_eq!(unpack(&packed, 12).unwrap_err().to_string(), "compress_to_uids must unpack to at most 12 bytes");
     }
 }

@@ -1,0 +1,85 @@
+//! Every request with each of its statements failing once: rolled back for another transaction, the connection gone before the
+//! database saw it, the connection gone before the answer came. A request that was rolled back is done all the same; one whose
+//! connection broke is done or refused with 503, and done once when it is asked for again; nobody needs a restart.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+
+use crate::clients::Incremental;
+use crate::support::operations::{MEETINGS, Meeting, Operation, Stage};
+use crate::support::proxy::{Fate, Pair};
+use crate::support::{Engine, Server};
+
+const LANES: usize = 4;
+
+/// Whether there was a statement to fail, and whether the request was refused.
+async fn fail(pair: &Pair<'_>, number: i64, meeting: &Meeting, operation: Operation, passing: usize, fate: Fate) -> (bool, bool) {
+    let Pair { direct, behind, proxy } = pair;
+    let direct: &Server = direct;
+    let stage = Stage { number, is_group: meeting.is_group };
+    let ann = stage.uid("ann");
+    let mut devices = [Incremental::new(&ann), Incremental::in_pages(&ann, 1)];
+    let mut model = meeting.prepare(direct, &stage, &mut devices).await;
+    let name = format!("{operation:?} with {fate:?} at its statement {}", passing + 1);
+    proxy.plan(passing, fate);
+    let answer = stage.ask(behind, operation).await;
+    let was_met = proxy.was_met();
+    let was_refused = answer.status == 503;
+    if was_refused {
+        assert!(fate != Fate::Deadlock, "{name}: it can be done again: {answer:?}");
+        assert_eq!(answer.msg(), "the database cannot be reached just now, try again", "{name}");
+        let again = stage.ask(behind, operation).await;
+        assert_eq!(again.status, 200, "{name}: at once after it was refused: {again:?}");
+    } else {
+        assert_eq!(answer.status, 200, "{name}: {answer:?}");
+    }
+    assert!(!was_refused || was_met, "{name}: refused although nothing failed: {answer:?}");
+
+    stage.apply(&mut model, operation);
+    let full = direct.full(&ann).await;
+    assert_eq!(stage.shown(&full), stage.expected(&model), "{name}");
+    for device in &mut devices {
+        device.sync(direct).await;
+        device.must_hold_after(&full, &format!("after {name}"));
+    }
+    (was_met, was_refused)
+}
+
+async fn every_statement_fails_once(engine: Engine) {
+    let direct = &Server::start(engine).await;
+    let cases = MEETINGS.iter().flat_map(|meeting| {
+        let fates = [Fate::Deadlock, Fate::CutBefore, Fate::CutAfter];
+        meeting.operations.iter().flat_map(move |operation| fates.map(|fate| (meeting, *operation, fate)))
+    });
+    let cases = &std::sync::Mutex::new(cases);
+    let (number, met, refused) = (&AtomicI64::new(0), &AtomicU32::new(0), &AtomicU32::new(0));
+    let lanes = (0..LANES).map(|_| async move {
+        let pair = Pair::open(direct).await;
+        loop {
+            let Some((meeting, operation, fate)) = cases.lock().unwrap().next() else { return };
+            for passing in 0.. {
+                let number = number.fetch_add(1, Ordering::Relaxed);
+                let (was_met, was_refused) = fail(&pair, number, meeting, operation, passing, fate).await;
+                met.fetch_add(u32::from(was_met), Ordering::Relaxed);
+                refused.fetch_add(u32::from(was_refused), Ordering::Relaxed);
+                if !was_met {
+                    assert!(passing > 0, "{operation:?} asks the database for something");
+                    break;
+                }
+            }
+        }
+    });
+    futures_util::future::join_all(lanes).await;
+    let (met, refused) = (met.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
+    println!("{engine:?}: {met} statements failed, {refused} requests were refused and asked again");
+    assert!(met > 300 && refused > 100, "{met} failed, {refused} refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres() {
+    every_statement_fails_once(Engine::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb() {
+    every_statement_fails_once(Engine::MariaDb).await;
+}

@@ -1,0 +1,275 @@
+//! Databases that are away, slow, full, read-only, or have no connection left: 503 and `Retry-After` within the time limit (in
+//! GraphQL its code), `/readyz` says so while it lasts, and no restart is needed afterwards.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection, Statement};
+use serde_json::json;
+
+use crate::support::proxy::Proxy;
+use crate::support::server::{message, payload};
+use crate::support::{Engine, OwnServers, Server, TestDatabase};
+
+const LIMIT: Duration = Duration::from_secs(2);
+
+async fn server_on(database: TestDatabase, url: &str) -> Server {
+    Server::start_on(Arc::new(database), |settings| {
+        settings.database.url = url.into();
+        settings.database.acquire_seconds = 1;
+        settings.limits.request_seconds = LIMIT.as_secs();
+    })
+    .await
+}
+
+/// A send that cannot be done just now.
+async fn refuses_to_write(server: &Server, what: &str) {
+    refuses(server, what, &payload("refused")).await;
+}
+
+async fn refuses(server: &Server, what: &str, payload: &str) {
+    let begun = Instant::now();
+    let mut body = message("bob", "ann", 1, "refused");
+    body["payload"] = json!(payload);
+    let response = server.http("POST", "/message/send").body(body.to_string()).send().await.unwrap();
+    let (status, retry) = (response.status().as_u16(), response.headers().get("retry-after").cloned());
+    let text = response.text().await.unwrap();
+    assert_eq!((status, retry.as_ref().map(|value| value.as_bytes())), (503, Some(b"1".as_slice())), "{what}: {text}");
+    let mutation = "mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message { messageSeq } } }";
+    let input = json!({"fromUid": "bob", "channel": {"channelId": "ann", "channelType": 1}, "payload": payload, "clientMsgNo": "refused"});
+    assert_eq!(server.graphql_code(mutation, json!({"input": input})).await, "REQUEST_TIMEOUT", "{what}");
+    assert!(begun.elapsed() < 2 * LIMIT + Duration::from_secs(2), "{what}: two answers took {:?}", begun.elapsed());
+    let ready = server.request(server.http("GET", "/readyz")).await;
+    assert_eq!(ready.status, 503, "{what}: {ready:?}");
+    assert_eq!(server.request(server.http("GET", "/livez")).await.status, 200);
+}
+
+/// The same database without a restart, once it can again: what was refused is done once.
+async fn recovers(server: &Server, what: &str) {
+    let begun = Instant::now();
+    loop {
+        let ready = server.request(server.http("GET", "/readyz")).await;
+        if ready.status == 200 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: it is not ready again: {ready:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let before = server.only("ann").await["last_msg_seq"].as_i64().unwrap();
+    let name = format!("refused during {what}");
+    assert_eq!(server.send("bob", "ann", 1, &name).await["message_seq"], before + 1);
+    assert_eq!(server.send("bob", "ann", 1, &name).await["message_seq"], before + 1);
+    // No connection and no lock was left behind: as many at once as there are connections.
+    let names: Vec<String> = (0..8).map(|number| format!("after {what} {number}")).collect();
+    futures_util::future::join_all(names.iter().map(|name| server.send("bob", "ann", 1, name))).await;
+}
+
+async fn away_and_slow(engine: Engine) {
+    let database = TestDatabase::create(engine).await;
+    let proxy = Proxy::before(&database).await;
+    let url = proxy.url.clone();
+    let server = server_on(database, &url).await;
+    server.send("bob", "ann", 1, "one").await;
+
+    proxy.set_down(true);
+    refuses_to_write(&server, "nobody listens").await;
+    let sync = server.post("/conversation/sync", r#"{"uid":"ann"}"#).await;
+    assert_eq!(sync.status, 503, "{sync:?}");
+    proxy.set_down(false);
+    recovers(&server, "nobody listens").await;
+
+    proxy.set_delay(Duration::from_secs(3));
+    refuses_to_write(&server, "every statement takes 3 s").await;
+    proxy.set_delay(Duration::ZERO);
+    recovers(&server, "every statement takes 3 s").await;
+
+    for _ in 0..3 {
+        proxy.cut();
+        let answer = server.post("/conversation/sync", r#"{"uid":"ann"}"#).await;
+        assert!([200, 503].contains(&answer.status), "{answer:?}");
+    }
+    recovers(&server, "its connections broke").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_away_and_slow() {
+    away_and_slow(Engine::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_away_and_slow() {
+    away_and_slow(Engine::MariaDb).await;
+}
+
+async fn execute(connection: &DatabaseConnection, sql: &str) {
+    connection.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// A database and the URL of a user without privileges of a superuser's.
+async fn with_a_common_user(engine: Engine, own: &OwnServers) -> (TestDatabase, String, DatabaseConnection) {
+    let variable = if engine == Engine::Postgres { "RECENTS_TEST_POSTGRES" } else { "RECENTS_TEST_MYSQL" };
+    let database = TestDatabase::create_on(engine, own.url(variable)).await;
+    let admin = database.connect().await;
+    let (server, name) = database.url.rsplit_once('/').unwrap();
+    let address = server.rsplit_once('@').unwrap().1;
+    let url = if engine == Engine::Postgres {
+        execute(&admin, "CREATE ROLE common LOGIN").await;
+        execute(&admin, &format!("ALTER DATABASE {name} OWNER TO common")).await;
+        execute(&admin, "GRANT ALL ON SCHEMA public TO common").await;
+        format!("postgres://common@{address}/{name}")
+    } else {
+        execute(&admin, "CREATE USER 'common'@'127.0.0.1' IDENTIFIED BY 'common'").await;
+        execute(&admin, &format!("GRANT ALL ON {name}.* TO 'common'@'127.0.0.1'")).await;
+        format!("mysql://common:common@{address}/{name}")
+    };
+    (database, url, admin)
+}
+
+/// No connections, then no writes, then no room.
+async fn short_of_everything(engine: Engine) {
+    let name = if engine == Engine::Postgres { "postgres" } else { "mariadb" };
+    let disk = SmallDisk::mount(if engine == Engine::Postgres { 400 } else { 640 });
+    let own = OwnServers::start_in(&disk.path, &[name]).await;
+    let (database, url, admin) = with_a_common_user(engine, &own).await;
+    let server = server_on(database, &url).await;
+    server.send("bob", "ann", 1, "one").await;
+
+    let mut holders = Vec::new();
+    if engine == Engine::Postgres {
+        execute(&admin, "ALTER ROLE common CONNECTION LIMIT 0").await;
+        execute(&admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'common'").await;
+    } else {
+        execute(&admin, "SET GLOBAL max_connections = 10").await;
+        let theirs = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE user = 'common'";
+        for row in admin.query_all_raw(Statement::from_string(admin.get_database_backend(), theirs.to_owned())).await.unwrap() {
+            execute(&admin, &format!("KILL {}", row.try_get_by_index::<i64>(0).unwrap())).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        while let Ok(connection) = Database::connect(&url).await {
+            holders.push(connection);
+            assert!(holders.len() < 20);
+        }
+    }
+    refuses_to_write(&server, "no connection is left").await;
+    for holder in holders {
+        holder.close().await.unwrap();
+    }
+    let enough =
+        if engine == Engine::Postgres { "ALTER ROLE common CONNECTION LIMIT -1" } else { "SET GLOBAL max_connections = 100" };
+    execute(&admin, enough).await;
+    recovers(&server, "no connection is left").await;
+
+    let (on, off) = match engine {
+        Engine::Postgres => (
+            vec!["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"],
+            vec!["ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()"],
+        ),
+        _ => (vec!["SET GLOBAL read_only = 1"], vec!["SET GLOBAL read_only = 0"]),
+    };
+    let before = server.full("ann").await;
+    for sql in on {
+        execute(&admin, sql).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    refuses_to_write(&server, "the database is read-only").await;
+    assert_eq!(server.full("ann").await, before, "who has nothing new to see is served");
+    for sql in off {
+        execute(&admin, sql).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    recovers(&server, "the database is read-only").await;
+
+    let filler = disk.fill();
+    let big = message("bob", "ann", 1, "big");
+    let mut refused = false;
+    for number in 0..200 {
+        let mut body = big.clone();
+        body["client_msg_no"] = json!(format!("big-{number}"));
+        body["payload"] = json!(payload(&"x".repeat(150_000)));
+        let answer = server.post("/message/send", body.to_string()).await;
+        assert!([200, 503].contains(&answer.status), "{answer:?}");
+        if answer.status == 503 {
+            refused = true;
+            break;
+        }
+    }
+    assert!(refused, "the disk was never full");
+    let ready = server.request(server.http("GET", "/readyz")).await;
+    assert_eq!(ready.status, 503, "the disk is full: {ready:?}");
+    std::fs::remove_file(filler).unwrap();
+    if !is_there(&admin).await {
+        own.crash(name).await;
+        own.resume(name).await;
+    }
+    recovers(&server, "the disk is full").await;
+}
+
+async fn is_there(connection: &DatabaseConnection) -> bool {
+    for _ in 0..30 {
+        let statement = Statement::from_string(connection.get_database_backend(), "SELECT 1".to_owned());
+        if connection.query_one_raw(statement).await.is_ok() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_short_of_everything() {
+    short_of_everything(Engine::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_short_of_everything() {
+    short_of_everything(Engine::MariaDb).await;
+}
+
+/// A file system of so many MiB in memory. Mounting needs root, as does the rest of what `scripts/test` prepares.
+struct SmallDisk {
+    path: std::path::PathBuf,
+}
+
+fn mount(arguments: &[&str]) {
+    let done = std::process::Command::new("mount").args(arguments).status().unwrap();
+    assert!(done.success(), "mount {arguments:?}: the tests with full disks must run as root");
+}
+
+impl SmallDisk {
+    fn mount(mebibytes: u32) -> Self {
+        let path = tempfile::tempdir().unwrap().keep();
+        mount(&["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=755"), "tmpfs", path.to_str().unwrap()]);
+        Self { path }
+    }
+
+    /// Fills it up; the file to remove again.
+    fn fill(&self) -> std::path::PathBuf {
+        let path = self.path.join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let block = vec![1; 1 << 16];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.path).status();
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_on_a_full_disk() {
+    let disk = SmallDisk::mount(8);
+    let database = TestDatabase::sqlite_in(&disk.path);
+    let url = database.url.clone();
+    let server = server_on(database, &url).await;
+    server.send("bob", "ann", 1, "one").await;
+
+    let filler = disk.fill();
+    // Small ones may find room for a while.
+    refuses(&server, "the disk is full", &payload(&"x".repeat(200_000))).await;
+    std::fs::remove_file(filler).unwrap();
+    recovers(&server, "the disk is full").await;
+}

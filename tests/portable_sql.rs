@@ -1,0 +1,118 @@
+//! What is asked of the databases while everything is done that can be done, statement by statement: nothing that TiDB,
+//! CockroachDB or Vitess would refuse, or do without saying so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::clients::Incremental;
+use crate::support::operations::{MEETINGS, Stage};
+use crate::support::proxy::Proxy;
+use crate::support::server::hooked;
+use crate::support::{Engine, Server, TestDatabase};
+
+/// What some of them lack, and why nobody needs it here.
+const BANNED: [&str; 21] = [
+    "RETURNING", // MySQL, TiDB, Vitess
+    "WITH ",     // a common table expression that writes; one that reads is a subquery
+    "ADVISORY",  // locks beside the rows: behind a pooler, or on another node, they lock nothing
+    "GET_LOCK",
+    "RELEASE_LOCK",
+    "LOCK TABLE",
+    "FOR UPDATE OF", // MySQL before 8
+    "FOR SHARE",
+    "SKIP LOCKED",
+    "NOWAIT",
+    "LATERAL", // MariaDB
+    "MERGE ",
+    "NEXTVAL", // sequences
+    "SERIAL",
+    "AUTO_INCREMENT",
+    "TRIGGER",
+    "REFERENCES", // foreign keys between shards
+    "TEMPORARY",
+    "LISTEN",
+    "NOTIFY",
+    "SAVEPOINT", // a rolled back part of a transaction: deadlocks roll back all of it on MySQL
+];
+
+async fn seen(engine: Engine) -> BTreeSet<String> {
+    let database = Arc::new(TestDatabase::create(engine).await);
+    let proxy = Proxy::before(&database).await;
+    let server = Server::start_on(database, |settings| settings.database.url = proxy.url.as_str().into()).await;
+    proxy.take_seen();
+    for (number, meeting) in MEETINGS.iter().enumerate() {
+        for (round, operation) in meeting.operations.iter().enumerate() {
+            let stage = Stage { number: (100 * number + round) as i64, is_group: meeting.is_group };
+            let ann = stage.uid("ann");
+            let mut devices = [Incremental::new(&ann), Incremental::in_pages(&ann, 1)];
+            meeting.prepare(&server, &stage, &mut devices).await;
+            stage.perform(&server, *operation, &mut devices[0]).await;
+            for device in &mut devices {
+                device.sync(&server).await;
+            }
+        }
+    }
+    let body = json!({"channel_id": "team", "channel_type": 2, "large": 1, "reset": 1, "subscribers": ["ann", "bob"]});
+    server.call("/channel", body.clone()).await;
+    server.call("/channel/subscriber_add", body).await;
+    let batch: Vec<_> = (0..30)
+        .map(|number| hooked("bob", ["team", "other", "third"][number % 3], 2, 30 - number as i64, 9000 + number as i64))
+        .collect();
+    assert_eq!(server.notify(json!(batch)).await.status, 200);
+    let mut offline = hooked("bob", "team", 2, 40, 9040);
+    offline["to_uids"] = json!(["ann", "cid", "dan"]);
+    assert_eq!(server.post("/webhook?event=msg.offline", offline.to_string()).await.status, 200);
+    server.sync(json!({"uid": "ann", "version": 5, "last_msg_seqs": "team:2:3", "msg_count": 3, "larges": [{"channel_id": "team", "channel_type": 2}]})).await;
+    let screen = "{ conversations(uid: \"ann\", first: 2) { conversations { lastMessage { seq: messageSeq } recents(last: 3) { messageSeq } } }
+        unreadSummary(uid: \"ann\") { total } conversation(uid: \"ann\", channel: {channelId: \"team\", channelType: 2}) { unread } }";
+    server.graphql(screen, json!({})).await;
+    for page in ["first: 2", "last: 2"] {
+        let history = format!(
+            "{{ messages(uid: \"ann\", channel: {{channelId: \"team\", channelType: 2}}, {page}) {{ edges {{ cursor }} }} }}"
+        );
+        server.graphql(&history, json!({})).await;
+    }
+    server.request(server.http("GET", "/readyz")).await;
+    proxy.take_seen().into_iter().collect()
+}
+
+/// Without the parameters' numbers and the lengths of lists.
+fn form(statement: &str) -> String {
+    let words = statement.split_whitespace().map(|word| if word.contains(['$', '?']) { "…" } else { word });
+    let mut words: Vec<&str> = words.collect();
+    words.dedup();
+    words.join(" ")
+}
+
+async fn nothing_is_asked_that_some_engine_refuses(engine: Engine) {
+    let forms: BTreeSet<String> = seen(engine).await.iter().map(|statement| form(statement)).collect();
+    for statement in &forms {
+        let text = statement.to_uppercase();
+        let banned = BANNED.iter().find(|banned| text.contains(*banned));
+        assert!(banned.is_none(), "{banned:?} in {statement}");
+        let verb = text.split(' ').next().unwrap();
+        assert!(["SELECT", "INSERT", "UPDATE", "BEGIN", "START", "COMMIT"].contains(&verb), "{statement}");
+        let locks = text.contains("FOR UPDATE");
+        assert!(
+            !locks || !text.contains("JOIN"),
+            "one table is locked at a time, and read in a statement of its own: {statement}"
+        );
+        assert!(!locks || text.contains("ORDER BY"), "locks are taken in an order: {statement}");
+        assert!(verb != "UPDATE" || text.contains(" WHERE "), "{statement}");
+        assert!(verb != "INSERT" || !text.contains("SELECT"), "rows are inserted as values: {statement}");
+    }
+    assert!(forms.len() > 25, "only {} statements were seen", forms.len());
+    println!("{engine:?}: {} different statements", forms.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres() {
+    nothing_is_asked_that_some_engine_refuses(Engine::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb() {
+    nothing_is_asked_that_some_engine_refuses(Engine::MariaDb).await;
+}

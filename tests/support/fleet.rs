@@ -1,0 +1,127 @@
+//! Several real servers on one database: requests go to any of them, and again to another when one cannot answer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+use super::process::Process;
+use crate::clients::Asked;
+
+/// For so long a request is asked again before the test fails.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+pub struct Fleet {
+    databases: Vec<String>,
+    environment: Vec<(&'static str, &'static str)>,
+    servers: Vec<Mutex<Option<Process>>>,
+    urls: RwLock<Vec<String>>,
+    http: reqwest::Client,
+    random: Mutex<StdRng>,
+    /// Answers of 503, and none at all.
+    pub refused: AtomicU64,
+}
+
+impl Fleet {
+    /// One server for each database URL.
+    pub async fn start(databases: Vec<String>, environment: Vec<(&'static str, &'static str)>) -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+        let fleet = Self {
+            servers: databases.iter().map(|_| Mutex::new(None)).collect(),
+            urls: RwLock::new(vec![String::new(); databases.len()]),
+            databases,
+            environment,
+            http,
+            random: Mutex::new(StdRng::seed_from_u64(1)),
+            refused: AtomicU64::new(0),
+        };
+        for number in 0..fleet.len() {
+            fleet.restart(number).await;
+        }
+        fleet
+    }
+
+    pub fn len(&self) -> usize {
+        self.databases.len()
+    }
+
+    /// `kill -9`.
+    pub fn crash(&self, number: usize) {
+        let process = self.servers[number].lock().unwrap().take();
+        drop(process);
+    }
+
+    /// Starts a server again, on another port.
+    pub async fn restart(&self, number: usize) {
+        let (database, environment) = (self.databases[number].clone(), self.environment.clone());
+        let process = tokio::task::spawn_blocking(move || Process::start_with(&database, &environment)).await.unwrap();
+        self.urls.write().unwrap()[number] = process.url.clone();
+        *self.servers[number].lock().unwrap() = Some(process);
+    }
+
+    /// What a counter without labels says, over all servers that run.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let urls = self.urls.read().unwrap().clone();
+        let mut sum = 0;
+        for url in urls {
+            let Ok(answer) = self.http.get(format!("{url}/metrics")).send().await else { continue };
+            let text = answer.text().await.unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            sum += line.map_or(0, |value| value.parse::<u64>().unwrap());
+        }
+        sum
+    }
+
+    /// Resident memory of all servers in KiB.
+    pub fn memory(&self) -> u64 {
+        self.servers.iter().filter_map(|server| server.lock().unwrap().as_ref().map(Process::memory)).sum()
+    }
+
+    async fn ask_once(&self, path: &str, body: &str) -> Option<Value> {
+        let number = self.random.lock().unwrap().random_range(0..self.len());
+        let url = self.urls.read().unwrap()[number].clone();
+        let request = self.http.post(format!("{url}{path}")).header("content-type", "application/json").body(body.to_owned());
+        let response = request.send().await.ok()?;
+        let status = response.status().as_u16();
+        let text = response.text().await.ok()?;
+        if status == 503 {
+            return None;
+        }
+        assert_eq!(status, 200, "{path} {body}: {text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let code = &answer["errors"][0]["extensions"]["code"];
+        if code == "REQUEST_TIMEOUT" || code == "RESOURCE_EXHAUSTED" {
+            return None;
+        }
+        assert!(answer.get("errors").is_none(), "{path} {body}: {text}");
+        Some(answer)
+    }
+
+    /// Asks until it is acknowledged.
+    pub async fn call(&self, path: &str, body: &Value) -> Value {
+        let (begun, body) = (Instant::now(), body.to_string());
+        loop {
+            if let Some(answer) = self.ask_once(path, &body).await {
+                return answer;
+            }
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            assert!(begun.elapsed() < PATIENCE, "{path} {body} was refused for {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Everything of a user.
+    pub async fn full(&self, uid: &str, msg_count: i64) -> Vec<Value> {
+        let body = json!({"uid": uid, "version": 0, "msg_count": msg_count});
+        self.call("/conversation/sync", &body).await.as_array().unwrap().clone()
+    }
+}
+
+impl Asked for Fleet {
+    async fn graphql(&self, query: &str, variables: Value) -> Value {
+        self.call("/graphql", &json!({"query": query, "variables": variables})).await["data"].clone()
+    }
+}

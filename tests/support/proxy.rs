@@ -1,0 +1,279 @@
+//! A proxy between a server and its database (PostgreSQL's and MySQL's protocols) that sees each statement before the database
+//! does, and can hold it, fail it, or cut the connection before or after it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{Engine, Server, TestDatabase};
+
+/// What happens to one statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It waits for [`Proxy::release`].
+    Hold,
+    /// The database answers as if it had rolled back for the sake of another transaction.
+    Deadlock,
+    /// The connection breaks before the database sees it.
+    CutBefore,
+    /// The connection breaks when the database answers: it was done, but nobody knows.
+    CutAfter,
+}
+
+#[derive(Default)]
+struct State {
+    /// Everything that was asked of the database.
+    seen: Vec<String>,
+    /// How many statements pass before the one that meets its fate.
+    planned: Option<(usize, Fate)>,
+    /// How long the database takes to hear of anything.
+    delay: Duration,
+    down: bool,
+}
+
+struct Shared {
+    engine: Engine,
+    state: Mutex<State>,
+    /// Told when a statement is held.
+    held: Notify,
+    release: Notify,
+    /// Cancelled to break all connections; another one follows.
+    connections: Mutex<CancellationToken>,
+}
+
+pub struct Proxy {
+    /// The database through the proxy; statements are not kept prepared, so that each comes with its text.
+    pub url: String,
+    shared: Arc<Shared>,
+    listening: tokio::task::JoinHandle<()>,
+}
+
+impl Proxy {
+    pub async fn before(database: &TestDatabase) -> Self {
+        let (scheme, rest) = database.url.split_once("://").unwrap();
+        let (server, name) = rest.rsplit_once('/').unwrap();
+        let (user, target) = server.rsplit_once('@').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plain = if scheme == "postgres" { "sslmode=disable" } else { "ssl-mode=DISABLED" };
+        let address = listener.local_addr().unwrap();
+        let url = format!("{scheme}://{user}@{address}/{name}?statement-cache-capacity=0&{plain}");
+        let shared = Arc::new(Shared {
+            engine: database.engine,
+            state: Mutex::default(),
+            held: Notify::new(),
+            release: Notify::new(),
+            connections: Mutex::new(CancellationToken::new()),
+        });
+        let listening = tokio::spawn(listen(listener, target.to_owned(), Arc::clone(&shared)));
+        Self { url, shared, listening }
+    }
+
+    /// The statement after the next `passing` ones meets its fate.
+    pub fn plan(&self, passing: usize, fate: Fate) {
+        self.shared.state.lock().unwrap().planned = Some((passing, fate));
+    }
+
+    /// Whether the plan was carried out; there is none afterwards.
+    pub fn was_met(&self) -> bool {
+        self.shared.state.lock().unwrap().planned.take().is_none()
+    }
+
+    /// Waits until a statement is held.
+    pub async fn held(&self) {
+        self.shared.held.notified().await;
+    }
+
+    /// Lets the held statement go on.
+    pub fn release(&self) {
+        self.shared.release.notify_one();
+    }
+
+    /// What was asked since the last call.
+    pub fn take_seen(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.state.lock().unwrap().seen)
+    }
+
+    /// Makes everything slow.
+    pub fn set_delay(&self, delay: Duration) {
+        self.shared.state.lock().unwrap().delay = delay;
+    }
+
+    /// Breaks all connections and takes no new ones, or takes them again.
+    pub fn set_down(&self, down: bool) {
+        self.shared.state.lock().unwrap().down = down;
+        if down {
+            self.cut();
+        }
+    }
+
+    /// Breaks all connections.
+    pub fn cut(&self) {
+        std::mem::take(&mut *self.shared.connections.lock().unwrap()).cancel();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listening.abort();
+        self.cut();
+    }
+}
+
+/// Two servers on one database: one that reaches it, and one whose statements the proxy sees.
+pub struct Pair<'a> {
+    pub direct: &'a Server,
+    pub behind: Server,
+    pub proxy: Proxy,
+}
+
+impl<'a> Pair<'a> {
+    pub async fn open(direct: &'a Server) -> Self {
+        let proxy = Proxy::before(&direct.database).await;
+        let change = |settings: &mut recents::config::Settings| settings.database.url = proxy.url.as_str().into();
+        let behind = Server::start_on(Arc::clone(&direct.database), change).await;
+        Self { direct, behind, proxy }
+    }
+}
+
+async fn listen(listener: TcpListener, target: String, shared: Arc<Shared>) {
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        if shared.state.lock().unwrap().down {
+            continue;
+        }
+        let (shared, target) = (Arc::clone(&shared), target.clone());
+        let cut = shared.connections.lock().unwrap().child_token();
+        tokio::spawn(async move {
+            let Ok(database) = TcpStream::connect(&target).await else { return };
+            client.set_nodelay(true).unwrap();
+            database.set_nodelay(true).unwrap();
+            let (from_client, to_client) = client.into_split();
+            let (from_database, to_database) = database.into_split();
+            let cut_at_answer = Arc::new(AtomicBool::new(false));
+            tokio::select! {
+                () = cut.cancelled() => {}
+                _ = answers(from_database, to_client, Arc::clone(&cut_at_answer)) => {}
+                _ = requests(from_client, to_database, &shared, &cut_at_answer) => {}
+            }
+        });
+    }
+}
+
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, cut: Arc<AtomicBool>) -> std::io::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 || cut.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        to.write_all(&buffer[..length]).await?;
+    }
+}
+
+/// One message of the client, whole.
+async fn read_message(from: &mut OwnedReadHalf, engine: Engine, begun: bool) -> std::io::Result<Vec<u8>> {
+    let mut message = vec![0; if engine == Engine::MariaDb || !begun { 4 } else { 5 }];
+    from.read_exact(&mut message).await?;
+    let (header, length) = match engine {
+        Engine::MariaDb => (4, 4 + u32::from_le_bytes([message[0], message[1], message[2], 0]) as usize),
+        // The first message has no type.
+        _ if !begun => (4, u32::from_be_bytes(message[..4].try_into().unwrap()) as usize),
+        _ => (5, 1 + u32::from_be_bytes(message[1..5].try_into().unwrap()) as usize),
+    };
+    message.resize(length, 0);
+    from.read_exact(&mut message[header..]).await?;
+    Ok(message)
+}
+
+/// The text of the statement that a message asks for or prepares.
+fn statement(message: &[u8], engine: Engine) -> Option<String> {
+    let text = match engine {
+        // COM_QUERY, COM_STMT_PREPARE
+        Engine::MariaDb => (message[3] == 0 && [0x03, 0x16].contains(message.get(4)?)).then(|| &message[5..])?,
+        _ => match message[0] {
+            b'Q' => message[5..].split(|byte| *byte == 0).next()?,
+            b'P' => message[5..].split(|byte| *byte == 0).nth(1)?,
+            _ => return None,
+        },
+    };
+    let text = String::from_utf8_lossy(text).into_owned();
+    // What is set on connections, and the cleaning up, is no part of what is done.
+    let aside = ["SET ", "ROLLBACK", "/* SQLx ping", "SELECT @@"].iter().any(|start| text.starts_with(start));
+    (!aside && !text.is_empty()).then_some(text)
+}
+
+/// A statement that fails as one does that was rolled back for another.
+fn deadlock(engine: Engine) -> Vec<u8> {
+    match engine {
+        Engine::MariaDb => {
+            let text = b"\x03SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found'";
+            [&[text.len() as u8, 0, 0, 0], text.as_slice()].concat()
+        }
+        _ => {
+            let text = b"DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$\0";
+            [b"Q".as_slice(), &(4 + text.len() as u32).to_be_bytes(), text].concat()
+        }
+    }
+}
+
+async fn requests(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    cut_at_answer: &AtomicBool,
+) -> std::io::Result<()> {
+    let engine = shared.engine;
+    let mut begun = false;
+    loop {
+        let message = read_message(&mut from, engine, begun).await?;
+        let text = if begun || engine == Engine::MariaDb { statement(&message, engine) } else { None };
+        begun = true;
+        let (fate, delay) = {
+            let mut state = shared.state.lock().unwrap();
+            let mut fate = None;
+            if let Some(text) = &text {
+                state.seen.push(text.clone());
+                fate = match &mut state.planned {
+                    Some((0, fate)) => Some(*fate),
+                    Some((passing, _)) => {
+                        *passing -= 1;
+                        None
+                    }
+                    None => None,
+                };
+                if fate.is_some() {
+                    state.planned = None;
+                }
+            }
+            (fate, state.delay)
+        };
+        if delay > Duration::ZERO && text.is_some() {
+            tokio::time::sleep(delay).await;
+        }
+        match fate {
+            Some(Fate::Hold) => {
+                shared.held.notify_one();
+                shared.release.notified().await;
+            }
+            Some(Fate::CutBefore) => return Ok(()),
+            Some(Fate::CutAfter) => cut_at_answer.store(true, Ordering::SeqCst),
+            Some(Fate::Deadlock) => {
+                // PostgreSQL's client has sent more, up to a Sync: the error answers all of it.
+                let mut skipped = message;
+                while engine == Engine::Postgres && !b"QS".contains(&skipped[0]) {
+                    skipped = read_message(&mut from, engine, true).await?;
+                }
+                to.write_all(&deadlock(engine)).await?;
+                continue;
+            }
+            None => {}
+        }
+        to.write_all(&message).await?;
+    }
+}

@@ -1,0 +1,301 @@
+//! Many writers and readers at once on a fleet, and what must be true when they are done.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use sea_orm::{ConnectionTrait, Database, Statement};
+use serde_json::json;
+
+use super::fleet::Fleet;
+use super::server::{hooked, message};
+use crate::clients::{Incremental, Versions};
+
+const USERS: usize = 40;
+const GROUPS: usize = 16;
+const READERS: usize = 24;
+/// Messages for each conversation that readers hold.
+const MSG_COUNT: i64 = 3;
+
+/// How long, and with how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub writers: usize,
+    pub time: Duration,
+    /// Stops earlier when so many operations are acknowledged.
+    pub operations: u64,
+    /// Messages of a webhook at most.
+    pub batch: i64,
+    /// What a reader waits between two looks.
+    pub pause: Duration,
+}
+
+/// What happened. Whatever is wrong panics, so that a report is one of no faults.
+#[derive(Debug)]
+pub struct Report {
+    /// Messages sent or brought, repeats included, and every other change that was asked for.
+    pub operations: u64,
+    /// Requests that wrote.
+    pub writes: u64,
+    pub messages: u64,
+    pub reads: u64,
+    pub refused: u64,
+    pub retried: u64,
+    pub time: Duration,
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.time.as_secs_f64();
+        write!(
+            f,
+            "operations {} ({:.0}/s) in {} requests, messages {}, reads {}, faults 0, rolled back and begun again {}, refused and \
+             asked again {}, {seconds:.0} s",
+            self.operations,
+            self.operations as f64 / seconds,
+            self.writes,
+            self.messages,
+            self.reads,
+            self.retried,
+            self.refused,
+        )
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    operations: AtomicU64,
+    writes: AtomicU64,
+    reads: AtomicU64,
+    done: AtomicBool,
+    /// Acknowledged (channel, seq) of sends: no two sends have the same.
+    acknowledged: Mutex<HashSet<(String, i64)>>,
+    /// Messages that must be there, by channel.
+    messages: Mutex<HashMap<String, u64>>,
+}
+
+fn user(number: usize) -> String {
+    format!("user-{:02}", number % USERS)
+}
+
+/// Group `number` has every third user, and one who watches and never says or reads anything.
+fn members(number: usize) -> Vec<String> {
+    (0..USERS).filter(|user| (user + number).is_multiple_of(3)).map(user).chain(["watcher".to_owned()]).collect()
+}
+
+struct Writer<'a> {
+    fleet: &'a Fleet,
+    tally: &'a Tally,
+    number: usize,
+    random: StdRng,
+    sent: u64,
+    /// The webhooks' group is this writer's own: the next seq, and what comes late.
+    next_seq: i64,
+    late: Vec<i64>,
+    batch: i64,
+}
+
+impl Writer<'_> {
+    fn hooked_group(&self) -> String {
+        format!("hooked-{}", self.number)
+    }
+
+    fn member(&mut self, group: usize) -> String {
+        let members = members(group);
+        members[self.random.random_range(0..members.len() - 1)].clone()
+    }
+
+    async fn step(&mut self) {
+        let group = self.random.random_range(0..GROUPS);
+        let uid = self.member(group);
+        let target = json!({"uid": uid, "channel_id": format!("group-{group}"), "channel_type": 2});
+        match self.random.random_range(0..100) {
+            0..40 => self.send(&uid, &format!("group-{group}"), 2).await,
+            40..50 => {
+                let number = self.random.random_range(0..USERS);
+                self.send(&user(number), &user(number + 1), 1).await;
+            }
+            50..65 => self.hook().await,
+            65..77 => {
+                let mut target = target;
+                target["unread"] = json!(self.random.random_range(0..5));
+                self.write("/conversations/setUnread", target).await;
+            }
+            77..84 => drop(self.write("/conversations/clearUnread", target).await),
+            84..92 => drop(self.write("/conversations/delete", target).await),
+            joins => {
+                let path = if joins < 96 { "/channel/subscriber_remove" } else { "/channel/subscriber_add" };
+                let group = format!("moving-{}", self.random.random_range(0..4));
+                let uids: Vec<String> =
+                    (0..self.random.random_range(1..4)).map(|_| user(self.random.random_range(0..USERS))).collect();
+                self.write(path, json!({"channel_id": group, "channel_type": 2, "subscribers": uids})).await;
+                let from = user(self.random.random_range(0..USERS));
+                self.send(&from, &group, 2).await;
+            }
+        }
+    }
+
+    async fn write(&self, path: &str, body: serde_json::Value) -> serde_json::Value {
+        let answer = self.fleet.call(path, &body).await;
+        self.tally.writes.fetch_add(1, Ordering::Relaxed);
+        self.tally.operations.fetch_add(body.as_array().map_or(1, |messages| messages.len() as u64), Ordering::Relaxed);
+        answer
+    }
+
+    async fn send(&mut self, from: &str, channel: &str, kind: u8) {
+        self.sent += 1;
+        let body = message(from, channel, kind, &format!("w{}-{}", self.number, self.sent));
+        let answer = self.write("/message/send", body.clone()).await;
+        let seq = answer["data"]["message_seq"].as_i64().unwrap();
+        let name = if kind == 1 { format!("{from}→{channel}") } else { channel.to_owned() };
+        assert!(self.tally.acknowledged.lock().unwrap().insert((name.clone(), seq)), "seq {seq} of {name} was given twice");
+        *self.tally.messages.lock().unwrap().entry(if kind == 1 { "persons".to_owned() } else { name }).or_default() += 1;
+        if self.random.random_range(0..20) == 0 {
+            let again = self.write("/message/send", body).await;
+            assert_eq!(again["data"], answer["data"], "the same send answers the same");
+        }
+    }
+
+    /// A body of webhooks: shuffled, some of them again, some held back until later.
+    async fn hook(&mut self) {
+        let count = self.random.random_range(1..=self.batch);
+        let mut seqs: Vec<i64> = (self.next_seq..self.next_seq + count).collect();
+        self.next_seq += count;
+        if self.random.random_range(0..3) == 0 {
+            self.late.extend(seqs.pop());
+        }
+        if self.late.len() > 3 {
+            seqs.push(self.late.remove(0));
+        }
+        if self.random.random_range(0..4) == 0 {
+            seqs.push(self.random.random_range(1..self.next_seq));
+            self.late.retain(|seq| Some(seq) != seqs.last());
+        }
+        seqs.shuffle(&mut self.random);
+        self.deliver(&seqs).await;
+    }
+
+    async fn deliver(&mut self, seqs: &[i64]) {
+        let group = self.hooked_group();
+        let messages: Vec<_> = seqs
+            .iter()
+            .map(|seq| hooked(&user(*seq as usize), &group, 2, *seq, (self.number as i64 + 1) * 1_000_000_000 + seq))
+            .collect();
+        self.write("/webhook?event=msg.notify", json!(messages)).await;
+    }
+
+    async fn finish(&mut self) {
+        let late = std::mem::take(&mut self.late);
+        if !late.is_empty() {
+            self.deliver(&late).await;
+        }
+        self.tally.messages.lock().unwrap().insert(self.hooked_group(), self.next_seq as u64 - 1);
+    }
+}
+
+/// Lets writers and readers loose on the fleet, `beside` with them, and checks what is left. `database` is looked into at the
+/// end.
+pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl AsyncFn(&AtomicBool)) -> Report {
+    let begun = Instant::now();
+    let tally = Tally::default();
+    let everybody: Vec<String> = (0..USERS).map(user).chain(["watcher".to_owned()]).collect();
+    for group in 0..GROUPS {
+        let body = json!({"channel_id": format!("group-{group}"), "channel_type": 2, "subscribers": members(group)});
+        fleet.call("/channel", &body).await;
+    }
+    for writer in 0..plan.writers {
+        let body = json!({"channel_id": format!("hooked-{writer}"), "channel_type": 2, "subscribers": everybody});
+        fleet.call("/channel", &body).await;
+    }
+    let versions: HashMap<String, Arc<Versions>> = everybody.iter().map(|uid| (uid.clone(), Arc::default())).collect();
+
+    let writers = async {
+        let tasks = (0..plan.writers).map(|number| {
+            let tally = &tally;
+            async move {
+                let random = StdRng::seed_from_u64(number as u64);
+                let mut writer =
+                    Writer { fleet, tally, number, random, sent: 0, next_seq: 1, late: Vec::new(), batch: plan.batch };
+                while begun.elapsed() < plan.time && tally.operations.load(Ordering::Relaxed) < plan.operations {
+                    writer.step().await;
+                }
+                writer.finish().await;
+            }
+        });
+        futures_util::future::join_all(tasks).await;
+        tally.done.store(true, Ordering::SeqCst);
+    };
+    let readers = (0..READERS).map(|number| {
+        let uid = if number == 0 { "watcher".to_owned() } else { user(number / 2) };
+        let (versions, tally) = (Arc::clone(&versions[&uid]), &tally);
+        async move {
+            let device = if number % 3 == 2 { Incremental::in_pages(&uid, 4) } else { Incremental::new(&uid) };
+            let mut device = device.holding(MSG_COUNT, versions);
+            while !tally.done.load(Ordering::SeqCst) {
+                device.sync(fleet).await;
+                tally.reads.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(plan.pause).await;
+            }
+            (uid, device)
+        }
+    });
+    let (_, devices, ()) = tokio::join!(writers, futures_util::future::join_all(readers), beside(&tally.done));
+
+    for (uid, mut device) in devices {
+        let full = fleet.full(&uid, MSG_COUNT).await;
+        device.sync(fleet).await;
+        device.must_hold(&full);
+    }
+    // Who never looked before and never did anything has everything unread.
+    let mut expected = tally.messages.lock().unwrap().clone();
+    let watched = fleet.full("watcher", 1).await;
+    for item in &watched {
+        let (name, count) = (item["channel_id"].as_str().unwrap(), item["last_msg_seq"].as_u64().unwrap());
+        assert_eq!(expected.get(name), Some(&count), "messages of {name}");
+        assert_eq!(item["unread"], count, "unread of {name}");
+    }
+    expected.retain(|name, _| !name.starts_with("moving") && name != "persons");
+    assert_eq!(watched.len(), expected.len());
+    let sum: u64 = tally.messages.lock().unwrap().values().sum();
+    check_tables(database, sum).await;
+    Report {
+        operations: tally.operations.load(Ordering::Relaxed),
+        writes: tally.writes.load(Ordering::Relaxed),
+        messages: sum,
+        reads: tally.reads.load(Ordering::Relaxed),
+        refused: fleet.refused.load(Ordering::Relaxed),
+        retried: fleet.metric("recents_transactions_retried_total").await,
+        time: begun.elapsed(),
+    }
+}
+
+/// Seqs are dense, heads are right, nothing is there twice, no version is above its user's cursor or given twice.
+pub async fn check_tables(database: &str, messages: u64) {
+    let connection = Database::connect(database).await.unwrap();
+    let count = async |sql: &str| {
+        let statement = Statement::from_string(connection.get_database_backend(), sql.to_owned());
+        connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap()
+    };
+    assert_eq!(count("SELECT COUNT(*) FROM message").await, messages as i64, "messages");
+    let red = "SUM(CASE WHEN m.red_dot THEN 1 ELSE 0 END)";
+    let wrong_heads = format!(
+        "SELECT COUNT(*) FROM (SELECT ch.id FROM channel ch JOIN message m ON m.channel_id = ch.id
+         GROUP BY ch.id, ch.last_seq, ch.red_dots
+         HAVING MIN(m.seq) <> 1 OR MAX(m.seq) <> ch.last_seq OR COUNT(*) <> ch.last_seq OR {red} <> ch.red_dots) wrong"
+    );
+    assert_eq!(count(&wrong_heads).await, 0, "channels whose seqs have holes or whose head does not add up");
+    let twice =
+        "SELECT COUNT(*) FROM (SELECT uid FROM conversation WHERE version > 0 GROUP BY uid, version HAVING COUNT(*) > 1) twice";
+    assert_eq!(count(twice).await, 0, "versions that two conversations of a user have");
+    let above = "SELECT COUNT(*) FROM conversation c LEFT JOIN user_cursor u ON u.uid = c.uid
+        WHERE c.version > COALESCE(u.version, 0)";
+    assert_eq!(count(above).await, 0, "versions above their user's cursor");
+    let stamped =
+        "SELECT COUNT(*) FROM conversation c JOIN channel ch ON ch.id = c.channel_id WHERE c.stamped_revision > ch.revision";
+    assert_eq!(count(stamped).await, 0, "stamps of revisions that there are not");
+    connection.close().await.unwrap();
+}
