@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::{ConnectionTrait, Statement, TransactionTrait};
 use serde_json::{Value, json};
 
 use crate::support::server::message;
@@ -46,6 +46,19 @@ async fn a_lock_that_nobody_releases(engine: Engine) {
     assert_eq!(server.only("ann").await["unread"], 2);
 }
 
+/// What lists the statements of others that run just now. SQLite's run in the server.
+fn statements_running(engine: Engine) -> Option<&'static str> {
+    match engine {
+        Engine::Sqlite => None,
+        Engine::Postgres => Some(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()",
+        ),
+        Engine::MariaDb => Some(
+            "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND command <> 'Sleep' AND id <> CONNECTION_ID()",
+        ),
+    }
+}
+
 /// The request's own limit ends it, and what it had begun is rolled back.
 async fn a_request_that_takes_too_long(engine: Engine) {
     let server = Server::start_with(engine, |settings| settings.limits.request_seconds = 1).await;
@@ -59,6 +72,19 @@ async fn a_request_that_takes_too_long(engine: Engine) {
         let begun = Instant::now();
         refused(&server).await;
         assert!(begun.elapsed() < Duration::from_secs(4), "two answers took {:?}", begun.elapsed());
+        // The lock is still held, but nobody waits for it any more in the database either.
+        if let Some(running) = statements_running(engine) {
+            let gone = Instant::now();
+            while connection
+                .query_one_raw(Statement::from_string(connection.get_database_backend(), running))
+                .await
+                .unwrap()
+                .is_some()
+            {
+                assert!(gone.elapsed() < Duration::from_secs(3), "a statement of a request that was given up still runs");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
         lock.rollback().await.unwrap();
     }
     // The cancelled requests left no lock and no connection behind.
