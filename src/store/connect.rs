@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
+use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlPoolOptions};
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{AssertSqlSafe, Connection, Database as SqlxDatabase, Executor, Row};
-use sea_orm::{DatabaseConnection, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector};
+use sea_orm::{DatabaseConnection, SqlxError, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector};
 
 use super::{Store, StoreError};
 use crate::config::Database;
 
 /// A connection that was not used for so long is asked whether it still is one.
 const IDLE: Duration = Duration::from_secs(1);
+/// MySQL's and MariaDB's number for a variable that is not known.
+const UNKNOWN_VARIABLE: u16 = 1193;
 
 pub(super) async fn connect(settings: &Database) -> Result<Store, StoreError> {
     let url = settings.url.reveal();
@@ -96,9 +98,7 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
             if connection.execute(mariadb).await.is_err() {
                 connection.execute(AssertSqlSafe(format!("SET SESSION max_execution_time = {}", seconds * 1000))).await?;
             }
-            // Only servers that can be a node of a Galera cluster know this variable.
-            let node = connection.fetch_one("SELECT @@wsrep_on").await;
-            if node.is_ok_and(|row| row.try_get::<i64, _>(0).is_ok_and(|on| on == 1)) {
+            if is_cluster_node(connection).await? {
                 // Reads wait for what was committed on the other nodes: a client may have seen it there.
                 connection.execute("SET SESSION wsrep_sync_wait = 1").await?;
                 found.store(true, Ordering::Relaxed);
@@ -113,6 +113,20 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
     });
     let connection = SqlxMySqlConnector::from_sqlx_mysql_pool(pool.connect_lazy_with(options));
     Ok(Store { optimistic, ..Store::over(connection.clone(), connection) })
+}
+
+/// Whether this is a node of a Galera cluster. One that is not ready says so; then there is no connection, because one that was
+/// taken for another would answer with what is old.
+async fn is_cluster_node(connection: &mut MySqlConnection) -> Result<bool, SqlxError> {
+    match connection.fetch_one("SELECT @@wsrep_on").await {
+        Ok(row) => Ok(row.try_get::<i64, _>(0)? == 1),
+        Err(SqlxError::Database(error)) => match error.try_downcast_ref::<MySqlDatabaseError>() {
+            // Only servers that can be a node know this variable.
+            Some(known) if known.number() == UNKNOWN_VARIABLE => Ok(false),
+            _ => Err(SqlxError::Database(error)),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Two processes that switch a new file to write-ahead mode at once are told that it is locked, whatever the busy timeout.
