@@ -2,14 +2,12 @@
 //! database saw it, the connection gone before the answer came. A request that was rolled back is done all the same; one whose
 //! connection broke is done or refused with 503, and done once when it is asked for again; nobody needs a restart.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::clients::Incremental;
 use crate::support::operations::{MEETINGS, Meeting, Operation, Stage};
-use crate::support::proxy::{Fate, Pair};
+use crate::support::proxy::{Fate, Pair, at_every_statement};
 use crate::support::{Engine, Server};
-
-const LANES: usize = 4;
 
 /// Whether there was a statement to fail, and whether the request was refused.
 async fn fail(pair: &Pair<'_>, number: i64, meeting: &Meeting, operation: Operation, passing: usize, fate: Fate) -> (bool, bool) {
@@ -50,25 +48,14 @@ async fn every_statement_fails_once(engine: Engine) {
         let fates = [Fate::Deadlock, Fate::CutBefore, Fate::CutAfter];
         meeting.operations.iter().flat_map(move |operation| fates.map(|fate| (meeting, *operation, fate)))
     });
-    let cases = &std::sync::Mutex::new(cases);
-    let (number, met, refused) = (&AtomicI64::new(0), &AtomicU32::new(0), &AtomicU32::new(0));
-    let lanes = (0..LANES).map(|_| async move {
-        let pair = Pair::open(direct).await;
-        loop {
-            let Some((meeting, operation, fate)) = cases.lock().unwrap().next() else { return };
-            for passing in 0.. {
-                let number = number.fetch_add(1, Ordering::Relaxed);
-                let (was_met, was_refused) = fail(&pair, number, meeting, operation, passing, fate).await;
-                met.fetch_add(u32::from(was_met), Ordering::Relaxed);
-                refused.fetch_add(u32::from(was_refused), Ordering::Relaxed);
-                if !was_met {
-                    assert!(passing > 0, "{operation:?} asks the database for something");
-                    break;
-                }
-            }
-        }
-    });
-    futures_util::future::join_all(lanes).await;
+    let (met, refused) = (AtomicU32::new(0), AtomicU32::new(0));
+    at_every_statement(direct, &direct.database, cases, async |pair, number, (meeting, operation, fate), passing| {
+        let (was_met, was_refused) = fail(pair, number, meeting, operation, passing, fate).await;
+        met.fetch_add(u32::from(was_met), Ordering::Relaxed);
+        refused.fetch_add(u32::from(was_refused), Ordering::Relaxed);
+        was_met
+    })
+    .await;
     let (met, refused) = (met.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
     println!("{engine:?}: {met} statements failed, {refused} requests were refused and asked again");
     assert!(met > 300 && refused > 100, "{met} failed, {refused} refused");

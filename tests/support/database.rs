@@ -56,6 +56,12 @@ impl TestDatabase {
         Self { engine, url: format!("{server}/{name}"), _folder: None }
     }
 
+    /// This database on another node of its cluster.
+    pub fn on_node(&self, server: &str) -> Self {
+        let (_, name) = self.url.rsplit_once('/').unwrap();
+        Self { engine: self.engine, url: format!("{server}/{name}"), _folder: None }
+    }
+
     /// A connection beside the server's.
     pub async fn connect(&self) -> DatabaseConnection {
         Database::connect(&self.url).await.unwrap()

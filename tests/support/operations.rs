@@ -23,6 +23,7 @@ pub enum Operation {
 }
 
 /// What has happened before an operation, or two that meet.
+#[derive(Debug)]
 pub struct Meeting {
     pub is_group: bool,
     pub before: &'static [Operation],

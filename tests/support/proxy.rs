@@ -125,7 +125,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Two servers on one database: one that reaches it, and one whose statements the proxy sees.
+/// Two servers on one database, perhaps on two nodes of it: one that reaches it, and one whose statements the proxy sees.
 pub struct Pair<'a> {
     pub direct: &'a Server,
     pub behind: Server,
@@ -133,12 +133,40 @@ pub struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    pub async fn open(direct: &'a Server) -> Self {
-        let proxy = Proxy::before(&direct.database).await;
+    /// `node` is the direct server's database, or the same one on another node.
+    pub async fn open(direct: &'a Server, node: &Arc<TestDatabase>) -> Self {
+        let proxy = Proxy::before(node).await;
         let change = |settings: &mut recents::config::Settings| settings.database.url = proxy.url.as_str().into();
-        let behind = Server::start_on(Arc::clone(&direct.database), change).await;
+        let behind = Server::start_on(Arc::clone(node), change).await;
         Self { direct, behind, proxy }
     }
+}
+
+/// So many cases at once.
+const LANES: usize = 4;
+
+/// Does `each` case again and again, with 0, 1, 2 … statements that pass before the one that meets its fate, until there is no such
+/// statement: until `each`, which also gets a number of its own, says `false`.
+pub async fn at_every_statement<Case: Copy + std::fmt::Debug>(
+    direct: &Server,
+    node: &Arc<TestDatabase>,
+    cases: impl Iterator<Item = Case>,
+    each: impl AsyncFn(&Pair<'_>, i64, Case, usize) -> bool,
+) {
+    let (cases, each) = (&Mutex::new(cases), &each);
+    let number = &std::sync::atomic::AtomicI64::new(0);
+    let lanes = (0..LANES).map(|_| async move {
+        let pair = Pair::open(direct, node).await;
+        loop {
+            let Some(case) = cases.lock().unwrap().next() else { return };
+            let mut passing = 0;
+            while each(&pair, number.fetch_add(1, Ordering::Relaxed), case, passing).await {
+                passing += 1;
+            }
+            assert!(passing > 0, "{case:?} asks the database for something");
+        }
+    });
+    futures_util::future::join_all(lanes).await;
 }
 
 async fn listen(listener: TcpListener, target: String, shared: Arc<Shared>) {
