@@ -16,13 +16,16 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
 
 use crate::auth;
 use crate::clock::{Clock, Ids};
 use crate::config::{ConfigError, Settings};
 use crate::core::Core;
 use crate::error::Error;
+use crate::graphql::persisted::Persisted;
 use crate::graphql::{self, AppSchema};
 use crate::overload::Room;
 use crate::rest::legacy::{DONE, Refusal, read_body};
@@ -31,7 +34,8 @@ use crate::rest::{health, openapi, wukong};
 use crate::store::{Store, StoreError};
 use crate::{telemetry, web};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The request's id: given by the client, or by us; every handler finds it here, and the answer has it.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What every handler can reach.
 #[derive(Clone)]
@@ -44,17 +48,22 @@ pub struct App {
     pub settings: Arc<Settings>,
     /// Cancelled when a shutdown begins.
     pub shutdown: CancellationToken,
+    /// Documents that clients name by their hash.
+    pub(crate) persisted: Arc<Persisted>,
     room: Room,
 }
 
 impl App {
     /// The state of a server.
-    #[must_use]
-    pub fn new(settings: Settings, store: Store, clock: Clock, ids: Ids) -> Self {
+    ///
+    /// # Errors
+    /// A `graphql.manifest` that cannot be read.
+    pub fn new(settings: Settings, store: Store, clock: Clock, ids: Ids) -> Result<Self, ConfigError> {
         let core = Arc::new(Core::new(store, clock, ids, &settings));
         let schema = graphql::schema(Arc::clone(&core));
         let room = Room::new(&settings.limits);
-        Self { core, schema, settings: Arc::new(settings), shutdown: CancellationToken::new(), room }
+        let persisted = Arc::new(Persisted::new(&settings.graphql)?);
+        Ok(Self { core, schema, settings: Arc::new(settings), shutdown: CancellationToken::new(), persisted, room })
     }
 
     /// All routes.
@@ -77,6 +86,8 @@ impl App {
             .fallback(health::not_found)
             .method_not_allowed_fallback(health::method_not_allowed)
             .layer(CatchPanicLayer::custom(panicked))
+            // For who accepts it: a list is a tenth of its size then.
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
             .layer(middleware::from_fn_with_state(self.clone(), observe))
             // Every handler that reads a body has a limit of its own, with its own refusal.
             .layer(DefaultBodyLimit::disable())
@@ -85,7 +96,7 @@ impl App {
 }
 
 /// Gives the request its id, its time limit, its line in the log and its place in the metrics.
-async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let is_graphql = request.uri().path() == graphql::http::PATH;
     if request.method() == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
@@ -93,7 +104,6 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
         return response;
     }
     let started = Instant::now();
-    let headers = request.headers().clone();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let given = request
@@ -103,6 +113,10 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
         .filter(|id| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
     let id = given.map_or_else(|| app.core.ids.request_id(), str::to_owned);
 
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        request.headers_mut().insert(REQUEST_ID, id);
+    }
+    let headers = request.headers().clone();
     let span = tracing::info_span!("request", id, method = %method, route);
     let limit = Duration::from_secs(app.settings.limits.request_seconds);
     let answer = tracing::Instrument::instrument(tokio::time::timeout(limit, next.run(request)), span.clone()).await;
@@ -260,7 +274,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let listener = bind(&settings).await?;
     let store = open_store(&settings).await?;
     let budget = Duration::from_secs(settings.server.shutdown_seconds);
-    let app = App::new(settings, store.clone(), Clock::System, Ids::random());
+    let app = App::new(settings, store.clone(), Clock::System, Ids::random())?;
     let shutdown = app.shutdown.clone();
     tokio::spawn(telemetry::maintain_metrics());
     let mut terminate = signal(SignalKind::terminate())?;

@@ -20,6 +20,8 @@ const MOST_REQUESTS: u64 = 1_000_000;
 /// Room for all of them is made at the start.
 const MOST_CONNECTIONS: u64 = 10_000;
 /// async-graphql goes no deeper.
+/// Each operation of a batch may cost as much as one alone.
+const MOST_OPERATIONS: u64 = 100;
 const DEEPEST_DOCUMENT: u64 = 32;
 /// More of anything than a machine has room for: a TiB when it is bytes.
 const MOST: u64 = 1 << 40;
@@ -66,6 +68,7 @@ pub struct Settings {
     pub ingest: Ingest,
     pub auth: Auth,
     pub limits: Limits,
+    pub graphql: Graphql,
     pub log: Log,
 }
 
@@ -203,6 +206,24 @@ pub struct Limits {
     pub document_bytes: usize,
     pub document_depth: usize,
     pub document_fields: usize,
+    pub document_tokens: usize,
+    pub document_complexity: usize,
+    pub document_aliases: usize,
+    pub document_directives: usize,
+    pub document_root_fields: usize,
+    pub document_variables: usize,
+    pub batch_operations: usize,
+}
+
+/// `[graphql]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "recents.toml is the manual of the keys")]
+pub struct Graphql {
+    pub introspection: bool,
+    pub persisted_bytes: u64,
+    pub manifest: String,
+    pub slow_milliseconds: u64,
 }
 
 /// `[log]`
@@ -259,7 +280,20 @@ impl Default for Limits {
             document_bytes: 64 << 10,
             document_depth: 20,
             document_fields: 1000,
+            document_tokens: 10_000,
+            document_complexity: 250_000,
+            document_aliases: 100,
+            document_directives: 100,
+            document_root_fields: 100,
+            document_variables: 100,
+            batch_operations: 1,
         }
+    }
+}
+
+impl Default for Graphql {
+    fn default() -> Self {
+        Self { introspection: true, persisted_bytes: 16 << 20, manifest: String::new(), slow_milliseconds: 1000 }
     }
 }
 
@@ -329,6 +363,15 @@ impl Settings {
             ("limits.document_bytes", self.limits.document_bytes as u64, 1..=MOST),
             ("limits.document_depth", self.limits.document_depth as u64, 1..=DEEPEST_DOCUMENT),
             ("limits.document_fields", self.limits.document_fields as u64, 1..=MOST),
+            ("limits.document_tokens", self.limits.document_tokens as u64, 1..=MOST),
+            ("limits.document_complexity", self.limits.document_complexity as u64, 1..=MOST),
+            ("limits.document_aliases", self.limits.document_aliases as u64, 0..=MOST),
+            ("limits.document_directives", self.limits.document_directives as u64, 0..=MOST),
+            ("limits.document_root_fields", self.limits.document_root_fields as u64, 1..=MOST),
+            ("limits.document_variables", self.limits.document_variables as u64, 0..=MOST),
+            ("limits.batch_operations", self.limits.batch_operations as u64, 1..=MOST_OPERATIONS),
+            ("graphql.persisted_bytes", self.graphql.persisted_bytes, 0..=MOST),
+            ("graphql.slow_milliseconds", self.graphql.slow_milliseconds, 0..=MOST),
         ];
         for (key, value, allowed) in numbers {
             if !allowed.contains(&value) {
@@ -500,6 +543,9 @@ mod tests {
             ("[limits]\nmembers = inf", "limits.members"),
             ("[limits]\nlast_msg_seqs = '18446744073709551615'", "limits.last_msg_seqs"),
             ("[limits]\ndocument_depth = 33", "limits.document_depth"),
+            ("[limits]\nbatch_operations = 101", "limits.batch_operations"),
+            ("[limits]\ndocument_tokens = 0", "limits.document_tokens"),
+            ("[graphql]\nintrospection = 'perhaps'", "graphql.introspection"),
             ("limits = [1]", "limits in"),
             ("[database]\ntransaction_pooler = true", "database.transaction_pooler"),
             ("[database]\nurl = 'oracle://x'", "database.url"),

@@ -29,6 +29,15 @@ pub enum Error {
     /// No, or no valid, credentials.
     #[error("a valid token is required")]
     Unauthenticated,
+    /// Not for this caller, or not on this server.
+    #[error("{0}")]
+    Forbidden(Cow<'static, str>),
+    /// The hash of a document that this server does not know (or forgot): the client sends the document with it.
+    #[error("PersistedQueryNotFound")]
+    PersistedQueryNotFound,
+    /// This server keeps no documents.
+    #[error("PersistedQueryNotSupported")]
+    PersistedQueryNotSupported,
     /// There is no such thing, or not for this caller.
     #[error("{0} not found")]
     NotFound(&'static str),
@@ -72,6 +81,9 @@ impl Error {
             Self::BodyTooLarge(_) => ("RESOURCE_EXHAUSTED", StatusCode::PAYLOAD_TOO_LARGE),
             Self::ResourceExhausted(_) => ("RESOURCE_EXHAUSTED", StatusCode::BAD_REQUEST),
             Self::Unauthenticated => ("UNAUTHENTICATED", StatusCode::UNAUTHORIZED),
+            Self::Forbidden(_) => ("FORBIDDEN", StatusCode::FORBIDDEN),
+            Self::PersistedQueryNotFound => ("PERSISTED_QUERY_NOT_FOUND", StatusCode::BAD_REQUEST),
+            Self::PersistedQueryNotSupported => ("PERSISTED_QUERY_NOT_SUPPORTED", StatusCode::BAD_REQUEST),
             Self::NotFound(_) => ("NOT_FOUND", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("BAD_USER_INPUT", StatusCode::METHOD_NOT_ALLOWED),
             Self::ConversationsOff => ("CONVERSATIONS_OFF", StatusCode::BAD_REQUEST),
@@ -103,6 +115,9 @@ mod tests {
             (Error::BodyTooLarge(7), "RESOURCE_EXHAUSTED", 413, "the request body must be at most 7 bytes long"),
             (Error::ResourceExhausted("too deep".into()), "RESOURCE_EXHAUSTED", 400, "too deep"),
             (Error::Unauthenticated, "UNAUTHENTICATED", 401, "a valid token is required"),
+            (Error::Forbidden("not here".into()), "FORBIDDEN", 403, "not here"),
+            (Error::PersistedQueryNotFound, "PERSISTED_QUERY_NOT_FOUND", 400, "PersistedQueryNotFound"),
+            (Error::PersistedQueryNotSupported, "PERSISTED_QUERY_NOT_SUPPORTED", 400, "PersistedQueryNotSupported"),
             (Error::NotFound("conversation"), "NOT_FOUND", 404, "conversation not found"),
             (Error::MethodNotAllowed, "BAD_USER_INPUT", 405, "method not allowed"),
             (

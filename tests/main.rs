@@ -22,6 +22,7 @@ mod histories;
 mod ingest;
 mod interleavings;
 mod layers;
+mod lists;
 mod members;
 mod migrations;
 mod overload;

@@ -107,7 +107,7 @@ async fn a_database_that_is_not_there() {
     let app = recents::app::App::new(settings, store, clock, recents::clock::Ids::seeded(1));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, app.router()).await.unwrap() });
+    tokio::spawn(async move { axum::serve(listener, app.unwrap().router()).await.unwrap() });
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let sync = http.post(format!("{url}/conversation/sync")).body(r#"{"uid":"ann"}"#).send().await.unwrap();
     assert_eq!((sync.status().as_u16(), sync.headers()["retry-after"].as_bytes()), (503, b"1".as_slice()));

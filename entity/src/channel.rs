@@ -23,6 +23,8 @@ pub struct Model {
     pub last_message_at: i64,
     /// Bits: 1 large, 2 banned, 4 disbanded.
     pub flags: i64,
+    /// Messages up to here went when the channel was deleted: nobody sees them.
+    pub cleared_to_seq: i64,
     /// Means nothing: grows with every transaction that relies on the channel's lock, where nodes do not see each other's locks.
     pub guard: i64,
 }

@@ -14,6 +14,7 @@ mod columns;
 mod m20261101_tables;
 mod m20261102_import_progress;
 mod m20261123_channel_guard;
+mod m20261125_cleared_channels;
 
 /// All steps in order.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_tables::Migration),
             Box::new(m20261102_import_progress::Migration),
             Box::new(m20261123_channel_guard::Migration),
+            Box::new(m20261125_cleared_channels::Migration),
         ]
     }
 }

@@ -41,7 +41,7 @@ pub struct CreateChannel {
     pub reset: bool,
 }
 
-fn group_key(channel: &ChannelRef) -> Result<ChannelKey, Error> {
+pub(super) fn group_key(channel: &ChannelRef) -> Result<ChannelKey, Error> {
     if channel.channel_type == ChannelType::PERSON {
         return Err(Error::bad_input("channel_type", "must not be 1: a person channel has the two it is made of"));
     }
@@ -94,7 +94,7 @@ pub async fn remove_members(core: &Core, channel: &ChannelRef, uids: &[Uid]) -> 
     }
 }
 
-async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -> Result<(), Error> {
+pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -> Result<(), Error> {
     let Some(channel_id) = core.store.find_channel(key).await? else { return Ok(()) };
     let stay: HashSet<&str> = stay.iter().map(Uid::as_str).collect();
     let members = core.store.list_members(channel_id).await?;

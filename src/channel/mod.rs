@@ -1,7 +1,11 @@
 //! Channels: who they are and who is in them.
 
+mod delete;
+mod find;
 mod members;
 
+pub use delete::delete_channel;
+pub use find::find_channels;
 pub use members::{CreateChannel, Flags, add_members, create_channel, remove_members};
 
 use crate::ids::{ChannelRef, ChannelType, Uid};

@@ -1,4 +1,6 @@
-//! One conversation.
+//! Conversations by their names.
+
+use std::collections::HashMap;
 
 use super::Conversation;
 use super::rules::is_listed;
@@ -12,7 +14,27 @@ use crate::ids::{ChannelRef, Uid};
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn find_conversation(core: &Core, uid: &Uid, channel: &ChannelRef) -> Result<Option<Conversation>, Error> {
+    let name = (uid.clone(), channel.clone());
+    Ok(find_conversations(core, std::slice::from_ref(&name)).await?.remove(&name))
+}
+
+/// Those of these users' conversations that show; one statement for any number of them, up to 200.
+///
+/// # Errors
+/// [`Error::ConversationsOff`], [`Error::Store`].
+pub async fn find_conversations(
+    core: &Core,
+    names: &[(Uid, ChannelRef)],
+) -> Result<HashMap<(Uid, ChannelRef), Conversation>, Error> {
     core.check_conversations_on()?;
-    let row = core.store.find_conversation(uid, &ChannelKey::new(uid, channel)).await?;
-    Ok(row.filter(is_listed).map(|row| Conversation::new(uid, &row)))
+    let keys: Vec<(&Uid, ChannelKey)> = names.iter().map(|(uid, channel)| (uid, ChannelKey::new(uid, channel))).collect();
+    let rows = core.store.find_conversations(&keys.iter().map(|(uid, key)| (*uid, key)).collect::<Vec<_>>()).await?;
+    let shown = rows.into_iter().filter(|(_, row)| is_listed(row));
+    shown
+        .map(|(uid, row)| {
+            let uid = Uid::parse("uid", uid)?;
+            let conversation = Conversation::new(&uid, &row);
+            Ok(((uid, conversation.channel.clone()), conversation))
+        })
+        .collect()
 }

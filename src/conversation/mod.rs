@@ -8,6 +8,8 @@ mod change;
 mod delete;
 mod find;
 mod last_msg_seqs;
+mod list;
+mod pin;
 mod plan;
 mod recents;
 mod rules;
@@ -16,11 +18,13 @@ mod summary;
 mod sync;
 
 pub use self::delete::delete_conversation;
-pub use self::find::find_conversation;
+pub use self::find::{find_conversation, find_conversations};
 pub use self::last_msg_seqs::parse_last_msg_seqs;
+pub use self::list::{ListFilter, ListPage, ListRequest, Place, Rank, list_conversations};
+pub use self::pin::{set_muted, set_pinned};
 pub use self::recents::{RecentsKey, list_recents};
 pub use self::rules::{MAX_UNREAD, unread};
-pub use self::set_unread::set_unread;
+pub use self::set_unread::{mark_all_read, set_unread};
 pub use self::summary::{TypeSummary, UnreadSummary, summarize};
 pub use self::sync::{Filter, Item, SyncAnswer, SyncRequest, sync};
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use async_graphql::Context;
 use async_graphql::dataloader::DataLoader;
+use async_graphql::{Context, ID};
 
-use super::error::{GraphqlError, Result};
-use super::loaders::RecentsLoader;
+use super::error::Result;
+use super::loaders::Batches;
+use super::observed::Timed;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::Uid;
@@ -15,10 +16,12 @@ use crate::ids::Uid;
 pub(super) trait ContextExt {
     /// What the use cases work with.
     fn core(&self) -> &Arc<Core>;
-    /// Recent messages, batched over one request.
-    fn recents(&self) -> &DataLoader<RecentsLoader>;
+    /// Reads that are batched over one request.
+    fn loaders(&self) -> &DataLoader<Batches>;
+    /// Times a root field's resolver until it is dropped.
+    fn timed(&self) -> Timed;
     /// Whom a field is about. Services act for anybody, so they must say for whom.
-    fn viewer(&self, uid: Option<&str>) -> Result<Uid>;
+    fn viewer(&self, uid: Option<&ID>) -> Result<Uid>;
 }
 
 impl ContextExt for Context<'_> {
@@ -26,14 +29,18 @@ impl ContextExt for Context<'_> {
         self.data_unchecked()
     }
 
-    fn recents(&self) -> &DataLoader<RecentsLoader> {
+    fn loaders(&self) -> &DataLoader<Batches> {
         self.data_unchecked()
     }
 
-    fn viewer(&self, uid: Option<&str>) -> Result<Uid> {
+    fn timed(&self) -> Timed {
+        Timed::begin(&self.item.node.name.node)
+    }
+
+    fn viewer(&self, uid: Option<&ID>) -> Result<Uid> {
         match uid {
-            Some(uid) => Ok(Uid::parse("uid", uid)?),
-            None => Err(GraphqlError(Error::bad_input("uid", "must be given"))),
+            Some(uid) => Ok(Uid::parse("uid", uid.as_str())?),
+            None => Err(Error::bad_input("uid", "must be given").into()),
         }
     }
 }

@@ -6,25 +6,74 @@ use std::sync::Arc;
 use async_graphql::dataloader::{DataLoader, Loader};
 
 use super::error::GraphqlError;
-use crate::conversation::{RecentsKey, list_recents};
+use crate::channel::find_channels;
+use crate::conversation::{Conversation, RecentsKey, UnreadSummary, find_conversations, list_recents, summarize};
 use crate::core::Core;
-use crate::message::Message;
+use crate::ids::{ChannelRef, Uid};
+use crate::message::{Message, find_messages};
 
-/// The newest messages of conversations.
-pub(super) struct RecentsLoader(Arc<Core>);
+/// What a batch reads from.
+pub(super) struct Batches(Arc<Core>);
 
-impl RecentsLoader {
-    /// A loader for one request.
-    pub(super) fn new(core: Arc<Core>) -> DataLoader<Self> {
+impl Batches {
+    /// For one request.
+    pub(super) fn loader(core: Arc<Core>) -> DataLoader<Self> {
         DataLoader::new(Self(core), tokio::spawn)
     }
 }
 
-impl Loader<RecentsKey> for RecentsLoader {
+type Loaded<K, V> = Result<HashMap<K, V>, GraphqlError>;
+
+/// The newest messages of a conversation.
+impl Loader<RecentsKey> for Batches {
     type Value = Vec<Message>;
     type Error = GraphqlError;
 
-    async fn load(&self, keys: &[RecentsKey]) -> Result<HashMap<RecentsKey, Self::Value>, Self::Error> {
+    async fn load(&self, keys: &[RecentsKey]) -> Loaded<RecentsKey, Self::Value> {
         Ok(list_recents(&self.0, keys).await?)
+    }
+}
+
+/// A user's conversation in a channel.
+impl Loader<(Uid, ChannelRef)> for Batches {
+    type Value = Conversation;
+    type Error = GraphqlError;
+
+    async fn load(&self, names: &[(Uid, ChannelRef)]) -> Loaded<(Uid, ChannelRef), Self::Value> {
+        Ok(find_conversations(&self.0, names).await?)
+    }
+}
+
+/// A message by its global id.
+impl Loader<i64> for Batches {
+    type Value = Message;
+    type Error = GraphqlError;
+
+    async fn load(&self, message_ids: &[i64]) -> Loaded<i64, Self::Value> {
+        Ok(find_messages(&self.0, message_ids).await?)
+    }
+}
+
+/// A channel, if there is one.
+impl Loader<ChannelRef> for Batches {
+    type Value = ();
+    type Error = GraphqlError;
+
+    async fn load(&self, channels: &[ChannelRef]) -> Loaded<ChannelRef, Self::Value> {
+        Ok(find_channels(&self.0, channels).await?.into_iter().map(|channel| (channel, ())).collect())
+    }
+}
+
+/// What is unread in all of a user's conversations.
+impl Loader<Uid> for Batches {
+    type Value = UnreadSummary;
+    type Error = GraphqlError;
+
+    async fn load(&self, uids: &[Uid]) -> Loaded<Uid, Self::Value> {
+        let mut summaries = HashMap::with_capacity(uids.len());
+        for uid in uids {
+            summaries.insert(uid.clone(), summarize(&self.0, uid).await?);
+        }
+        Ok(summaries)
     }
 }

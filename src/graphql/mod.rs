@@ -9,6 +9,8 @@ mod guard;
 pub mod http;
 mod loaders;
 mod mutation;
+mod observed;
+pub(crate) mod persisted;
 mod query;
 mod scalars;
 mod types;
@@ -36,5 +38,5 @@ pub fn sdl() -> String {
 
 fn builder() -> async_graphql::SchemaBuilder<query::Query, mutation::Mutation, EmptySubscription> {
     // Depth and size are bounded by `guard`, before anything walks the document.
-    Schema::build(query::Query, mutation::Mutation, EmptySubscription)
+    Schema::build(query::Query, mutation::Mutation::default(), EmptySubscription)
 }

@@ -3,10 +3,13 @@
 use async_graphql::{Context, ID, Object};
 
 use super::context::ContextExt;
-use super::error::{GraphqlError, Result};
+use super::error::{At, Result};
 use super::scalars::UInt53;
-use super::types::{ChannelInput, Conversation, ConversationSync, Messages, Page, UnreadSummary};
-use crate::conversation::{self as conversations, Filter, SyncRequest, parse_last_msg_seqs};
+use super::types::{
+    ChannelInput, Conversation, ConversationConnection, ConversationFilter, ConversationSync, MessageConnection, Node, Page,
+    SeqCursor, UnreadSummary,
+};
+use crate::conversation::{self as conversations, Filter, ListRequest, SyncRequest, parse_last_msg_seqs};
 use crate::error::Error;
 use crate::message::{HistoryRequest, list_history};
 
@@ -38,8 +41,9 @@ impl Query {
         #[graphql(desc = "Channel types to leave out.")] exclude_channel_types: Option<Vec<i32>>,
         #[graphql(desc = "At most this many changes, in order of version.")] first: Option<i32>,
     ) -> Result<ConversationSync> {
+        let _timed = ctx.timed();
         let limits = &ctx.core().limits;
-        let uid = ctx.viewer(uid.as_ref().map(|uid| uid.as_str()))?;
+        let uid = ctx.viewer(uid.as_ref())?;
         let last_msg_seqs = last_msg_seqs.unwrap_or_default();
         if last_msg_seqs.split('|').count() > limits.last_msg_seqs {
             let problem = format!("must have at most {} entries", limits.last_msg_seqs);
@@ -62,21 +66,48 @@ impl Query {
         Ok(ConversationSync::new(request, answer))
     }
 
+    /// The list as a screen shows it: pinned first, then latest activity. Without `first` and `last`: the first 20. A walk through
+    /// the pages shows the list as it was at its first page: a message that arrives meanwhile moves no conversation in or out of it.
+    #[expect(clippy::too_many_arguments, reason = "they are the field's arguments")]
+    async fn conversation_list(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
+        #[graphql(desc = "At most this many, from the top on.")] first: Option<i32>,
+        #[graphql(desc = "Only what is below this cursor's.")] after: Option<String>,
+        #[graphql(desc = "At most this many, up to the bottom.")] last: Option<i32>,
+        #[graphql(desc = "Only what is above this cursor's.")] before: Option<String>,
+        #[graphql(desc = "Which of the conversations.")] filter: Option<ConversationFilter>,
+    ) -> Result<ConversationConnection> {
+        let _timed = ctx.timed();
+        let uid = ctx.viewer(uid.as_ref())?;
+        let page = Page::parse((first, last), (after.as_deref(), before.as_deref()), ctx.core().limits.page_size, false)?;
+        let request = ListRequest {
+            uid,
+            filter: filter.unwrap_or_default().parse()?,
+            after: page.after,
+            before: page.before,
+            limit: page.limit,
+            from_end: page.from_end,
+        };
+        Ok(ConversationConnection(conversations::list_conversations(ctx.core(), &request).await?))
+    }
+
     /// One conversation.
     async fn conversation(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
         #[graphql(desc = "Which channel.")] channel: ChannelInput,
-    ) -> Result<Option<Conversation>> {
-        let uid = ctx.viewer(uid.as_ref().map(|uid| uid.as_str()))?;
-        let found = conversations::find_conversation(ctx.core(), &uid, &channel.parse()?).await?;
-        if found.is_none() {
-            // Null in its place, and the reason beside it: the rest of the request goes on.
-            let error = async_graphql::Error::from(GraphqlError(Error::NotFound("conversation")));
-            ctx.add_error(ctx.set_error_path(error.into_server_error(ctx.item.pos)));
-        }
-        Ok(found.map(Conversation::from))
+    ) -> Option<Result<Conversation>> {
+        let _timed = ctx.timed();
+        // Null in its place, and the reason beside it: the rest of the request goes on.
+        let find = async || {
+            let name = (ctx.viewer(uid.as_ref())?, channel.parse().at("channel")?);
+            let found = ctx.loaders().load_one(name).await?;
+            Ok(found.ok_or(Error::NotFound("conversation"))?.into())
+        };
+        Some(find().await)
     }
 
     /// A channel's messages, oldest first, as far as the user may see them. Without `first` and `last`: the newest 20.
@@ -90,18 +121,20 @@ impl Query {
         #[graphql(desc = "Only newer ones than this cursor's.")] after: Option<String>,
         #[graphql(desc = "At most this many, up to the newest.")] last: Option<i32>,
         #[graphql(desc = "Only older ones than this cursor's.")] before: Option<String>,
-    ) -> Result<Messages> {
-        let uid = ctx.viewer(uid.as_ref().map(|uid| uid.as_str()))?;
-        let page = Page::parse(first, after.as_deref(), last, before.as_deref(), ctx.core().limits.page_size)?;
+    ) -> Result<MessageConnection> {
+        let _timed = ctx.timed();
+        let uid = ctx.viewer(uid.as_ref())?;
+        let page: Page<SeqCursor> =
+            Page::parse((first, last), (after.as_deref(), before.as_deref()), ctx.core().limits.page_size, true)?;
         let request = HistoryRequest {
             uid,
-            channel: channel.parse()?,
-            after: page.after,
-            before: page.before,
+            channel: channel.parse().at("channel")?,
+            after: page.after.map(|SeqCursor(seq)| seq),
+            before: page.before.map(|SeqCursor(seq)| seq),
             limit: page.limit,
-            newest: page.newest,
+            newest: page.from_end,
         };
-        Ok(Page::connection(list_history(ctx.core(), &request).await?))
+        Ok(MessageConnection(list_history(ctx.core(), &request).await?))
     }
 
     /// Unread in all of the user's conversations.
@@ -110,7 +143,34 @@ impl Query {
         ctx: &Context<'_>,
         #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
     ) -> Result<UnreadSummary> {
-        let uid = ctx.viewer(uid.as_ref().map(|uid| uid.as_str()))?;
-        Ok(UnreadSummary(conversations::summarize(ctx.core(), &uid).await?))
+        let _timed = ctx.timed();
+        let uid = ctx.viewer(uid.as_ref())?;
+        UnreadSummary::load(ctx, &uid).await
+    }
+
+    /// What has this global id; null when there is no such thing any more.
+    async fn node(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "An `id` that an answer returned.")] id: ID,
+    ) -> Option<Result<Node>> {
+        let _timed = ctx.timed();
+        let find = async || Ok(Node::load(ctx, &[Node::parse_id(&id, "id")?]).await?.pop().flatten());
+        find().await.transpose()
+    }
+
+    /// What has these global ids, each in its place; null for what does not exist any more.
+    async fn nodes(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Each an `id` that an answer returned.")] ids: Vec<ID>,
+    ) -> Result<Vec<Option<Node>>> {
+        let _timed = ctx.timed();
+        let limit = ctx.core().limits.page_size as usize;
+        if ids.len() > limit {
+            return Err(Error::bad_input("ids", format!("must be at most {limit}")).into());
+        }
+        let ids = ids.iter().map(|id| Node::parse_id(id, "ids")).collect::<std::result::Result<Vec<_>, _>>()?;
+        Node::load(ctx, &ids).await
     }
 }

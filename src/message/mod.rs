@@ -1,9 +1,11 @@
 //! Messages: sent here, or handed on by a `WuKongIM`; stored once, never changed.
 
+mod find;
 mod history;
 mod ingest;
 mod send;
 
+pub use self::find::find_messages;
 pub use self::history::{HistoryPage, HistoryRequest, list_history};
 pub use self::ingest::{IncomingMessage, Receivers, Report, ingest};
 pub use self::send::{SendRequest, Sent, send};

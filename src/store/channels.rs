@@ -29,9 +29,11 @@ pub struct Head {
     pub last_message_at: i64,
     /// Bits: 1 large, 2 banned, 4 disbanded.
     pub flags: i64,
+    /// Messages up to here went when the channel was deleted.
+    pub cleared_to_seq: Seq,
 }
 
-const HEAD: [Column; 8] = [
+const HEAD: [Column; 9] = [
     Column::Id,
     Column::ChannelType,
     Column::ChannelKey,
@@ -40,6 +42,7 @@ const HEAD: [Column; 8] = [
     Column::RedDots,
     Column::LastMessageAt,
     Column::Flags,
+    Column::ClearedToSeq,
 ];
 
 fn head(row: &QueryResult) -> Result<Head, DbErr> {
@@ -51,6 +54,7 @@ fn head(row: &QueryResult) -> Result<Head, DbErr> {
         red_dots: row.try_get_by_index(5)?,
         last_message_at: row.try_get_by_index(6)?,
         flags: row.try_get_by_index(7)?,
+        cleared_to_seq: row.try_get_by_index(8)?,
     })
 }
 
@@ -71,7 +75,8 @@ impl Store {
         Ok(self.find_channels(&[key]).await?.remove(key))
     }
 
-    async fn find_channels(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
+    /// The internal ids of those of these channels that there are.
+    pub(crate) async fn find_channels(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
         let mut found = HashMap::with_capacity(keys.len());
         for keys in keys.chunks(ROWS_PER_STATEMENT) {
             for row in self.query_all(&by_key(keys)).await? {
@@ -171,6 +176,7 @@ impl Tx {
                     (Column::RedDots, head.red_dots.into()),
                     (Column::LastMessageAt, head.last_message_at.into()),
                     (Column::Flags, head.flags.into()),
+                    (Column::ClearedToSeq, head.cleared_to_seq.into()),
                 ])
                 .and_where(Expr::col(Column::Id).eq(head.id))
                 .to_owned();
@@ -190,11 +196,10 @@ impl Tx {
                     head.red_dots.into(),
                     head.last_message_at.into(),
                     head.flags.into(),
+                    head.cleared_to_seq.into(),
                 ]);
             }
-            let conflict = OnConflict::column(Column::Id)
-                .update_columns([Column::LastSeq, Column::Revision, Column::RedDots, Column::LastMessageAt, Column::Flags])
-                .to_owned();
+            let conflict = OnConflict::column(Column::Id).update_columns(HEAD.into_iter().skip(3)).to_owned();
             self.open.execute(upsert.on_conflict(conflict)).await?;
         }
         Ok(())

@@ -11,6 +11,9 @@ use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid, Version};
 
+/// Pairs of a user and a channel in one statement.
+const NAMES_PER_STATEMENT: usize = 200;
+
 /// Where a conversation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -57,7 +60,7 @@ pub struct ConversationRow {
     pub last_message_at: i64,
     /// The value of `red_dots` at which unread is 0.
     pub read_mark: i64,
-    /// The deletion watermark.
+    /// The deletion watermark: the user's, or the channel's where that is higher.
     pub deleted_to_seq: Seq,
     /// The channel's `last_seq` when the user joined.
     pub joined_seq: Seq,
@@ -120,7 +123,7 @@ pub struct ReadMark {
 }
 
 /// The columns of a [`ConversationRow`], in the order in which [`row_from`] reads them.
-fn columns() -> [(&'static str, Alias); 15] {
+fn columns() -> [(&'static str, &'static str); 17] {
     [
         ("c", "channel_id"),
         ("ch", "channel_type"),
@@ -137,8 +140,9 @@ fn columns() -> [(&'static str, Alias); 15] {
         ("c", "version"),
         ("c", "stamped_revision"),
         ("c", "pinned_at"),
+        ("c", "muted"),
+        ("ch", "cleared_to_seq"),
     ]
-    .map(|(table, column)| (table, Alias::new(column)))
 }
 
 fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
@@ -150,7 +154,7 @@ fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
         red_dots: row.try_get_by_index(5)?,
         last_message_at: row.try_get_by_index(6)?,
         read_mark: row.try_get_by_index(7)?,
-        deleted_to_seq: row.try_get_by_index(8)?,
+        deleted_to_seq: Ord::max(row.try_get_by_index::<Seq>(8)?, row.try_get_by_index(16)?),
         joined_seq: row.try_get_by_index(9)?,
         left_seq: row.try_get_by_index(10)?,
         state: State::from_stored(row.try_get_by_index(11)?),
@@ -161,14 +165,13 @@ fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
     })
 }
 
-/// A user's conversations joined with their channels.
-fn joined(uid: &Uid) -> SelectStatement {
+/// Conversations joined with their channels.
+fn joined() -> SelectStatement {
     let mut select = Query::select();
     for (table, column) in columns() {
-        select.column((table, column));
+        select.column((table, Alias::new(column)));
     }
     select
-        .column(("c", Column::Muted))
         .from_as(Entity, "c")
         .join_as(
             JoinType::InnerJoin,
@@ -176,13 +179,17 @@ fn joined(uid: &Uid) -> SelectStatement {
             "ch",
             Expr::col(("ch", channel::Column::Id)).equals(("c", Column::ChannelId)),
         )
-        .and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str()));
-    select.to_owned()
+        .to_owned()
+}
+
+/// A user's conversations.
+fn joined_of(uid: &Uid) -> SelectStatement {
+    joined().and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str())).to_owned()
 }
 
 /// Those that can show in a list and changed since `version`, or are stale; 0: all of them.
 fn changed(uid: &Uid, version: Version) -> SelectStatement {
-    let mut select = joined(uid);
+    let mut select = joined_of(uid);
     let never = ChannelType::NEVER_LISTED.map(ChannelType::stored);
     select.and_where(Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never));
     if version > 0 {
@@ -198,10 +205,9 @@ fn changed(uid: &Uid, version: Version) -> SelectStatement {
 fn list_changed(uid: &Uid, version: Version) -> SelectStatement {
     let mut select = Query::select();
     for (_, column) in columns() {
-        select.column(("found", column));
+        select.column(("found", Alias::new(column)));
     }
     select
-        .column(("found", Column::Muted))
         .column(("cursor", user_cursor::Column::Version))
         .from_as(user_cursor::Entity, "cursor")
         .join_subquery(JoinType::LeftJoin, changed(uid, version), "found", Expr::val(1).eq(1))
@@ -227,7 +233,7 @@ impl Store {
     pub(crate) async fn list_changed(&self, uid: &Uid, version: Version) -> Result<Changed, StoreError> {
         let found = self.query_all(&list_changed(uid, version)).await?;
         let Some(first) = found.first() else { return Ok(Changed { cursor: None, rows: Vec::new() }) };
-        let cursor = first.try_get_by_index(16)?;
+        let cursor = first.try_get_by_index(17)?;
         if first.try_get_by_index::<Option<i64>>(0)?.is_none() {
             return Ok(Changed { cursor, rows: Vec::new() });
         }
@@ -252,12 +258,29 @@ impl Store {
 
     /// One conversation by the channel's identity.
     pub(crate) async fn find_conversation(&self, uid: &Uid, key: &ChannelKey) -> Result<Option<ConversationRow>, StoreError> {
-        let mut select = joined(uid);
-        select
-            .and_where(Expr::col(("ch", channel::Column::ChannelType)).eq(key.channel_type.stored()))
-            .and_where(Expr::col(("ch", channel::Column::ChannelKey)).eq(key.key.as_str()));
-        let row = self.query_one(&select).await?;
-        Ok(row.as_ref().map(row_from).transpose()?)
+        Ok(self.find_conversations(&[(uid, key)]).await?.pop().map(|(_, row)| row))
+    }
+
+    /// Those of these conversations that there are, with whose they are.
+    pub(crate) async fn find_conversations(
+        &self,
+        names: &[(&Uid, &ChannelKey)],
+    ) -> Result<Vec<(String, ConversationRow)>, StoreError> {
+        let mut found = Vec::with_capacity(names.len());
+        for names in names.chunks(NAMES_PER_STATEMENT) {
+            let any = names.iter().fold(Condition::any(), |any, (uid, key)| {
+                any.add(
+                    Expr::col(("c", Column::Uid))
+                        .eq(uid.as_str())
+                        .and(Expr::col(("ch", channel::Column::ChannelType)).eq(key.channel_type.stored()))
+                        .and(Expr::col(("ch", channel::Column::ChannelKey)).eq(key.key.as_str())),
+                )
+            });
+            for row in self.query_all(SelectStatement::column(&mut joined(), ("c", Column::Uid)).cond_where(any)).await? {
+                found.push((row.try_get_by_index(17)?, row_from(&row)?));
+            }
+        }
+        Ok(found)
     }
 
     /// Those of `uids` who are in a channel just now.
@@ -285,12 +308,14 @@ impl Tx {
         rows(&self.open.query_all(&changed(uid, version)).await?)
     }
 
-    /// One conversation by the channel's internal id.
-    pub(crate) async fn find_conversation(&self, uid: &Uid, channel_id: i64) -> Result<Option<ConversationRow>, StoreError> {
-        let mut select = joined(uid);
-        select.and_where(Expr::col(("c", Column::ChannelId)).eq(channel_id));
-        let row = self.open.query_one(&select).await?;
-        Ok(row.as_ref().map(row_from).transpose()?)
+    /// Those of the user's conversations that are in these channels.
+    pub(crate) async fn list_conversations(&self, uid: &Uid, channel_ids: &[i64]) -> Result<Vec<ConversationRow>, StoreError> {
+        let mut found = Vec::with_capacity(channel_ids.len());
+        for ids in channel_ids.chunks(ROWS_PER_STATEMENT) {
+            let select = joined_of(uid).and_where(Expr::col(("c", Column::ChannelId)).is_in(ids.iter().copied())).to_owned();
+            found.extend(rows(&self.open.query_all(&select).await?)?);
+        }
+        Ok(found)
     }
 
     /// The state of those of `uids` that have a row in the channel, with their `left_seq`.
@@ -330,23 +355,40 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes what a mutation of its user may change, and its stamp.
-    pub(crate) async fn write_conversation(&self, uid: &Uid, row: &ConversationRow) -> Result<(), StoreError> {
-        let update = Query::update()
-            .table(Entity)
-            .values([
-                (Column::ReadMark, row.read_mark.into()),
-                (Column::DeletedToSeq, row.deleted_to_seq.into()),
-                (Column::State, row.state.stored().into()),
-                (Column::Version, row.version.into()),
-                (Column::StampedRevision, row.stamped_revision.into()),
-                (Column::PinnedAt, row.pinned_at.into()),
-                (Column::Muted, row.muted.into()),
-            ])
-            .and_where(Expr::col(Column::Uid).eq(uid.as_str()))
-            .and_where(Expr::col(Column::ChannelId).eq(row.channel_id))
-            .to_owned();
-        self.open.execute(&update).await?;
+    /// Writes what a mutation of its user may change, and its stamp: rows in the order of their channels' ids, one statement for any
+    /// number of them.
+    pub(crate) async fn write_conversations(&self, uid: &Uid, rows: &[ConversationRow]) -> Result<(), StoreError> {
+        let changes = [
+            Column::ReadMark,
+            Column::DeletedToSeq,
+            Column::State,
+            Column::Version,
+            Column::StampedRevision,
+            Column::PinnedAt,
+            Column::Muted,
+        ];
+        let mut sorted: Vec<&ConversationRow> = rows.iter().collect();
+        sorted.sort_unstable_by_key(|row| row.channel_id);
+        for rows in sorted.chunks(ROWS_PER_STATEMENT) {
+            // The rows exist: the conflict is the update.
+            let columns = [Column::Uid, Column::ChannelId].into_iter().chain(changes);
+            let mut upsert = Query::insert().into_table(Entity).columns(columns).to_owned();
+            for row in rows {
+                upsert.values_panic([
+                    uid.as_str().into(),
+                    row.channel_id.into(),
+                    row.read_mark.into(),
+                    row.deleted_to_seq.into(),
+                    row.state.stored().into(),
+                    row.version.into(),
+                    row.stamped_revision.into(),
+                    row.pinned_at.into(),
+                    row.muted.into(),
+                ]);
+            }
+            let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_columns(changes).to_owned();
+            self.open.execute(upsert.on_conflict(conflict)).await?;
+        }
         Ok(())
     }
 
@@ -459,7 +501,7 @@ impl Tx {
 /// See [`super::hot_statements`].
 pub(super) fn hot_statements(uid: &str, channel_id: i64) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
     let Ok(uid) = Uid::parse("uid", uid) else { return Vec::new() };
-    let one = joined(&uid).and_where(Expr::col(("c", Column::ChannelId)).eq(channel_id)).to_owned();
+    let one = joined_of(&uid).and_where(Expr::col(("c", Column::ChannelId)).eq(channel_id)).to_owned();
     vec![
         ("a full list", list_changed(&uid, 0), &["conversation", "c", "message"]),
         ("what changed", list_changed(&uid, 1), &["conversation", "c", "message"]),

@@ -8,7 +8,8 @@ use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, Func, JoinTy
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
 
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
-use crate::ids::Seq;
+use crate::channel::ChannelKey;
+use crate::ids::{ChannelType, Seq};
 
 /// Channels of one statement that reads ranges: the planners of MySQL and MariaDB give up on longer lists.
 const RANGES_PER_STATEMENT: usize = 1000;
@@ -37,6 +38,15 @@ pub struct Position {
     pub channel_id: i64,
     /// Its number there.
     pub seq: Seq,
+}
+
+/// What was the last message of a channel at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latest {
+    /// Its number in the channel.
+    pub seq: Seq,
+    /// When it was sent, epoch ms.
+    pub sent_at: i64,
 }
 
 const COLUMNS: [Column; 14] = [
@@ -130,6 +140,35 @@ fn newest_bounds(heads: &[Position], count: u64) -> SelectStatement {
         .to_owned()
 }
 
+/// The last messages that were sent up to some time: each channel is read backwards from its end, as far as it is newer.
+fn latest_at(channel_ids: &[i64], at: i64) -> SelectStatement {
+    let seq = Query::select()
+        .column(Column::Seq)
+        .from(Entity)
+        .and_where(Expr::col((Entity, Column::ChannelId)).equals((channel::Entity, channel::Column::Id)))
+        .and_where(Expr::col((Entity, Column::SentAt)).lte(at))
+        .order_by(Column::Seq, Order::Desc)
+        .limit(1)
+        .to_owned();
+    let last = Query::select()
+        .column((channel::Entity, channel::Column::Id))
+        .expr_as(Expr::SubQuery(None, Box::new(seq.into())), "last_seq")
+        .from(channel::Entity)
+        .and_where(Expr::col((channel::Entity, channel::Column::Id)).is_in(channel_ids.iter().copied()))
+        .to_owned();
+    Query::select()
+        .columns([Column::ChannelId, Column::Seq, Column::SentAt].map(|column| (Entity, column)))
+        .from_subquery(last, "last")
+        .join(
+            JoinType::InnerJoin,
+            Entity,
+            Condition::all()
+                .add(Expr::col((Entity, Column::ChannelId)).equals(("last", "id")))
+                .add(Expr::col((Entity, Column::Seq)).equals(("last", "last_seq"))),
+        )
+        .to_owned()
+}
+
 fn page(window: Window, limit: u64, newest: bool) -> SelectStatement {
     select()
         .and_where(Expr::col(Column::ChannelId).eq(window.channel_id))
@@ -178,6 +217,40 @@ impl Store {
             }
         }
         Ok(bounds)
+    }
+
+    /// What were the last messages of channels at some time, epoch ms; those without one are not in the answer.
+    pub(crate) async fn list_latest_at(&self, channel_ids: &[i64], at: i64) -> Result<HashMap<i64, Latest>, StoreError> {
+        let mut latest = HashMap::with_capacity(channel_ids.len());
+        for ids in channel_ids.chunks(ROWS_PER_STATEMENT) {
+            for row in self.query_all(&latest_at(ids, at)).await? {
+                latest.insert(
+                    row.try_get_by_index(0)?,
+                    Latest { seq: row.try_get_by_index(1)?, sent_at: row.try_get_by_index(2)? },
+                );
+            }
+        }
+        Ok(latest)
+    }
+
+    /// Messages by their global ids, with who their channels are.
+    pub(crate) async fn list_messages(&self, message_ids: &[i64]) -> Result<Vec<(Model, ChannelKey)>, StoreError> {
+        let mut found = Vec::with_capacity(message_ids.len());
+        for ids in message_ids.chunks(ROWS_PER_STATEMENT) {
+            let statement = select()
+                .columns([channel::Column::ChannelType, channel::Column::ChannelKey].map(|column| (channel::Entity, column)))
+                .inner_join(
+                    channel::Entity,
+                    Expr::col((channel::Entity, channel::Column::Id)).equals((Entity, Column::ChannelId)),
+                )
+                .and_where(Expr::col((Entity, Column::MessageId)).is_in(ids.iter().copied()))
+                .to_owned();
+            for row in self.query_all(&statement).await? {
+                let channel_type = ChannelType::from_stored(row.try_get_by_index(COLUMNS.len())?);
+                found.push((model(&row)?, ChannelKey { channel_type, key: row.try_get_by_index(COLUMNS.len() + 1)? }));
+            }
+        }
+        Ok(found)
     }
 
     /// At most `limit` messages of a range of one channel, from its end (`newest`) or its beginning.
@@ -301,6 +374,7 @@ pub(super) fn hot_statements(
     vec![
         ("recent messages", in_windows(backend, &windows), &["message"]),
         ("where the newest begin", newest_bounds(&[Position { channel_id, seq: 400 }], 20), &["message"]),
+        ("the last at some time", latest_at(&[channel_id], 0), &["message"]),
         ("a page of messages", page(windows[0], 20, true), &["message"]),
         ("a repeated send", by_client_msg_no(channel_id, "bob", "c1"), &["message"]),
     ]

@@ -34,7 +34,7 @@ use sea_orm::{
 pub use self::channels::Head;
 pub use self::conversations::{Changed, ConversationRow, NewConversation, ReadMark, Stamp, State};
 pub use self::error::StoreError;
-pub use self::messages::{Position, Window};
+pub use self::messages::{Latest, Position, Window};
 pub use self::migrate::MigrationStatus;
 use crate::config::Database;
 use crate::error::Error;

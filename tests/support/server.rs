@@ -62,7 +62,8 @@ impl Server {
         // Another one for each start: what a restarted server draws is new.
         static SEED: AtomicU64 = AtomicU64::new(1);
         let clock = Arc::new(AtomicI64::new(1_795_393_000_000));
-        let app = App::new(settings, store, Clock::Fixed(Arc::clone(&clock)), Ids::seeded(SEED.fetch_add(1, Ordering::Relaxed)));
+        let ids = Ids::seeded(SEED.fetch_add(1, Ordering::Relaxed));
+        let app = App::new(settings, store, Clock::Fixed(Arc::clone(&clock)), ids).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = app.clone().router();

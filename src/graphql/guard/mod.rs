@@ -1,15 +1,18 @@
 //! What a document may cost, decided before anything walks it: the executor's own limits walk every expansion of a fragment,
 //! which a document of a kilobyte can multiply into billions, and validation reports every mistake that there is.
+//!
+//! `text.rs` looks at the bytes before the parser does, `cost.rs` at what was parsed, with what `shapes.rs` knows of the schema.
 
-use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
-use std::sync::LazyLock;
+mod cost;
+mod shapes;
+mod text;
 
-use async_graphql::parser::types::{
-    BaseType, Directive, ExecutableDocument, OperationDefinition, Selection, SelectionSet, Type, TypeSystemDefinition,
-};
-use async_graphql::{Name, Positioned, ServerError, Value};
+use async_graphql::ServerError;
+use async_graphql::parser::types::ExecutableDocument;
 
+use self::cost::Costs;
+use self::shapes::{SHAPES, innermost};
+use self::text::measure;
 use crate::config::Limits;
 use crate::error::Error;
 
@@ -19,17 +22,14 @@ const BRACKETS: usize = 200;
 const NAME_BYTES: usize = 128;
 /// Arguments of one field or directive, of which ours have seven at most: validation compares those of all fields of one name.
 const ARGUMENTS: usize = 16;
-const THREE_QUOTES: &[u8] = b"\"\"\"";
 
-/// The types that there are. async-graphql 7.2.1 panics at a default value of a list of another one.
-static TYPES: LazyLock<HashSet<String>> = LazyLock::new(|| {
-    let schema = async_graphql::parser::parse_schema(super::sdl()).map(|schema| schema.definitions).unwrap_or_default();
-    let defined = schema.into_iter().filter_map(|definition| match definition {
-        TypeSystemDefinition::Type(definition) => Some(definition.node.name.node.to_string()),
-        TypeSystemDefinition::Schema(_) | TypeSystemDefinition::Directive(_) => None,
-    });
-    defined.chain(["Boolean", "Float", "ID", "Int", "String"].map(str::to_owned)).collect()
-});
+/// What a document within the limits is.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    pub(super) document: ExecutableDocument,
+    /// Whether it asks for the schema.
+    pub(super) introspects: bool,
+}
 
 /// Parses a document that is within the limits; `variables` are what comes with it.
 ///
@@ -39,30 +39,39 @@ pub(super) fn parse(
     document: &str,
     variables: Option<&serde_json::Map<String, serde_json::Value>>,
     limits: &Limits,
-) -> Result<Result<ExecutableDocument, async_graphql::parser::Error>, Error> {
+) -> Result<Result<Guarded, async_graphql::parser::Error>, Error> {
     if document.len() > limits.document_bytes {
         return Err(exhausted(format!("the document must be at most {} bytes long", limits.document_bytes)));
     }
-    let (deepest, longest) = measure(document);
-    if deepest > BRACKETS {
+    let measured = measure(document);
+    if measured.deepest > BRACKETS {
         return Err(nests_too_deep(limits));
     }
-    if longest > NAME_BYTES {
+    if measured.longest > NAME_BYTES {
         return Err(exhausted(format!("names and numbers in the document must be at most {NAME_BYTES} bytes long")));
     }
+    at_most("tokens", measured.tokens, limits.document_tokens)?;
     let parsed = match async_graphql::parser::parse_query(document) {
         Ok(parsed) => parsed,
         Err(error) => return Ok(Err(error)),
     };
-    let sizes = variables.into_iter().flatten().map(|(name, value)| (name.as_str(), value.to_string().len())).collect();
-    let cost = Costs { document: &parsed, limits, sizes, fragments: HashMap::new() }.total()?;
+    let cost = Costs::of(&parsed, variables, limits.document_depth).map_err(|_| nests_too_deep(limits))?;
     if cost.depth > limits.document_depth {
         return Err(nests_too_deep(limits));
     }
-    if cost.fields > limits.document_fields {
+    if cost.arguments > ARGUMENTS {
+        return Err(exhausted(format!("the document must have at most {ARGUMENTS} arguments on one field")));
+    }
+    at_most("fields, arguments and variables, fragments counted", cost.fields, limits.document_fields)?;
+    at_most("aliases", cost.aliases, limits.document_aliases)?;
+    at_most("directives", cost.directives, limits.document_directives)?;
+    at_most("variables", cost.variables, limits.document_variables)?;
+    at_most("fields at the root of an operation", cost.root_fields, limits.document_root_fields)?;
+    if cost.complexity > limits.document_complexity {
         return Err(exhausted(format!(
-            "the document must have at most {} fields, arguments and variables, fragments counted",
-            limits.document_fields
+            "the document may ask for {} values, entries of pages counted, and must ask for at most {}: take smaller pages or fewer \
+             fields",
+            cost.complexity, limits.document_complexity
         )));
     }
     // One that is used once, in a fragment, counts twice.
@@ -70,210 +79,37 @@ pub(super) fn parse(
     if cost.copied > copied {
         return Err(exhausted(format!("the document must use at most {copied} bytes of variables, each as often as it is used")));
     }
-    Ok(Ok(parsed))
+    Ok(Ok(Guarded { document: parsed, introspects: cost.introspects }))
 }
 
-/// What is wrong when a variable is of a type that there is not.
+/// What is wrong when a variable is of a type that there is not: async-graphql 7.2.1 panics at a default value of a list of one.
 pub(super) fn unknown_type(document: &ExecutableDocument) -> Option<ServerError> {
     let mut variables = document.operations.iter().flat_map(|(_, operation)| &operation.node.variable_definitions);
     variables.find_map(|variable| {
         let given = &variable.node.var_type;
         let name = innermost(&given.node);
-        (!TYPES.contains(name.as_str())).then(|| ServerError::new(format!("Unknown type \"{name}\""), Some(given.pos)))
+        (!SHAPES.has_type(name)).then(|| ServerError::new(format!("Unknown type \"{name}\""), Some(given.pos)))
     })
 }
 
-fn innermost(given: &Type) -> &Name {
-    match &given.base {
-        BaseType::Named(name) => name,
-        BaseType::List(inner) => innermost(inner),
-    }
+/// Whether a root has this field: names that nobody knows are the caller's to invent.
+pub(super) fn is_root_field(name: &str) -> bool {
+    ["Query", "Mutation", "Subscription"].iter().any(|root| SHAPES.field(root, name).is_some())
 }
 
 fn exhausted(text: String) -> Error {
     Error::ResourceExhausted(text.into())
 }
 
+fn at_most(what: &str, number: usize, limit: usize) -> Result<(), Error> {
+    if number > limit {
+        return Err(exhausted(format!("the document must have at most {limit} {what}")));
+    }
+    Ok(())
+}
+
 fn nests_too_deep(limits: &Limits) -> Error {
     exhausted(format!("the document must not nest deeper than {}", limits.document_depth))
-}
-
-/// The deepest nesting of brackets and the longest name or number, strings and comments left out.
-fn measure(document: &str) -> (usize, usize) {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut name, mut longest) = (0, 0);
-    // When one block string is not closed, none after it is: they would all be searched to the end.
-    let mut blocks_close = true;
-    let bytes = document.as_bytes();
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        name = if byte.is_ascii_alphanumeric() || *byte == b'_' { name + 1 } else { 0 };
-        longest = longest.max(name);
-        match byte {
-            b'{' | b'[' | b'(' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' | b')' => depth = depth.saturating_sub(1),
-            b'#' => at += bytes[at..].iter().take_while(|byte| !matches!(byte, b'\n' | b'\r')).count(),
-            b'"' if blocks_close && bytes[at..].starts_with(THREE_QUOTES) => {
-                if let Some(end) = end_of_block(bytes, at) {
-                    at = end;
-                } else {
-                    // Two are an empty string, and the third begins another.
-                    blocks_close = false;
-                    at += 1;
-                }
-            }
-            b'"' => at = end_of_string(bytes, at),
-            _ => {}
-        }
-        at += 1;
-    }
-    (deepest, longest)
-}
-
-/// Where the block string that begins at `start` ends, if it does.
-fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
-    let mut at = start + THREE_QUOTES.len();
-    while at < bytes.len() {
-        if bytes[at..].starts_with(THREE_QUOTES) {
-            return Some(at + 2);
-        }
-        at += if bytes[at..].starts_with(b"\\\"\"\"") { 4 } else { 1 };
-    }
-    None
-}
-
-/// Where the string that begins at `start` ends. One that is not closed ends with its line, and there the parser gives up.
-fn end_of_string(bytes: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 1,
-            b'"' | b'\n' | b'\r' => return at,
-            _ => {}
-        }
-        at += 1;
-    }
-    at
-}
-
-#[derive(Clone, Copy, Default)]
-struct Cost {
-    /// Fields, spreads, directives, arguments, and variables.
-    fields: usize,
-    /// Every field, spread and inline fragment is a level.
-    depth: usize,
-    /// Bytes of the values of variables: wherever one is used, its value is copied.
-    copied: usize,
-}
-
-impl Cost {
-    const ONE: Self = Self { fields: 1, depth: 0, copied: 0 };
-
-    /// Of both, side by side.
-    fn and(self, other: Self) -> Self {
-        Self {
-            fields: self.fields.saturating_add(other.fields),
-            depth: self.depth.max(other.depth),
-            copied: self.copied.saturating_add(other.copied),
-        }
-    }
-}
-
-/// Costs of the parts of a document; a fragment's is computed once, however often it is spread.
-struct Costs<'a> {
-    document: &'a ExecutableDocument,
-    limits: &'a Limits,
-    /// Bytes of each variable's value.
-    sizes: HashMap<&'a str, usize>,
-    /// `None` while a fragment is being computed: a cycle costs nothing here and is refused by validation.
-    fragments: HashMap<&'a Name, Option<Cost>>,
-}
-
-impl<'a> Costs<'a> {
-    /// Of all operations, and of all fragments by themselves: validation looks also at those that nobody runs or spreads.
-    fn total(mut self) -> Result<Cost, Error> {
-        let document = self.document;
-        let mut total = Cost::default();
-        for name in document.fragments.keys() {
-            total = total.and(self.fragment(name, 1)?);
-        }
-        for (_, operation) in document.operations.iter() {
-            total = total.and(self.operation(&operation.node)?);
-        }
-        Ok(total)
-    }
-
-    fn operation(&mut self, operation: &'a OperationDefinition) -> Result<Cost, Error> {
-        let mut total = self.of(&operation.selection_set, 1)?.and(self.directives(&operation.directives)?);
-        for variable in &operation.variable_definitions {
-            total = total.and(Cost::ONE).and(self.directives(&variable.node.directives)?);
-        }
-        Ok(total)
-    }
-
-    fn fragment(&mut self, name: &Name, level: usize) -> Result<Cost, Error> {
-        let Some((name, fragment)) = self.document.fragments.get_key_value(name) else { return Ok(Cost::default()) };
-        if let Some(known) = self.fragments.get(name) {
-            return Ok(known.unwrap_or_default());
-        }
-        self.fragments.insert(name, None);
-        let cost = self.of(&fragment.node.selection_set, level)?.and(self.directives(&fragment.node.directives)?);
-        self.fragments.insert(name, Some(cost));
-        Ok(cost)
-    }
-
-    /// Of a selection set whose selections are on this level. None is entered that is too deep: here, too, a call is a level.
-    fn of(&mut self, set: &'a Positioned<SelectionSet>, level: usize) -> Result<Cost, Error> {
-        let mut total = Cost::default();
-        for selection in &set.node.items {
-            if level > self.limits.document_depth {
-                return Err(nests_too_deep(self.limits));
-            }
-            let mut cost = match &selection.node {
-                Selection::Field(field) => {
-                    let own = Directive { name: field.node.name.clone(), arguments: field.node.arguments.clone() };
-                    self.of(&field.node.selection_set, level + 1)?.and(self.directive(own)?)
-                }
-                // Validation compares what is in it also with what is beside it, and that again on every level.
-                Selection::InlineFragment(inline) => {
-                    let inner = self.of(&inline.node.selection_set, level + 1)?;
-                    inner.and(inner).and(Cost::ONE)
-                }
-                Selection::FragmentSpread(spread) => self.fragment(&spread.node.fragment_name.node, level + 1)?.and(Cost::ONE),
-            };
-            cost.depth += 1;
-            total = total.and(cost).and(self.directives(selection.node.directives())?);
-        }
-        Ok(total)
-    }
-
-    fn directives(&self, directives: &[Positioned<Directive>]) -> Result<Cost, Error> {
-        let mut total = Cost::default();
-        for directive in directives {
-            total = total.and(self.directive(directive.node.clone())?);
-        }
-        Ok(total)
-    }
-
-    /// A name with arguments: a directive, or a field but for what is selected in it.
-    fn directive(&self, directive: Directive) -> Result<Cost, Error> {
-        if directive.arguments.len() > ARGUMENTS {
-            return Err(exhausted(format!("the document must have at most {ARGUMENTS} arguments on one field")));
-        }
-        let mut cost = Cost { fields: 1 + directive.arguments.len(), ..Cost::default() };
-        for (_, value) in directive.arguments {
-            // async-graphql shows variables only to who replaces them.
-            let _ = value.node.into_const_with(|name| {
-                cost.fields += 1;
-                cost.copied = cost.copied.saturating_add(self.sizes.get(name.as_str()).copied().unwrap_or_default());
-                Ok::<_, Infallible>(Value::Null)
-            });
-        }
-        Ok(cost)
-    }
 }
 
 #[cfg(test)]
@@ -308,6 +144,74 @@ mod tests {
         let named = |length: usize| verdict(&format!("{{{}(b: \"{}\")}}", "a".repeat(length), "c".repeat(200)));
         assert!(named(128).is_ok());
         assert!(named(129).unwrap_err().contains("at most 128 bytes"));
+    }
+
+    #[test]
+    fn every_other_limit_holds_at_and_one_past_its_border() {
+        let aliased = |number: usize| (0..number).fold(String::new(), |text, index| format!("{text} a{index}: b"));
+        type Case<'a> = (Limits, &'a dyn Fn(usize) -> String, &'a str);
+        let cases: [Case<'_>; 6] = [
+            (Limits { document_tokens: 7, ..Limits::default() }, &|n| format!("{{{}}}", "a ".repeat(n - 2)), "at most 7 tokens"),
+            (Limits { document_aliases: 7, ..Limits::default() }, &|n| format!("{{{}}}", aliased(n)), "at most 7 aliases"),
+            (
+                Limits { document_directives: 7, ..Limits::default() },
+                &|n| format!("{{a {}}}", "@x ".repeat(n)),
+                "at most 7 directives",
+            ),
+            (
+                Limits { document_root_fields: 7, ..Limits::default() },
+                &|n| format!("{{{}}}", "a ".repeat(n)),
+                "at most 7 fields at the root",
+            ),
+            (
+                Limits { document_variables: 7, ..Limits::default() },
+                &|n| format!("query ({}) {{a}}", (0..n).fold(String::new(), |text, index| format!("{text} $v{index}: Int"))),
+                "at most 7 variables",
+            ),
+            (
+                Limits { document_complexity: 7, ..Limits::default() },
+                &|n| format!("{{messages(first: {}) {{nodes}}}}", n - 1),
+                "must ask for at most 7",
+            ),
+        ];
+        for (limits, document, text) in cases {
+            assert_eq!(verdict_within(&document(7), &limits), Ok(()), "{text}");
+            let error = verdict_within(&document(8), &limits).unwrap_err();
+            assert!(error.contains(text), "{error}");
+        }
+        // As often as a fragment is spread.
+        let limits = Limits { document_root_fields: 7, document_aliases: 4, ..Limits::default() };
+        assert!(verdict_within("{...f ...f ...f a} fragment f on Query {x: a b}", &limits).is_ok());
+        assert!(verdict_within("{...f ...f ...f a a} fragment f on Query {b b}", &limits).unwrap_err().contains("root"));
+        assert!(verdict_within("{...f ...f ...f ...f} fragment f on Query {x: a}", &limits).unwrap_err().contains("aliases"));
+    }
+
+    #[test]
+    fn pages_multiply_what_is_in_them() {
+        let complexity = |document: &str, variables: serde_json::Value| {
+            let parsed = async_graphql::parser::parse_query(document).unwrap();
+            Costs::of(&parsed, variables.as_object(), 20).unwrap().complexity
+        };
+        for (document, variables, expected) in [
+            ("{conversationList(first: 50) {nodes {id unread}}}", json!({}), 50 * 3 + 1),
+            ("{conversationList(last: 3) {nodes {recents(last: 4) {id}}}}", json!({}), 3 * (4 + 1 + 1) + 1),
+            ("{conversationList {nodes {id}}}", json!({}), 20 * 2 + 1),
+            ("query ($n: Int) {messages(first: $n) {nodes {id}}}", json!({"n": 7}), 7 * 2 + 1),
+            ("query ($n: Int = 9) {messages(first: $n) {nodes {id}}}", json!({}), 9 * 2 + 1),
+            ("query ($n: Int = 9) {messages(first: $n) {nodes {id}}}", json!({"n": null}), 20 * 2 + 1),
+            ("{conversations {version}}", json!({}), 100 + 1),
+            ("{conversations(first: 2, msgCount: 30) {conversations {recents {id}}}}", json!({}), 2 * (30 + 1 + 1) + 1),
+            ("{nodes(ids: [1, 2, 3]) {id}}", json!({}), 3 + 1),
+            ("query ($ids: [ID!]!) {nodes(ids: $ids) {...f}} fragment f on Node {id}", json!({"ids": [1, 2]}), 2 + 1),
+            ("{a: unreadSummary {total} b: unreadSummary {total}}", json!({}), 4),
+            ("{messages(first: -1) {nodes {id}}}", json!({}), 1),
+            ("{messages(first: 99999999999999999999999) {nodes {id}}}", json!({}), 1),
+            ("query A {conversationList(first: 9) {totalCount}} query B {unreadSummary {total}}", json!({}), 10),
+        ] {
+            assert_eq!(complexity(document, variables), expected, "{document}");
+        }
+        let nested = "{__schema{types".to_owned() + &"{fields{type".repeat(8) + "{name}" + &"}}".repeat(8) + "}}";
+        assert!(complexity(&nested, json!({})) > Limits::default().document_complexity);
     }
 
     #[test]
@@ -376,7 +280,8 @@ mod tests {
         let rules: [fn(usize) -> usize; 2] = [|number| number + 1, |number| (number + 1) % 2000];
         for next in rules {
             let chain: String = (0..2000).map(|number| format!("fragment f{number} on T{{...f{}}}", next(number))).collect();
-            assert!(verdict_within(&format!("{{a}}{chain}"), &Limits::default()).unwrap_err().contains("nest deeper than 20"));
+            let limits = Limits { document_tokens: 100_000, ..Limits::default() };
+            assert!(verdict_within(&format!("{{a}}{chain}"), &limits).unwrap_err().contains("nest deeper than 20"));
         }
     }
 
@@ -389,20 +294,6 @@ mod tests {
     fn brackets_that_nobody_closes_do_not_reach_the_parser() {
         assert!(verdict(&"{a".repeat(900)).unwrap_err().contains("nest deeper"));
         assert!(verdict(&"[".repeat(1900)).unwrap_err().contains("nest deeper"));
-    }
-
-    #[test]
-    fn brackets_in_strings_and_comments_are_text() {
-        let strings = format!("{{a(x: \"{0}\\\"{0}\") # {0}\n b}}", "{".repeat(300));
-        assert_eq!(measure(&strings).0, 2);
-        assert_eq!(measure("{a(x: \"\"\"{{ \\\"\"\" {{ \" \"\"\")}").0, 2);
-    }
-
-    #[test]
-    fn strings_and_comments_end_where_the_parser_ends_them() {
-        for document in ["# {\r{{", "# {\n{{", "\"{\r{{", "\"\"\" \"{{", "\"\"\"\"\" \"{{", "\"\"\" \" # {\n\"\"{{"] {
-            assert_eq!(measure(document).0, 2, "{document:?}");
-        }
     }
 
     #[test]

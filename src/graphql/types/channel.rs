@@ -1,7 +1,7 @@
 use async_graphql::{ID, InputObject, Object};
 
 use super::super::error::Result;
-use super::id::global_id;
+use super::id::NodeId;
 use crate::ids::ChannelRef;
 
 /// Which channel.
@@ -23,11 +23,12 @@ impl ChannelInput {
 #[derive(Clone, Debug)]
 pub struct Channel(pub ChannelRef);
 
+/// Where messages go.
 #[Object]
 impl Channel {
     /// The global id.
-    async fn id(&self) -> ID {
-        global_id("Channel", &[&self.0.channel_type.number().to_string(), &self.0.channel_id])
+    pub(super) async fn id(&self) -> ID {
+        NodeId::Channel(self.0.clone()).encode()
     }
 
     /// The channel's id.

@@ -5,13 +5,13 @@ use super::super::context::ContextExt;
 use super::super::error::Result;
 use super::super::query::check_count;
 use super::super::scalars::UInt53;
-use super::id::global_id;
+use super::id::NodeId;
 use super::{Message, date_time, int};
 use crate::conversation::{self as conversations, Item, RecentsKey};
 use crate::message;
 
 /// Messages that `recents` returns where nothing else is said.
-const RECENTS: i32 = 20;
+pub(in crate::graphql) const RECENTS: i32 = 20;
 
 /// One user's view of one channel.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Conversation {
             last_seq: self.conversation.last_msg_seq,
             count,
         };
-        Ok(ctx.recents().load_one(key).await?.unwrap_or_default())
+        Ok(ctx.loaders().load_one(key).await?.unwrap_or_default())
     }
 
     async fn last(&self, ctx: &Context<'_>) -> Result<Option<message::Message>> {
@@ -62,15 +62,12 @@ impl Conversation {
     }
 }
 
+/// One user's view of one channel.
 #[Object]
 impl Conversation {
     /// The global id: the same in every answer.
-    async fn id(&self) -> ID {
-        let channel = &self.conversation.channel;
-        global_id(
-            "Conversation",
-            &[self.conversation.uid.as_str(), &channel.channel_type.number().to_string(), &channel.channel_id],
-        )
+    pub(super) async fn id(&self) -> ID {
+        NodeId::Conversation(self.conversation.uid.clone(), self.conversation.channel.clone()).encode()
     }
 
     /// The channel's id; for a person channel the other one's uid.
@@ -119,8 +116,9 @@ impl Conversation {
     }
 
     /// The newest message.
-    async fn last_message(&self, ctx: &Context<'_>) -> Result<Option<Message>> {
-        Ok(self.last(ctx).await?.map(Message))
+    async fn last_message(&self, ctx: &Context<'_>) -> Option<Result<Message>> {
+        // Null in its place where it fails: what stands beside it goes on.
+        self.last(ctx).await.transpose().map(|last| last.map(Message))
     }
 
     /// The newest messages, newest first. Without `last`: what `conversations` was asked for with `msgCount`, elsewhere 20.

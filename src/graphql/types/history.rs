@@ -1,19 +1,56 @@
-use async_graphql::connection::{Connection, CursorType, Edge, EmptyFields};
+use async_graphql::connection::{CursorType, PageInfo};
+use async_graphql::{Object, SimpleObject};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::super::error::Result;
 use super::super::query::check_count;
-use super::{Message, int};
+use super::Message;
 use crate::error::Error;
 use crate::ids::Seq;
-use crate::message::HistoryPage;
+use crate::message::{self, HistoryPage};
 
-/// Messages of a page where nothing else is said.
-const PAGE: i32 = 20;
+/// Entries of a page where nothing else is said.
+pub(in crate::graphql) const PAGE: u32 = 20;
 
-/// A page of messages, oldest first.
-pub type Messages = Connection<SeqCursor, Message>;
+/// A page of messages.
+#[derive(Clone, Debug)]
+pub struct MessageConnection(pub HistoryPage);
+
+/// A page of messages.
+#[Object]
+impl MessageConnection {
+    /// The messages of the page with their cursors, oldest first.
+    async fn edges(&self) -> Vec<MessageEdge> {
+        let all = self.0.messages.iter().cloned();
+        all.map(|message| MessageEdge { cursor: SeqCursor(message.seq).encode_cursor(), node: Message(message) }).collect()
+    }
+
+    /// The messages of the page, oldest first.
+    async fn nodes(&self) -> Vec<Message> {
+        self.0.messages.iter().cloned().map(Message).collect()
+    }
+
+    /// What there is beside the page.
+    async fn page_info(&self) -> PageInfo {
+        let cursor = |message: Option<&message::Message>| message.map(|message| SeqCursor(message.seq).encode_cursor());
+        PageInfo {
+            has_previous_page: self.0.has_previous,
+            has_next_page: self.0.has_next,
+            start_cursor: cursor(self.0.messages.first()),
+            end_cursor: cursor(self.0.messages.last()),
+        }
+    }
+}
+
+/// A message's place in its channel.
+#[derive(Clone, Debug, SimpleObject)]
+pub struct MessageEdge {
+    /// For `after` and `before`.
+    cursor: String,
+    /// The message.
+    node: Message,
+}
 
 /// Where a message stands in its channel: opaque to clients, versioned for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,47 +71,40 @@ impl CursorType for SeqCursor {
 }
 
 /// `first`/`after` or `last`/`before`, checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// Only above this.
-    pub after: Option<Seq>,
-    /// Only below this.
-    pub before: Option<Seq>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<C> {
+    /// Only what comes after this.
+    pub after: Option<C>,
+    /// Only what comes before this.
+    pub before: Option<C>,
     /// At most this many.
     pub limit: u32,
-    /// From the end.
-    pub newest: bool,
+    /// From the end; otherwise from the beginning.
+    pub from_end: bool,
 }
 
-impl Page {
-    /// Without `first` and `last`: the newest 20.
+impl<C: CursorType<Error = Error>> Page<C> {
+    /// Without `first` and `last`: 20, from the end if `from_end`, unless `after` says where to begin.
     pub(in crate::graphql) fn parse(
-        first: Option<i32>,
-        after: Option<&str>,
-        last: Option<i32>,
-        before: Option<&str>,
+        (first, last): (Option<i32>, Option<i32>),
+        (after, before): (Option<&str>, Option<&str>),
         limit: u32,
+        from_end: bool,
     ) -> Result<Self> {
         let cursor = |name: &'static str, text: Option<&str>| {
-            let seq = text.map(SeqCursor::decode_cursor).transpose();
-            seq.map(|cursor| cursor.map(|SeqCursor(seq)| seq))
-                .map_err(|_| Error::bad_input(name, "must be a cursor that messages returned"))
+            text.map(C::decode_cursor).transpose().map_err(|error| match error {
+                Error::BadInput { problem, .. } => Error::bad_input(name, problem),
+                other => other,
+            })
         };
         let (after, before) = (cursor("after", after)?, cursor("before", before)?);
-        let (limit, newest) = match (first, last) {
+        let (limit, from_end) = match (first, last) {
             (Some(_), Some(_)) => return Err(Error::bad_input("first", "and last cannot both be given").into()),
             (Some(first), None) => (check_count("first", first, limit)?, false),
             (None, Some(last)) => (check_count("last", last, limit)?, true),
-            (None, None) => (check_count("first", PAGE.min(int(i64::from(limit))), limit)?, after.is_none()),
+            (None, None) => (PAGE.min(limit), before.is_some() || (from_end && after.is_none())),
         };
-        Ok(Self { after, before, limit, newest })
-    }
-
-    /// The connection of a page of messages.
-    pub(in crate::graphql) fn connection(page: HistoryPage) -> Messages {
-        let mut connection = Connection::with_additional_fields(page.has_previous, page.has_next, EmptyFields);
-        connection.edges.extend(page.messages.into_iter().map(|message| Edge::new(SeqCursor(message.seq), Message(message))));
-        connection
+        Ok(Self { after, before, limit, from_end })
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::scalars::{Base64, UInt53};
 use super::date_time;
-use super::id::global_id;
+use super::id::NodeId;
 use crate::message;
 
 /// How a message to send is to be treated.
@@ -42,11 +42,12 @@ pub struct MessageHeader {
 #[derive(Clone, Debug)]
 pub struct Message(pub message::Message);
 
+/// A message. Once stored it never changes.
 #[Object]
 impl Message {
     /// The global id.
-    async fn id(&self) -> ID {
-        global_id("Message", &[&self.0.message_id.to_string()])
+    pub(super) async fn id(&self) -> ID {
+        NodeId::Message(self.0.message_id).encode()
     }
 
     /// The message's id in the messaging system, a number above 2^53 in a string.

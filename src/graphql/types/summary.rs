@@ -1,12 +1,23 @@
-use async_graphql::{Object, SimpleObject};
+use async_graphql::{Context, Object, SimpleObject};
 
+use super::super::context::ContextExt;
+use super::super::error::Result;
 use super::int;
 use crate::conversation;
+use crate::ids::Uid;
 
 /// Unread in all of a user's conversations.
 #[derive(Clone, Debug)]
 pub struct UnreadSummary(pub conversation::UnreadSummary);
 
+impl UnreadSummary {
+    /// Of a user; once for a request, however often it is asked for.
+    pub(in crate::graphql) async fn load(ctx: &Context<'_>, uid: &Uid) -> Result<Self> {
+        Ok(Self(ctx.loaders().load_one(uid.clone()).await?.unwrap_or_default()))
+    }
+}
+
+/// Unread in all of a user's conversations.
 #[Object]
 impl UnreadSummary {
     /// Unread messages in conversations that are not muted.

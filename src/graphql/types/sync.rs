@@ -1,11 +1,10 @@
 use async_graphql::{Context, ID, Object};
 
-use super::super::context::ContextExt;
 use super::super::error::Result;
 use super::super::scalars::UInt53;
-use super::id::global_id;
+use super::id::NodeId;
 use super::{Conversation, UnreadSummary};
-use crate::conversation::{Removed, SyncAnswer, SyncRequest, summarize};
+use crate::conversation::{Removed, SyncAnswer, SyncRequest};
 use crate::ids::Uid;
 
 /// What changed.
@@ -34,6 +33,7 @@ impl ConversationSync {
     }
 }
 
+/// What changed.
 #[Object]
 impl ConversationSync {
     /// Store it and pass it next time.
@@ -64,7 +64,7 @@ impl ConversationSync {
 
     /// Unread in all of the user's conversations.
     async fn unread_summary(&self, ctx: &Context<'_>) -> Result<UnreadSummary> {
-        Ok(UnreadSummary(summarize(ctx.core(), &self.uid).await?))
+        UnreadSummary::load(ctx, &self.uid).await
     }
 }
 
@@ -72,12 +72,12 @@ impl ConversationSync {
 #[derive(Clone, Debug)]
 pub struct RemovedConversation(pub Removed);
 
+/// A conversation that does not show any more.
 #[Object]
 impl RemovedConversation {
     /// The id that the conversation had.
     async fn id(&self) -> ID {
-        let channel = &self.0.channel;
-        global_id("Conversation", &[self.0.uid.as_str(), &channel.channel_type.number().to_string(), &channel.channel_id])
+        NodeId::Conversation(self.0.uid.clone(), self.0.channel.clone()).encode()
     }
 
     /// The channel's id; for a person channel the other one's uid.

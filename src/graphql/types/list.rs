@@ -1,0 +1,135 @@
+use std::cmp::Reverse;
+
+use async_graphql::connection::{CursorType, PageInfo};
+use async_graphql::{InputObject, Object, SimpleObject};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::super::error::{At, Result};
+use super::super::scalars::UInt53;
+use super::{Conversation, int, parse_channel_types};
+use crate::conversation::{ListFilter, ListPage, Place, Rank};
+use crate::error::Error;
+
+/// Which conversations of a list. What is left out does not matter.
+#[derive(Clone, Debug, Default, InputObject)]
+pub struct ConversationFilter {
+    /// Only those with unread messages.
+    #[graphql(default)]
+    only_unread: bool,
+    /// Only those of these channel types.
+    channel_types: Option<Vec<i32>>,
+    /// Only pinned ones, or only others.
+    pinned: Option<bool>,
+    /// Only muted ones, or only others.
+    muted: Option<bool>,
+    /// Only those whose channel id begins with this.
+    channel_id_prefix: Option<String>,
+}
+
+impl ConversationFilter {
+    pub(in crate::graphql) fn parse(self) -> Result<ListFilter> {
+        let types = self.channel_types.map(|types| parse_channel_types("channel_types", &types)).transpose().at("filter")?;
+        Ok(ListFilter {
+            only_unread: self.only_unread,
+            channel_types: types,
+            pinned: self.pinned,
+            muted: self.muted,
+            channel_id_prefix: self.channel_id_prefix.unwrap_or_default(),
+        })
+    }
+}
+
+/// A page of the list.
+#[derive(Clone, Debug)]
+pub struct ConversationConnection(pub ListPage);
+
+/// A page of the list.
+#[Object]
+impl ConversationConnection {
+    /// The conversations of the page with their cursors, in the order of the list.
+    async fn edges(&self) -> Vec<ConversationEdge> {
+        let all = self.0.conversations.iter().cloned();
+        all.map(|(place, conversation)| ConversationEdge { cursor: place.encode_cursor(), node: conversation.into() }).collect()
+    }
+
+    /// The conversations of the page, in the order of the list.
+    async fn nodes(&self) -> Vec<Conversation> {
+        self.0.conversations.iter().map(|(_, conversation)| conversation.clone().into()).collect()
+    }
+
+    /// What there is beside the page.
+    async fn page_info(&self) -> PageInfo {
+        let cursor = |entry: Option<&(Place, _)>| entry.map(|(place, _)| place.encode_cursor());
+        PageInfo {
+            has_previous_page: self.0.has_previous,
+            has_next_page: self.0.has_next,
+            start_cursor: cursor(self.0.conversations.first()),
+            end_cursor: cursor(self.0.conversations.last()),
+        }
+    }
+
+    /// How many conversations there are on all pages.
+    async fn total_count(&self) -> i32 {
+        int(i64::try_from(self.0.total).unwrap_or(i64::MAX))
+    }
+
+    /// Pass the first page's to `conversations`, and what changes from then on comes.
+    async fn version(&self) -> UInt53 {
+        self.0.version.into()
+    }
+}
+
+/// A conversation's place in the list.
+#[derive(Clone, Debug, SimpleObject)]
+pub struct ConversationEdge {
+    /// For `after` and `before`.
+    cursor: String,
+    /// The conversation.
+    node: Conversation,
+}
+
+/// How a place is written: opaque to clients, versioned for us.
+type Written = (String, i64, i64, bool, i64, u8, String);
+
+const KIND: &str = "l1";
+
+impl CursorType for Place {
+    type Error = Error;
+
+    fn decode_cursor(cursor: &str) -> std::result::Result<Self, Error> {
+        let written = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|text| serde_json::from_slice::<Written>(&text).ok());
+        match written {
+            Some((kind, walk_activity, walk_pin, unpinned, activity, channel_type, channel_id)) if kind == KIND => Ok(Self {
+                rank: Rank { unpinned, activity: Reverse(activity), channel_type, channel_id },
+                walk_activity,
+                walk_pin,
+            }),
+            _ => Err(Error::bad_input("cursor", "must be one that conversationList returned")),
+        }
+    }
+
+    fn encode_cursor(&self) -> String {
+        let Rank { unpinned, activity, channel_type, channel_id } = &self.rank;
+        let written = (KIND, self.walk_activity, self.walk_pin, unpinned, activity.0, channel_type, channel_id);
+        URL_SAFE_NO_PAD.encode(serde_json::json!(written).to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn cursors_come_back_and_others_are_refused(at in 0_i64.., unpinned: bool, channel_type: u8, channel_id in ".{1,50}", text in ".*") {
+            let rank = Rank { unpinned, activity: Reverse(at), channel_type, channel_id };
+            let place = Place { rank, walk_activity: at, walk_pin: 0 };
+            prop_assert_eq!(&Place::decode_cursor(&place.encode_cursor()).unwrap(), &place);
+            prop_assert!(Place::decode_cursor(&text).is_err());
+            prop_assert!(Place::decode_cursor(&super::super::history::SeqCursor(at).encode_cursor()).is_err());
+        }
+    }
+}

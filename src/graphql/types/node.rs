@@ -1,0 +1,54 @@
+use async_graphql::{Context, ID, Interface};
+
+use super::super::context::ContextExt;
+use super::super::error::Result;
+use super::id::NodeId;
+use super::{Channel, Conversation, Message};
+use crate::error::Error;
+
+/// What has a global id.
+#[derive(Clone, Debug, Interface)]
+#[graphql(field(name = "id", ty = "ID", desc = "The global id: the same in every answer."))]
+pub enum Node {
+    /// One user's view of one channel.
+    Conversation(Conversation),
+    /// A message.
+    Message(Message),
+    /// Where messages go.
+    Channel(Channel),
+}
+
+impl Node {
+    /// What a client's id names; `argument` is where it gave the id.
+    pub(in crate::graphql) fn parse_id(id: &ID, argument: &'static str) -> std::result::Result<NodeId, Error> {
+        NodeId::decode(id).ok_or_else(|| Error::bad_input(argument, "must be an id that an answer returned"))
+    }
+
+    /// Those of these things that there are, in their places; one batch for each kind.
+    pub(in crate::graphql) async fn load(ctx: &Context<'_>, ids: &[NodeId]) -> Result<Vec<Option<Self>>> {
+        let loaders = ctx.loaders();
+        let names = ids.iter().filter_map(|id| match id {
+            NodeId::Conversation(uid, channel) => Some((uid.clone(), channel.clone())),
+            _ => None,
+        });
+        let message_ids = ids.iter().filter_map(|id| match id {
+            NodeId::Message(id) => Some(*id),
+            _ => None,
+        });
+        let channels = ids.iter().filter_map(|id| match id {
+            NodeId::Channel(channel) => Some(channel.clone()),
+            _ => None,
+        });
+        let (conversations, messages, channels) =
+            tokio::try_join!(loaders.load_many(names), loaders.load_many(message_ids), loaders.load_many(channels))?;
+        let found = ids.iter().map(|id| match id {
+            NodeId::Conversation(uid, channel) => {
+                let found = conversations.get(&(uid.clone(), channel.clone()));
+                found.map(|conversation| Self::Conversation(conversation.clone().into()))
+            }
+            NodeId::Message(id) => messages.get(id).map(|message| Self::Message(Message(message.clone()))),
+            NodeId::Channel(channel) => channels.get(channel).map(|()| Self::Channel(Channel(channel.clone()))),
+        });
+        Ok(found.collect())
+    }
+}
