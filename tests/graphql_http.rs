@@ -127,6 +127,16 @@ async fn introspection_fits_into_the_limits() {
         if kind["name"].as_str().unwrap().starts_with("__") {
             continue;
         }
+        if ["Boolean", "Float", "ID", "Int", "String"].contains(&kind["name"].as_str().unwrap()) {
+            continue;
+        }
+        assert!(!kind["description"].as_str().unwrap_or_default().is_empty(), "{} has no description", kind["name"]);
+        let inner = ["inputFields", "enumValues"].into_iter().flat_map(|list| kind[list].as_array().into_iter().flatten());
+        for value in inner {
+            assert!(!value["description"].as_str().unwrap_or_default().is_empty(), "{}.{}", kind["name"], value["name"]);
+        }
+        let specified = kind["kind"] != "SCALAR" || kind["specifiedByURL"].is_string();
+        assert!(specified, "{} is specified nowhere", kind["name"]);
         for field in kind["fields"].as_array().into_iter().flatten() {
             let name = format!("{}.{}", kind["name"], field["name"]);
             assert!(!field["description"].as_str().unwrap_or_default().is_empty(), "{name} has no description");
@@ -166,4 +176,209 @@ async fn a_field_that_fails_does_not_take_the_others_with_it() {
     assert_eq!(answer["data"], json!({"gone": null, "here": {"unread": 1}}));
     let error = &answer["errors"][0];
     assert_eq!((&error["path"], &error["extensions"]["code"]), (&json!(["gone"]), &json!("NOT_FOUND")));
+}
+
+#[tokio::test]
+async fn only_who_can_read_the_answer_gets_one() {
+    let server = Server::start(Engine::Sqlite).await;
+    let modern = "application/graphql-response+json; charset=utf-8";
+    let legacy = "application/json; charset=utf-8";
+    for (accept, status, kind) in [
+        ("application/graphql-response+json", 200, modern),
+        ("application/json", 200, legacy),
+        ("*/*", 200, legacy),
+        ("application/*;q=0.5", 200, legacy),
+        ("application/json;q=0.9, application/graphql-response+json", 200, modern),
+        ("application/graphql-response+json;q=0.1, application/json", 200, legacy),
+        ("text/html, application/json;q=0", 406, legacy),
+        ("text/html", 406, legacy),
+    ] {
+        let (got, content_type, _) = ask(&server, "application/json", accept, r#"{"query":"{ __typename }"}"#).await;
+        assert_eq!((got, content_type.as_str()), (status, kind), "{accept}");
+    }
+    for (content_type, status) in [
+        ("application/json; charset=UTF-8", 200),
+        ("APPLICATION/JSON;charset=\"utf-8\"", 200),
+        ("application/json; charset=utf-16", 415),
+        ("application/jsonp", 415),
+        ("", 415),
+    ] {
+        assert_eq!(ask(&server, content_type, "*/*", r#"{"query":"{ __typename }"}"#).await.0, status, "{content_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_may_keep_an_answer_and_ask_whether_it_is_still_so() {
+    let server = Server::start(Engine::Sqlite).await;
+    server.send("bob", "ann", 1, "one").await;
+    let get = async |etag: Option<&str>, query: &str| {
+        let request = server.http("GET", "/graphql").query(&[("query", query)]);
+        etag.map_or(request.try_clone().unwrap(), |etag| request.header("if-none-match", etag)).send().await.unwrap()
+    };
+    let query = "{ unreadSummary(uid: \"ann\") { total } }";
+    let first = get(None, query).await;
+    assert_eq!(first.headers()["cache-control"], "private, no-cache");
+    assert!(first.headers()["vary"].to_str().unwrap().contains("authorization"));
+    let etag = first.headers()["etag"].to_str().unwrap().to_owned();
+    let known = get(Some(&format!("W/\"other\", {etag}")), query).await;
+    assert_eq!((known.status().as_u16(), known.headers()["etag"].to_str().unwrap()), (304, etag.as_str()));
+    assert_eq!(known.bytes().await.unwrap().len(), 0);
+    server.send("bob", "ann", 1, "two").await;
+    assert_eq!(get(Some(&etag), query).await.status(), 200);
+    let wrong = get(None, "{ nope }").await;
+    assert_eq!((wrong.headers().get("etag"), wrong.headers()["cache-control"].to_str().unwrap()), (None, "no-store"));
+}
+
+#[tokio::test]
+async fn answers_are_packed_for_who_asks() {
+    let server = Server::start(Engine::Sqlite).await;
+    for number in 0..50 {
+        server.send(&format!("u{number}"), "ann", 1, "one").await;
+    }
+    let body = json!({"uid": "ann", "msg_count": 1}).to_string();
+    let plain = server.request(server.http("POST", "/conversation/sync").body(body.clone())).await.text.len();
+    for encoding in ["gzip", "br", "zstd"] {
+        let request = server.http("POST", "/conversation/sync").header("accept-encoding", encoding).body(body.clone());
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.headers()["content-encoding"], encoding);
+        let packed = answer.bytes().await.unwrap().len();
+        assert!(packed * 5 < plain, "{encoding}: {packed} of {plain}");
+    }
+}
+
+#[tokio::test]
+async fn several_operations_at_once_are_for_who_allows_them() {
+    let server = Server::start(Engine::Sqlite).await;
+    let one = json!({"query": "{ __typename }"});
+    let body = |number: usize| Value::Array(vec![one.clone(); number]).to_string();
+    let (status, _, answer) = ask(&server, "application/json", "*/*", &body(1)).await;
+    assert_eq!((status, &answer["errors"][0]["extensions"]["code"]), (400, &json!("BAD_USER_INPUT")));
+    let server = server.restart(|settings| settings.limits.batch_operations = 3).await;
+    let (status, _, answer) = ask(&server, "application/json", "*/*", &body(3)).await;
+    assert_eq!((status, answer), (200, Value::Array(vec![json!({"data": {"__typename": "Query"}}); 3])));
+    let (status, _, answer) = ask(&server, "application/json", "*/*", &body(4)).await;
+    assert_eq!((status, &answer["errors"][0]["extensions"]["code"]), (400, &json!("RESOURCE_EXHAUSTED")));
+    let mixed = json!([one, {"query": "{ nope }"}]).to_string();
+    let (_, _, answer) = ask(&server, "application/json", "*/*", &mixed).await;
+    assert_eq!((&answer[0]["data"]["__typename"], answer[1].get("data")), (&json!("Query"), None));
+}
+
+#[tokio::test]
+async fn documents_are_sent_once_and_named_afterwards() {
+    let server = Server::start(Engine::Sqlite).await;
+    let query = "query Sum($uid: ID!) { unreadSummary(uid: $uid) { total } }";
+    let hash = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(query.as_bytes()));
+    let extensions = json!({"persistedQuery": {"version": 1, "sha256Hash": hash}});
+    let variables = json!({"uid": "ann"});
+    let get = async |server: &Server| {
+        let pairs = [("extensions", extensions.to_string()), ("variables", variables.to_string())];
+        server.request(server.http("GET", "/graphql").query(&pairs)).await
+    };
+    let unknown = get(&server).await;
+    assert_eq!((unknown.status, unknown.json()["errors"][0]["message"].clone()), (200, json!("PersistedQueryNotFound")));
+    assert_eq!(unknown.json()["errors"][0]["extensions"]["code"], "PERSISTED_QUERY_NOT_FOUND");
+    let sent = json!({"query": query, "variables": variables, "extensions": extensions}).to_string();
+    let total = json!({"data": {"unreadSummary": {"total": 0}}});
+    assert_eq!(ask(&server, "application/json", "*/*", &sent).await.2, total);
+    assert_eq!(get(&server).await.json(), total);
+    let other = json!({"query": "{ __typename }", "extensions": extensions}).to_string();
+    assert_eq!(ask(&server, "application/json", "*/*", &other).await.0, 400);
+
+    // What is past a limit is not kept, so nobody can fill the memory with it.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("manifest.json");
+    std::fs::write(&path, json!({"any name": query}).to_string()).unwrap();
+    let server = server.restart(|settings| settings.graphql.manifest = path.display().to_string()).await;
+    assert_eq!(get(&server).await.json(), total);
+    assert_eq!(ask(&server, "application/json", "*/*", &sent).await.2, total);
+    let (status, _, answer) = ask(&server, "application/json", "*/*", r#"{"query":"{ __typename }"}"#).await;
+    assert_eq!((status, &answer["errors"][0]["extensions"]["code"]), (403, &json!("FORBIDDEN")));
+}
+
+#[tokio::test]
+async fn the_schema_is_for_who_may_see_it() {
+    let server = Server::start_with(Engine::Sqlite, |settings| settings.graphql.introspection = false).await;
+    for query in ["{ __schema { types { name } } }", "{ ...f } fragment f on Query { __type(name: \"Query\") { name } }"] {
+        assert_eq!(server.graphql_code(query, json!({})).await, "FORBIDDEN", "{query}");
+    }
+    assert_eq!(server.graphql("{ __typename }", json!({})).await["__typename"], "Query");
+}
+
+#[tokio::test]
+async fn a_failure_of_ours_is_named_by_the_requests_id_alone() {
+    let server = Server::start(Engine::Sqlite).await;
+    let connection = server.database.connect().await;
+    sea_orm::ConnectionTrait::execute_unprepared(&connection, "DROP TABLE conversation").await.unwrap();
+    let body = json!({"query": "{ conversationList(uid: \"ann\") { totalCount } }"}).to_string();
+    let request =
+        server.http("POST", "/graphql").header("content-type", "application/json").header("x-request-id", "abc-1").body(body);
+    let answer = server.request(request).await.json();
+    let error = &answer["errors"][0];
+    assert_eq!(
+        (&error["message"], &error["extensions"]),
+        (&json!("internal error"), &json!({"code": "INTERNAL_SERVER_ERROR", "requestId": "abc-1"}))
+    );
+}
+
+#[tokio::test]
+async fn operations_and_root_fields_have_figures_and_labels_are_bounded() {
+    let server = Server::start(Engine::Sqlite).await;
+    server.graphql("query Screen { unreadSummary(uid: \"ann\") { total } }", json!({})).await;
+    server
+        .graphql_raw(
+            "query Wrong { x: conversation(uid: \"ann\", channel: {channelId: \"b\", channelType: 1}) { id } }",
+            json!({}),
+        )
+        .await;
+    for number in 0..300 {
+        server.graphql(&format!("query N{number} {{ __typename }}"), json!({})).await;
+        server.graphql_raw(&format!("query Invalid{number} {{ nope{number} }}"), json!({})).await;
+    }
+    let metrics = server.request(server.http("GET", "/metrics")).await.text;
+    for line in [
+        "recents_graphql_operations_total{operation=\"Screen\",kind=\"query\",outcome=\"ok\"}",
+        "recents_graphql_operation_seconds_count{operation=\"Screen\"}",
+        "recents_graphql_field_seconds_count{field=\"unreadSummary\"}",
+        "recents_graphql_errors_total{operation=\"Wrong\",field=\"conversation\",code=\"NOT_FOUND\"}",
+        "recents_graphql_operations_total{operation=\"other\",kind=\"query\",outcome=\"ok\"}",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    assert!(!metrics.contains("Invalid") && !metrics.contains("nope"));
+    let names = metrics.lines().filter(|line| line.starts_with("recents_graphql_operations_total{operation=\"N")).count();
+    assert!((100..=200).contains(&names), "{names}");
+}
+
+#[tokio::test]
+async fn a_null_that_may_not_be_goes_up_to_the_next_place_that_may() {
+    let server = Server::start(Engine::Sqlite).await;
+    server.send("bob", "ann", 1, "one").await;
+    let one = "conversation(uid: \"ann\", channel: {channelId: \"bob\", channelType: 1})";
+    let id = server.graphql(&format!("{{ {one} {{ id }} }}"), json!({})).await["conversation"]["id"].clone();
+    let recents = "id ... on Conversation { recents(last: -1) { id } }";
+    for (query, data) in [
+        ("{ unreadSummary { total } conversationList(uid: \"ann\") { totalCount } }".to_owned(), json!(null)),
+        (
+            format!("{{ a: {one} {{ id recents(last: -1) {{ id }} }} b: {one} {{ unread }} }}"),
+            json!({"a": null, "b": {"unread": 1}}),
+        ),
+        (
+            format!("{{ ...f __typename }} fragment f on Query {{ node(id: {id}) {{ {recents} }} }}"),
+            json!({"node": null, "__typename": "Query"}),
+        ),
+        (format!("{{ nodes(ids: [{id}]) {{ {recents} }} }}"), json!({"nodes": [null]})),
+        (format!("{{ nodes(ids: [{id}, \"nope\"]) {{ id }} {one} {{ id }} }}"), json!(null)),
+        ("{ conversationList(uid: \"ann\") { totalCount nodes { id recents(last: -1) { id } } } }".to_owned(), json!(null)),
+    ] {
+        let answer = server.graphql_raw(&query, json!({})).await;
+        assert_eq!(answer["data"], data, "{query}: {answer}");
+        assert_eq!(answer["errors"][0]["extensions"]["code"], "BAD_USER_INPUT", "{query}");
+    }
+    // In the order of the document, whatever takes longer.
+    let query = "{ z: conversationList(uid: \"ann\") { totalCount } __typename a: unreadSummary(uid: \"ann\") { total } }";
+    for _ in 0..20 {
+        let answer = server.graphql_raw(query, json!({})).await;
+        let keys: Vec<&str> = answer["data"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["z", "__typename", "a"]);
+    }
 }

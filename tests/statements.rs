@@ -37,7 +37,9 @@ async fn the_number_of_statements_is_constant(engine: Engine) {
     let database = TestDatabase::create(engine).await;
     let server = Process::start(&database);
     let mut counts: Vec<BTreeSet<(String, u64)>> = Vec::new();
-    for (uid, groups, members, messages) in [("one", 1, 2, 1), ("some", 50, 3, 30), ("many", 500, 2, 3), ("big", 2, 1500, 60)] {
+    for (uid, groups, members, messages) in
+        [("one", 1, 2, 1), ("ten", 10, 2, 2), ("some", 50, 3, 30), ("many", 500, 2, 3), ("big", 2, 1500, 60)]
+    {
         fill(&server, uid, groups, members, messages).await;
         let channel = format!("{uid}-0");
         let target = |more: Value| {
@@ -60,6 +62,19 @@ async fn the_number_of_statements_is_constant(engine: Engine) {
         count("setUnread", "/conversations/setUnread", target(json!({"unread": 7}))).await;
         let screen = "query ($uid: ID) { conversations(uid: $uid, msgCount: 5) { conversations { unread lastMessage { content } recents(last: 3) { id } } unreadSummary { total } } }";
         count("screen", "/graphql", json!({"query": screen, "variables": {"uid": uid}})).await;
+        let list = "query ($uid: ID) { conversationList(uid: $uid, first: 50) { totalCount nodes { unread lastMessage { content } recents(last: 3) { id } } } unreadSummary(uid: $uid) { total } }";
+        count("list screen", "/graphql", json!({"query": list, "variables": {"uid": uid}})).await;
+        let ids = "query ($uid: ID) { conversationList(uid: $uid, first: 50) { nodes { id lastMessage { id } } } }";
+        let ids = server.call("/graphql", json!({"query": ids, "variables": {"uid": uid}})).await;
+        let nodes = ids["data"]["conversationList"]["nodes"].as_array().unwrap();
+        let ids: Vec<&Value> = nodes.iter().flat_map(|node| [&node["id"], &node["lastMessage"]["id"]]).collect();
+        let node = "query ($ids: [ID!]!) { nodes(ids: $ids) { id } }";
+        count("nodes", "/graphql", json!({"query": node, "variables": {"ids": ids}})).await;
+        let input = json!({"uid": uid, "channel": {"channelId": channel, "channelType": 2}});
+        let pin = "mutation ($input: PinConversationInput!) { pinConversation(input: $input) { conversation { id } } }";
+        count("pin", "/graphql", json!({"query": pin, "variables": {"input": input}})).await;
+        let mark = "mutation ($uid: ID!) { markAllRead(input: {uid: $uid}) { conversations { id } unreadSummary { total } } }";
+        count("mark all read", "/graphql", json!({"query": mark, "variables": {"uid": uid}})).await;
         count("delete", "/conversations/delete", target(json!({}))).await;
         counts.push(these);
     }

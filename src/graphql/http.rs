@@ -17,6 +17,7 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::conform::conform;
 use super::error::GraphqlError;
 use super::guard;
 use super::loaders::Batches;
@@ -314,6 +315,9 @@ async fn run(app: &App, headers: &HeaderMap, incoming: Incoming, text: &str, gua
     let mut answer = app.schema.execute(request).await;
     // What failed before a resolver ran has neither a path nor a code of ours.
     let ran = answer.errors.is_empty() || answer.errors.iter().any(|error| !error.path.is_empty());
+    if ran {
+        conform(&mut answer, &observed.root);
+    }
     let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     for error in &mut answer.errors {
         set_code(error, if error.path.is_empty() { "GRAPHQL_VALIDATION_FAILED" } else { "BAD_USER_INPUT" });

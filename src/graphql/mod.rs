@@ -3,6 +3,7 @@
 //! How to add a field: its type in `types/` (one a file), its resolver in `query.rs` or `mutation.rs`, and
 //! `cargo run -- schema > schema.graphql`.
 
+mod conform;
 mod context;
 pub mod error;
 mod guard;

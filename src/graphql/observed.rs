@@ -22,7 +22,7 @@ pub(super) struct Observed {
     name: String,
     kind: &'static str,
     /// Keys of the answer's root, and the fields that they stand for.
-    root: Vec<(String, String)>,
+    pub(super) root: Vec<(String, String)>,
     began: Instant,
 }
 

@@ -90,7 +90,7 @@ impl Query {
             limit: page.limit,
             from_end: page.from_end,
         };
-        Ok(ConversationConnection(conversations::list_conversations(ctx.core(), &request).await?))
+        ConversationConnection::load(ctx, conversations::list_conversations(ctx.core(), &request).await?).await
     }
 
     /// One conversation.

@@ -11,6 +11,7 @@ use async_graphql::ServerError;
 use async_graphql::parser::types::ExecutableDocument;
 
 use self::cost::Costs;
+pub(super) use self::shapes::Nulls;
 use self::shapes::{SHAPES, innermost};
 use self::text::measure;
 use crate::config::Limits;
@@ -95,6 +96,12 @@ pub(super) fn unknown_type(document: &ExecutableDocument) -> Option<ServerError>
 /// Whether a root has this field: names that nobody knows are the caller's to invent.
 pub(super) fn is_root_field(name: &str) -> bool {
     ["Query", "Mutation", "Subscription"].iter().any(|root| SHAPES.field(root, name).is_some())
+}
+
+/// Where a field of a root may be null.
+pub(super) fn root_nulls(name: &str) -> Nulls {
+    let shape = ["Query", "Mutation", "Subscription"].iter().find_map(|root| SHAPES.field(root, name));
+    shape.map_or(Nulls::Nowhere, |shape| shape.nulls)
 }
 
 fn exhausted(text: String) -> Error {

@@ -30,6 +30,17 @@ pub(super) struct Shape {
     /// The type of what it returns, lists and nulls left out.
     pub(super) returns: String,
     pub(super) many: Many,
+    pub(super) nulls: Nulls,
+}
+
+/// Where a field may be null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::graphql) enum Nulls {
+    Nowhere,
+    /// Itself.
+    Field,
+    /// Its entries, not itself.
+    Entries,
 }
 
 /// The types of the schema.
@@ -54,9 +65,10 @@ pub(super) static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
             _ => Vec::new(),
         };
         let of = of.into_iter().map(|field| {
-            let (field, returns) = (field.node.name.node.to_string(), innermost(&field.node.ty.node).to_owned());
-            let many = many(&name, &field);
-            (field, Shape { returns, many })
+            let field_type = field.node.ty.node;
+            let (field, returns) = (field.node.name.node.to_string(), innermost(&field_type).to_owned());
+            let (many, nulls) = (many(&name, &field), nulls(&field_type));
+            (field, Shape { returns, many, nulls })
         });
         fields.insert(name.clone(), of.collect());
         names.insert(name);
@@ -84,6 +96,14 @@ pub(super) fn innermost(given: &Type) -> &str {
     match &given.base {
         BaseType::Named(name) => name,
         BaseType::List(inner) => innermost(inner),
+    }
+}
+
+fn nulls(given: &Type) -> Nulls {
+    match &given.base {
+        _ if given.nullable => Nulls::Field,
+        BaseType::List(inner) if inner.nullable => Nulls::Entries,
+        _ => Nulls::Nowhere,
     }
 }
 
@@ -122,7 +142,9 @@ fn introspection() -> HashMap<String, HashMap<String, Shape>> {
     ];
     let mut all: HashMap<String, HashMap<String, Shape>> = HashMap::new();
     for (of, name, returns, many) in fields {
-        all.entry(of.to_owned()).or_default().insert(name.to_owned(), Shape { returns: returns.to_owned(), many });
+        all.entry(of.to_owned())
+            .or_default()
+            .insert(name.to_owned(), Shape { returns: returns.to_owned(), many, nulls: Nulls::Field });
     }
     all
 }

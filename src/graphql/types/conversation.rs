@@ -27,6 +27,8 @@ struct Loaded {
     recents: Vec<message::Message>,
     /// `recents` are the newest of this many; 0 when the client left out those it holds.
     complete_to: usize,
+    /// Whether they are what `recents` returns where nothing else is said.
+    default: bool,
 }
 
 impl From<conversations::Conversation> for Conversation {
@@ -39,18 +41,41 @@ impl Conversation {
     /// A conversation of a sync that asked for `msg_count` messages, and for those only that the client lacks if `partial`.
     pub(super) fn of_sync(item: Item, msg_count: u32, partial: bool) -> Self {
         let complete_to = if partial { 0 } else { msg_count as usize };
-        let loaded = Loaded { last: item.last_message, recents: item.recents, complete_to };
+        let loaded = Loaded { last: item.last_message, recents: item.recents, complete_to, default: true };
         Self { conversation: item.conversation, loaded: Some(loaded) }
     }
 
-    async fn newest(&self, ctx: &Context<'_>, count: u32) -> Result<Vec<message::Message>> {
-        let key = RecentsKey {
-            channel_id: self.conversation.channel_id,
-            key: self.conversation.key.clone(),
-            above: self.conversation.deleted_to_seq,
-            last_seq: self.conversation.last_msg_seq,
+    /// Conversations with their newest `count` messages: one read for all of them.
+    pub(super) async fn load_all(
+        ctx: &Context<'_>,
+        conversations: Vec<conversations::Conversation>,
+        count: u32,
+    ) -> Result<Vec<Self>> {
+        if count == 0 {
+            return Ok(conversations.into_iter().map(Self::from).collect());
+        }
+        let keys: Vec<RecentsKey> = conversations.iter().map(|conversation| Self::key(conversation, count)).collect();
+        let mut found = conversations::list_recents(ctx.core(), &keys).await?;
+        let loaded = conversations.into_iter().zip(keys).map(|(conversation, key)| {
+            let recents = found.remove(&key).unwrap_or_default();
+            let loaded = Loaded { last: recents.first().cloned(), recents, complete_to: count as usize, default: false };
+            Self { conversation, loaded: Some(loaded) }
+        });
+        Ok(loaded.collect())
+    }
+
+    fn key(conversation: &conversations::Conversation, count: u32) -> RecentsKey {
+        RecentsKey {
+            channel_id: conversation.channel_id,
+            key: conversation.key.clone(),
+            above: conversation.deleted_to_seq,
+            last_seq: conversation.last_msg_seq,
             count,
-        };
+        }
+    }
+
+    async fn newest(&self, ctx: &Context<'_>, count: u32) -> Result<Vec<message::Message>> {
+        let key = Self::key(&self.conversation, count);
         Ok(ctx.loaders().load_one(key).await?.unwrap_or_default())
     }
 
@@ -128,7 +153,7 @@ impl Conversation {
         #[graphql(desc = "At most this many.")] last: Option<i32>,
     ) -> Result<Vec<Message>> {
         let messages = match (&self.loaded, last) {
-            (Some(loaded), None) => loaded.recents.clone(),
+            (Some(loaded), None) if loaded.default => loaded.recents.clone(),
             (loaded, last) => {
                 let limit = ctx.core().limits.msg_count;
                 let count = check_count("last", last.unwrap_or(RECENTS.min(int(i64::from(limit)))), limit)?;

@@ -1,13 +1,14 @@
 use std::cmp::Reverse;
 
 use async_graphql::connection::{CursorType, PageInfo};
-use async_graphql::{InputObject, Object, SimpleObject};
+use async_graphql::{Context, InputObject, Object, SimpleObject, Value};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::super::context::ContextExt;
 use super::super::error::{At, Result};
 use super::super::scalars::UInt53;
-use super::{Conversation, int, parse_channel_types};
+use super::{Conversation, RECENTS, int, parse_channel_types};
 use crate::conversation::{ListFilter, ListPage, Place, Rank};
 use crate::error::Error;
 
@@ -42,41 +43,86 @@ impl ConversationFilter {
 
 /// A page of the list.
 #[derive(Clone, Debug)]
-pub struct ConversationConnection(pub ListPage);
+pub struct ConversationConnection {
+    entries: Vec<(Place, Conversation)>,
+    has_previous: bool,
+    has_next: bool,
+    total: usize,
+    version: i64,
+}
+
+impl ConversationConnection {
+    /// With the messages that the document asks for: one read for the whole page.
+    pub(in crate::graphql) async fn load(ctx: &Context<'_>, page: ListPage) -> Result<Self> {
+        let count = messages_wanted(ctx);
+        let (places, rows): (Vec<Place>, Vec<_>) = page.conversations.into_iter().unzip();
+        let rows = Conversation::load_all(ctx, rows, count).await?;
+        Ok(Self {
+            entries: places.into_iter().zip(rows).collect(),
+            has_previous: page.has_previous,
+            has_next: page.has_next,
+            total: page.total,
+            version: page.version,
+        })
+    }
+}
+
+/// How many of the newest messages of each conversation the document asks for.
+fn messages_wanted(ctx: &Context<'_>) -> u32 {
+    let page = ctx.look_ahead();
+    let limit = ctx.core().limits.msg_count;
+    let mut most = 0;
+    for conversation in [page.field("nodes"), page.field("edges").field("node")] {
+        if conversation.field("lastMessage").exists() || conversation.field("lastClientMsgNo").exists() {
+            most = most.max(1);
+        }
+        for recents in conversation.field("recents").selection_fields() {
+            let arguments = recents.arguments().unwrap_or_default();
+            let last = arguments.into_iter().find_map(|(name, value)| match value {
+                Value::Number(number) if name == "last" => number.as_u64(),
+                _ => None,
+            });
+            // One that is past the limit is refused where it stands.
+            let last = last.map_or(RECENTS.unsigned_abs(), |last| u32::try_from(last).unwrap_or(u32::MAX));
+            most = most.max(last.min(limit));
+        }
+    }
+    most
+}
 
 /// A page of the list.
 #[Object]
 impl ConversationConnection {
     /// The conversations of the page with their cursors, in the order of the list.
     async fn edges(&self) -> Vec<ConversationEdge> {
-        let all = self.0.conversations.iter().cloned();
-        all.map(|(place, conversation)| ConversationEdge { cursor: place.encode_cursor(), node: conversation.into() }).collect()
+        let all = self.entries.iter().cloned();
+        all.map(|(place, conversation)| ConversationEdge { cursor: place.encode_cursor(), node: conversation }).collect()
     }
 
     /// The conversations of the page, in the order of the list.
     async fn nodes(&self) -> Vec<Conversation> {
-        self.0.conversations.iter().map(|(_, conversation)| conversation.clone().into()).collect()
+        self.entries.iter().map(|(_, conversation)| conversation.clone()).collect()
     }
 
     /// What there is beside the page.
     async fn page_info(&self) -> PageInfo {
         let cursor = |entry: Option<&(Place, _)>| entry.map(|(place, _)| place.encode_cursor());
         PageInfo {
-            has_previous_page: self.0.has_previous,
-            has_next_page: self.0.has_next,
-            start_cursor: cursor(self.0.conversations.first()),
-            end_cursor: cursor(self.0.conversations.last()),
+            has_previous_page: self.has_previous,
+            has_next_page: self.has_next,
+            start_cursor: cursor(self.entries.first()),
+            end_cursor: cursor(self.entries.last()),
         }
     }
 
     /// How many conversations there are on all pages.
     async fn total_count(&self) -> i32 {
-        int(i64::try_from(self.0.total).unwrap_or(i64::MAX))
+        int(i64::try_from(self.total).unwrap_or(i64::MAX))
     }
 
     /// Pass the first page's to `conversations`, and what changes from then on comes.
     async fn version(&self) -> UInt53 {
-        self.0.version.into()
+        self.version.into()
     }
 }
 

@@ -1,8 +1,7 @@
-use async_graphql::{ID, InputObject, Json, Object, SimpleObject};
+use async_graphql::{ID, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 
-use super::super::scalars::{Base64, UInt53};
+use super::super::scalars::{Base64, Json, UInt53};
 use super::date_time;
 use super::id::NodeId;
 use crate::message;
@@ -112,7 +111,7 @@ impl Message {
     }
 
     /// The payload, when it is JSON.
-    async fn content(&self) -> Option<Json<Value>> {
+    async fn content(&self) -> Option<Json> {
         serde_json::from_slice(&self.0.content.payload).ok().map(Json)
     }
 }

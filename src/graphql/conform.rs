@@ -1,0 +1,69 @@
+//! Where async-graphql 7.2.1 departs from the specification: it leaves a field that failed out of its object, where the null of a
+//! type that has none must go up to the next place that may be null; and it puts fields in the order in which they were done.
+
+use async_graphql::{PathSegment, Response, Value};
+use async_graphql_value::indexmap::IndexMap;
+
+use super::guard::{Nulls, root_nulls};
+
+/// `root` has the keys of the answer's root in the order of the document, and the fields that they stand for.
+pub(super) fn conform(answer: &mut Response, root: &[(String, String)]) {
+    let Response { data, errors, .. } = answer;
+    for error in errors.iter().filter(|error| !error.path.is_empty()) {
+        // A key that is there, with a null, is a field that may be null.
+        if !is_there(data, &error.path) {
+            set_null(data, &error.path, root);
+        }
+    }
+    if let Value::Object(fields) = data {
+        let mut ordered = IndexMap::with_capacity(fields.len());
+        for (key, _) in root {
+            if let Some((key, value)) = fields.shift_remove_entry(key.as_str()) {
+                ordered.insert(key, value);
+            }
+        }
+        ordered.append(fields);
+        *fields = ordered;
+    }
+}
+
+fn is_there(mut value: &Value, path: &[PathSegment]) -> bool {
+    for segment in path {
+        let inner = match (segment, value) {
+            (PathSegment::Field(key), Value::Object(fields)) => fields.get(key.as_str()),
+            (PathSegment::Index(index), Value::List(entries)) => entries.get(*index),
+            _ => None,
+        };
+        match inner {
+            Some(inner) => value = inner,
+            None => return false,
+        }
+    }
+    true
+}
+
+/// Only fields of the root may be null, or their entries, above those that can fail and may not.
+fn set_null(data: &mut Value, path: &[PathSegment], root: &[(String, String)]) {
+    let [PathSegment::Field(key), rest @ ..] = path else { return };
+    let field = root.iter().find(|(known, _)| known == key).map_or("", |(_, field)| field.as_str());
+    let place = match (data, root_nulls(field), rest) {
+        (data, Nulls::Nowhere, _) | (data @ Value::Null, ..) => data,
+        (Value::Object(fields), Nulls::Field, _) => fields.entry(async_graphql::Name::new(key)).or_insert(Value::Null),
+        (data, Nulls::Entries, rest) => {
+            let entry = match (&mut *data, rest.first()) {
+                (Value::Object(fields), Some(PathSegment::Index(index))) => match fields.get_mut(key.as_str()) {
+                    Some(Value::List(entries)) => entries.get_mut(*index),
+                    _ => None,
+                },
+                _ => None,
+            };
+            if let Some(entry) = entry {
+                *entry = Value::Null;
+                return;
+            }
+            data
+        }
+        (data, ..) => data,
+    };
+    *place = Value::Null;
+}
