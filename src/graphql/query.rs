@@ -24,6 +24,7 @@ pub(super) fn check_count(name: &'static str, count: i32, limit: u32) -> Result<
 /// What can be read.
 pub struct Query;
 
+/// What can be read.
 #[Object]
 impl Query {
     /// What changed since `version`. Store the returned `version` and pass it next time.
