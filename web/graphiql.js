@@ -173,6 +173,7 @@ function edited() {
 }
 
 function chooseExample() {
+  byId("forget").disabled = !chosenSaved();
   const texts = examples.value ? textsOf(examples.selectedOptions[0]) : own;
   if (!texts) return;
   write(texts);
@@ -186,6 +187,191 @@ function restore() {
   const same = (option) => JSON.stringify(textsOf(option)) === JSON.stringify(written());
   examples.value = all.find(same)?.value ?? "";
   if (!examples.value) own = written();
+}
+
+// ---- Saved operations and links: never with headers
+
+const SAVED = "recents.saved";
+
+function savedOperations() {
+  try {
+    const all = JSON.parse(localStorage.getItem(SAVED) ?? "[]");
+    return Array.isArray(all) ? all.filter(({ name, operation }) => name && typeof operation === "string") : [];
+  } catch {
+    return [];
+  }
+}
+
+function keepSaved(all) {
+  try {
+    localStorage.setItem(SAVED, JSON.stringify(all));
+  } catch {
+    notice("This browser keeps nothing: its storage is full or forbidden.");
+  }
+  offerSaved();
+}
+
+function offerSaved() {
+  const all = savedOperations();
+  const option = ({ name, operation, variables }) => {
+    const made = element("option", { value: `saved:${name}`, textContent: name });
+    Object.assign(made.dataset, { operation, variables });
+    return made;
+  };
+  byId("saved").replaceChildren(...all.map(option));
+  byId("saved").hidden = all.length === 0;
+}
+
+const chosenSaved = () => (examples.value.startsWith("saved:") ? examples.value.slice("saved:".length) : null);
+
+function save() {
+  const name = byId("save-name").value.trim();
+  if (!name) {
+    notice("Write a name beside the button first.");
+    byId("save-name").focus();
+    return;
+  }
+  const others = savedOperations().filter((saved) => saved.name !== name);
+  keepSaved([...others, { name, ...written() }]);
+  examples.value = `saved:${name}`;
+  byId("forget").disabled = !chosenSaved();
+  byId("save-name").value = "";
+  notice(`Saved as ${name}`);
+}
+
+function forget() {
+  const name = chosenSaved();
+  keepSaved(savedOperations().filter((saved) => saved.name !== name));
+  own = written();
+  examples.value = "";
+  byId("forget").disabled = true;
+  notice(`Forgot ${name}`);
+}
+
+function linkTo(texts) {
+  const bytes = new TextEncoder().encode(JSON.stringify(texts));
+  const base64 = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+  return `${location.origin}${location.pathname}#${base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
+}
+
+/** What a link brings, or null when it is damaged. */
+function textsOfLink(hash) {
+  try {
+    const binary = atob(hash.replaceAll("-", "+").replaceAll("_", "/"));
+    const texts = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(binary, (c) => c.charCodeAt(0))));
+    const isWhole = typeof texts?.operation === "string" && typeof texts.variables === "string";
+    return isWhole ? { operation: texts.operation, variables: texts.variables } : null;
+  } catch {
+    return null;
+  }
+}
+
+async function copyLink() {
+  const link = linkTo(written());
+  history.replaceState(null, "", link);
+  try {
+    await navigator.clipboard.writeText(link);
+    notice("The link is copied: it holds the operation and its variables, no headers.");
+  } catch {
+    notice("The link is in the address line: it holds the operation and its variables, no headers.");
+  }
+}
+
+function openLink() {
+  const hash = location.hash.slice(1);
+  if (!hash) return;
+  const texts = textsOfLink(hash);
+  if (!texts) {
+    showAnswer({ status: "Damaged link", text: "", errors: [{ message: "This link is damaged: nothing was opened." }] });
+    return;
+  }
+  write(texts);
+  edited();
+}
+
+function notice(text) {
+  byId("status").textContent = text;
+  byId("status").classList.remove("failed");
+}
+
+// ---- Completion
+
+const offered = byId("completions");
+/** What is offered, where the word begins that it replaces, and which one is chosen; null when nothing is. */
+let completion = null;
+
+function offerCompletions({ always = false } = {}) {
+  const caret = operation.selectionStart;
+  const text = operation.value.slice(0, caret);
+  const wanted = schema && operation.selectionEnd === caret && (always || /[_A-Za-z]\w*$/.test(text));
+  const { from, options } = wanted ? completions(text, schema) : { from: 0, options: [] };
+  if (options.length === 0) return closeCompletions();
+  completion = { from, options: options.slice(0, 50), chosen: 0 };
+  offered.replaceChildren(...completion.options.map(completionItem));
+  offered.hidden = false;
+  operation.setAttribute("aria-expanded", "true");
+  choose(0);
+}
+
+function completionItem({ name, type, description }, index) {
+  const [line] = (description ?? "").split("\n");
+  const detail = type ? `: ${typeText(type)}` : "";
+  const item = element("li", { id: `completion-${index}`, role: "option" }, element("b", { textContent: name }), detail);
+  if (line) item.append(" ", element("span", { className: "hint", textContent: line }));
+  // Before the editor loses the focus.
+  item.addEventListener("mousedown", (event) => {
+    event.preventDefault();
+    choose(index);
+    accept();
+  });
+  return item;
+}
+
+function typeText({ kind, name, ofType }) {
+  if (kind === "NON_NULL") return `${typeText(ofType)}!`;
+  return kind === "LIST" ? `[${typeText(ofType)}]` : name;
+}
+
+function choose(index) {
+  completion.chosen = (index + completion.options.length) % completion.options.length;
+  [...offered.children].forEach((item, at) => item.setAttribute("aria-selected", String(at === completion.chosen)));
+  operation.setAttribute("aria-activedescendant", `completion-${completion.chosen}`);
+  offered.children[completion.chosen].scrollIntoView({ block: "nearest" });
+}
+
+function accept() {
+  const { from, options, chosen } = completion;
+  closeCompletions();
+  operation.setSelectionRange(from, operation.selectionStart);
+  document.execCommand("insertText", false, options[chosen].insert ?? options[chosen].name);
+  closeCompletions();
+}
+
+function closeCompletions() {
+  completion = null;
+  offered.hidden = true;
+  operation.setAttribute("aria-expanded", "false");
+  operation.removeAttribute("aria-activedescendant");
+}
+
+function completeWithKeys(event) {
+  if (event.key === " " && event.ctrlKey) {
+    event.preventDefault();
+    return offerCompletions({ always: true });
+  }
+  if (!completion || event.ctrlKey || event.metaKey || event.altKey) return;
+  const actions = {
+    ArrowDown: () => choose(completion.chosen + 1),
+    ArrowUp: () => choose(completion.chosen - 1),
+    Enter: accept,
+    Tab: accept,
+    Escape: closeCompletions,
+  };
+  const action = actions[event.key];
+  if (!action) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  action();
 }
 
 // ---- Asking the server
@@ -325,7 +511,8 @@ async function loadSchema() {
   const { types, ...roots } = answer.data.__schema;
   const shown = types.filter((type) => !type.name.startsWith("__"));
   shown.sort((one, other) => one.name.localeCompare(other.name));
-  schema = { roots: Object.values(roots).filter(Boolean), types: new Map(shown.map((type) => [type.name, type])) };
+  const rootNames = Object.fromEntries(Object.entries(roots).map(([root, type]) => [root, type?.name]));
+  schema = { roots: Object.values(roots).filter(Boolean), rootNames, types: new Map(shown.map((type) => [type.name, type])) };
   showDocs();
   document.body.dataset.ready = "true";
 }
@@ -426,10 +613,18 @@ function described({ description, isDeprecated, deprecationReason }) {
 // ---- The beginning
 
 function listen() {
+  // Before the other keys: what is offered is accepted with Tab.
+  operation.addEventListener("keydown", completeWithKeys);
+  operation.addEventListener("input", () => offerCompletions());
+  operation.addEventListener("blur", closeCompletions);
   indentWithTab(operation);
   for (const editor of [operation, variables]) editor.addEventListener("input", edited);
   headers.addEventListener("input", () => showObjectProblem(headers));
   examples.addEventListener("change", chooseExample);
+  byId("save").addEventListener("click", save);
+  byId("forget").addEventListener("click", forget);
+  byId("copy-link").addEventListener("click", copyLink);
+  window.addEventListener("hashchange", openLink);
   byId("run").addEventListener("click", run);
   byId("docs-back").addEventListener("click", goBack);
   byId("docs-reload").addEventListener("click", loadSchema);
@@ -445,6 +640,8 @@ function listen() {
   });
 }
 
+offerSaved();
 restore();
 listen();
+openLink();
 loadSchema();
