@@ -244,6 +244,7 @@ fn exit_codes_and_their_reasons() {
         (vec!["config"], Some(("RECENTS__SERVER__LISEN", "x")), 2, "server.listen"),
         (vec!["config"], Some(("RECENTS__DATABASE__MAX_CONNECTIONS", "many")), 2, "database.max_connections"),
         (vec!["serve"], Some(("RECENTS__LOG__LEVEL", "info,=")), 2, "log.level"),
+        (vec!["serve"], Some(("RECENTS__GRAPHQL__MANIFEST", "/nowhere/manifest.json")), 2, "graphql.manifest"),
         (vec!["serve"], Some(("RECENTS__SERVER__LISTEN", "0.0.0.0:0")), 2, "auth.manager_token"),
         (vec!["serve"], Some(("RECENTS__SERVER__LISTEN", "nonsense")), 2, "server.listen"),
         (vec!["serve", "--listen", "[::]:0"], None, 2, "auth.manager_token"),

@@ -382,3 +382,41 @@ async fn a_null_that_may_not_be_goes_up_to_the_next_place_that_may() {
         assert_eq!(keys, ["z", "__typename", "a"]);
     }
 }
+
+#[tokio::test]
+async fn slow_operations_are_logged_without_the_values_of_their_variables() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut server = crate::support::process::recents()
+        .current_dir(folder.path())
+        .args(["serve"])
+        .envs([("RECENTS__SERVER__LISTEN", "127.0.0.1:0"), ("RECENTS__CONVERSATION__ON", "true")])
+        .envs([("RECENTS__GRAPHQL__SLOW_MILLISECONDS", "1"), ("RECENTS__LOG__LEVEL", "warn")])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut line).unwrap();
+    let url = line.trim().strip_prefix("recents is listening on ").unwrap().to_owned();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let query = "mutation Say($input: SendMessageInput!) { sendMessage(input: $input) { message { id } } }";
+    for number in 0..50 {
+        let input = json!({"fromUid": "bob", "channel": {"channelId": "hush-ann", "channelType": 1}, "payload": "eA==", "clientMsgNo": format!("hush{number}")});
+        let answer = http
+            .post(format!("{url}/graphql"))
+            .json(&json!({"query": query, "variables": {"input": input}}))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let log = std::fs::read_to_string(&log).unwrap();
+    let said = log.lines().find(|line| line.contains("a slow operation")).unwrap_or_else(|| panic!("none was slow: {log}"));
+    for part in ["Say", "mutation", "sendMessage", "document", "milliseconds"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    assert!(!log.contains("hush"), "{log}");
+}
