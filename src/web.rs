@@ -22,7 +22,6 @@ pub fn routes() -> Router<App> {
     Router::new()
         .route("/", file("text/html; charset=utf-8", include_str!("../web/index.html")))
         .route("/graphiql", file("text/html; charset=utf-8", include_str!("../web/graphiql.html")))
-        .route("/assets/completion.js", file("text/javascript; charset=utf-8", include_str!("../web/completion.js")))
         .route("/assets/graphiql.js", file("text/javascript; charset=utf-8", include_str!("../web/graphiql.js")))
         .route("/assets/style.css", file("text/css; charset=utf-8", include_str!("../web/style.css")))
 }

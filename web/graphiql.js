@@ -6,6 +6,9 @@ const ENDPOINT = "/graphql";
 const TIMEOUT_MS = 60_000;
 const TOKEN_NEEDED = 'This server wants a token: put {"token": "…"} into the headers pane.';
 
+const NOT_A_LINK = "The link to this operation is damaged: nothing was taken from it. Ask for it again.";
+const SAVED = "recents.saved";
+
 // Never the headers: they hold secrets.
 const KEPT = ["operation", "variables"];
 // Deep enough for [[Type!]!]!
@@ -16,6 +19,7 @@ const INTROSPECTION = `query Introspection {
     queryType { name }
     mutationType { name }
     subscriptionType { name }
+    directives { name args { ...input } }
     types {
       kind name description specifiedByURL
       fields(includeDeprecated: true) {
@@ -41,6 +45,7 @@ const examples = byId("examples");
 const operationName = byId("operation-name");
 const docs = byId("docs");
 const filter = byId("docs-filter");
+const completions = byId("completions");
 
 /** Makes an element; texts among the children become text, never markup. */
 function element(tag, properties = {}, ...children) {
@@ -167,13 +172,19 @@ function readTexts() {
 
 function edited() {
   own = written();
-  examples.value = "";
+  choose("");
   keepTexts();
   readTexts();
 }
 
+/** Only a saved operation can be forgotten. */
+function choose(value) {
+  examples.value = value;
+  byId("forget").disabled = examples.selectedOptions[0]?.parentElement.id !== "saved";
+}
+
 function chooseExample() {
-  byId("forget").disabled = !chosenSaved();
+  choose(examples.value);
   const texts = examples.value ? textsOf(examples.selectedOptions[0]) : own;
   if (!texts) return;
   write(texts);
@@ -185,193 +196,124 @@ function restore() {
   const first = textsOf(all[0]);
   write({ operation: kept("operation") ?? first.operation, variables: kept("variables") ?? first.variables });
   const same = (option) => JSON.stringify(textsOf(option)) === JSON.stringify(written());
-  examples.value = all.find(same)?.value ?? "";
+  choose(all.find(same)?.value ?? "");
   if (!examples.value) own = written();
 }
 
-// ---- Saved operations and links: never with headers
+const areTexts = (value) => typeof value?.operation === "string" && typeof value.variables === "string";
 
-const SAVED = "recents.saved";
+// ---- Saved operations
 
+/** Read anew every time: another tab may have saved too. */
 function savedOperations() {
   try {
-    const all = JSON.parse(localStorage.getItem(SAVED) ?? "[]");
-    return Array.isArray(all) ? all.filter(({ name, operation }) => name && typeof operation === "string") : [];
+    const saved = JSON.parse(localStorage.getItem(SAVED));
+    return Array.isArray(saved) ? saved.filter((one) => areTexts(one) && typeof one.name === "string") : [];
   } catch {
     return [];
   }
 }
 
-function keepSaved(all) {
+function offerSaved() {
+  const chosen = examples.value;
+  const options = savedOperations().map(({ name, ...texts }) => {
+    const option = element("option", { value: `saved:${name}`, textContent: name });
+    Object.assign(option.dataset, { operation: texts.operation, variables: texts.variables });
+    return option;
+  });
+  byId("saved").replaceChildren(...options);
+  byId("saved").hidden = options.length === 0;
+  choose([...examples.options].some(({ value }) => value === chosen) ? chosen : "");
+}
+
+/** Returns whether the browser kept it. */
+function replaceSaved(saved) {
   try {
-    localStorage.setItem(SAVED, JSON.stringify(all));
+    localStorage.setItem(SAVED, JSON.stringify(saved));
   } catch {
-    notice("This browser keeps nothing: its storage is full or forbidden.");
+    say("Not saved: this browser keeps nothing more for this page", true);
+    return false;
   }
   offerSaved();
+  return true;
 }
 
-function offerSaved() {
-  const all = savedOperations();
-  const option = ({ name, operation, variables }) => {
-    const made = element("option", { value: `saved:${name}`, textContent: name });
-    Object.assign(made.dataset, { operation, variables });
-    return made;
-  };
-  byId("saved").replaceChildren(...all.map(option));
-  byId("saved").hidden = all.length === 0;
+const withoutSaved = (name) => savedOperations().filter((one) => one.name !== name);
+const chosenName = () => examples.selectedOptions[0].textContent;
+
+function askName() {
+  const name = byId("forget").disabled ? operationNames(operation.value).find(Boolean) : chosenName();
+  byId("save-name").value = name ?? "";
+  byId("save-dialog").showModal();
+  byId("save-name").select();
 }
 
-const chosenSaved = () => (examples.value.startsWith("saved:") ? examples.value.slice("saved:".length) : null);
-
-function save() {
+function save(event) {
+  event.preventDefault();
   const name = byId("save-name").value.trim();
-  if (!name) {
-    notice("Write a name beside the button first.");
-    byId("save-name").focus();
-    return;
-  }
-  const others = savedOperations().filter((saved) => saved.name !== name);
-  keepSaved([...others, { name, ...written() }]);
-  examples.value = `saved:${name}`;
-  byId("forget").disabled = !chosenSaved();
-  byId("save-name").value = "";
-  notice(`Saved as ${name}`);
+  if (!name) return;
+  byId("save-dialog").close();
+  const saved = [...withoutSaved(name), { name, ...written() }];
+  saved.sort((one, other) => one.name.localeCompare(other.name));
+  if (!replaceSaved(saved)) return;
+  choose(`saved:${name}`);
+  say(`Saved ${name}`);
 }
 
+/** What stands in the editors stays there. */
 function forget() {
-  const name = chosenSaved();
-  keepSaved(savedOperations().filter((saved) => saved.name !== name));
+  const name = chosenName();
   own = written();
-  examples.value = "";
-  byId("forget").disabled = true;
-  notice(`Forgot ${name}`);
+  if (!replaceSaved(withoutSaved(name))) return;
+  say(`Forgot ${name}`);
+  // The button is disabled now, and the keyboard should not start at the top.
+  examples.focus();
 }
 
+// ---- Links to an operation
+
+/** Behind the #, so that it goes to no server and into no log. */
 function linkTo(texts) {
   const bytes = new TextEncoder().encode(JSON.stringify(texts));
-  const base64 = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-  return `${location.origin}${location.pathname}#${base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
+  const binary = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  const base64url = btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+  return `${location.href.split("#")[0]}#${base64url}`;
 }
 
-/** What a link brings, or null when it is damaged. */
-function textsOfLink(hash) {
+/** The texts of a link's fragment, or null when it is damaged. */
+function linkedTexts(fragment) {
   try {
-    const binary = atob(hash.replaceAll("-", "+").replaceAll("_", "/"));
-    const texts = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(binary, (c) => c.charCodeAt(0))));
-    const isWhole = typeof texts?.operation === "string" && typeof texts.variables === "string";
-    return isWhole ? { operation: texts.operation, variables: texts.variables } : null;
+    const binary = atob(fragment.replaceAll("-", "+").replaceAll("_", "/"));
+    const bytes = Uint8Array.from(binary, (byte) => byte.charCodeAt(0));
+    const value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    return areTexts(value) ? value : null;
   } catch {
     return null;
   }
 }
 
 async function copyLink() {
-  const link = linkTo(written());
-  history.replaceState(null, "", link);
-  try {
-    await navigator.clipboard.writeText(link);
-    notice("The link is copied: it holds the operation and its variables, no headers.");
-  } catch {
-    notice("The link is in the address line: it holds the operation and its variables, no headers.");
-  }
+  const href = linkTo(written());
+  // Without HTTPS, and outside of the own machine, there is no clipboard; then the link is only shown.
+  const copied = await navigator.clipboard?.writeText(href).then(() => true, () => false);
+  say(copied ? "Link copied: " : "Copy this link: ", false, element("a", { href, textContent: href }));
 }
 
+/** Fills the editors from the page's address. It runs nothing: who opens a link reads it first. */
 function openLink() {
-  const hash = location.hash.slice(1);
-  if (!hash) return;
-  const texts = textsOfLink(hash);
+  const fragment = location.hash.slice(1);
+  if (!fragment) return;
+  const texts = linkedTexts(fragment);
   if (!texts) {
-    showAnswer({ status: "Damaged link", text: "", errors: [{ message: "This link is damaged: nothing was opened." }] });
+    const text = byId("result").textContent;
+    showAnswer({ status: "Damaged link", text, errors: [{ message: NOT_A_LINK }] });
     return;
   }
   write(texts);
   edited();
-}
-
-function notice(text) {
-  byId("status").textContent = text;
-  byId("status").classList.remove("failed");
-}
-
-// ---- Completion
-
-const offered = byId("completions");
-/** What is offered, where the word begins that it replaces, and which one is chosen; null when nothing is. */
-let completion = null;
-
-function offerCompletions({ always = false } = {}) {
-  const caret = operation.selectionStart;
-  const text = operation.value.slice(0, caret);
-  const wanted = schema && operation.selectionEnd === caret && (always || /[_A-Za-z]\w*$/.test(text));
-  const { from, options } = wanted ? completions(text, schema) : { from: 0, options: [] };
-  if (options.length === 0) return closeCompletions();
-  completion = { from, options: options.slice(0, 50), chosen: 0 };
-  offered.replaceChildren(...completion.options.map(completionItem));
-  offered.hidden = false;
-  operation.setAttribute("aria-expanded", "true");
-  choose(0);
-}
-
-function completionItem({ name, type, description }, index) {
-  const [line] = (description ?? "").split("\n");
-  const detail = type ? `: ${typeText(type)}` : "";
-  const item = element("li", { id: `completion-${index}`, role: "option" }, element("b", { textContent: name }), detail);
-  if (line) item.append(" ", element("span", { className: "hint", textContent: line }));
-  // Before the editor loses the focus.
-  item.addEventListener("mousedown", (event) => {
-    event.preventDefault();
-    choose(index);
-    accept();
-  });
-  return item;
-}
-
-function typeText({ kind, name, ofType }) {
-  if (kind === "NON_NULL") return `${typeText(ofType)}!`;
-  return kind === "LIST" ? `[${typeText(ofType)}]` : name;
-}
-
-function choose(index) {
-  completion.chosen = (index + completion.options.length) % completion.options.length;
-  [...offered.children].forEach((item, at) => item.setAttribute("aria-selected", String(at === completion.chosen)));
-  operation.setAttribute("aria-activedescendant", `completion-${completion.chosen}`);
-  offered.children[completion.chosen].scrollIntoView({ block: "nearest" });
-}
-
-function accept() {
-  const { from, options, chosen } = completion;
-  closeCompletions();
-  operation.setSelectionRange(from, operation.selectionStart);
-  document.execCommand("insertText", false, options[chosen].insert ?? options[chosen].name);
-  closeCompletions();
-}
-
-function closeCompletions() {
-  completion = null;
-  offered.hidden = true;
-  operation.setAttribute("aria-expanded", "false");
-  operation.removeAttribute("aria-activedescendant");
-}
-
-function completeWithKeys(event) {
-  if (event.key === " " && event.ctrlKey) {
-    event.preventDefault();
-    return offerCompletions({ always: true });
-  }
-  if (!completion || event.ctrlKey || event.metaKey || event.altKey) return;
-  const actions = {
-    ArrowDown: () => choose(completion.chosen + 1),
-    ArrowUp: () => choose(completion.chosen - 1),
-    Enter: accept,
-    Tab: accept,
-    Escape: closeCompletions,
-  };
-  const action = actions[event.key];
-  if (!action) return;
-  event.preventDefault();
-  event.stopImmediatePropagation();
-  action();
+  // Otherwise a reload would undo what is written from now on.
+  history.replaceState(null, "", location.href.split("#")[0]);
+  say("Filled from the link, not run yet");
 }
 
 // ---- Asking the server
@@ -468,6 +410,12 @@ async function run() {
   if (answer.errors.length === 0 && !schema) loadSchema();
 }
 
+function say(text, failed = false, ...more) {
+  byId("status").replaceChildren(text, ...more);
+  byId("status").classList.toggle("failed", failed);
+  byId("result-title").closest(".pane-title").scrollIntoView({ block: "nearest" });
+}
+
 function showAnswer({ status, text, errors }) {
   byId("status").textContent = status;
   byId("status").classList.toggle("failed", errors.length > 0);
@@ -508,11 +456,14 @@ async function loadSchema() {
     docs.replaceChildren(element("p", { textContent: "The schema could not be loaded." }), problems);
     return;
   }
-  const { types, ...roots } = answer.data.__schema;
+  const { types, directives, ...roots } = answer.data.__schema;
   const shown = types.filter((type) => !type.name.startsWith("__"));
   shown.sort((one, other) => one.name.localeCompare(other.name));
-  const rootNames = Object.fromEntries(Object.entries(roots).map(([root, type]) => [root, type?.name]));
-  schema = { roots: Object.values(roots).filter(Boolean), rootNames, types: new Map(shown.map((type) => [type.name, type])) };
+  const byName = (all) => new Map(all.map((one) => [one.name, one]));
+  const rootNames = { query: roots.queryType?.name, mutation: roots.mutationType?.name, subscription: roots.subscriptionType?.name };
+  schema = {
+    roots: Object.values(roots).filter(Boolean), rootNames, types: byName(shown), directives: byName(directives),
+  };
   showDocs();
   document.body.dataset.ready = "true";
 }
@@ -571,9 +522,12 @@ function typePage(type) {
   if (type.specifiedByURL) {
     page.push(element("a", { href: type.specifiedByURL, rel: "noreferrer", textContent: type.specifiedByURL }));
   }
-  const related = [...(type.interfaces ?? []), ...(type.possibleTypes ?? [])].map(({ name }) => typeButton(name));
-  const items = related.map((button) => element("li", {}, button));
-  return items.length > 0 ? [...page, heading("Related types"), list(items)] : page;
+  return [...page, ...typeList("Implements", type.interfaces), ...typeList("Possible types", type.possibleTypes)];
+}
+
+function typeList(title, references) {
+  const items = (references ?? []).map(({ name }) => typeItem(schema.types.get(name)));
+  return items.length > 0 ? [heading(title), list(items)] : [];
 }
 
 const members = (type) => type.fields ?? type.inputFields ?? type.enumValues ?? [];
@@ -610,22 +564,319 @@ function described({ description, isDeprecated, deprecationReason }) {
   });
 }
 
+// ---- Completion: where the caret is
+
+const TOKEN = /"""(?:[^]*?[^\\])??"""|"""[^]*$|"(?:\\.|[^"\\\n])*"?|#.*|\.\.\.|[$@]?[A-Za-z_]\w*|[$@]|-?\d[\w.+-]*|[^\s,]/g;
+const COMPOSITE = ["OBJECT", "INTERFACE", "UNION"];
+const INPUT = ["SCALAR", "ENUM", "INPUT_OBJECT"];
+
+const tokensOf = (text) => text.match(TOKEN) ?? [];
+const isName = (token) => /^[A-Za-z_]/.test(token);
+const typeNamed = (name) => schema.types.get(name);
+const root = (kind) => typeNamed(schema.rootNames[kind]);
+const nullable = (type) => (type?.kind === "NON_NULL" ? type.ofType : type);
+
+/** The type inside of the lists and the exclamation marks. */
+function innermost(type) {
+  return type?.ofType ? innermost(type.ofType) : typeNamed(type?.name);
+}
+
+/** Whether the text ends inside a comment or a string: there, nothing is completed. */
+function endsInText(text) {
+  const last = tokensOf(text).at(-1) ?? "";
+  if (!text.endsWith(last)) return false;
+  if (last.startsWith('"""')) return last.length < 6 || !last.endsWith('"""') || last.endsWith('\\"""');
+  return last.startsWith("#") || /^"(?:\\.|[^"\\])*$/.test(last);
+}
+
+/**
+ * Reads a document up to its end, which may be anywhere, and returns the bracket that is open there:
+ * what stands in it, its `type` or `inputs`, and what was read `after` which something special comes.
+ */
+function openBracket(tokens) {
+  const open = [{ kind: "document" }];
+  for (const token of tokens) {
+    const top = open.at(-1);
+    if (/^["#]/.test(token)) {
+      if (token[0] === '"') top.value = null;
+    } else if (/^[)\]}]$/.test(token)) {
+      if (open.length > 1 && !(top.kind === "definitions" && token === "]")) open.pop();
+    } else if (/^[({[]$/.test(token)) {
+      const inner = opened(top, token);
+      if (inner) open.push(inner);
+    } else {
+      READ[top.kind](top, token);
+    }
+  }
+  return open.at(-1);
+}
+
+/** What a bracket opens where it stands. */
+function opened(top, bracket) {
+  if (bracket === "(" && top.kind === "document") return { kind: "definitions" };
+  if (bracket === "(") return { kind: "inputs", inputs: top.inputs ?? [], used: [] };
+  const value = top.kind === "list" ? top.type : top.value;
+  const selects = top.kind === "document" || top.kind === "selection";
+  if (bracket === "{" && selects) {
+    const without = top.kind === "document" ? root("query") : top.after === "..." ? top.type : undefined;
+    const type = top.next ?? without;
+    Object.assign(top, { next: undefined, inputs: undefined, after: "" });
+    return { kind: "selection", type, after: "" };
+  }
+  // In a variable's type, the bracket of a list.
+  if (bracket === "[" && top.kind === "definitions" && top.after === ":") return null;
+  top.value = null;
+  if (bracket === "[") return { kind: "list", type: nullable(value)?.ofType };
+  return { kind: "inputs", inputs: innermost(value)?.inputFields ?? [], used: [] };
+}
+
+/** What a token means in each kind of bracket. */
+const READ = {
+  document(top, token) {
+    if (top.after === "on") Object.assign(top, { next: typeNamed(token), after: "type" });
+    else if (token === "on" && top.after === "fragment name") top.after = "on";
+    else if (top.after === "fragment") top.after = "fragment name";
+    else if (token === "fragment") top.after = "fragment";
+    else if (["query", "mutation", "subscription"].includes(token)) Object.assign(top, { next: root(token), after: token });
+  },
+  selection(top, token) {
+    if (token === "...") Object.assign(top, { after: "...", next: undefined });
+    // A directive changes nothing but what the next parenthesis holds.
+    else if (token[0] === "@") Object.assign(top, { inputs: schema.directives.get(token.slice(1))?.args });
+    else if (top.after === "..." && token === "on") top.after = "on";
+    else if (top.after === "...") top.after = "";
+    else if (top.after === "on") Object.assign(top, { next: typeNamed(token), after: "type" });
+    else if (isName(token)) {
+      const field = top.type?.fields?.find(({ name }) => name === token);
+      Object.assign(top, { next: innermost(field?.type), inputs: field?.args, after: "" });
+    }
+  },
+  inputs(top, token) {
+    if (token === ":") top.value = top.input?.type;
+    else if (isName(token) && !top.value) {
+      top.input = top.inputs.find(({ name }) => name === token);
+      top.used.push(token);
+    } else top.value = null;
+  },
+  list() {},
+  definitions(top, token) {
+    if (token === ":") top.after = ":";
+    else if (token === "=") Object.assign(top, { value: top.given, after: "" });
+    else if (top.after === ":" && isName(token)) Object.assign(top, { given: typeNamed(token), after: "" });
+    else if (token[0] === "$") Object.assign(top, { value: null, after: "" });
+  },
+};
+
+// ---- Completion: what is offered
+
+const typeText = (type) => typeReference(type).map((part) => part.textContent ?? part).join("");
+const memberOption = (member, after = "") =>
+  ({ name: member.name, after, type: member.type ? typeText(member.type) : "", description: member.description });
+const typeOption = ({ name, kind, description }) =>
+  ({ name, after: "", type: kind.toLowerCase().replace("_", " "), description });
+const wordOption = (name, type = "", description = "") => ({ name, after: "", type, description });
+
+/** The variables that are defined before the caret, or the names of all fragments. */
+function defined(text, pattern) {
+  return [...text.matchAll(pattern)].map(([, name, type]) => wordOption(name, type));
+}
+
+function valueOptions(type, before) {
+  const inner = innermost(type);
+  const words = inner?.name === "Boolean" ? [wordOption("true", "Boolean"), wordOption("false", "Boolean")] : [];
+  const values = (inner?.enumValues ?? []).map((value) => ({ ...memberOption(value), type: inner.name }));
+  const head = before.slice(before.search(/[^}]*$/));
+  const definitions = /[({]/.test(head) ? before : head;
+  const known = defined(definitions, /(\$\w+)\s*:\s*([\w[\]!]+)/g);
+  // The last definition of a name is that of the operation in which the caret is.
+  const latest = [...new Map(known.map((one) => [one.name, one])).values()];
+  const fits = ({ type: written }) => !inner || written.replace(/[[\]!]/g, "") === inner.name;
+  return [...values, ...words, ...latest.filter(fits)];
+}
+
+const OPTIONS = {
+  document({ after, next }) {
+    if (after === "on") return typesOf(COMPOSITE);
+    if (after === "fragment name") return [wordOption("on")];
+    if (after === "fragment" || next) return [];
+    return ["query", ...(root("mutation") ? ["mutation"] : []), "fragment"].map((word) => wordOption(word));
+  },
+  selection({ type, after }) {
+    if (after === "on") return type ? typesWithin(type) : typesOf(COMPOSITE);
+    if (after === "...") return [wordOption("on"), ...defined(operation.value, /\bfragment\s+(?!on\b)(\w+)\s+on\s+(\w+)/g)];
+    if (after === "type" || !type) return [];
+    const fields = (type.fields ?? []).map((field) => memberOption(field));
+    return [...fields, wordOption("__typename", "String!", "The name of the type.")];
+  },
+  inputs({ inputs, used, value }, before) {
+    if (value) return valueOptions(value, before);
+    return inputs.filter(({ name }) => !used.includes(name)).map((input) => memberOption(input, ": "));
+  },
+  list: ({ type }, before) => valueOptions(type, before),
+  definitions({ after, value }, before) {
+    if (after === ":") return typesOf(INPUT);
+    return value ? valueOptions(value, before).filter(({ name }) => !name.startsWith("$")) : [];
+  },
+};
+
+const typesOf = (kinds) => [...schema.types.values()].filter(({ kind }) => kinds.includes(kind)).map(typeOption);
+
+/** The types that something of a type can have. */
+function typesWithin(type) {
+  const others = [...(type.possibleTypes ?? []), ...(type.interfaces ?? [])];
+  return [...others.map(({ name }) => typeNamed(name)), type].map(typeOption);
+}
+
+/** What may be written at the caret, best first, and what is replaced by it. */
+function completionsAt(text, caret) {
+  const none = { start: caret, options: [] };
+  const [word] = /\$?(?:[A-Za-z_]\w*)?$/.exec(text.slice(0, caret));
+  const start = caret - word.length;
+  const before = text.slice(0, start);
+  if (!schema || /[\w@]$/.test(before) || endsInText(before)) return none;
+  const bracket = openBracket(tokensOf(before));
+  const lower = word.toLowerCase();
+  const place = ({ name }) => {
+    const at = name.toLowerCase().indexOf(lower);
+    return name === word ? 0 : at > 0 ? 2 : at + 1;
+  };
+  const found = OPTIONS[bracket.kind](bracket, before).filter(({ name }) => name.toLowerCase().includes(lower));
+  // Sorting keeps the schema's order among equals.
+  return { start, word, options: found.sort((one, other) => place(one) - place(other)) };
+}
+
+// ---- Completion: the list
+
+/** What is offered now, where it goes and which option is chosen; null when nothing is. */
+let offer = null;
+
+function closeCompletions() {
+  offer = null;
+  completions.hidden = true;
+  byId("completions-count").textContent = "";
+  operation.removeAttribute("aria-activedescendant");
+}
+
+/** While typing, only for a name that has begun; `asked` also without one. */
+function complete(asked) {
+  closeCompletions();
+  const caret = operation.selectionStart;
+  if (caret !== operation.selectionEnd) return;
+  const { start, word, options } = completionsAt(operation.value, caret);
+  const finished = options.length === 1 && options[0].name === word;
+  if (options.length === 0 || (!asked && (!word || finished))) return;
+  offer = { start, caret, options, chosen: 0 };
+  completions.replaceChildren(...options.map(completionItem));
+  completions.hidden = false;
+  placeCompletions();
+  chooseCompletion(0);
+  byId("completions-count").textContent = `${options.length} completions`;
+}
+
+function completionItem({ name, type, description }, index) {
+  const item = element("li", { id: `completion-${index}`, role: "option" });
+  item.append(element("code", {}, element("b", { textContent: name })), element("code", { textContent: type }));
+  const [line] = (description ?? "").trim().split("\n");
+  if (line) item.append(element("span", { className: "hint", textContent: line }));
+  // The focus stays in the editor.
+  item.addEventListener("pointerdown", (event) => event.preventDefault());
+  item.addEventListener("mousedown", (event) => event.preventDefault());
+  item.addEventListener("click", () => accept(index));
+  return item;
+}
+
+function chooseCompletion(index) {
+  const items = [...completions.children];
+  offer.chosen = (index + items.length) % items.length;
+  items.forEach((item, at) => item.setAttribute("aria-selected", String(at === offer.chosen)));
+  operation.setAttribute("aria-activedescendant", items[offer.chosen].id);
+  // Only the list scrolls; scrollIntoView would move the page too.
+  const { offsetTop, offsetHeight } = items[offer.chosen];
+  const hidden = offsetTop + offsetHeight - completions.clientHeight;
+  completions.scrollTop = Math.min(offsetTop, Math.max(hidden, completions.scrollTop));
+}
+
+/** Under the beginning of the name, as far as the editor is wide. */
+function placeCompletions() {
+  const style = getComputedStyle(operation);
+  const lines = operation.value.slice(0, offer.start).split("\n");
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `${style.fontSize} ${style.fontFamily}`;
+  const left = pen.measureText(lines.at(-1).replaceAll("\t", "  ")).width + parseFloat(style.paddingLeft) - operation.scrollLeft;
+  const top = lines.length * parseFloat(style.lineHeight) + parseFloat(style.paddingTop) - operation.scrollTop + 4;
+  const rightmost = operation.clientWidth - completions.offsetWidth;
+  completions.style.left = `${Math.max(0, Math.min(left, rightmost))}px`;
+  completions.style.top = `${Math.max(0, Math.min(top, operation.offsetHeight))}px`;
+}
+
+function accept(index) {
+  const { start, caret, options } = offer;
+  const { name, after } = options[index];
+  const following = operation.value.slice(caret);
+  // The rest of the name, when the caret stands in the middle of it.
+  const [rest] = /^\w*/.exec(following);
+  const hasColon = /^\s*:/.test(following.slice(rest.length));
+  operation.focus();
+  operation.setSelectionRange(start, caret + rest.length);
+  // As in `indentWithTab`, so that it can be undone.
+  document.execCommand("insertText", false, hasColon ? name : name + after);
+  closeCompletions();
+}
+
+function completionKeys(event) {
+  if (event.isComposing) return;
+  const plain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey;
+  if (event.key === " " && event.ctrlKey) {
+    event.preventDefault();
+    complete(true);
+    return;
+  }
+  if (!offer) return;
+  const actions = {
+    ArrowDown: () => chooseCompletion(offer.chosen + 1),
+    ArrowUp: () => chooseCompletion(offer.chosen - 1),
+    Enter: () => accept(offer.chosen),
+    Tab: () => accept(offer.chosen),
+    Escape: closeCompletions,
+  };
+  if (plain && actions[event.key]) {
+    event.preventDefault();
+    // Neither an indent, nor the Escape after which Tab leaves.
+    event.stopImmediatePropagation();
+    actions[event.key]();
+  } else if (/^(Arrow|Home|End|Page|Enter)/.test(event.key)) {
+    closeCompletions();
+  }
+}
+
+function listenForCompletion() {
+  operation.addEventListener("keydown", completionKeys);
+  operation.addEventListener("input", (event) => {
+    const types = event.inputType?.startsWith("insertText") && event.data?.length === 1;
+    if (types || (offer && event.inputType?.startsWith("delete"))) complete(false);
+    else closeCompletions();
+  });
+  operation.addEventListener("scroll", () => offer && placeCompletions());
+  for (const leaving of ["blur", "pointerdown"]) operation.addEventListener(leaving, closeCompletions);
+}
+
 // ---- The beginning
 
 function listen() {
-  // Before the other keys: what is offered is accepted with Tab.
-  operation.addEventListener("keydown", completeWithKeys);
-  operation.addEventListener("input", () => offerCompletions());
-  operation.addEventListener("blur", closeCompletions);
+  // Before the others: what it takes for the list, they do not get.
+  listenForCompletion();
   indentWithTab(operation);
   for (const editor of [operation, variables]) editor.addEventListener("input", edited);
   headers.addEventListener("input", () => showObjectProblem(headers));
   examples.addEventListener("change", chooseExample);
-  byId("save").addEventListener("click", save);
+  byId("run").addEventListener("click", run);
+  byId("save").addEventListener("click", askName);
+  byId("save-cancel").addEventListener("click", () => byId("save-dialog").close());
+  byId("save-dialog").addEventListener("submit", save);
   byId("forget").addEventListener("click", forget);
   byId("copy-link").addEventListener("click", copyLink);
   window.addEventListener("hashchange", openLink);
-  byId("run").addEventListener("click", run);
+  window.addEventListener("storage", ({ key }) => key === SAVED && offerSaved());
   byId("docs-back").addEventListener("click", goBack);
   byId("docs-reload").addEventListener("click", loadSchema);
   filter.addEventListener("input", () => {
@@ -634,7 +885,7 @@ function listen() {
     docs.scrollTop = 0;
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || byId("save-dialog").open) return;
     event.preventDefault();
     run();
   });

@@ -34,7 +34,7 @@ try {
   assert.match(await page.innerText("#docs"), /conversations: ConversationSync!/);
 
   const examples = await page.$$eval("#examples option", (options) => options.map((option) => option.value).filter(Boolean));
-  assert.ok(examples.length >= 12);
+  assert.ok(examples.length >= 13);
   for (const example of examples) {
     await page.selectOption("#examples", example);
     await run();
@@ -66,62 +66,119 @@ try {
   assert.equal(await page.inputValue("#operation"), "{ __typename }");
   assert.doesNotMatch(await page.inputValue("#headers"), /hush/);
 
-  // Completion: a field of the root, of what it returns, an argument, a field of its input; by keyboard.
-  const typed = async (text, ...keys) => {
+  // Completion, by keyboard: what is typed, how it is accepted, and what then stands there.
+  const offered = () => page.$$eval("#completions [role=option]:not(#completions[hidden] *)", (items) => items.map((item) => item.innerText));
+  const type = async (text, ...keys) => {
     await page.fill("#operation", "");
-    await page.click("#operation");
+    await page.focus("#operation");
     await page.keyboard.type(text);
     for (const key of keys) await page.keyboard.press(key);
     return page.inputValue("#operation");
   };
-  assert.equal(await typed("{ unreadS", "Enter"), "{ unreadSummary");
-  assert.equal(await typed("{ unreadSummary { mut", "ArrowDown", "Tab"), "{ unreadSummary { mutedConversations");
-  assert.equal(await typed("{ conversationList(fir", "Tab"), "{ conversationList(first: ");
-  assert.equal(await typed("{ conversationList(filter: { onlyU", "Enter"), "{ conversationList(filter: { onlyUnread: ");
-  assert.equal(await typed("{ conversationList(filter: { muted: tr", "Enter"), "{ conversationList(filter: { muted: true");
-  assert.equal(await typed("{ list: conversationList { nodes { lastMessage { fromU", "Enter"), "{ list: conversationList { nodes { lastMessage { fromUid");
-  assert.equal(await typed("{ node(id: 1) { ... on Conver", "Enter"), "{ node(id: 1) { ... on Conversation");
-  assert.equal(await typed("{ node(id: 1) { ... on Message { contentX", "Backspace", "Backspace", "Enter"), "{ node(id: 1) { ... on Message { content");
-  assert.equal(await typed("mutation { mark", "Enter"), "mutation { markAllRead");
-  assert.equal(await typed("fragment f on UnreadSummary { to", "Enter"), "fragment f on UnreadSummary { total");
-  assert.equal(await typed("{ unreadS", "Escape"), "{ unreadS");
-  assert.ok(await page.isHidden("#completions"));
-  assert.equal(await typed("# unreadS"), "# unreadS");
-  assert.ok(await page.isHidden("#completions"));
-  await typed("{ ", "Control+Space");
-  assert.match(await page.innerText("#completions"), /conversations: ConversationSync!/);
-  await page.keyboard.press("Escape");
+  for (const [text, keys, expected] of [
+    ["{ unreadS", ["Enter"], "{ unreadSummary"],
+    ["{ unreadSummary { mut", ["ArrowDown", "Tab"], "{ unreadSummary { mutedConversations"],
+    ["{ list: conversationList { nodes { lastMessage { fromU", ["Enter"], "{ list: conversationList { nodes { lastMessage { fromUid"],
+    ["{ conversationList(first: 2 fil", ["Enter"], "{ conversationList(first: 2 filter: "],
+    ["{ conversationList(filter: {onlyU", ["Enter"], "{ conversationList(filter: {onlyUnread: "],
+    ["{ conversationList(filter: {muted: t", ["Enter"], "{ conversationList(filter: {muted: true"],
+    ["query Q($mine: ID) { unreadSummary(uid: $m", ["Enter"], "query Q($mine: ID) { unreadSummary(uid: $mine"],
+    ["query Q($c: ChannelI", ["Enter"], "query Q($c: ChannelInput"],
+    ['{ conversation(channel: {channelId: "}"}) { muted @include(if: true) recents(la', ["Enter"],
+      '{ conversation(channel: {channelId: "}"}) { muted @include(if: true) recents(last: '],
+    ["{ node(id: 1) { ... on Conv", ["Enter"], "{ node(id: 1) { ... on Conversation"],
+    ["{ node(id: 1) { ... on Message { clientM", ["Enter"], "{ node(id: 1) { ... on Message { clientMsgNo"],
+    ["fragment F on UnreadSummary { tot", ["Enter"], "fragment F on UnreadSummary { total"],
+    ["mutation { markA", ["Enter"], "mutation { markAllRead"],
+    ["{ unreadS", ["Escape", "Enter"], "{ unreadS\n"],
+    ["{ unreadS", ["Escape", "Tab"], "{ unreadS  "],
+    ["# unreadS", ["Enter"], "# unreadS\n"],
+    ['{ node(id: "unreadS', ["Enter"], '{ node(id: "unreadS\n'],
+  ]) {
+    assert.equal(await type(text, ...keys), expected);
+    assert.ok(await page.isHidden("#completions"), text);
+  }
+  await type("{ unreadSummary { ", "Control+Space");
+  assert.match((await offered())[0], /^total\s+Int!\s+Unread messages in conversations/);
+  const active = await page.getAttribute("#operation", "aria-activedescendant");
+  assert.equal(await page.getAttribute(`#${active}`, "aria-selected"), "true");
+  await page.click("#completions li:nth-child(2)");
+  assert.equal(await page.inputValue("#operation"), "{ unreadSummary { conversations");
+  // In the middle of a name the whole name is replaced.
+  await type("{ unreadXummary }", ...Array(9).fill("ArrowLeft"), "Control+Space", "Enter");
+  assert.equal(await page.inputValue("#operation"), "{ unreadSummary }");
 
-  // Saved operations outlive a reload, until they are forgotten.
-  await page.fill("#operation", "{ mine: __typename }");
-  await page.fill("#save-name", "my own");
+  // An interface shows who implements it, and they show the interface.
+  await page.fill("#docs-filter", "Node");
+  await page.click('#docs .link:text-is("Node")');
+  assert.match(await page.innerText("#docs"), /interface[^]*Possible types[^]*Conversation[^]*Message[^]*Channel/);
+  await page.click('#docs .link:text-is("Channel")');
+  assert.match(await page.innerText("#docs"), /Implements\s+Node/);
+
+  // Saved operations outlive a reload, until they are forgotten. The headers are in none of it.
+  const mine = { operation: "query Mine { __typename } # ü 你好", variables: '{"uid": "u02"}' };
+  const fillMine = async () => {
+    await page.fill("#operation", mine.operation);
+    await page.fill("#variables", mine.variables);
+    await page.fill("#headers", '{"token": "hush"}');
+  };
+  const texts = async (of) => ({ operation: await of.inputValue("#operation"), variables: await of.inputValue("#variables") });
+  const reload = async () => {
+    await page.reload();
+    await page.waitForSelector('body[data-ready="true"]');
+  };
+  await fillMine();
+  assert.ok(await page.isDisabled("#forget"));
   await page.click("#save");
+  assert.equal(await page.inputValue("#save-name"), "Mine");
+  await page.fill("#save-name", "my own");
+  await page.press("#save-name", "Enter");
+  assert.equal(await page.innerText("#status"), "Saved my own");
   await page.selectOption("#examples", "list");
-  await page.reload();
-  await page.waitForSelector('body[data-ready="true"]');
-  await page.selectOption("#examples", "saved:my own");
-  assert.equal(await page.inputValue("#operation"), "{ mine: __typename }");
+  await reload();
+  await page.selectOption("#examples", { label: "my own" });
+  assert.deepEqual(await texts(page), mine);
+  assert.doesNotMatch(await page.evaluate(() => JSON.stringify(localStorage)), /hush/);
   await page.click("#forget");
-  assert.equal(await page.$('option[value="saved:my own"]'), null);
+  assert.equal(await page.innerText("#status"), "Forgot my own");
+  assert.deepEqual(await texts(page), mine);
+  await reload();
+  assert.equal(await page.$$eval("#saved option", (options) => options.length), 0);
+  assert.deepEqual(await texts(page), mine);
+  await page.evaluate(() => localStorage.setItem("recents.saved", "[null, 1"));
+  await reload();
+  assert.equal(await page.$$eval("#saved option", (options) => options.length), 0);
 
-  // A link brings the operation to another browser; a damaged one changes nothing.
-  await page.fill("#operation", "{ linked: __typename } # ü");
-  await page.fill("#variables", '{"uid": "u02"}');
-  await page.fill("#headers", '{"token": "hush"}');
+  // A link fills the editors of another browser and runs nothing; a damaged one says so and changes nothing.
+  await fillMine();
   await page.click("#copy-link");
-  await page.waitForFunction(() => /link/.test(document.querySelector("#status").textContent));
-  const link = page.url();
-  assert.doesNotMatch(Buffer.from(new URL(link).hash.slice(1), "base64url").toString(), /hush/);
-  const other = await browser.newContext();
-  const opened = await other.newPage();
-  await opened.goto(link);
-  await opened.waitForSelector('body[data-ready="true"]');
-  assert.equal(await opened.inputValue("#operation"), "{ linked: __typename } # ü");
-  assert.equal(await opened.inputValue("#variables"), '{"uid": "u02"}');
-  await opened.goto(`${base}/graphiql#damaged`);
-  await opened.waitForFunction(() => document.querySelector("#status").textContent === "Damaged link");
-  assert.equal(await opened.inputValue("#operation"), "{ linked: __typename } # ü");
-  await other.close();
+  await page.waitForSelector("#status a");
+  const link = await page.getAttribute("#status a", "href");
+  assert.ok(link.startsWith(`${base}/graphiql#`));
+  assert.deepEqual(JSON.parse(Buffer.from(new URL(link).hash.slice(1), "base64url").toString()), mine);
+  const context = await browser.newContext({ viewport: { width: 1200, height: 800 } });
+  const other = await context.newPage();
+  other.on("pageerror", (error) => complaints.push(String(error)));
+  await other.goto(link);
+  await other.waitForSelector('body[data-ready="true"]');
+  assert.deepEqual(await texts(other), mine);
+  assert.match(await other.innerText("#status"), /not run yet/);
+  assert.equal(new URL(other.url()).hash, "");
+  const whole = new URL(link).hash.slice(1);
+  const notTexts = Buffer.from('{"operation": 1}').toString("base64url");
+  for (const damaged of ["%", whole.slice(0, -9), notTexts]) {
+    await other.evaluate((hash) => { location.hash = hash; }, damaged);
+    await other.waitForFunction(() => document.querySelector("#status").textContent === "Damaged link");
+    assert.match(await other.innerText("#errors"), /link to this operation is damaged/);
+    assert.deepEqual(await texts(other), mine);
+    await other.reload();
+    await other.waitForSelector('body[data-ready="true"]');
+    assert.match(await other.innerText("#errors"), /link to this operation is damaged/);
+    assert.deepEqual(await texts(other), mine);
+    await other.evaluate(() => history.replaceState(null, "", location.pathname));
+    await other.reload();
+  }
+  await context.close();
 
   assert.deepEqual(complaints, []);
   assert.deepEqual(elsewhere, [], "the page loads nothing from elsewhere");
