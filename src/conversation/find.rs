@@ -9,15 +9,6 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
 
-/// The user's conversation, if it shows.
-///
-/// # Errors
-/// [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn find_conversation(core: &Core, uid: &Uid, channel: &ChannelRef) -> Result<Option<Conversation>, Error> {
-    let name = (uid.clone(), channel.clone());
-    Ok(find_conversations(core, std::slice::from_ref(&name)).await?.remove(&name))
-}
-
 /// Those of these users' conversations that show; one statement for any number of them, up to 200.
 ///
 /// # Errors

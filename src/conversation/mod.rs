@@ -18,7 +18,7 @@ mod summary;
 mod sync;
 
 pub use self::delete::delete_conversation;
-pub use self::find::{find_conversation, find_conversations};
+pub use self::find::find_conversations;
 pub use self::last_msg_seqs::parse_last_msg_seqs;
 pub use self::list::{ListFilter, ListPage, ListRequest, Place, Rank, list_conversations};
 pub use self::pin::{set_muted, set_pinned};

@@ -1,7 +1,7 @@
 //! Where async-graphql 7.2.1 departs from the specification: it leaves a field that failed out of its object, where the null of a
 //! type that has none must go up to the next place that may be null; and it puts fields in the order in which they were done.
 
-use async_graphql::{PathSegment, Response, Value};
+use async_graphql::{Name, PathSegment, Response, Value};
 use async_graphql_value::indexmap::IndexMap;
 
 use super::guard::{Nulls, root_nulls};
@@ -42,28 +42,24 @@ fn is_there(mut value: &Value, path: &[PathSegment]) -> bool {
     true
 }
 
-/// Only fields of the root may be null, or their entries, above those that can fail and may not.
 fn set_null(data: &mut Value, path: &[PathSegment], root: &[(String, String)]) {
-    let [PathSegment::Field(key), rest @ ..] = path else { return };
-    let field = root.iter().find(|(known, _)| known == key).map_or("", |(_, field)| field.as_str());
-    let place = match (data, root_nulls(field), rest) {
-        (data, Nulls::Nowhere, _) | (data @ Value::Null, ..) => data,
-        (Value::Object(fields), Nulls::Field, _) => fields.entry(async_graphql::Name::new(key)).or_insert(Value::Null),
-        (data, Nulls::Entries, rest) => {
-            let entry = match (&mut *data, rest.first()) {
-                (Value::Object(fields), Some(PathSegment::Index(index))) => match fields.get_mut(key.as_str()) {
-                    Some(Value::List(entries)) => entries.get_mut(*index),
-                    _ => None,
-                },
-                _ => None,
-            };
-            if let Some(entry) = entry {
-                *entry = Value::Null;
-                return;
-            }
-            data
-        }
-        (data, ..) => data,
-    };
-    *place = Value::Null;
+    match nullable(data, path, root) {
+        Some(place) => *place = Value::Null,
+        None => *data = Value::Null,
+    }
+}
+
+/// Where a null may stand on the way to what failed: only fields of the root may be null, or their entries, above those that can
+/// fail and may not.
+fn nullable<'a>(data: &'a mut Value, path: &[PathSegment], root: &[(String, String)]) -> Option<&'a mut Value> {
+    let (Value::Object(fields), [PathSegment::Field(key), rest @ ..]) = (data, path) else { return None };
+    let (_, field) = root.iter().find(|(known, _)| known == key)?;
+    match root_nulls(field)? {
+        Nulls::Nowhere => None,
+        Nulls::Field => Some(fields.entry(Name::new(key)).or_insert(Value::Null)),
+        Nulls::Entries => match (fields.get_mut(key.as_str())?, rest.first()?) {
+            (Value::List(entries), PathSegment::Index(index)) => entries.get_mut(*index),
+            _ => None,
+        },
+    }
 }

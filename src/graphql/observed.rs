@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
 use async_graphql::{Name, PathSegment, ServerError, Value};
 
-use super::guard::is_root_field;
+use super::guard::root_nulls;
 use super::persisted::hash_of;
 
 /// Names of operations that have figures of their own: the first so many that the server meets.
@@ -99,7 +99,7 @@ impl Observed {
             _ => return String::new(),
         };
         let field = self.root.iter().find(|(known, _)| known == key).map(|(_, field)| field.as_str());
-        field.filter(|field| is_root_field(field)).unwrap_or(OTHER).to_owned()
+        field.filter(|field| root_nulls(field).is_some()).unwrap_or(OTHER).to_owned()
     }
 }
 

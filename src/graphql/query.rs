@@ -68,7 +68,8 @@ impl Query {
     }
 
     /// The list as a screen shows it: pinned first, then latest activity. Without `first` and `last`: the first 20. A walk through
-    /// the pages shows the list as it was at its first page: a message that arrives meanwhile moves no conversation in or out of it.
+    /// the pages shows the list as it was at its first page: a message that is sent meanwhile moves no conversation in or out of it.
+    /// (One that arrives late, with a time before that, may. `version` tells of all of them.)
     #[expect(clippy::too_many_arguments, reason = "they are the field's arguments")]
     async fn conversation_list(
         &self,

@@ -93,15 +93,10 @@ pub(super) fn unknown_type(document: &ExecutableDocument) -> Option<ServerError>
     })
 }
 
-/// Whether a root has this field: names that nobody knows are the caller's to invent.
-pub(super) fn is_root_field(name: &str) -> bool {
-    ["Query", "Mutation", "Subscription"].iter().any(|root| SHAPES.field(root, name).is_some())
-}
-
-/// Where a field of a root may be null.
-pub(super) fn root_nulls(name: &str) -> Nulls {
+/// Where a field of a root may be null; `None` when no root has it: names that nobody knows are the caller's to invent.
+pub(super) fn root_nulls(name: &str) -> Option<Nulls> {
     let shape = ["Query", "Mutation", "Subscription"].iter().find_map(|root| SHAPES.field(root, name));
-    shape.map_or(Nulls::Nowhere, |shape| shape.nulls)
+    shape.map(|shape| shape.nulls)
 }
 
 fn exhausted(text: String) -> Error {
