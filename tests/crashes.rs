@@ -20,7 +20,14 @@ use crate::support::{Engine, OwnServers, TestDatabase};
 on_every_database!(servers_are_killed_under_load, versions_that_ran_ahead_of_the_clock_are_not_given_again);
 
 fn plan(seconds: u64) -> Plan {
-    Plan { writers: 8, time: Duration::from_secs(seconds), operations: u64::MAX, batch: 20, pause: Duration::from_millis(10) }
+    Plan {
+        writers: 8,
+        time: Duration::from_secs(seconds),
+        least_steps: 1,
+        operations: u64::MAX,
+        batch: 20,
+        pause: Duration::from_millis(10),
+    }
 }
 
 async fn servers_are_killed_under_load(engine: Engine) {

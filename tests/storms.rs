@@ -15,6 +15,7 @@ fn plan(seconds: u64) -> Plan {
     Plan {
         writers: 12,
         time: Duration::from_secs(minutes.map_or(seconds, |minutes| minutes * 60)),
+        least_steps: 25,
         operations: operations.unwrap_or(u64::MAX),
         // As many as WuKongIM puts into one, at most.
         batch: if minutes.is_some() { 100 } else { 10 },

@@ -26,6 +26,8 @@ const MSG_COUNT: i64 = 3;
 pub struct Plan {
     pub writers: usize,
     pub time: Duration,
+    /// What every writer does at least, however slow the machine is: it may take longer than `time`.
+    pub least_steps: u64,
     /// Stops earlier when so many operations are acknowledged.
     pub operations: u64,
     /// Messages of a webhook at most.
@@ -193,7 +195,9 @@ impl Writer<'_> {
         if !late.is_empty() {
             self.deliver(&late).await;
         }
-        self.tally.messages.lock().unwrap().insert(self.hooked_group(), self.next_seq as u64 - 1);
+        if self.next_seq > 1 {
+            self.tally.messages.lock().unwrap().insert(self.hooked_group(), self.next_seq as u64 - 1);
+        }
     }
 }
 
@@ -220,8 +224,12 @@ pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl Async
                 let random = StdRng::seed_from_u64(number as u64);
                 let mut writer =
                     Writer { fleet, tally, number, random, sent: 0, next_seq: 1, late: Vec::new(), batch: plan.batch };
-                while begun.elapsed() < plan.time && tally.operations.load(Ordering::Relaxed) < plan.operations {
+                let mut steps = 0;
+                while steps < plan.least_steps
+                    || begun.elapsed() < plan.time && tally.operations.load(Ordering::Relaxed) < plan.operations
+                {
                     writer.step().await;
+                    steps += 1;
                 }
                 writer.finish().await;
             }
