@@ -1,16 +1,15 @@
 //! The server: its state, its routes, its start and its end.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
@@ -20,22 +19,22 @@ use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
-use crate::auth;
+use crate::auth::{Action, Auth, Caller};
+use crate::border::{authenticate, make_room, observe, panicked, panicked_in_graphql};
 use crate::clock::{Clock, Ids};
 use crate::config::{ConfigError, Settings};
 use crate::core::Core;
 use crate::error::Error;
 use crate::graphql::persisted::Persisted;
 use crate::graphql::{self, AppSchema};
+use crate::live::{self, Connections, Feeds};
 use crate::overload::Room;
+use crate::rates::Rates;
 use crate::rest::legacy::{DONE, Refusal, read_body};
 use crate::rest::wukong::webhook::deliver;
 use crate::rest::{health, openapi, wukong};
 use crate::store::{Store, StoreError};
 use crate::{telemetry, web};
-
-/// The request's id: given by the client, or by us; every handler finds it here, and the answer has it.
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What every handler can reach.
 #[derive(Clone)]
@@ -50,20 +49,70 @@ pub struct App {
     pub shutdown: CancellationToken,
     /// Documents that clients name by their hash.
     pub(crate) persisted: Arc<Persisted>,
-    room: Room,
+    pub(crate) auth: Arc<Auth>,
+    pub(crate) rates: Arc<Rates>,
+    pub(crate) connections: Connections,
+    pub(crate) feeds: Arc<Feeds>,
+    pub(crate) room: Room,
 }
 
 impl App {
     /// The state of a server.
     ///
     /// # Errors
-    /// A `graphql.manifest` that cannot be read.
+    /// A `graphql.manifest` or a key file that cannot be read.
     pub fn new(settings: Settings, store: Store, clock: Clock, ids: Ids) -> Result<Self, ConfigError> {
         let core = Arc::new(Core::new(store, clock, ids, &settings));
-        let schema = graphql::schema(Arc::clone(&core));
+        let live = &settings.live;
+        // Half of the connections to the database are for requests.
+        let looks = settings.database.max_connections as usize / 2;
+        let feeds = Arc::new(Feeds::new(Arc::clone(&core), Duration::from_millis(live.coalesce_milliseconds), looks));
+        let schema = graphql::schema(Arc::clone(&core), Arc::clone(&feeds), Duration::from_secs(live.poll_seconds));
         let room = Room::new(&settings.limits);
         let persisted = Arc::new(Persisted::new(&settings.graphql)?);
-        Ok(Self { core, schema, settings: Arc::new(settings), shutdown: CancellationToken::new(), persisted, room })
+        let (auth, rates) = (Arc::new(Auth::new(&settings)?), Arc::new(Rates::new(&settings)));
+        let connections = Connections::new(&settings.limits);
+        Ok(Self {
+            core,
+            schema,
+            settings: Arc::new(settings),
+            shutdown: CancellationToken::new(),
+            persisted,
+            auth,
+            rates,
+            connections,
+            feeds,
+            room,
+        })
+    }
+
+    /// Finds out who brings this credential from this address, and whether they may ask just now.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`], [`Error::KeysUnavailable`], [`Error::TooMany`].
+    pub(crate) async fn admit(&self, credential: Option<&[u8]>, address: Option<IpAddr>) -> Result<Caller, Error> {
+        if self.auth.is_service(credential) {
+            return Ok(Caller::Service);
+        }
+        // Before a token is looked at: that costs more than to refuse it.
+        self.rates.check_address(address)?;
+        let caller = self.auth.authenticate(credential).await?;
+        if let Some(uid) = caller.user() {
+            self.rates.check_user(uid)?;
+        }
+        Ok(caller)
+    }
+
+    /// What goes on beside requests, for as long as the server runs: looking after subscribers, and other servers.
+    pub async fn attend(self) {
+        let live = &self.settings.live;
+        let others = live::attend(Arc::clone(&self.core.bus), live.clone(), self.core.ids.request_id());
+        tokio::join!(self.feeds.poll(Duration::from_secs(live.poll_seconds)), others, forget_rates(&self.rates));
+    }
+
+    /// Waits until all subscribers are gone, after [`App::shutdown`].
+    pub async fn gone(&self) {
+        self.connections.gone().await;
     }
 
     /// All routes.
@@ -95,103 +144,13 @@ impl App {
     }
 }
 
-/// Gives the request its id, its time limit, its line in the log and its place in the metrics.
-async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let is_graphql = request.uri().path() == graphql::http::PATH;
-    if request.method() == Method::OPTIONS {
-        let mut response = StatusCode::NO_CONTENT.into_response();
-        allow_origins(&mut response, is_graphql);
-        return response;
-    }
-    let started = Instant::now();
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let given = request
-        .headers()
-        .get(&REQUEST_ID)
-        .and_then(|id| id.to_str().ok())
-        .filter(|id| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
-    let id = given.map_or_else(|| app.core.ids.request_id(), str::to_owned);
-
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        request.headers_mut().insert(REQUEST_ID, id);
-    }
-    let headers = request.headers().clone();
-    let span = tracing::info_span!("request", id, method = %method, route);
-    let limit = Duration::from_secs(app.settings.limits.request_seconds);
-    let answer = tracing::Instrument::instrument(tokio::time::timeout(limit, next.run(request)), span.clone()).await;
-    let mut response = answer.unwrap_or_else(|_| {
-        if is_graphql { graphql::http::refuse(&headers, &Error::Timeout) } else { Refusal(Error::Timeout).into_response() }
-    });
-    allow_origins(&mut response, is_graphql);
-
-    let status = response.status().as_u16();
-    let elapsed = started.elapsed();
-    let labels = [("route", route.clone()), ("method", method_label(&method)), ("status", status.to_string())];
-    metrics::counter!("recents_http_requests_total", &labels).increment(1);
-    metrics::histogram!("recents_http_seconds", "route" => route).record(elapsed.as_secs_f64());
-    span.in_scope(|| tracing::debug!(status, milliseconds = elapsed.as_secs_f64() * 1000.0, "answered"));
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    response
-}
-
-/// Lets a request in, or sends it away at once.
-async fn make_room(State(app): State<App>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_graphql = path == graphql::http::PATH;
-    let limits = &app.settings.limits;
-    let limit = if path.starts_with("/webhook") { limits.webhook_body_bytes } else { limits.body_bytes };
-    match app.room.enter(request.headers(), limit) {
-        Ok(_place) => next.run(request).await,
-        Err(error) if is_graphql => graphql::http::refuse(request.headers(), &error),
-        Err(error) => Refusal(error).into_response(),
-    }
-}
-
-/// Methods are the caller's to invent; labels are not.
-fn method_label(method: &Method) -> String {
-    let known = [Method::GET, Method::POST, Method::HEAD, Method::PUT, Method::DELETE, Method::PATCH];
-    if known.contains(method) { method.to_string() } else { "other".to_owned() }
-}
-
-/// `WuKongIM`'s routes may be called from any page, as there. GraphQL may not: its own pages have the same origin.
-fn allow_origins(response: &mut Response, is_graphql: bool) {
-    if is_graphql {
-        return;
-    }
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
-}
-
-async fn authenticate(State(app): State<App>, request: Request, next: Next) -> Response {
-    match auth::authenticate(&app.settings, request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) if request.uri().path() == graphql::http::PATH => graphql::http::refuse(request.headers(), &error),
-        Err(error) => Refusal(error).into_response(),
-    }
-}
-
-fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
-    tracing::error!("a request panicked");
-    Refusal(Error::Store(StoreError::Broken("panic".to_owned()))).into_response()
-}
-
-/// What the client accepts is not known any more.
-fn panicked_in_graphql(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
-    tracing::error!("a request panicked");
-    graphql::http::refuse(&HeaderMap::new(), &Error::Store(StoreError::Broken("panic".to_owned())))
-}
-
 async fn open_webhook(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
-    if !app.settings.ingest.webhook_secret.reveal().is_empty() {
+    if app.auth.webhooks_are_secret() {
         return Err(Refusal(Error::NotFound("page")));
     }
-    auth::authenticate(&app.settings, request.headers())?;
-    webhook(&app, request).await
+    let address = app.rates.address(request.extensions(), request.headers());
+    let caller = app.admit(Auth::credential(request.headers()), address).await?;
+    webhook(&app, &caller, request).await
 }
 
 async fn secret_webhook(
@@ -201,11 +160,19 @@ async fn secret_webhook(
 ) -> Result<Response, Refusal> {
     // What is not even text is not the secret.
     let secret = secret.map(|Path(secret)| secret).unwrap_or_default();
-    auth::authenticate_webhook(&app.settings, &secret)?;
-    webhook(&app, request).await
+    let caller = match app.auth.authenticate_webhook(&secret) {
+        Ok(caller) => caller,
+        Err(error) => {
+            // Who tries secrets is slowed down; who knows it is not.
+            app.rates.check_address(app.rates.address(request.extensions(), request.headers()))?;
+            return Err(Refusal(error));
+        }
+    };
+    webhook(&app, &caller, request).await
 }
 
-async fn webhook(app: &App, request: Request) -> Result<Response, Refusal> {
+async fn webhook(app: &App, caller: &Caller, request: Request) -> Result<Response, Refusal> {
+    caller.check(Action::FeedMessages)?;
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(request.uri().query().unwrap_or_default()).unwrap_or_default();
     let event = pairs.into_iter().find_map(|(name, value)| (name == "event").then_some(value)).unwrap_or_default();
     let body = read_body(request.into_body(), app.settings.limits.webhook_body_bytes).await?;
@@ -247,7 +214,7 @@ pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
 #[error("{0}")]
 pub struct ListenError(String);
 
-/// Binds `server.listen`. Without a manager token everybody may do everything, so then only loopback will do.
+/// Binds `server.listen`. Where nothing says who may do what everybody may do everything, so then only loopback will do.
 ///
 /// # Errors
 /// [`ListenError`] for an address that is none or that needs a token; what the system says.
@@ -257,9 +224,10 @@ pub async fn bind(settings: &Settings) -> anyhow::Result<TcpListener> {
         .await
         .map_err(|error| ListenError(format!("server.listen = {listen:?} is no address to listen on: {error}")))?
         .collect();
-    if settings.auth.manager_token.reveal().is_empty() && !addresses.iter().all(|address| address.ip().is_loopback()) {
+    if settings.auth.is_open() && !addresses.iter().all(|address| address.ip().is_loopback()) {
         return Err(ListenError(format!(
-            "server.listen = {listen:?} is reachable from outside, but anybody may do anything: set auth.manager_token first"
+            "server.listen = {listen:?} is reachable from outside, but anybody may do anything: set auth.manager_token, or a key in \
+             auth.jwt, first"
         ))
         .into());
     }
@@ -277,14 +245,22 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let app = App::new(settings, store.clone(), Clock::System, Ids::random())?;
     let shutdown = app.shutdown.clone();
     tokio::spawn(telemetry::maintain_metrics());
+    tokio::spawn(app.clone().attend());
+    let connections = app.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     // Nobody need be listening at the other end of stdout.
     let _ = writeln!(std::io::stdout(), "{}", web::greeting(listener.local_addr()?, app.core.conversations_on));
     let begun = shutdown.clone();
-    let server = axum::serve(listener, app.router()).with_graceful_shutdown(async move { begun.cancelled().await });
-    let mut server = tokio::spawn(server.into_future());
+    let service = app.router().into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move { begun.cancelled().await });
+    // Connections that became WebSockets are nobody's else to wait for.
+    let mut server = tokio::spawn(async move {
+        server.await?;
+        connections.gone().await;
+        Ok::<_, std::io::Error>(())
+    });
     tokio::select! {
         ended = &mut server => ended??,
         () = either(&mut terminate, &mut interrupt) => {
@@ -302,6 +278,14 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Keeps the memory of rate limits bounded.
+async fn forget_rates(rates: &Rates) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        rates.forget();
+    }
 }
 
 async fn either(one: &mut tokio::signal::unix::Signal, other: &mut tokio::signal::unix::Signal) {

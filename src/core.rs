@@ -1,8 +1,11 @@
 //! What every use case works with.
 
+use std::sync::Arc;
+
 use crate::clock::{Clock, Ids};
 use crate::config::{Limits, Settings, WukongimVersion};
 use crate::error::Error;
+use crate::live::Bus;
 use crate::store::Store;
 
 /// The database, the time, and the settings that the use cases heed.
@@ -14,6 +17,8 @@ pub struct Core {
     pub clock: Clock,
     /// Ids that we give.
     pub ids: Ids,
+    /// Where writes say what moved.
+    pub bus: Arc<Bus>,
     /// `conversation.on`
     pub conversations_on: bool,
     /// `ingest.wukongim`
@@ -30,6 +35,7 @@ impl Core {
             store,
             clock,
             ids,
+            bus: Arc::default(),
             conversations_on: settings.conversation.on,
             wukongim: settings.ingest.wukongim,
             limits: settings.limits.clone(),

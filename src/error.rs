@@ -27,8 +27,11 @@ pub enum Error {
     #[error("{0}")]
     ResourceExhausted(Cow<'static, str>),
     /// No, or no valid, credentials.
-    #[error("a valid token is required")]
-    Unauthenticated,
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// The keys that users' tokens are checked with were never fetched.
+    #[error("the keys that tokens are checked with cannot be fetched just now, try again")]
+    KeysUnavailable,
     /// Not for this caller, or not on this server.
     #[error("{0}")]
     Forbidden(Cow<'static, str>),
@@ -47,6 +50,9 @@ pub enum Error {
     /// `conversation.on` is false.
     #[error("recent conversations are off: set conversation.on = true in the configuration")]
     ConversationsOff,
+    /// More requests of this user, or from this address, than one may make.
+    #[error("too many requests, try again in {0} s")]
+    TooMany(u64),
     /// More requests at once than there is room for.
     #[error("too many requests just now, try again")]
     Overloaded,
@@ -80,19 +86,37 @@ impl Error {
             Self::BadInput { .. } | Self::BadRequest(_) => ("BAD_USER_INPUT", StatusCode::BAD_REQUEST),
             Self::BodyTooLarge(_) => ("RESOURCE_EXHAUSTED", StatusCode::PAYLOAD_TOO_LARGE),
             Self::ResourceExhausted(_) => ("RESOURCE_EXHAUSTED", StatusCode::BAD_REQUEST),
-            Self::Unauthenticated => ("UNAUTHENTICATED", StatusCode::UNAUTHORIZED),
+            Self::Unauthenticated(_) => ("UNAUTHENTICATED", StatusCode::UNAUTHORIZED),
+            Self::KeysUnavailable => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
             Self::Forbidden(_) => ("FORBIDDEN", StatusCode::FORBIDDEN),
             Self::PersistedQueryNotFound => ("PERSISTED_QUERY_NOT_FOUND", StatusCode::BAD_REQUEST),
             Self::PersistedQueryNotSupported => ("PERSISTED_QUERY_NOT_SUPPORTED", StatusCode::BAD_REQUEST),
             Self::NotFound(_) => ("NOT_FOUND", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("BAD_USER_INPUT", StatusCode::METHOD_NOT_ALLOWED),
             Self::ConversationsOff => ("CONVERSATIONS_OFF", StatusCode::BAD_REQUEST),
+            Self::TooMany(_) => ("RESOURCE_EXHAUSTED", StatusCode::TOO_MANY_REQUESTS),
             Self::Overloaded => ("RESOURCE_EXHAUSTED", StatusCode::SERVICE_UNAVAILABLE),
             Self::Timeout => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
             Self::Store(error) if error.is_passing() => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
             Self::Store(_) => ("INTERNAL_SERVER_ERROR", StatusCode::INTERNAL_SERVER_ERROR),
         };
         Kind { code, status }
+    }
+
+    /// Whether the same is worth trying again: the database, or the room there is, may be back in a moment.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.kind().status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// Seconds until it is worth trying again, for `Retry-After`.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::TooMany(seconds) => Some(*seconds),
+            _ if self.is_passing() => Some(1),
+            _ => None,
+        }
     }
 
     /// Writes what only we may see to the log, once, at the border.
@@ -114,7 +138,13 @@ mod tests {
             (Error::BadRequest("no".into()), "BAD_USER_INPUT", 400, "no"),
             (Error::BodyTooLarge(7), "RESOURCE_EXHAUSTED", 413, "the request body must be at most 7 bytes long"),
             (Error::ResourceExhausted("too deep".into()), "RESOURCE_EXHAUSTED", 400, "too deep"),
-            (Error::Unauthenticated, "UNAUTHENTICATED", 401, "a valid token is required"),
+            (Error::Unauthenticated("a token is required"), "UNAUTHENTICATED", 401, "a token is required"),
+            (
+                Error::KeysUnavailable,
+                "REQUEST_TIMEOUT",
+                503,
+                "the keys that tokens are checked with cannot be fetched just now, try again",
+            ),
             (Error::Forbidden("not here".into()), "FORBIDDEN", 403, "not here"),
             (Error::PersistedQueryNotFound, "PERSISTED_QUERY_NOT_FOUND", 400, "PersistedQueryNotFound"),
             (Error::PersistedQueryNotSupported, "PERSISTED_QUERY_NOT_SUPPORTED", 400, "PersistedQueryNotSupported"),
@@ -126,6 +156,7 @@ mod tests {
                 400,
                 "recent conversations are off: set conversation.on = true in the configuration",
             ),
+            (Error::TooMany(2), "RESOURCE_EXHAUSTED", 429, "too many requests, try again in 2 s"),
             (Error::Overloaded, "RESOURCE_EXHAUSTED", 503, "too many requests just now, try again"),
             (Error::Timeout, "REQUEST_TIMEOUT", 503, "the request took too long, try again"),
             (

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::auth::Caller;
 use crate::core::Core;
 use crate::error::Error;
 use crate::rest::legacy::Fields;
@@ -136,9 +137,13 @@ async fn import_line(core: &Core, line: &Line, summary: &mut Summary) -> Result<
     }
     let request = line.request.as_deref().unwrap_or_default().as_bytes();
     match line.path.as_str() {
-        "/channel" => channel::create(core, &Fields::parse(request)?).await.map(|_| ())?,
-        "/channel/subscriber_add" => channel::subscriber_add(core, &Fields::parse(request)?).await.map(|_| ())?,
-        "/channel/subscriber_remove" => channel::subscriber_remove(core, &Fields::parse(request)?).await.map(|_| ())?,
+        "/channel" => channel::create(core, &Caller::Service, &Fields::parse(request)?).await.map(|_| ())?,
+        "/channel/subscriber_add" => {
+            channel::subscriber_add(core, &Caller::Service, &Fields::parse(request)?).await.map(|_| ())?
+        }
+        "/channel/subscriber_remove" => {
+            channel::subscriber_remove(core, &Caller::Service, &Fields::parse(request)?).await.map(|_| ())?
+        }
         _ => {
             summary.other += 1;
             return Ok(());

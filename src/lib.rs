@@ -8,6 +8,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod app;
 pub mod auth;
+mod border;
 pub mod channel;
 pub mod clock;
 pub mod config;
@@ -17,8 +18,10 @@ pub mod error;
 pub mod graphql;
 pub mod ids;
 pub mod import;
+pub mod live;
 pub mod message;
 mod overload;
+mod rates;
 pub mod rest;
 pub mod store;
 pub mod telemetry;

@@ -26,5 +26,6 @@ pub async fn delete_channel(core: &Core, channel: &ChannelRef) -> Result<(), Err
             tx.commit(()).await
         })
         .await?;
+    core.bus.channels_moved([(channel_id, &key)]);
     remove_others(core, &key, &[]).await
 }

@@ -5,16 +5,25 @@ use std::collections::HashSet;
 use super::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
-use crate::ids::{ChannelRef, ChannelType};
+use crate::ids::{ChannelRef, ChannelType, Uid};
+use crate::store::State;
 
-/// Those of `channels` that there are. Person channels are nobody's to see as a whole: each of the two has a conversation.
+/// Those of `channels` that there are and that `viewer` is in (`None`: a service, which is in all of them). Person channels are
+/// nobody's to see as a whole: each of the two has a conversation.
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn find_channels(core: &Core, channels: &[ChannelRef]) -> Result<HashSet<ChannelRef>, Error> {
+pub async fn find_channels(core: &Core, viewer: Option<&Uid>, channels: &[ChannelRef]) -> Result<HashSet<ChannelRef>, Error> {
     let groups = channels.iter().filter(|channel| channel.channel_type != ChannelType::PERSON);
     let keys: Vec<ChannelKey> =
         groups.map(|channel| ChannelKey { channel_type: channel.channel_type, key: channel.channel_id.clone() }).collect();
-    let found = core.store.find_channels(&keys.iter().collect::<Vec<_>>()).await?;
-    Ok(found.into_keys().map(|key| ChannelRef { channel_type: key.channel_type, channel_id: key.key }).collect())
+    let found: Vec<ChannelKey> = match viewer {
+        None => core.store.find_channels(&keys.iter().collect::<Vec<_>>()).await?.into_keys().collect(),
+        Some(uid) => {
+            let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
+            let rows = core.store.find_conversations(&names).await?.into_iter().map(|(_, row)| row);
+            rows.filter(|row| row.state != State::Left).map(|row| row.key).collect()
+        }
+    };
+    Ok(found.into_iter().map(|key| ChannelRef { channel_type: key.channel_type, channel_id: key.key }).collect())
 }

@@ -106,10 +106,11 @@ pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -
 async fn join(core: &Core, key: &ChannelKey, uids: &[Uid], flags: Option<Flags>) -> Result<(), Error> {
     let channels = core.store.ensure_channels(&core.ids, &[key]).await?;
     let channel_id = *channels.get(key).ok_or_else(|| StoreError::Broken("a channel that was made is not there".to_owned()))?;
-    core.store
+    let joined = core
+        .store
         .transaction(|tx| async move {
             // The lock keeps the channel's head still: a message in between would count as unread, or not show.
-            let Some(mut head) = tx.lock_channel(channel_id).await? else { return Ok(()) };
+            let Some(mut head) = tx.lock_channel(channel_id).await? else { return Ok(Vec::new()) };
             let states = tx.list_states(channel_id, uids).await?;
             let members: HashSet<&str> =
                 states.iter().filter(|(_, state, _)| *state != State::Left).map(|(uid, ..)| uid.as_str()).collect();
@@ -127,9 +128,12 @@ async fn join(core: &Core, key: &ChannelKey, uids: &[Uid], flags: Option<Flags>)
                 head.flags = flags.bits();
                 tx.write_heads(&[&head]).await?;
             }
-            tx.commit(()).await
+            let joined: Vec<Uid> = new.into_iter().map(|conversation| conversation.uid).collect();
+            tx.commit(joined).await
         })
-        .await
+        .await?;
+    core.bus.users_changed(&joined);
+    Ok(())
 }
 
 async fn leave(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Error> {
@@ -168,5 +172,7 @@ async fn leave_some(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Er
             tx.write_cursors(&leaving).await?;
             tx.commit(()).await
         })
-        .await
+        .await?;
+    core.bus.users_changed(uids);
+    Ok(())
 }

@@ -84,14 +84,15 @@ pub(super) async fn change_all(
     Ok(changed)
 }
 
-/// In one transaction. Versions ascend with last activity: the newest gets the largest.
+/// In one transaction; the user's other devices are told of it. Versions ascend with last activity: the newest gets the largest.
 async fn apply(
     core: &Core,
     uid: &Uid,
     channel_ids: &[i64],
     change: &impl Fn(&mut ConversationRow) -> bool,
 ) -> Result<Vec<Outcome>, Error> {
-    core.store
+    let outcomes = core
+        .store
         .transaction(|tx| async move {
             let cursor = tx.lock_user(uid).await?;
             tx.lock_channels(channel_ids).await?;
@@ -119,5 +120,9 @@ async fn apply(
             }
             tx.commit(outcomes).await
         })
-        .await
+        .await?;
+    if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Changed(_))) {
+        core.bus.users_changed([uid]);
+    }
+    Ok(outcomes)
 }

@@ -30,7 +30,7 @@ pub use self::sync::{Filter, Item, SyncAnswer, SyncRequest, sync};
 
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelRef, Seq, Uid, Version};
-use crate::store::ConversationRow;
+use crate::store::{ConversationRow, State};
 
 /// One user's view of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +86,20 @@ pub struct Removed {
     pub channel: ChannelRef,
     /// The user's version of that change.
     pub version: Version,
+    /// The channel's internal id.
+    pub(crate) channel_id: i64,
+    /// Whether the user is still in the channel, so that a message can bring it back.
+    pub(crate) is_member: bool,
 }
 
 impl Removed {
     fn new(uid: &Uid, row: &ConversationRow) -> Self {
-        Self { uid: uid.clone(), channel: row.key.seen_by(uid.as_str()), version: row.version }
+        Self {
+            uid: uid.clone(),
+            channel: row.key.seen_by(uid.as_str()),
+            version: row.version,
+            channel_id: row.channel_id,
+            is_member: row.state != State::Left,
+        }
     }
 }

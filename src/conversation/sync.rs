@@ -85,6 +85,22 @@ pub struct SyncAnswer {
     pub removed: Vec<Removed>,
 }
 
+impl SyncAnswer {
+    /// Newest activity first.
+    pub(crate) fn sort_by_activity(&mut self) {
+        self.conversations.sort_by(|a, b| order(&a.conversation).cmp(&order(&b.conversation)));
+    }
+
+    /// The same for somebody who wants fewer messages.
+    pub(crate) fn with_recents(&self, msg_count: u32) -> Self {
+        let mut answer = self.clone();
+        for item in &mut answer.conversations {
+            item.recents.truncate(msg_count as usize);
+        }
+        answer
+    }
+}
+
 /// What changed since `request.version`; every version given out is committed before this returns.
 ///
 /// # Errors
@@ -170,7 +186,7 @@ async fn answer(core: &Core, request: &SyncRequest, plan: Plan, since: Version, 
         })
         .collect();
     let mut recents = list_recents(core, &keys).await?;
-    let mut conversations: Vec<Item> = rows
+    let conversations: Vec<Item> = rows
         .iter()
         .zip(keys)
         .map(|(row, key)| {
@@ -181,10 +197,11 @@ async fn answer(core: &Core, request: &SyncRequest, plan: Plan, since: Version, 
             Item { conversation: Conversation::new(uid, row), last_message, recents }
         })
         .collect();
+    let mut answer = SyncAnswer { version, reset, has_more, conversations, removed };
     if request.first.is_none() {
-        conversations.sort_by(|a, b| order(&a.conversation).cmp(&order(&b.conversation)));
+        answer.sort_by_activity();
     }
-    Ok(SyncAnswer { version, reset, has_more, conversations, removed })
+    Ok(answer)
 }
 
 /// Newest second first, then by channel type and id.

@@ -8,8 +8,8 @@ use async_graphql::{Context, ID};
 use super::error::Result;
 use super::loaders::Batches;
 use super::observed::Timed;
+use crate::auth::Caller;
 use crate::core::Core;
-use crate::error::Error;
 use crate::ids::Uid;
 
 /// Typed access to what a request carries.
@@ -20,7 +20,9 @@ pub(super) trait ContextExt {
     fn loaders(&self) -> &DataLoader<Batches>;
     /// Times a root field's resolver until it is dropped.
     fn timed(&self) -> Timed;
-    /// Whom a field is about. Services act for anybody, so they must say for whom.
+    /// Who is asking.
+    fn caller(&self) -> &Caller;
+    /// Whom a field is about: the user who asks, unless it names another one. Services act for anybody, so they must say for whom.
     fn viewer(&self, uid: Option<&ID>) -> Result<Uid>;
 }
 
@@ -37,10 +39,12 @@ impl ContextExt for Context<'_> {
         Timed::begin(&self.item.node.name.node)
     }
 
+    fn caller(&self) -> &Caller {
+        self.data_unchecked()
+    }
+
     fn viewer(&self, uid: Option<&ID>) -> Result<Uid> {
-        match uid {
-            Some(uid) => Ok(Uid::parse("uid", uid.as_str())?),
-            None => Err(Error::bad_input("uid", "must be given").into()),
-        }
+        let named = uid.map(|uid| Uid::parse("uid", uid.as_str())).transpose()?;
+        Ok(self.caller().viewer(named)?)
     }
 }

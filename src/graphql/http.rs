@@ -4,26 +4,18 @@
 //! Our own handler over async-graphql's executor: the stock one of async-graphql-axum 7.2.1 runs mutations by GET, reads bodies
 //! of any size, takes `text/plain`, and panics on some multipart bodies.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use async_graphql::parser::types::OperationType;
-use async_graphql::{Request, Response as Answer, ServerError, Value, Variables};
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRequestParts, Request, State, WebSocketUpgrade};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::conform::conform;
-use super::error::GraphqlError;
-use super::guard;
-use super::loaders::Batches;
-use super::observed::Observed;
-use super::persisted::Named;
-use crate::app::{App, REQUEST_ID};
+use super::operation::{Asking, Carries, Incoming, Outcome, bad_request, code, prepare};
+use super::{events, socket};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::border::REQUEST_ID;
 use crate::error::Error;
 use crate::rest::legacy::read_body;
 
@@ -36,55 +28,6 @@ const GRAPHQL_JSON: &str = "application/graphql-response+json";
 /// The route.
 pub fn routes() -> Router<App> {
     Router::new().route(PATH, get(by_get).post(by_post))
-}
-
-/// A request as it comes in.
-#[derive(Debug, Default, Deserialize)]
-struct Incoming {
-    query: Option<String>,
-    #[serde(default)]
-    variables: Option<serde_json::Map<String, serde_json::Value>>,
-    #[serde(default, rename = "operationName")]
-    operation_name: Option<String>,
-    #[serde(default)]
-    extensions: Option<Extensions>,
-}
-
-/// Those that we know; others are the client's own.
-#[derive(Debug, Deserialize)]
-struct Extensions {
-    #[serde(rename = "persistedQuery")]
-    persisted_query: Option<Named>,
-}
-
-/// What to answer with, before it is written in the form that the client takes.
-struct Outcome {
-    status: StatusCode,
-    answer: Answer,
-    /// Whether anything ran: otherwise there is no data, not even null.
-    ran: bool,
-}
-
-/// Errors without data.
-#[derive(Serialize)]
-struct Errors<'a> {
-    errors: &'a [ServerError],
-}
-
-impl Outcome {
-    fn not_run(status: StatusCode, answer: Answer) -> Self {
-        Self { status, answer, ran: false }
-    }
-
-    fn refused(error: &Error) -> Self {
-        Self::not_run(error.kind().status, from_error(error))
-    }
-
-    fn body(&self) -> Vec<u8> {
-        let written =
-            if self.ran { serde_json::to_vec(&self.answer) } else { serde_json::to_vec(&Errors { errors: &self.answer.errors }) };
-        written.unwrap_or_default()
-    }
 }
 
 /// The form of an answer, by `Accept`.
@@ -153,26 +96,38 @@ impl Form {
     }
 }
 
-async fn by_post(State(app): State<App>, headers: HeaderMap, request: axum::extract::Request) -> Response {
-    let Some(form) = Form::accepted(&headers) else { return not_acceptable() };
+async fn by_post(State(app): State<App>, caller: Caller, headers: HeaderMap, request: Request) -> Response {
+    let (form, takes_events) = (Form::accepted(&headers), events::are_taken(&headers));
+    if form.is_none() && !takes_events {
+        return not_acceptable();
+    }
     if let Err(text) = check_content_type(&headers) {
-        return single(form, &Outcome::not_run(StatusCode::UNSUPPORTED_MEDIA_TYPE, bad_request(text)));
+        let outcome = Outcome::not_run(StatusCode::UNSUPPORTED_MEDIA_TYPE, bad_request(text));
+        return single(form.unwrap_or(Form::Legacy), &outcome);
     }
     let body = match read_body(request.into_body(), app.settings.limits.body_bytes).await {
         Ok(body) => body,
         Err(error) => return refuse(&headers, &error),
     };
+    let asking = asking(app, caller, &headers);
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        return batch(&app, &headers, form, &body).await;
+        return batch(&asking, &headers, form.unwrap_or(Form::Legacy), &body).await;
     }
-    let outcome = match serde_json::from_slice::<Incoming>(&body) {
-        Ok(incoming) => execute(&app, &headers, incoming, true).await,
-        Err(_) => {
-            let text = "the body must be a JSON object with query, and optionally variables, operationName and extensions";
-            Outcome::not_run(StatusCode::BAD_REQUEST, bad_request(text))
-        }
+    let Ok(incoming) = serde_json::from_slice::<Incoming>(&body) else {
+        let text = "the body must be a JSON object with query, and optionally variables, operationName and extensions";
+        return single(form.unwrap_or(Form::Legacy), &Outcome::not_run(StatusCode::BAD_REQUEST, bad_request(text)));
     };
-    single(form, &outcome)
+    let carries = if takes_events { Carries::Events } else { Carries::Answers };
+    match (prepare(&asking.app, incoming, carries), form) {
+        (Ok(prepared), Some(form)) if !prepared.subscribes => single(form, &prepared.run(&asking).await),
+        (Err(outcome), Some(form)) => single(form, &outcome),
+        (prepared, _) => events::answer(&asking, &headers, prepared.map_err(|outcome| *outcome)),
+    }
+}
+
+fn asking(app: App, caller: Caller, headers: &HeaderMap) -> Asking {
+    let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    Asking { app, caller, request_id }
 }
 
 /// Only JSON, and only in UTF-8: a form or a text could be sent from any page without asking first.
@@ -192,8 +147,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), &'static str> {
 }
 
 /// Operations one after the other: what one of them changes, the next one sees.
-async fn batch(app: &App, headers: &HeaderMap, form: Form, body: &[u8]) -> Response {
-    let limit = app.settings.limits.batch_operations;
+async fn batch(asking: &Asking, headers: &HeaderMap, form: Form, body: &[u8]) -> Response {
+    let limit = asking.app.settings.limits.batch_operations;
     if limit < 2 {
         let text = "the body must be a JSON object: limits.batch_operations allows no arrays";
         return refuse(headers, &Error::BadRequest(text.into()));
@@ -214,19 +169,52 @@ async fn batch(app: &App, headers: &HeaderMap, form: Form, body: &[u8]) -> Respo
         if body.len() > 1 {
             body.push(b',');
         }
-        body.append(&mut execute(app, headers, incoming, true).await.body());
+        let outcome = match prepare(&asking.app, incoming, Carries::Answers) {
+            Ok(prepared) => prepared.run(asking).await,
+            Err(outcome) => *outcome,
+        };
+        body.append(&mut outcome.body());
     }
     body.push(b']');
     written(form, StatusCode::OK, body)
 }
 
-async fn by_get(State(app): State<App>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
-    let Some(form) = Form::accepted(&headers) else { return not_acceptable() };
-    let outcome = match from_url(&query.unwrap_or_default()) {
-        Ok(incoming) => execute(&app, &headers, incoming, false).await,
-        Err(error) => Outcome::refused(&error),
+async fn by_get(State(app): State<App>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let caller = parts.extensions.get::<Caller>().cloned();
+    let headers = std::mem::take(&mut parts.headers);
+    if headers.contains_key(header::UPGRADE) {
+        parts.headers.clone_from(&headers);
+        return match WebSocketUpgrade::from_request_parts(&mut parts, &app).await {
+            Ok(upgrade) => socket::serve(app, caller, &parts, upgrade),
+            Err(rejection) => {
+                let text = "the request is no WebSocket's: it lacks a header that the protocol asks for";
+                single(Form::of(&headers), &Outcome::not_run(rejection.status(), bad_request(text)))
+            }
+        };
+    }
+    // Without one only a WebSocket comes so far.
+    let Some(caller) = caller else { return refuse(&headers, &Error::Unauthenticated("a token is required")) };
+    let (form, takes_events) = (Form::accepted(&headers), events::are_taken(&headers));
+    if form.is_none() && !takes_events {
+        return not_acceptable();
+    }
+    let asking = asking(app, caller, &headers);
+    let carries = if takes_events { Carries::QueriesAndEvents } else { Carries::Queries };
+    let prepared = match from_url(parts.uri.query().unwrap_or_default()) {
+        Ok(incoming) => prepare(&asking.app, incoming, carries).map_err(|outcome| *outcome),
+        Err(error) => Err(Outcome::refused(&error)),
     };
-    let status = form.status(&outcome);
+    match (prepared, form) {
+        (Ok(prepared), Some(form)) if !prepared.subscribes => got(&headers, form, &prepared.run(&asking).await),
+        (Err(outcome), Some(form)) => got(&headers, form, &outcome),
+        (prepared, _) => events::answer(&asking, &headers, prepared),
+    }
+}
+
+/// What a GET is answered with.
+fn got(headers: &HeaderMap, form: Form, outcome: &Outcome) -> Response {
+    let status = form.status(outcome);
     let body = outcome.body();
     // A cache of the client's own may keep an answer and must ask whether it is still so; others may not.
     let etag = outcome.answer.errors.is_empty().then(|| format!("W/\"{}\"", hex::encode(&Sha256::digest(&body)[..16])));
@@ -269,101 +257,9 @@ fn from_url(query: &str) -> Result<Incoming, Error> {
     Ok(incoming)
 }
 
-async fn execute(app: &App, headers: &HeaderMap, incoming: Incoming, mutations: bool) -> Outcome {
-    match prepare(app, &incoming, mutations) {
-        Ok((text, guarded)) => run(app, headers, incoming, &text, guarded).await,
-        Err(outcome) => *outcome,
-    }
-}
-
-/// Finds, parses and checks the document.
-fn prepare(app: &App, incoming: &Incoming, mutations: bool) -> Result<(Arc<str>, guard::Guarded), Box<Outcome>> {
-    let refused = |error: Error| Box::new(Outcome::refused(&error));
-    let named = incoming.extensions.as_ref().and_then(|extensions| extensions.persisted_query.as_ref());
-    let found = app.persisted.find(incoming.query.as_deref(), named).map_err(refused)?;
-    let text = Arc::clone(&found.text);
-    let guarded = match guard::parse(&text, incoming.variables.as_ref(), &app.settings.limits) {
-        Ok(Ok(guarded)) => guarded,
-        Ok(Err(error)) => return Err(invalid(error.into(), "GRAPHQL_PARSE_FAILED")),
-        Err(error) => return Err(refused(error)),
-    };
-    let name = incoming.operation_name.as_deref();
-    let mutates = guarded.document.operations.iter().any(|(operation, definition)| {
-        let chosen = name.is_none() || operation.map(async_graphql::Name::as_str) == name;
-        chosen && definition.node.ty != OperationType::Query
-    });
-    if mutates && !mutations {
-        let answer = bad_request("GET is for queries: use POST");
-        return Err(Box::new(Outcome::not_run(StatusCode::METHOD_NOT_ALLOWED, answer)));
-    }
-    if let Some(error) = guard::unknown_type(&guarded.document) {
-        return Err(invalid(error, "GRAPHQL_VALIDATION_FAILED"));
-    }
-    if guarded.introspects && !app.settings.graphql.introspection {
-        return Err(refused(Error::Forbidden("introspection is off on this server".into())));
-    }
-    app.persisted.keep(found);
-    Ok((text, guarded))
-}
-
-async fn run(app: &App, headers: &HeaderMap, incoming: Incoming, text: &str, guarded: guard::Guarded) -> Outcome {
-    let observed = Observed::begin(&guarded.document, incoming.operation_name.as_deref());
-    let variables = incoming.variables.map(serde_json::Value::Object).map(Variables::from_json).unwrap_or_default();
-    let mut request = Request::new(text).variables(variables).data(Batches::loader(app.core.clone()));
-    request.operation_name = incoming.operation_name;
-    request.set_parsed_query(guarded.document);
-    let mut answer = app.schema.execute(request).await;
-    // What failed before a resolver ran has neither a path nor a code of ours.
-    let ran = answer.errors.is_empty() || answer.errors.iter().any(|error| !error.path.is_empty());
-    if ran {
-        conform(&mut answer, &observed.root);
-    }
-    let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    for error in &mut answer.errors {
-        set_code(error, if error.path.is_empty() { "GRAPHQL_VALIDATION_FAILED" } else { "BAD_USER_INPUT" });
-        if code(error) == Some("INTERNAL_SERVER_ERROR") {
-            error.extensions.get_or_insert_default().set("requestId", id);
-        }
-    }
-    let slow = app.settings.graphql.slow_milliseconds;
-    observed.end(text, &answer.errors, ran, (slow > 0).then(|| Duration::from_millis(slow)));
-    Outcome { status: if ran { StatusCode::OK } else { StatusCode::BAD_REQUEST }, answer, ran }
-}
-
-fn invalid(mut error: ServerError, code: &str) -> Box<Outcome> {
-    set_code(&mut error, code);
-    Box::new(Outcome::not_run(StatusCode::BAD_REQUEST, Answer::from_errors(vec![error])))
-}
-
-fn code(error: &ServerError) -> Option<&str> {
-    match error.extensions.as_ref()?.get("code")? {
-        Value::String(code) => Some(code),
-        _ => None,
-    }
-}
-
-fn set_code(error: &mut ServerError, code: &str) {
-    let extensions = error.extensions.get_or_insert_default();
-    if extensions.get("code").is_none() {
-        extensions.set("code", code);
-    }
-}
-
-fn bad_request(text: &'static str) -> Answer {
-    from_error(&Error::BadRequest(text.into()))
-}
-
-fn from_error(error: &Error) -> Answer {
-    let error = async_graphql::Error::from(GraphqlError::from(error.clone()));
-    let mut error = error.into_server_error(async_graphql::Pos::default());
-    // It is about the request, not about a place in the document.
-    error.locations.clear();
-    Answer::from_errors(vec![error])
-}
-
 /// An error before execution, with its status from the table.
 #[must_use]
-pub fn refuse(headers: &HeaderMap, error: &Error) -> Response {
+pub(crate) fn refuse(headers: &HeaderMap, error: &Error) -> Response {
     let mut outcome = Outcome::refused(error);
     if outcome.status == StatusCode::INTERNAL_SERVER_ERROR {
         let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
@@ -372,8 +268,11 @@ pub fn refuse(headers: &HeaderMap, error: &Error) -> Response {
         }
     }
     let mut response = single(Form::of(headers), &outcome);
-    if error.kind().status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(seconds) = error.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    if outcome.status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use async_graphql::dataloader::{DataLoader, Loader};
 
 use super::error::GraphqlError;
+use crate::auth::Caller;
 use crate::channel::find_channels;
 use crate::conversation::{Conversation, RecentsKey, UnreadSummary, find_conversations, list_recents, summarize};
 use crate::core::Core;
 use crate::ids::{ChannelRef, Uid};
 use crate::message::{Message, find_messages};
 
-/// What a batch reads from.
-pub(super) struct Batches(Arc<Core>);
+/// What a batch reads from, and for whom: what the caller may not see is not there.
+pub(super) struct Batches(Arc<Core>, Caller);
 
 impl Batches {
     /// For one request.
-    pub(super) fn loader(core: Arc<Core>) -> DataLoader<Self> {
-        DataLoader::new(Self(core), tokio::spawn)
+    pub(super) fn loader(core: Arc<Core>, caller: Caller) -> DataLoader<Self> {
+        DataLoader::new(Self(core, caller), tokio::spawn)
     }
 }
 
@@ -40,7 +41,8 @@ impl Loader<(Uid, ChannelRef)> for Batches {
     type Error = GraphqlError;
 
     async fn load(&self, names: &[(Uid, ChannelRef)]) -> Loaded<(Uid, ChannelRef), Self::Value> {
-        Ok(find_conversations(&self.0, names).await?)
+        let known: Vec<_> = names.iter().filter(|(uid, _)| self.1.knows_of(uid)).cloned().collect();
+        Ok(find_conversations(&self.0, &known).await?)
     }
 }
 
@@ -50,7 +52,7 @@ impl Loader<i64> for Batches {
     type Error = GraphqlError;
 
     async fn load(&self, message_ids: &[i64]) -> Loaded<i64, Self::Value> {
-        Ok(find_messages(&self.0, message_ids).await?)
+        Ok(find_messages(&self.0, self.1.user(), message_ids).await?)
     }
 }
 
@@ -60,7 +62,7 @@ impl Loader<ChannelRef> for Batches {
     type Error = GraphqlError;
 
     async fn load(&self, channels: &[ChannelRef]) -> Loaded<ChannelRef, Self::Value> {
-        Ok(find_channels(&self.0, channels).await?.into_iter().map(|channel| (channel, ())).collect())
+        Ok(find_channels(&self.0, self.1.user(), channels).await?.into_iter().map(|channel| (channel, ())).collect())
     }
 }
 

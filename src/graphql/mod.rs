@@ -6,38 +6,44 @@
 mod conform;
 mod context;
 pub mod error;
+mod events;
 mod guard;
 pub mod http;
 mod loaders;
 mod mutation;
 mod observed;
+mod operation;
 pub(crate) mod persisted;
 mod query;
 mod scalars;
+mod socket;
+mod subscription;
 mod types;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use async_graphql::{EmptySubscription, Schema};
+use async_graphql::Schema;
 
 use crate::core::Core;
+use crate::live::Feeds;
 
 /// The schema with its resolvers.
-pub type AppSchema = Schema<query::Query, mutation::Mutation, EmptySubscription>;
+pub type AppSchema = Schema<query::Query, mutation::Mutation, subscription::Subscriptions>;
 
 /// Builds the schema over a core.
 #[must_use]
-pub fn schema(core: Arc<Core>) -> AppSchema {
-    builder().data(core).finish()
+pub(crate) fn schema(core: Arc<Core>, feeds: Arc<Feeds>, poll: Duration) -> AppSchema {
+    builder(poll).data(core).data(feeds).finish()
 }
 
 /// The schema in GraphQL's own language, as in `schema.graphql`.
 #[must_use]
 pub fn sdl() -> String {
-    builder().finish().sdl_with_options(async_graphql::SDLExportOptions::new().include_specified_by())
+    builder(Duration::ZERO).finish().sdl_with_options(async_graphql::SDLExportOptions::new().include_specified_by())
 }
 
-fn builder() -> async_graphql::SchemaBuilder<query::Query, mutation::Mutation, EmptySubscription> {
+fn builder(poll: Duration) -> async_graphql::SchemaBuilder<query::Query, mutation::Mutation, subscription::Subscriptions> {
     // Depth and size are bounded by `guard`, before anything walks the document.
-    Schema::build(query::Query, mutation::Mutation::default(), EmptySubscription)
+    Schema::build(query::Query, mutation::Mutation::default(), subscription::Subscriptions { poll })
 }

@@ -64,7 +64,7 @@ impl Observed {
     }
 
     /// The operation was answered. One that was not valid was none: `ran` is false, and its name is nobody's.
-    pub(super) fn end(self, text: &str, errors: &[ServerError], ran: bool, slow: Option<Duration>) {
+    pub(super) fn end(&self, text: &str, errors: &[ServerError], ran: bool, slow: Option<Duration>) {
         let elapsed = self.began.elapsed();
         let operation = if ran { known(&self.name) } else { OTHER.to_owned() };
         let outcome = if errors.is_empty() { "ok" } else { "errors" };

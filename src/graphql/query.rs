@@ -32,7 +32,7 @@ impl Query {
     async fn conversations(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
+        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
         #[graphql(desc = "The version of the last answer; 0 for everything.", default)] version: UInt53,
         #[graphql(desc = "What the client holds: `channelId:channelType:lastMsgSeq`, joined by `|`.")] last_msg_seqs: Option<
             String,
@@ -74,7 +74,7 @@ impl Query {
     async fn conversation_list(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
+        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
         #[graphql(desc = "At most this many, from the top on.")] first: Option<i32>,
         #[graphql(desc = "Only what is below this cursor's.")] after: Option<String>,
         #[graphql(desc = "At most this many, up to the bottom.")] last: Option<i32>,
@@ -99,7 +99,7 @@ impl Query {
     async fn conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
+        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
         #[graphql(desc = "Which channel.")] channel: ChannelInput,
     ) -> Option<Result<Conversation>> {
         let _timed = ctx.timed();
@@ -117,7 +117,7 @@ impl Query {
     async fn messages(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who looks; a service must say.")] uid: Option<ID>,
+        #[graphql(desc = "Who looks; left out, the user who asks. A service must say.")] uid: Option<ID>,
         #[graphql(desc = "Which channel.")] channel: ChannelInput,
         #[graphql(desc = "At most this many, from the oldest on.")] first: Option<i32>,
         #[graphql(desc = "Only newer ones than this cursor's.")] after: Option<String>,
@@ -143,7 +143,7 @@ impl Query {
     async fn unread_summary(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; a service must say.")] uid: Option<ID>,
+        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
     ) -> Result<UnreadSummary> {
         let _timed = ctx.timed();
         let uid = ctx.viewer(uid.as_ref())?;

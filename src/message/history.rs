@@ -1,11 +1,11 @@
 //! A channel's messages, page by page, for one of its members.
 
-use super::Message;
+use super::{Message, seqs_seen_by};
 use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
-use crate::store::{State, Window};
+use crate::store::Window;
 
 /// Which messages.
 #[derive(Clone, Debug)]
@@ -44,8 +44,7 @@ pub async fn list_history(core: &Core, request: &HistoryRequest) -> Result<Histo
     let key = ChannelKey::new(&request.uid, &request.channel);
     let row = core.store.find_conversation(&request.uid, &key).await?;
     let row = row.ok_or(Error::NotFound("conversation"))?;
-    let lowest = row.deleted_to_seq + 1;
-    let highest = if row.state == State::Left { row.left_seq.min(row.last_seq) } else { row.last_seq };
+    let (lowest, highest) = seqs_seen_by(&row).into_inner();
     let window = Window {
         channel_id: row.channel_id,
         from: request.after.map_or(lowest, |after| lowest.max(after.saturating_add(1))),

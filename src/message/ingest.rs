@@ -59,7 +59,7 @@ pub async fn ingest(core: &Core, messages: &[IncomingMessage], receivers: Option
     let keys: Vec<&ChannelKey> = keys.into_iter().collect();
     let ids = core.store.ensure_channels(&core.ids, &keys).await?;
     let ids = &ids;
-    let report = core
+    let (report, touched, joined) = core
         .store
         .transaction(|tx| async move {
             let mut batch = Batch::begin(&tx, ids, messages).await?;
@@ -71,10 +71,12 @@ pub async fn ingest(core: &Core, messages: &[IncomingMessage], receivers: Option
             }
             let heads: Vec<&Head> = batch.heads.values().filter(|head| batch.touched.contains(&head.id)).collect();
             tx.write_heads(&heads).await?;
-            let report = batch.report;
-            tx.commit(report).await
+            let moved = (batch.report, batch.touched, batch.joined);
+            tx.commit(moved).await
         })
         .await?;
+    core.bus.channels_moved(ids.iter().filter(|(_, id)| touched.contains(id)).map(|(key, id)| (*id, key)));
+    core.bus.users_changed(&joined);
     for (result, count) in [("stored", report.stored), ("repeated", report.repeated), ("conflict", report.conflicts)] {
         metrics::counter!("recents_messages_total", "result" => result).increment(count);
     }
@@ -92,6 +94,8 @@ struct Batch {
     /// Not yet written; flushed before anything that must see them.
     messages: Vec<StoredMessage>,
     marks: HashMap<(i64, String), i64>,
+    /// Users who are in a channel now and were not before.
+    joined: Vec<Uid>,
     report: Report,
 }
 
@@ -118,6 +122,7 @@ impl Batch {
             touched: HashSet::new(),
             messages: Vec::new(),
             marks: HashMap::new(),
+            joined: Vec::new(),
             report: Report::default(),
         };
         batch.bear(tx).await?;
@@ -234,6 +239,7 @@ impl Batch {
             })
             .collect();
         new.sort_unstable_by(|a, b| a.uid.cmp(&b.uid));
+        self.joined.extend(new.iter().map(|conversation| conversation.uid.clone()));
         tx.write_joined(&new).await
     }
 }

@@ -10,9 +10,18 @@ pub use self::history::{HistoryPage, HistoryRequest, list_history};
 pub use self::ingest::{IncomingMessage, Receivers, Report, ingest};
 pub use self::send::{SendRequest, Sent, send};
 
+use std::ops::RangeInclusive;
+
 use crate::channel::ChannelKey;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, check_key};
+use crate::store::{ConversationRow, State};
+
+/// The seqs that this conversation's user may see: above the deletion watermark, and up to where a former member left.
+fn seqs_seen_by(row: &ConversationRow) -> RangeInclusive<Seq> {
+    let highest = if row.state == State::Left { row.left_seq.min(row.last_seq) } else { row.last_seq };
+    row.deleted_to_seq + 1..=highest
+}
 
 /// A message as the store holds it.
 pub(crate) type StoredMessage = entity::message::Model;

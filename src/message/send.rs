@@ -4,8 +4,8 @@ use super::{Content, Message};
 use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Uid, check_key};
-use crate::store::{Head, NewConversation, StoreError, Tx};
+use crate::ids::{ChannelRef, ChannelType, Uid, check_key};
+use crate::store::{Head, NewConversation, State, StoreError, Tx};
 
 /// A message to send.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct SendRequest {
     pub red_dot: bool,
     /// Whether it is only handed on, not stored (`no_persist` or `sync_once`).
     pub transient: bool,
+    /// Whether only a member may send: a user who asks, in contrast to a service. Anybody may write to a person.
+    pub as_member: bool,
     /// The rest.
     pub content: Content,
 }
@@ -36,7 +38,8 @@ pub struct Sent {
 /// Stores a message; returns after the commit. A repeated (sender, channel, `client_msg_no`) answers with the first message.
 ///
 /// # Errors
-/// [`Error::BadInput`] for a payload, number or topic that is too long, [`Error::Store`].
+/// [`Error::BadInput`] for a payload, number or topic that is too long, [`Error::NotFound`] for a channel that the sender is not
+/// in where that matters, [`Error::Store`].
 pub async fn send(core: &Core, request: SendRequest) -> Result<Sent, Error> {
     let given = request.client_msg_no.as_deref().filter(|no| !no.is_empty());
     if let Some(no) = given {
@@ -45,6 +48,12 @@ pub async fn send(core: &Core, request: SendRequest) -> Result<Sent, Error> {
     request.content.check(core.limits.payload_bytes)?;
     let now_ms = core.clock.now_ms();
     let key = ChannelKey::new(&request.from, &request.channel);
+    if request.as_member && request.channel.channel_type != ChannelType::PERSON {
+        let conversation = core.store.find_conversation(&request.from, &key).await?;
+        if conversation.is_none_or(|row| row.state == State::Left) {
+            return Err(Error::NotFound("channel"));
+        }
+    }
     let draft = Message {
         channel: request.channel,
         message_id: core.ids.message_id(now_ms),
@@ -86,6 +95,9 @@ pub async fn send(core: &Core, request: SendRequest) -> Result<Sent, Error> {
             tx.commit(Sent { message, repeated: false }).await
         })
         .await?;
+    if !sent.repeated {
+        core.bus.channels_moved([(channel_id, key)]);
+    }
     metrics::counter!("recents_messages_total", "result" => if sent.repeated { "repeated" } else { "stored" }).increment(1);
     Ok(sent)
 }

@@ -77,14 +77,14 @@ impl<E: Into<Error>> From<E> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         self.0.log();
-        if matches!(self.0, Error::Unauthenticated) {
+        if matches!(self.0, Error::Unauthenticated(_)) {
             // As WuKongIM: nothing but the status.
             return StatusCode::UNAUTHORIZED.into_response();
         }
         let status = self.0.kind().status;
         let mut response = envelope(status, self.0.to_string());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.0.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -81,8 +81,10 @@ fn with_answers(operation: OperationBuilder, answer: impl Into<RefOr<Schema>>) -
     operation
         .response("200", done)
         .response("400", refused("what was sent cannot be taken; msg names the field"))
-        .response("401", ResponseBuilder::new().description("no valid manager token").build())
+        .response("401", ResponseBuilder::new().description("no valid token").build())
+        .response("403", refused("a user's token, and not for this"))
         .response("413", refused("the body is over the limit"))
+        .response("429", refused("too many requests of this user or address, see Retry-After"))
         .response("500", refused("our mistake"))
         .response("503", refused("try again, see Retry-After"))
 }

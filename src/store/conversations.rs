@@ -1,6 +1,6 @@
 //! `conversation`: users' views of channels, read together with the channel's head.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use entity::conversation::{Column, Entity};
 use entity::{channel, user_cursor};
@@ -187,6 +187,26 @@ fn joined_of(uid: &Uid) -> SelectStatement {
     joined().and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str())).to_owned()
 }
 
+/// Those of these users who have a conversation with something new that has no version yet.
+fn stale_of(uids: &[&str]) -> SelectStatement {
+    let never = ChannelType::NEVER_LISTED.map(ChannelType::stored);
+    Query::select()
+        .distinct()
+        .column(("c", Column::Uid))
+        .from_as(Entity, "c")
+        .join_as(
+            JoinType::InnerJoin,
+            channel::Entity,
+            "ch",
+            Expr::col(("ch", channel::Column::Id)).equals(("c", Column::ChannelId)),
+        )
+        .and_where(Expr::col(("c", Column::Uid)).is_in(uids.iter().copied()))
+        .and_where(Expr::col(("c", Column::State)).ne(State::Left.stored()))
+        .and_where(Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never))
+        .and_where(Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision))))
+        .to_owned()
+}
+
 /// Those that can show in a list and changed since `version`, or are stale; 0: all of them.
 fn changed(uid: &Uid, version: Version) -> SelectStatement {
     let mut select = joined_of(uid);
@@ -281,6 +301,43 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// The channels that a user is in, by their internal ids.
+    pub(crate) async fn list_channel_ids(&self, uid: &Uid) -> Result<Vec<i64>, StoreError> {
+        let select = Query::select()
+            .column(Column::ChannelId)
+            .from(Entity)
+            .and_where(Expr::col(Column::Uid).eq(uid.as_str()))
+            .and_where(Expr::col(Column::State).ne(State::Left.stored()))
+            .to_owned();
+        let rows = self.query_all(&select).await?;
+        Ok(rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, DbErr>>()?)
+    }
+
+    /// Those of these users for whom there is something above the version beside them, or something that has no version yet. Two
+    /// statements for each 500 of them.
+    pub(crate) async fn list_behind(&self, known: &[(&Uid, Version)]) -> Result<HashSet<String>, StoreError> {
+        let mut behind = HashSet::new();
+        let versions: HashMap<&str, Version> = known.iter().map(|(uid, version)| (uid.as_str(), *version)).collect();
+        for known in known.chunks(ROWS_PER_STATEMENT / 2) {
+            let uids: Vec<&str> = known.iter().map(|(uid, _)| uid.as_str()).collect();
+            let cursors = Query::select()
+                .columns([user_cursor::Column::Uid, user_cursor::Column::Version])
+                .from(user_cursor::Entity)
+                .and_where(Expr::col(user_cursor::Column::Uid).is_in(uids.iter().copied()))
+                .to_owned();
+            for row in self.query_all(&cursors).await? {
+                let (uid, version): (String, Version) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+                if versions.get(uid.as_str()).is_some_and(|known| *known < version) {
+                    behind.insert(uid);
+                }
+            }
+            for row in self.query_all(&stale_of(&uids)).await? {
+                behind.insert(row.try_get_by_index(0)?);
+            }
+        }
+        Ok(behind)
     }
 
     /// Those of `uids` who are in a channel just now.

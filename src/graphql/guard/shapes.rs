@@ -112,6 +112,7 @@ fn many(of: &str, field: &str) -> Many {
         ("Query", "conversations") => Many::Paged(UNPAGED),
         ("Query", "conversationList" | "messages") => Many::Paged(PAGE as usize),
         ("Query", "nodes") => Many::Ids,
+        ("Subscription", "conversationChanges") => Many::About(UNPAGED),
         ("Conversation", "recents") => Many::Recents,
         ("MarkAllReadPayload", "conversations") => Many::About(UNPAGED),
         ("UnreadSummary", "byChannelType") => Many::About(10),

@@ -5,6 +5,7 @@ use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use super::super::context::ContextExt;
 use super::super::error::{At, Result};
 use super::super::types::{Channel, ChannelInput};
+use crate::auth::Action;
 use crate::channel::{self as channels, CreateChannel, Flags};
 use crate::error::Error;
 use crate::ids::Uid;
@@ -91,7 +92,7 @@ fn parse_uids(uids: Vec<ID>) -> std::result::Result<Vec<Uid>, Error> {
     uids.into_iter().map(|uid| Uid::parse("uids", uid.0)).collect()
 }
 
-/// Channels and who is in them.
+/// Channels and who is in them: for services only.
 #[derive(Debug, Default)]
 pub struct ChannelMutation;
 
@@ -104,6 +105,7 @@ impl ChannelMutation {
         #[graphql(desc = "What, and whose.")] input: CreateChannelInput,
     ) -> Result<CreateChannelPayload> {
         let _timed = ctx.timed();
+        ctx.caller().check(Action::ManageChannels)?;
         let request = CreateChannel {
             channel: input.channel.parse().at("input.channel")?,
             flags: Flags { large: input.large, ban: input.ban, disband: input.disband },
@@ -121,6 +123,7 @@ impl ChannelMutation {
         #[graphql(desc = "What, and whose.")] input: AddMembersInput,
     ) -> Result<AddMembersPayload> {
         let _timed = ctx.timed();
+        ctx.caller().check(Action::ManageChannels)?;
         let channel = input.channel.parse().at("input.channel")?;
         channels::add_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?, input.reset).await.at("input")?;
         Ok(AddMembersPayload { channel: Channel(channel) })
@@ -133,6 +136,7 @@ impl ChannelMutation {
         #[graphql(desc = "What, and whose.")] input: RemoveMembersInput,
     ) -> Result<RemoveMembersPayload> {
         let _timed = ctx.timed();
+        ctx.caller().check(Action::ManageChannels)?;
         let channel = input.channel.parse().at("input.channel")?;
         channels::remove_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?).await.at("input")?;
         Ok(RemoveMembersPayload { channel: Channel(channel) })
@@ -146,6 +150,7 @@ impl ChannelMutation {
         #[graphql(desc = "What.")] input: DeleteChannelInput,
     ) -> Result<DeleteChannelPayload> {
         let _timed = ctx.timed();
+        ctx.caller().check(Action::ManageChannels)?;
         let channel = input.channel.parse().at("input.channel")?;
         channels::delete_channel(ctx.core(), &channel).await.at("input.channel")?;
         Ok(DeleteChannelPayload { channel: Channel(channel) })

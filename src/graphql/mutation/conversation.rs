@@ -10,7 +10,7 @@ use crate::conversation as conversations;
 /// What `setUnread` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct SetUnreadInput {
-    /// Whose conversation; a service must say.
+    /// Whose conversation; left out, the user's who asks. A service must say.
     uid: Option<ID>,
     /// Which channel.
     channel: ChannelInput,
@@ -28,7 +28,7 @@ pub struct SetUnreadPayload {
 /// What `clearUnread` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct ClearUnreadInput {
-    /// Whose conversation; a service must say.
+    /// Whose conversation; left out, the user's who asks. A service must say.
     uid: Option<ID>,
     /// Which channel.
     channel: ChannelInput,
@@ -44,7 +44,7 @@ pub struct ClearUnreadPayload {
 /// What `deleteConversation` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct DeleteConversationInput {
-    /// Whose conversation; a service must say.
+    /// Whose conversation; left out, the user's who asks. A service must say.
     uid: Option<ID>,
     /// Which channel.
     channel: ChannelInput,
@@ -60,7 +60,7 @@ pub struct DeleteConversationPayload {
 /// What `markAllRead` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct MarkAllReadInput {
-    /// Whose conversations; a service must say.
+    /// Whose conversations; left out, the user's who asks. A service must say.
     uid: Option<ID>,
     /// Only those of these channel types.
     channel_types: Option<Vec<i32>>,
@@ -78,7 +78,7 @@ pub struct MarkAllReadPayload {
 /// What `pinConversation` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct PinConversationInput {
-    /// Whose conversation; a service must say.
+    /// Whose conversation; left out, the user's who asks. A service must say.
     uid: Option<ID>,
     /// Which channel.
     channel: ChannelInput,
@@ -97,7 +97,7 @@ pub struct PinConversationPayload {
 /// What `muteConversation` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct MuteConversationInput {
-    /// Whose conversation; a service must say.
+    /// Whose conversation; left out, the user's who asks. A service must say.
     uid: Option<ID>,
     /// Which channel.
     channel: ChannelInput,

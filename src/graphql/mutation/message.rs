@@ -13,7 +13,7 @@ use crate::message::{self as messages, Content, SendRequest};
 /// What `sendMessage` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct SendMessageInput {
-    /// Who sends it; a service that leaves it out sends as the system.
+    /// Who sends it; left out, the user who asks. A service that leaves it out sends as the system.
     from_uid: Option<ID>,
     /// Where to; for a person channel the recipient's uid.
     channel: ChannelInput,
@@ -54,10 +54,8 @@ impl MessageMutation {
         #[graphql(desc = "What, and whose.")] input: SendMessageInput,
     ) -> Result<SendMessagePayload> {
         let _timed = ctx.timed();
-        let from = match input.from_uid {
-            Some(uid) => Uid::parse("from_uid", uid.0).at("input")?,
-            None => Uid::system(),
-        };
+        let from = input.from_uid.map(|uid| Uid::parse("from_uid", uid.0)).transpose().at("input")?;
+        let from = ctx.caller().sender(from)?;
         let channel = input.channel.parse().at("input.channel")?;
         if input.payload.0.is_empty() {
             return Err(Error::bad_input("payload", "must not be empty")).at("input");
@@ -74,8 +72,15 @@ impl MessageMutation {
             ..Content::default()
         };
         let transient = input.header.no_persist || input.header.sync_once || channel.channel_id.ends_with(COMMAND_SUFFIX);
-        let request =
-            SendRequest { from, channel, client_msg_no: input.client_msg_no, red_dot: input.header.red_dot, transient, content };
+        let request = SendRequest {
+            from,
+            channel,
+            client_msg_no: input.client_msg_no,
+            red_dot: input.header.red_dot,
+            transient,
+            as_member: ctx.caller().user().is_some(),
+            content,
+        };
         Ok(SendMessagePayload { message: Message(messages::send(ctx.core(), request).await.at("input")?.message) })
     }
 }

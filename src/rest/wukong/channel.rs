@@ -1,6 +1,7 @@
 //! `/channel/…`
 
 use super::super::legacy::{Answer, DONE, Done, Fields};
+use crate::auth::{Action, Caller};
 use crate::channel::{self as channels, CreateChannel, Flags};
 use crate::core::Core;
 use crate::error::Error;
@@ -19,8 +20,9 @@ fn uids(fields: &Fields) -> Result<Vec<Uid>, Error> {
 /// `POST /channel`
 ///
 /// # Errors
-/// [`Error::BadInput`] naming the field, [`Error::Store`].
-pub async fn create(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
+/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::Store`].
+pub async fn create(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+    caller.check(Action::ManageChannels)?;
     let channel_id = fields.string("channel_id")?;
     let channel_type = fields.uint8("channel_type")?;
     let flags = Flags { large: fields.flag("large")?, ban: fields.flag("ban")?, disband: fields.flag("disband")? };
@@ -44,8 +46,8 @@ pub async fn create(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error>
 ///
 /// # Errors
 /// As [`create`].
-pub async fn subscriber_add(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
-    let (channel, uids) = members(fields)?;
+pub async fn subscriber_add(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let (channel, uids) = members(caller, fields)?;
     channels::add_members(core, &channel, &uids, fields.flag("reset")?).await?;
     Ok(DONE)
 }
@@ -54,14 +56,15 @@ pub async fn subscriber_add(core: &Core, fields: &Fields) -> Result<Answer<Done>
 ///
 /// # Errors
 /// As [`create`].
-pub async fn subscriber_remove(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
-    let (channel, uids) = members(fields)?;
+pub async fn subscriber_remove(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let (channel, uids) = members(caller, fields)?;
     channels::remove_members(core, &channel, &uids).await?;
     Ok(DONE)
 }
 
 /// The channel and the users of a change of members; type 0 is a group.
-fn members(fields: &Fields) -> Result<(ChannelRef, Vec<Uid>), Error> {
+fn members(caller: &Caller, fields: &Fields) -> Result<(ChannelRef, Vec<Uid>), Error> {
+    caller.check(Action::ManageChannels)?;
     let channel_id = fields.string("channel_id")?;
     let channel_type = match fields.uint8("channel_type")? {
         0 => ChannelType::GROUP.number(),

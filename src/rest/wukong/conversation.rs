@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::super::legacy::{Answer, DONE, Done, Fields};
 use super::shapes::SyncItem;
+use crate::auth::{Action, Caller};
 use crate::conversation::{self as conversations, Filter, SyncRequest, parse_last_msg_seqs};
 use crate::core::Core;
 use crate::error::Error;
@@ -17,8 +18,8 @@ const MAX_PAGE_SIZE: i64 = 500;
 /// `POST /conversation/sync`
 ///
 /// # Errors
-/// [`Error::BadInput`] naming the field, [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn sync(core: &Core, fields: &Fields) -> Result<Answer<Vec<SyncItem>>, Error> {
+/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::ConversationsOff`], [`Error::Store`].
+pub async fn sync(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<SyncItem>>, Error> {
     let uid = fields.string("uid")?;
     let version = fields.int64("version")?;
     let last_msg_seqs = fields.string("last_msg_seqs")?;
@@ -50,8 +51,10 @@ pub async fn sync(core: &Core, fields: &Fields) -> Result<Answer<Vec<SyncItem>>,
     if last_msg_seqs.split('|').count() > core.limits.last_msg_seqs {
         return Err(Error::bad_input("last_msg_seqs", format!("must have at most {} entries", core.limits.last_msg_seqs)));
     }
+    let uid = Uid::parse("uid", uid)?;
+    caller.check(Action::ActFor(&uid))?;
     let request = SyncRequest {
-        uid: Uid::parse("uid", uid)?,
+        uid,
         version,
         last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
         always,
@@ -71,8 +74,9 @@ pub async fn sync(core: &Core, fields: &Fields) -> Result<Answer<Vec<SyncItem>>,
     Ok(Answer(items))
 }
 
-/// The uid and the channel that a request is about; an empty uid is refused with `WuKongIM`'s words.
-fn target(fields: &Fields, no_uid: &'static str) -> Result<(Uid, ChannelRef), Error> {
+/// The uid and the channel that a request is about, if the caller may act for the user; an empty uid is refused with `WuKongIM`'s
+/// words.
+fn target(caller: &Caller, fields: &Fields, no_uid: &'static str) -> Result<(Uid, ChannelRef), Error> {
     let uid = fields.string("uid")?;
     let channel_id = fields.string("channel_id")?;
     let channel_type = fields.uint8("channel_type")?;
@@ -83,7 +87,9 @@ fn target(fields: &Fields, no_uid: &'static str) -> Result<(Uid, ChannelRef), Er
     if channel_id.is_empty() || channel_type == 0 {
         return Err(Error::BadRequest("channel_id or channel_type cannot be empty".into()));
     }
-    Ok((Uid::parse("uid", uid)?, ChannelRef::parse(channel_id, i64::from(channel_type))?))
+    let uid = Uid::parse("uid", uid)?;
+    caller.check(Action::ActFor(&uid))?;
+    Ok((uid, ChannelRef::parse(channel_id, i64::from(channel_type))?))
 }
 
 /// What is not there needs no change: on these routes that is a success.
@@ -98,9 +104,9 @@ fn done<T>(result: Result<T, Error>) -> Result<Answer<Done>, Error> {
 ///
 /// # Errors
 /// As [`sync`].
-pub async fn set_unread(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn set_unread(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     let unread = fields.int64("unread")?;
-    let (uid, channel) = target(fields, "UID cannot be empty")?;
+    let (uid, channel) = target(caller, fields, "UID cannot be empty")?;
     done(conversations::set_unread(core, &uid, &channel, unread).await)
 }
 
@@ -108,8 +114,8 @@ pub async fn set_unread(core: &Core, fields: &Fields) -> Result<Answer<Done>, Er
 ///
 /// # Errors
 /// As [`sync`].
-pub async fn clear_unread(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
-    let (uid, channel) = target(fields, "uid cannot be empty")?;
+pub async fn clear_unread(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let (uid, channel) = target(caller, fields, "uid cannot be empty")?;
     done(conversations::set_unread(core, &uid, &channel, 0).await)
 }
 
@@ -117,7 +123,7 @@ pub async fn clear_unread(core: &Core, fields: &Fields) -> Result<Answer<Done>, 
 ///
 /// # Errors
 /// As [`sync`].
-pub async fn delete(core: &Core, fields: &Fields) -> Result<Answer<Done>, Error> {
-    let (uid, channel) = target(fields, "Uid cannot be empty")?;
+pub async fn delete(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+    let (uid, channel) = target(caller, fields, "Uid cannot be empty")?;
     done(conversations::delete_conversation(core, &uid, &channel).await)
 }

@@ -2,6 +2,7 @@
 
 use super::super::legacy::{Answer, DoneWith, Fields};
 use super::shapes::SentShape;
+use crate::auth::Caller;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{COMMAND_SUFFIX, ChannelRef, ChannelType, Uid};
@@ -13,8 +14,9 @@ const NOWHERE: &str = "无法处理发送消息请求！";
 /// `POST /message/send`
 ///
 /// # Errors
-/// [`Error::BadInput`] naming the field, [`Error::Store`].
-pub async fn send(core: &Core, fields: &Fields) -> Result<Answer<DoneWith<SentShape>>, Error> {
+/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::NotFound`] for a user who is not in the channel,
+/// [`Error::Store`].
+pub async fn send(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<DoneWith<SentShape>>, Error> {
     let header = fields.object("header")?;
     let (no_persist, red_dot, sync_once) = (header.flag("no_persist")?, header.flag("red_dot")?, header.flag("sync_once")?);
     let client_msg_no = fields.string("client_msg_no")?;
@@ -32,7 +34,8 @@ pub async fn send(core: &Core, fields: &Fields) -> Result<Answer<DoneWith<SentSh
     if content.payload.is_empty() {
         return Err(Error::BadRequest("payload不能为空！".into()));
     }
-    let from = if from_uid.is_empty() { Uid::system() } else { Uid::parse("from_uid", from_uid)? };
+    let from = if from_uid.is_empty() { None } else { Some(Uid::parse("from_uid", from_uid)?) };
+    let from = caller.sender(from)?;
     let channel = if channel_id.trim_matches(' ').is_empty() {
         // A command to named users goes nowhere that is stored; its sender still wants an id.
         if subscribers.is_empty() || !sync_once {
@@ -49,6 +52,7 @@ pub async fn send(core: &Core, fields: &Fields) -> Result<Answer<DoneWith<SentSh
         client_msg_no: Some(client_msg_no),
         red_dot,
         transient: no_persist || sync_once || is_command,
+        as_member: caller.user().is_some(),
         content,
     };
     let message = messages::send(core, request).await?.message;

@@ -1,7 +1,8 @@
 //! `WuKongIM`'s routes: frozen names, our own semantics behind them.
 //!
-//! How to add a route: a function `(core, fields) → answer` in the file of its family, which reads the fields and calls a use
-//! case; its line in [`routes`]; its path in `rest::openapi`; its wrong inputs in `tests/bad_input.rs`.
+//! How to add a route: a function `(core, caller, fields) → answer` in the file of its family, which reads the fields, asks whether
+//! the caller may, and calls a use case; its line in [`routes`]; its path in `rest::openapi`; its wrong inputs in
+//! `tests/bad_input.rs`, and who may call it in `tests/permissions.rs`.
 
 pub mod channel;
 pub mod conversation;
@@ -16,14 +17,15 @@ use axum::routing::post;
 
 use super::legacy::{Fields, Refusal};
 use crate::app::App;
+use crate::auth::Caller;
 
 /// The routes at the root.
 pub fn routes() -> Router<App> {
-    /// A handler of `(core, fields) → Result<answer, Error>`.
+    /// A handler of `(core, caller, fields) → Result<answer, Error>`.
     macro_rules! legacy {
         ($call:path) => {
-            post(|State(app): State<App>, fields: Fields| async move {
-                Ok::<_, Refusal>($call(&app.core, &fields).await?.into_response())
+            post(|State(app): State<App>, caller: Caller, fields: Fields| async move {
+                Ok::<_, Refusal>($call(&app.core, &caller, &fields).await?.into_response())
             })
         };
     }

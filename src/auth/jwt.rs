@@ -1,0 +1,163 @@
+//! Users' tokens: which keys there are, and what a token must say. The algorithm belongs to the key, never to the token: a token
+//! that says `none`, or HS256 with a public key for the secret, finds no key.
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde::Deserialize;
+
+use super::jwks::Jwks;
+use crate::config::{ConfigError, Jwt};
+use crate::error::Error;
+use crate::ids::Uid;
+
+/// A token is shorter than the headers of a request may be.
+const LONGEST: usize = 16 * 1024;
+/// RFC 7518, 3.2: as long as the hash.
+const SHORTEST_SECRET: usize = 32;
+
+const INVALID: Error = Error::Unauthenticated("the token is not valid");
+
+/// A key and the one algorithm that it is for.
+#[derive(Clone)]
+pub(super) struct Key {
+    /// The issuer's name for it.
+    pub(super) id: Option<String>,
+    pub(super) algorithm: Algorithm,
+    pub(super) key: DecodingKey,
+}
+
+/// Never the key.
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("id", &self.id).field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// What we read of a token. `exp`, `nbf`, `iss` and `aud` are the library's to check.
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+    exp: u64,
+}
+
+/// Checks users' tokens.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    keys: Vec<Key>,
+    jwks: Option<Jwks>,
+    issuer: String,
+    audience: String,
+    leeway_seconds: u64,
+}
+
+impl Verifier {
+    pub(super) fn new(settings: &Jwt) -> Result<Self, ConfigError> {
+        let mut keys = Vec::new();
+        for secret in [&settings.secret, &settings.previous_secret] {
+            let secret = secret.reveal().as_bytes();
+            if secret.is_empty() {
+                continue;
+            }
+            if secret.len() < SHORTEST_SECRET {
+                tracing::warn!("auth.jwt.secret is shorter than {SHORTEST_SECRET} bytes: it can be guessed from any token");
+            }
+            keys.push(Key { id: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) });
+        }
+        if !settings.public_key_file.is_empty() {
+            keys.extend(read_public_keys(&settings.public_key_file)?);
+        }
+        let jwks = (!settings.jwks_url.is_empty()).then(|| Jwks::new(&settings.jwks_url)).transpose()?;
+        Ok(Self {
+            keys,
+            jwks,
+            issuer: settings.issuer.clone(),
+            audience: settings.audience.clone(),
+            leeway_seconds: settings.leeway_seconds,
+        })
+    }
+
+    /// The token's user, and when the token ends (epoch seconds, leeway included).
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`], [`Error::KeysUnavailable`].
+    pub(super) async fn verify(&self, token: &[u8]) -> Result<(Uid, u64), Error> {
+        if token.len() > LONGEST {
+            return Err(INVALID);
+        }
+        let header = decode_header(token).map_err(|_| INVALID)?;
+        let fits = |key: &&Key| key.algorithm == header.alg && (key.id.is_none() || header.kid.is_none() || key.id == header.kid);
+        let mut refusal = INVALID;
+        for key in self.keys.iter().filter(fits) {
+            match self.check(token, key) {
+                Ok(claims) => return self.user_of(claims),
+                Err(error) => refusal = said(&refusal, error),
+            }
+        }
+        if let Some(jwks) = &self.jwks
+            && header.alg != Algorithm::HS256
+        {
+            let keys = jwks.keys_for(header.kid.as_deref()).await?;
+            for key in keys.iter().filter(fits) {
+                match self.check(token, key) {
+                    Ok(claims) => return self.user_of(claims),
+                    Err(error) => refusal = said(&refusal, error),
+                }
+            }
+        }
+        Err(refusal)
+    }
+
+    fn user_of(&self, claims: Claims) -> Result<(Uid, u64), Error> {
+        let uid = Uid::parse("sub", claims.sub).map_err(|_| Error::Unauthenticated("the token's sub is no uid"))?;
+        Ok((uid, claims.exp.saturating_add(self.leeway_seconds)))
+    }
+
+    fn check(&self, token: &[u8], key: &Key) -> Result<Claims, Error> {
+        let mut validation = Validation::new(key.algorithm);
+        validation.leeway = self.leeway_seconds;
+        validation.validate_nbf = true;
+        let mut required = vec!["exp", "sub"];
+        if self.audience.is_empty() {
+            validation.validate_aud = false;
+        } else {
+            validation.set_audience(&[&self.audience]);
+            required.push("aud");
+        }
+        if !self.issuer.is_empty() {
+            validation.set_issuer(&[&self.issuer]);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
+        decode::<Claims>(token, &key.key, &validation).map(|token| token.claims).map_err(|error| match error.kind() {
+            ErrorKind::ExpiredSignature => Error::Unauthenticated("the token has expired"),
+            _ => INVALID,
+        })
+    }
+}
+
+/// Of several keys' refusals the one that says more.
+fn said(before: &Error, now: Error) -> Error {
+    if matches!(before, Error::Unauthenticated("the token has expired")) { before.clone() } else { now }
+}
+
+fn read_public_keys(file: &str) -> Result<Vec<Key>, ConfigError> {
+    let problem = |what: String| ConfigError(format!("auth.jwt.public_key_file = {file:?} {what}"));
+    let text = std::fs::read_to_string(file).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    let mut keys = Vec::new();
+    for block in text.split_inclusive("-----END PUBLIC KEY-----") {
+        let Some(start) = block.find("-----BEGIN") else { continue };
+        let pem = block[start..].as_bytes();
+        let key = DecodingKey::from_rsa_pem(pem)
+            .map(|key| (Algorithm::RS256, key))
+            .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key)))
+            .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key)));
+        let Ok((algorithm, key)) = key else {
+            return Err(problem("must hold public keys in PEM (BEGIN PUBLIC KEY): RSA, P-256 or Ed25519".to_owned()));
+        };
+        keys.push(Key { id: None, algorithm, key });
+    }
+    if keys.is_empty() {
+        return Err(problem("holds no key that begins with -----BEGIN PUBLIC KEY-----".to_owned()));
+    }
+    Ok(keys)
+}

@@ -1,0 +1,103 @@
+//! GraphQL over server-sent events, for networks that break WebSockets: the "distinct connections" mode of the `graphql-sse` protocol.
+//! An operation is a request, its answer a stream of `next` and at its end one `complete`. A stream that ends without is to be taken up
+//! again: the server goes away, the token has expired, or the client reads too slowly.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::http::refuse;
+use super::operation::{Asking, Outcome, Prepared};
+use crate::error::Error;
+use crate::live::{Connection, expiry};
+
+/// What a client accepts that wants events.
+const EVENTS: &str = "text/event-stream";
+
+/// Whether the client takes events.
+pub(super) fn are_taken(headers: &HeaderMap) -> bool {
+    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    ranges.map(|range| range.split(';').next().unwrap_or_default().trim()).any(|range| range.eq_ignore_ascii_case(EVENTS))
+}
+
+/// The answers of an operation, or why there are none, as events.
+pub(super) fn answer(asking: &Asking, headers: &HeaderMap, prepared: Result<Prepared, Outcome>) -> Response {
+    let entered = asking.app.connections.enter("sse").and_then(|mut connection| {
+        connection.of(asking.caller.user())?;
+        Ok(connection)
+    });
+    let connection = match entered {
+        Ok(connection) => connection,
+        // Over HTTP a client may be told when to come again.
+        Err(Error::ResourceExhausted(_)) => return refuse(headers, &Error::TooMany(5)),
+        Err(error) => return refuse(headers, &error),
+    };
+    let (send, mut events) = mpsc::channel(1);
+    tokio::spawn(tell(asking.clone(), prepared, send, connection));
+    let body = stream::poll_fn(move |context| events.poll_recv(context)).map(Ok::<_, Infallible>);
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // Proxies that collect answers before they hand them on would hold back events.
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (headers, Body::from_stream(body)).into_response()
+}
+
+/// Tells until the end, or until nobody listens.
+async fn tell(asking: Asking, prepared: Result<Prepared, Outcome>, send: mpsc::Sender<Bytes>, _connection: Connection) {
+    let live = &asking.app.settings.live;
+    let patience = Duration::from_secs(live.send_seconds);
+    let say = async |event: Bytes| match timeout(patience, send.send(event)).await {
+        Ok(sent) => sent.is_ok(),
+        Err(_) => {
+            metrics::counter!("recents_live_closed_total", "reason" => "slow").increment(1);
+            false
+        }
+    };
+    // Headers go out with the first bytes: the client knows that it is connected.
+    if !say(Bytes::from_static(b":\n\n")).await {
+        return;
+    }
+    let mut outcomes = match prepared {
+        Ok(prepared) => prepared.stream(&asking).left_stream(),
+        Err(outcome) => stream::iter([outcome]).right_stream(),
+    };
+    let every = Duration::from_secs(live.ping_seconds);
+    let mut keep_alive = tokio::time::interval_at(Instant::now() + every, every);
+    let expired = expiry(&asking.caller);
+    tokio::pin!(expired);
+    loop {
+        let event = tokio::select! {
+            outcome = outcomes.next() => match outcome {
+                Some(outcome) => event(&outcome),
+                None => break,
+            },
+            _ = keep_alive.tick() => Bytes::from_static(b":\n\n"),
+            () = send.closed() => return,
+            () = &mut expired => return,
+            () = asking.app.shutdown.cancelled() => return,
+        };
+        if !say(event).await {
+            return;
+        }
+    }
+    say(Bytes::from_static(b"event: complete\ndata: {}\n\n")).await;
+}
+
+/// JSON has no line breaks outside of its strings, and none in them.
+fn event(outcome: &Outcome) -> Bytes {
+    let body = outcome.body();
+    let mut event = Vec::with_capacity(body.len() + 24);
+    event.extend_from_slice(b"event: next\ndata: ");
+    event.extend_from_slice(&body);
+    event.extend_from_slice(b"\n\n");
+    event.into()
+}

@@ -1,0 +1,63 @@
+//! What can be followed as it happens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_graphql::{Context, ID, Subscription};
+use futures_util::{Stream, StreamExt};
+
+use super::context::ContextExt;
+use super::error::{At, GraphqlError, Result};
+use super::query::check_count;
+use super::scalars::UInt53;
+use super::types::{ChannelInput, ConversationSync, Message};
+use crate::conversation::SyncRequest;
+use crate::live::{Feeds, MessagesRequest, messages_added};
+
+/// What can be followed as it happens.
+pub struct Subscriptions {
+    /// How long a message may go unnoticed when nobody tells of it.
+    pub(super) poll: Duration,
+}
+
+/// What can be followed as it happens.
+#[Subscription(name = "Subscription")]
+impl Subscriptions {
+    /// First the changes since `version`, then every change as it happens, without a gap between the two. Each event applies as the
+    /// answer of `conversations` does. The first one always comes; a long one comes in parts (`hasMore`). After a break, subscribe
+    /// with the version of the last event.
+    async fn conversation_changes(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
+        #[graphql(desc = "The version of the last answer or event; 0 for everything.", default)] version: UInt53,
+        #[graphql(desc = "At most this many newest messages for each conversation.", default = 1)] msg_count: i32,
+    ) -> Result<impl Stream<Item = Result<ConversationSync>> + use<>> {
+        let uid = ctx.viewer(uid.as_ref())?;
+        ctx.core().check_conversations_on()?;
+        let msg_count = check_count("msg_count", msg_count, ctx.core().limits.msg_count)?;
+        let feeds: &Arc<Feeds> = ctx.data_unchecked();
+        let events = feeds.subscribe(uid.clone(), version.signed(), msg_count);
+        let request = SyncRequest { msg_count, ..SyncRequest::new(uid) };
+        Ok(events
+            .map(move |event| event.map(|answer| ConversationSync::new(request.clone(), answer)).map_err(GraphqlError::from)))
+    }
+
+    /// A channel's messages as they are sent, oldest first, as far as the user may see them; it ends when the user leaves the channel.
+    /// A message that arrives late, below one that was told already, is not among them: `conversationChanges` tells of it.
+    async fn message_added(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Who looks; left out, the user who asks. A service must say.")] uid: Option<ID>,
+        #[graphql(desc = "Which channel.")] channel: ChannelInput,
+        #[graphql(desc = "Begin with what is above this `messageSeq`; left out, with what comes from now on.")] after: Option<
+            UInt53,
+        >,
+    ) -> Result<impl Stream<Item = Result<Message>> + use<>> {
+        let uid = ctx.viewer(uid.as_ref())?;
+        let channel = channel.parse().at("channel")?;
+        let request = MessagesRequest { uid, channel, after: after.map(|after| after.signed()), poll: self.poll };
+        let messages = messages_added(Arc::clone(ctx.core()), request).await?;
+        Ok(messages.map(|message| message.map(Message).map_err(GraphqlError::from)))
+    }
+}
