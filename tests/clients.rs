@@ -147,33 +147,57 @@ impl Incremental {
         loop {
             let variables = json!({"uid": self.uid, "version": self.version, "first": self.first, "count": self.msg_count});
             let data = server.graphql(&query, variables).await;
-            let answer = &data["conversations"];
-            let version = answer["version"].as_i64().unwrap();
-            if answer["reset"] == true {
-                self.held.clear();
-            } else {
-                assert!(version >= self.version, "the cursor went back from {} to {version}", self.version);
-            }
-            for conversation in answer["conversations"].as_array().unwrap() {
-                let item = as_rest(conversation);
-                let given = item["version"].as_i64().unwrap();
-                assert!(given > self.version || answer["reset"] == true, "asked with {}, got {given}", self.version);
-                assert!(given <= version, "{given} is above the cursor {version}");
-                self.versions.heed(given, key(&item), Some((item["unread"].clone(), item["last_msg_seq"].clone())));
-                self.held.insert(key(&item), item);
-            }
-            for removed in answer["removed"].as_array().unwrap() {
-                let given = removed["version"].as_i64().unwrap();
-                assert!(given > self.version);
-                let key = (removed["channelType"].as_u64().unwrap(), removed["channelId"].as_str().unwrap().to_owned());
-                self.held.remove(&key);
-                self.versions.heed(given, key, None);
-            }
-            self.version = version;
-            if answer["hasMore"] == false {
+            if !self.apply(&data["conversations"]) {
                 return;
             }
         }
+    }
+
+    /// Applies an answer, or an event; whether there is more.
+    pub fn apply(&mut self, answer: &Value) -> bool {
+        let version = answer["version"].as_i64().unwrap();
+        if answer["reset"] == true {
+            self.held.clear();
+        } else {
+            assert!(version >= self.version, "the cursor went back from {} to {version}", self.version);
+        }
+        for conversation in answer["conversations"].as_array().unwrap() {
+            let item = as_rest(conversation);
+            let given = item["version"].as_i64().unwrap();
+            assert!(given > self.version || answer["reset"] == true, "asked with {}, got {given}", self.version);
+            assert!(given <= version, "{given} is above the cursor {version}");
+            self.versions.heed(given, key(&item), Some((item["unread"].clone(), item["last_msg_seq"].clone())));
+            self.held.insert(key(&item), item);
+        }
+        for removed in answer["removed"].as_array().unwrap() {
+            let given = removed["version"].as_i64().unwrap();
+            assert!(given > self.version);
+            let key = (removed["channelType"].as_u64().unwrap(), removed["channelId"].as_str().unwrap().to_owned());
+            self.held.remove(&key);
+            self.versions.heed(given, key, None);
+        }
+        self.version = version;
+        answer["hasMore"] == true
+    }
+
+    /// What to subscribe with: an event's answer is applied as a query's.
+    pub fn subscription(&self) -> (String, Value) {
+        let query = format!(
+            "subscription ($uid: ID, $version: UInt53, $count: Int) {{
+                conversationChanges(uid: $uid, version: $version, msgCount: $count) {{
+                version reset hasMore conversations {{ {FIELDS} }} removed {{ channelId channelType version }} }} }}"
+        );
+        (query, json!({"uid": self.uid, "version": self.version, "count": self.msg_count}))
+    }
+
+    /// What the device shows as unread of a group.
+    pub fn unread(&self, group: &str) -> Option<u64> {
+        self.held.get(&(2, group.to_owned())).and_then(|item| item["unread"].as_u64())
+    }
+
+    /// Whether this is what the device holds.
+    pub fn holds(&self, full: &[Value]) -> bool {
+        self.held == full.iter().map(|item| (key(item), item.clone())).collect()
     }
 
     pub fn must_hold(&self, full: &[Value]) {

@@ -23,6 +23,7 @@ mod ingest;
 mod interleavings;
 mod layers;
 mod lists;
+mod live;
 mod members;
 mod migrations;
 mod overload;

@@ -91,9 +91,13 @@ impl SyncAnswer {
         self.conversations.sort_by(|a, b| order(&a.conversation).cmp(&order(&b.conversation)));
     }
 
-    /// The same for somebody who wants fewer messages.
-    pub(crate) fn with_recents(&self, msg_count: u32) -> Self {
+    /// What is new in it for somebody who has seen everything up to `version`, and wants no more than so many messages.
+    pub(crate) fn since(&self, version: Version, msg_count: u32) -> Self {
         let mut answer = self.clone();
+        if !answer.reset {
+            answer.conversations.retain(|item| item.conversation.version > version);
+            answer.removed.retain(|removed| removed.version > version);
+        }
         for item in &mut answer.conversations {
             item.recents.truncate(msg_count as usize);
         }

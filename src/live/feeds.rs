@@ -322,8 +322,9 @@ impl Subscriber {
                 Stands::With => match self.events.recv().await {
                     Ok(event) => {
                         if event.answer.reset || event.since <= self.version && self.version < event.answer.version {
-                            self.version = event.answer.version;
-                            return Some(Ok(event.answer.with_recents(self.msg_count)));
+                            let answer = event.answer.since(self.version, self.msg_count);
+                            self.version = answer.version;
+                            return Some(Ok(answer));
                         }
                         if self.version < event.since {
                             self.stands = Stands::Before { is_first: false };

@@ -20,6 +20,8 @@ pub struct Fleet {
     servers: Vec<Mutex<Option<Process>>>,
     urls: RwLock<Vec<String>>,
     http: reqwest::Client,
+    /// Without a time limit: for streams.
+    endless: reqwest::Client,
     random: Mutex<StdRng>,
     /// Answers of 503, and none at all.
     pub refused: AtomicU64,
@@ -35,6 +37,7 @@ impl Fleet {
             databases,
             environment,
             http,
+            endless: reqwest::Client::builder().no_proxy().build().unwrap(),
             random: Mutex::new(StdRng::seed_from_u64(1)),
             refused: AtomicU64::new(0),
         };
@@ -73,6 +76,13 @@ impl Fleet {
             sum += line.map_or(0, |value| value.parse::<u64>().unwrap());
         }
         sum
+    }
+
+    /// A request to any of the servers, without an end.
+    pub fn any(&self, path: &str) -> reqwest::RequestBuilder {
+        let number = self.random.lock().unwrap().random_range(0..self.len());
+        let url = self.urls.read().unwrap()[number].clone();
+        self.endless.post(format!("{url}{path}"))
     }
 
     /// Resident memory of all servers in KiB.

@@ -1,6 +1,7 @@
 //! Databases, servers and clients for tests.
 
 pub mod database;
+pub mod events;
 pub mod fixtures;
 pub mod fleet;
 pub mod model;

@@ -67,7 +67,13 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = app.clone().router().into_make_service_with_connect_info::<std::net::SocketAddr>();
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let attend = app.clone().attend();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                ended = axum::serve(listener, router) => ended.unwrap(),
+                () = attend => {}
+            }
+        });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { url, app, database, clock, http, task }
     }

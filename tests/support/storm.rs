@@ -11,6 +11,7 @@ use rand::{Rng, SeedableRng};
 use sea_orm::{ConnectionTrait, Database, Statement};
 use serde_json::json;
 
+use super::events::{Event, Events};
 use super::fleet::Fleet;
 use super::server::{hooked, message};
 use crate::clients::{Incremental, Versions};
@@ -18,6 +19,7 @@ use crate::clients::{Incremental, Versions};
 const USERS: usize = 40;
 const GROUPS: usize = 16;
 const READERS: usize = 24;
+const FOLLOWERS: usize = 8;
 /// Messages for each conversation that readers hold.
 const MSG_COUNT: i64 = 3;
 
@@ -45,6 +47,8 @@ pub struct Report {
     pub writes: u64,
     pub messages: u64,
     pub reads: u64,
+    /// Live events.
+    pub events: u64,
     pub refused: u64,
     pub retried: u64,
     pub time: Duration,
@@ -55,13 +59,14 @@ impl std::fmt::Display for Report {
         let seconds = self.time.as_secs_f64();
         write!(
             f,
-            "operations {} ({:.0}/s) in {} requests, messages {}, reads {}, faults 0, rolled back and begun again {}, refused and \
+            "operations {} ({:.0}/s) in {} requests, messages {}, reads {}, events {}, faults 0, rolled back and begun again {}, refused and \
              asked again {}, {seconds:.0} s",
             self.operations,
             self.operations as f64 / seconds,
             self.writes,
             self.messages,
             self.reads,
+            self.events,
             self.retried,
             self.refused,
         )
@@ -73,6 +78,7 @@ struct Tally {
     operations: AtomicU64,
     writes: AtomicU64,
     reads: AtomicU64,
+    events: AtomicU64,
     done: AtomicBool,
     /// Acknowledged (channel, seq) of sends: no two sends have the same.
     acknowledged: Mutex<HashSet<(String, i64)>>,
@@ -251,7 +257,46 @@ pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl Async
             (uid, device)
         }
     });
-    let (_, devices, ()) = tokio::join!(writers, futures_util::future::join_all(readers), beside(&tally.done));
+    // Who is told: on any of the servers, every now and then on another one.
+    let followers = (0..FOLLOWERS).map(|number| {
+        let uid = if number == 0 { "watcher".to_owned() } else { user(number) };
+        let (versions, tally) = (Arc::clone(&versions[&uid]), &tally);
+        async move {
+            let mut random = StdRng::seed_from_u64(1000 + number as u64);
+            let mut device = Incremental::new(&uid).holding(MSG_COUNT, versions);
+            while !tally.done.load(Ordering::SeqCst) {
+                let (query, variables) = device.subscription();
+                let opened = Events::open(fleet.any("/graphql"), &query, variables).await;
+                // One that is down, or has no room.
+                let Ok(mut events) = opened else {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                for _ in 0..random.random_range(1..40) {
+                    match tokio::time::timeout(Duration::from_millis(500), events.next()).await {
+                        Ok(Event::Next(answer)) => {
+                            assert!(answer.get("errors").is_none(), "{answer}");
+                            device.apply(&answer["data"]["conversationChanges"]);
+                            tally.events.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Ok(Event::Complete) => panic!("a subscription was completed"),
+                        Ok(Event::Broken) => break,
+                        Err(_) if tally.done.load(Ordering::SeqCst) => break,
+                        Err(_) => {}
+                    }
+                }
+            }
+            (uid, device)
+        }
+    });
+    let (_, mut devices, followers, ()) = tokio::join!(
+        writers,
+        futures_util::future::join_all(readers),
+        futures_util::future::join_all(followers),
+        beside(&tally.done)
+    );
+    // What they were not told they get with their version, as after any break.
+    devices.extend(followers);
 
     for (uid, mut device) in devices {
         let full = fleet.full(&uid, MSG_COUNT).await;
@@ -275,6 +320,7 @@ pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl Async
         writes: tally.writes.load(Ordering::Relaxed),
         messages: sum,
         reads: tally.reads.load(Ordering::Relaxed),
+        events: tally.events.load(Ordering::Relaxed),
         refused: fleet.refused.load(Ordering::Relaxed),
         retried: fleet.metric("recents_transactions_retried_total").await,
         time: begun.elapsed(),
