@@ -785,6 +785,85 @@ mod tests {
     }
 
     #[test]
+    fn secrets_may_stand_in_files_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (token, empty) = (file("token", "hush\n"), file("empty", "\n"));
+        let settings = load(
+            "[auth.jwt]\nsecret_file = 'SECRET'".replace("SECRET", &token).as_str(),
+            &[
+                ("RECENTS__AUTH__MANAGER_TOKEN_FILE", &token),
+                ("RECENTS__INGEST__WEBHOOK_SECRET_FILE", &token),
+                ("RECENTS__DATABASE__URL_FILE", &file("url", "postgres://me:pass@host/db\r\n")),
+                ("RECENTS__LIVE__REDIS_URL_FILE", &file("redis", "redis://:pass@host")),
+            ],
+        )
+        .unwrap();
+        assert_eq!(settings.auth.manager_token.reveal(), "hush");
+        assert_eq!(settings.auth.jwt.secret.reveal(), "hush");
+        assert_eq!(settings.ingest.webhook_secret.reveal(), "hush");
+        assert_eq!(settings.database.url.reveal(), "postgres://me:pass@host/db");
+        assert_eq!(settings.live.redis_url.reveal(), "redis://:pass@host");
+        let shown = settings.to_toml().unwrap();
+        assert!(!shown.contains("hush") && !shown.contains("pass"), "{shown}");
+        for (environment, text) in [
+            (
+                vec![("RECENTS__AUTH__MANAGER_TOKEN_FILE", "/nowhere/at/all")],
+                "auth.manager_token_file = \"/nowhere/at/all\" cannot be read",
+            ),
+            (vec![("RECENTS__AUTH__MANAGER_TOKEN_FILE", empty.as_str())], "is empty"),
+            (
+                vec![("RECENTS__AUTH__MANAGER_TOKEN_FILE", token.as_str()), ("RECENTS__AUTH__MANAGER_TOKEN", "x")],
+                "auth.manager_token and auth.manager_token_file are both set",
+            ),
+        ] {
+            let error = load("", &environment).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn lists_come_from_files_and_from_the_environment() {
+        let expected = ["https://a.example.com", "http://localhost:3000"];
+        let in_file = load("[server]\ncors_origins = ['https://a.example.com', 'http://localhost:3000']", &[]).unwrap();
+        let in_environment =
+            load("", &[("RECENTS__SERVER__CORS_ORIGINS", "https://a.example.com, http://localhost:3000")]).unwrap();
+        assert_eq!(
+            (in_file.server.cors_origins.as_slice(), in_environment.server.cors_origins),
+            (expected.map(str::to_owned).as_slice(), expected.map(str::to_owned).to_vec())
+        );
+        assert!(load("", &[("RECENTS__SERVER__CORS_ORIGINS", "")]).unwrap().server.cors_origins.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_about_callers_is_named() {
+        for (file, text) in [
+            ("[server]\ncors_origins = ['chat.example.com']", "server.cors_origins: \"chat.example.com\""),
+            ("[server]\ncors_origins = ['https://chat.example.com/']", "server.cors_origins"),
+            ("[server]\ntrusted_proxies = ['10.0.0.0/33']", "server.trusted_proxies: \"10.0.0.0/33\""),
+            ("[auth]\nmanager_token = 'with space'", "auth.manager_token"),
+            ("[auth]\nprevious_manager_token = 'x'", "auth.previous_manager_token is set"),
+            ("[auth.jwt]\nprevious_secret = 'x'", "auth.jwt.previous_secret is set"),
+            ("[auth.jwt]\nissuer = 'x'", "mean nothing without"),
+            ("[auth.jwt]\njwks_url = 'ftp://x'", "auth.jwt.jwks_url must begin with"),
+            ("[auth.jwt]\njwks_url = 'x'", "auth.jwt.jwks_url must be a URL"),
+            ("[auth.jwt]\nsecrets = 'x'", "unknown key auth.jwt.secrets"),
+            ("[auth]\njwt = 'x'", "auth.jwt in"),
+            ("[live]\nredis_url = 'host:6379'", "live.redis_url"),
+            ("[live]\nredis_channel = ''", "live.redis_channel"),
+            ("[live]\npoll_seconds = 0", "live.poll_seconds"),
+            ("[limits]\nuser_connections = 0", "limits.user_connections"),
+        ] {
+            let error = load(file, &[]).unwrap_err().to_string();
+            assert!(error.contains(text), "{file}: {error}");
+        }
+    }
+
+    #[test]
     fn secrets_never_show() {
         let settings = load(
             "[auth]\nmanager_token = 'hush'\n[database]\nurl = 'postgres://user:p@ss:w@host:5432/db'\n[ingest]\nwebhook_secret='hush'",

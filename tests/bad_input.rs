@@ -256,6 +256,42 @@ async fn paths_and_methods_that_are_not_there() {
     assert_eq!(response.headers()["access-control-allow-origin"], "*", "as WuKongIM");
 }
 
+/// A page that is named may use GraphQL from a browser; any other may not.
+#[tokio::test]
+async fn graphql_is_for_pages_that_are_named() {
+    let server = Server::start_with(Engine::Sqlite, |settings| {
+        settings.server.cors_origins = vec!["https://chat.example.com".to_owned()];
+    })
+    .await;
+    for (origin, allowed) in [("https://chat.example.com", true), ("https://chat.example.com.evil.org", false), ("null", false)] {
+        for method in ["OPTIONS", "POST", "GET"] {
+            let request = server.http(method, "/graphql?query=%7B__typename%7D").header("origin", origin);
+            let response = request.header("content-type", "application/json").body("{}").send().await.unwrap();
+            let headers = response.headers();
+            let got = headers.get("access-control-allow-origin").map(|value| value.to_str().unwrap());
+            assert_eq!(got, allowed.then_some(origin), "{method} from {origin}");
+            assert_eq!(headers.contains_key("access-control-allow-headers"), allowed, "{method} from {origin}");
+            assert!(!headers.contains_key("access-control-allow-credentials"), "no cookie is ours");
+            let varies: Vec<&str> = headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+            assert!(varies.iter().any(|vary| vary.contains("origin")), "{method}: {varies:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_answer_has_the_headers_that_browsers_heed() {
+    let server = Server::start(Engine::Sqlite).await;
+    for (method, path) in
+        [("GET", "/"), ("POST", "/conversation/sync"), ("POST", "/graphql"), ("GET", "/nowhere"), ("GET", "/metrics")]
+    {
+        let response = server.http(method, path).body("{}").send().await.unwrap();
+        let headers = response.headers();
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(headers["referrer-policy"], "no-referrer", "{path}");
+        assert!(headers.contains_key("cache-control"), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn the_manager_token_guards_everything_that_reads_or_writes() {
     let server = Server::start_with(Engine::Sqlite, |settings| settings.auth.manager_token = "hush".into()).await;

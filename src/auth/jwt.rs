@@ -146,7 +146,7 @@ fn read_public_keys(file: &str) -> Result<Vec<Key>, ConfigError> {
     let mut keys = Vec::new();
     for block in text.split_inclusive("-----END PUBLIC KEY-----") {
         let Some(start) = block.find("-----BEGIN") else { continue };
-        let pem = block[start..].as_bytes();
+        let pem = &block.as_bytes()[start..];
         let key = DecodingKey::from_rsa_pem(pem)
             .map(|key| (Algorithm::RS256, key))
             .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key)))

@@ -76,7 +76,7 @@ enum Said {
 
 /// What an operation has to tell.
 enum News {
-    Next(Outcome),
+    Next(Box<Outcome>),
     Complete,
 }
 
@@ -296,7 +296,7 @@ fn begin(asking: &Asking, incoming: Incoming, running: usize) -> Result<Pin<Box<
     let prepared = prepare(&asking.app, incoming, Carries::Events)?;
     let complete = stream::iter([News::Complete]);
     if prepared.subscribes {
-        return Ok(prepared.stream(asking).map(News::Next).chain(complete).boxed());
+        return Ok(prepared.stream(asking).map(|outcome| News::Next(Box::new(outcome))).chain(complete).boxed());
     }
     // As a request of its own: it needs a place, and has so much time.
     let place = asking.app.room.enter(&HeaderMap::new(), 0).map_err(refused)?;
@@ -304,7 +304,7 @@ fn begin(asking: &Asking, incoming: Incoming, running: usize) -> Result<Pin<Box<
     let answer = stream::once(async move {
         let outcome = timeout(limit, prepared.run(&asking)).await;
         drop(place);
-        News::Next(outcome.unwrap_or_else(|_| Outcome { ran: true, ..Outcome::refused(&Error::Timeout) }))
+        News::Next(Box::new(outcome.unwrap_or_else(|_| Outcome { ran: true, ..Outcome::refused(&Error::Timeout) })))
     });
     Ok(answer.chain(complete).boxed())
 }

@@ -5,11 +5,14 @@ use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, ResponseBuilder,
-    Schema,
+    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response,
+    ResponseBuilder, Schema,
 };
 use utoipa::{PartialSchema, ToSchema};
+
+use crate::auth::TOKEN;
 
 use super::legacy::{Answer, Done, DoneWith, Envelope};
 use super::wukong::shapes::{HeaderShape, MessageShape, SentShape, SyncItem};
@@ -71,13 +74,14 @@ fn post(summary: &str, body: ObjectBuilder, answer: impl Into<RefOr<Schema>>) ->
     )
 }
 
+fn refused(description: &str) -> Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Envelope"))).build();
+    ResponseBuilder::new().description(description).content("application/json", content).build()
+}
+
 fn with_answers(operation: OperationBuilder, answer: impl Into<RefOr<Schema>>) -> OperationBuilder {
     let content = ContentBuilder::new().schema(Some(answer.into())).build();
     let done = ResponseBuilder::new().description("done").content("application/json", content).build();
-    let refused = |description: &str| {
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Envelope"))).build();
-        ResponseBuilder::new().description(description).content("application/json", content).build()
-    };
     operation
         .response("200", done)
         .response("400", refused("what was sent cannot be taken; msg names the field"))
@@ -128,13 +132,21 @@ pub fn document() -> OpenApi {
             .build(),
     );
     let webhook_body = ContentBuilder::new().schema(Some(message)).build();
-    let webhook = with_answers(
-        OperationBuilder::new()
-            .summary(Some("Messages that a WuKongIM stored; with ingest.webhook_secret at /webhook/{secret}"))
-            .parameter(event)
-            .request_body(Some(RequestBodyBuilder::new().content("application/json", webhook_body).build())),
-        done(),
-    );
+    let webhook = |summary: &str| {
+        let body = RequestBodyBuilder::new().content("application/json", webhook_body.clone()).build();
+        let operation = OperationBuilder::new().summary(Some(summary)).parameter(event.clone());
+        with_answers(operation.request_body(Some(body)), done())
+    };
+    let secret = ParameterBuilder::new()
+        .name("secret")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .schema(Some(text("s3cret")))
+        .build();
+    let secret_webhook = webhook("The same, with ingest.webhook_secret set: whoever knows it needs no token")
+        .parameter(secret)
+        .response("404", refused("not the secret"))
+        .securities(Some([]));
     let operations = [
         ("/conversation/sync", post("What changed since `version`, newest messages included", sync, list)),
         ("/conversations/setUnread", post("Sets the unread count", target(&[("unread", integer(0))]), done())),
@@ -147,14 +159,32 @@ pub fn document() -> OpenApi {
             post("Adds members", members().property("reset", integer(0)).required("subscribers"), done()),
         ),
         ("/channel/subscriber_remove", post("Removes members", members().required("subscribers"), done())),
-        ("/webhook", webhook),
+        ("/webhook", webhook("Messages that a WuKongIM stored")),
+        ("/webhook/{secret}", secret_webhook),
     ];
-    let paths = operations
-        .into_iter()
-        .fold(PathsBuilder::new(), |paths, (path, operation)| {
-            paths.path(path, PathItem::new(HttpMethod::Post, operation.build()))
-        })
-        .build();
+    let plain = [
+        ("/livez", "Whether the process answers", "text/plain; charset=utf-8"),
+        (
+            "/readyz",
+            "Whether it can work: the database is reached and takes writes, and no shutdown has begun",
+            "text/plain; charset=utf-8",
+        ),
+        ("/metrics", "Figures in Prometheus' text format", "text/plain; version=0.0.4; charset=utf-8"),
+        ("/health", "As WuKongIM", "application/json; charset=utf-8"),
+    ];
+    let paths = operations.into_iter().fold(PathsBuilder::new(), |paths, (path, operation)| {
+        paths.path(path, PathItem::new(HttpMethod::Post, operation.build()))
+    });
+    let paths = plain.into_iter().fold(paths, |paths, (path, summary, kind)| {
+        let content = ContentBuilder::new().schema(Some(Object::new())).build();
+        let done = ResponseBuilder::new().description("it is so").content(kind, content).build();
+        let mut operation = OperationBuilder::new().summary(Some(summary)).response("200", done).securities(Some([]));
+        if path == "/readyz" {
+            operation = operation.response("503", ResponseBuilder::new().description("why not").build());
+        }
+        paths.path(path, PathItem::new(HttpMethod::Get, operation.build()))
+    });
+    let paths = paths.build();
     let components = ComponentsBuilder::new()
         .schema(Envelope::name(), Envelope::schema())
         .schema(Done::name(), Done::schema())
@@ -163,13 +193,17 @@ pub fn document() -> OpenApi {
         .schema(SyncItem::name(), SyncItem::schema())
         .schema(SentShape::name(), SentShape::schema())
         .schema("Sent", DoneWith::<SentShape>::schema())
+        .security_scheme("token", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(TOKEN))))
+        .security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
         .build();
     let info = InfoBuilder::new()
         .title("recents")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some("The routes of WuKongIM that recents serves. For everything else there is GraphQL at /graphql."))
         .build();
-    OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).build()
+    let anonymous: [&str; 0] = [];
+    let securities = ["token", "bearer"].map(|scheme| SecurityRequirement::new(scheme, anonymous));
+    OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).security(Some(securities)).build()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod process;
 pub mod proxy;
 pub mod server;
 pub mod storm;
+pub mod tokens;
 
 pub use database::{Engine, OwnServers, TestDatabase};
 pub use server::Server;

@@ -1,0 +1,298 @@
+//! Users' tokens: which are taken, and that everything else is refused, whoever made it up.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use recents::config::Settings;
+use serde_json::{Value, json};
+
+use crate::support::tokens::{Pair, SECRET, in_seconds, signed, token};
+use crate::support::{Engine, Server};
+
+async fn server(change: impl FnOnce(&mut Settings)) -> Server {
+    Server::start_with(Engine::Sqlite, change).await
+}
+
+/// What is answered to a user who asks for the own list: the status and the code.
+async fn ask(server: &Server, token: &str) -> (u16, String) {
+    let body = json!({"query": "{ unreadSummary { total } }"}).to_string();
+    let request = server.http("POST", "/graphql").header("content-type", "application/json");
+    let answer = server.request(request.header("authorization", format!("Bearer {token}")).body(body)).await;
+    let json = answer.json();
+    (answer.status, json["errors"][0]["extensions"]["code"].as_str().unwrap_or("none").to_owned())
+}
+
+async fn is_taken(server: &Server, token: &str) -> bool {
+    match ask(server, token).await {
+        (200, code) if code == "none" => true,
+        (401, code) if code == "UNAUTHENTICATED" => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A token as nobody should make one.
+fn made_up(header: &Value, claims: &Value, signature: &[u8]) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.{}", part(header), part(claims), URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[tokio::test]
+async fn forged_and_broken_tokens_are_refused() {
+    let server = server(|settings| settings.auth.jwt.secret = SECRET.into()).await;
+    let good = token("ann");
+    assert!(is_taken(&server, &good).await);
+    let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
+    let [head, body, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let other_body = URL_SAFE_NO_PAD.encode(json!({"sub": "bob", "exp": in_seconds(3600)}).to_string());
+    let with = |algorithm: Algorithm| {
+        jsonwebtoken::encode(&Header::new(algorithm), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+    };
+    let bad = [
+        ("another secret", signed(&claims, "another secret of thirty-two bytes or so")),
+        ("no secret", signed(&claims, "")),
+        ("HS384 with the secret", with(Algorithm::HS384)),
+        ("HS512 with the secret", with(Algorithm::HS512)),
+        ("none", made_up(&json!({"alg": "none"}), &claims, b"")),
+        ("None", made_up(&json!({"alg": "None", "typ": "JWT"}), &claims, b"")),
+        ("none, with a signature", made_up(&json!({"alg": "none"}), &claims, b"signature")),
+        ("another algorithm said", format!("{}.{body}.{signature}", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#))),
+        ("no algorithm", made_up(&json!({"typ": "JWT"}), &claims, b"signature")),
+        ("another user's claims", format!("{head}.{other_body}.{signature}")),
+        ("no signature", format!("{head}.{body}.")),
+        ("half a signature", format!("{head}.{body}.{}", &signature[..20])),
+        ("two parts", format!("{head}.{body}")),
+        ("four parts", format!("{good}.x")),
+        ("dots", "..".to_owned()),
+        ("nothing", String::new()),
+        ("words", "let me in".to_owned()),
+        ("very long", "a".repeat(20_000)),
+        ("expired", signed(&json!({"sub": "ann", "exp": in_seconds(-60)}), SECRET)),
+        ("no exp", signed(&json!({"sub": "ann"}), SECRET)),
+        ("exp that is no number", signed(&json!({"sub": "ann", "exp": "tomorrow"}), SECRET)),
+        ("negative exp", signed(&json!({"sub": "ann", "exp": -5}), SECRET)),
+        ("not yet", signed(&json!({"sub": "ann", "exp": in_seconds(3600), "nbf": in_seconds(600)}), SECRET)),
+        ("no sub", signed(&json!({"exp": in_seconds(3600)}), SECRET)),
+        ("an empty sub", signed(&json!({"sub": "", "exp": in_seconds(3600)}), SECRET)),
+        ("a sub that is no text", signed(&json!({"sub": 7, "exp": in_seconds(3600)}), SECRET)),
+        ("a sub that is no uid", signed(&json!({"sub": "a\nb", "exp": in_seconds(3600)}), SECRET)),
+        ("claims that are a list", signed(&json!(["ann"]), SECRET)),
+    ];
+    for (what, token) in &bad {
+        if token.len() > 16_000 {
+            // Over what HTTP takes, or over what we do: refused in any case.
+            let (status, _) = ask(&server, token).await;
+            assert!((400..500).contains(&status), "{what}: {status}");
+            continue;
+        }
+        assert!(!is_taken(&server, token).await, "{what} was taken: {token}");
+    }
+    // The leeway is for clocks that differ.
+    assert!(is_taken(&server, &signed(&json!({"sub": "ann", "exp": in_seconds(-10)}), SECRET)).await);
+    let answer = server.request(server.http("POST", "/graphql").header("content-type", "application/json").body("{}")).await;
+    assert_eq!(answer.status, 401);
+    let response = server.http("POST", "/graphql").header("authorization", "Bearer x").send().await.unwrap();
+    assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    let expired = signed(&json!({"sub": "ann", "exp": in_seconds(-60)}), SECRET);
+    let request = server.http("POST", "/graphql").header("authorization", format!("Bearer {expired}"));
+    let text = server.request(request).await.text;
+    assert!(text.contains("the token has expired") && !text.contains(&expired), "{text}");
+}
+
+#[tokio::test]
+async fn audience_and_issuer_count_when_they_are_configured() {
+    let server = server(|settings| {
+        settings.auth.jwt.secret = SECRET.into();
+        settings.auth.jwt.audience = "recents".to_owned();
+        settings.auth.jwt.issuer = "https://login.example.com".to_owned();
+    })
+    .await;
+    let exp = in_seconds(3600);
+    for (audience, issuer, taken) in [
+        (json!("recents"), json!("https://login.example.com"), true),
+        (json!(["other", "recents"]), json!("https://login.example.com"), true),
+        (json!("other"), json!("https://login.example.com"), false),
+        (json!([]), json!("https://login.example.com"), false),
+        (Value::Null, json!("https://login.example.com"), false),
+        (json!("recents"), json!("https://login.example.org"), false),
+        (json!("recents"), Value::Null, false),
+    ] {
+        let mut claims = json!({"sub": "ann", "exp": exp, "aud": audience, "iss": issuer});
+        claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        assert_eq!(is_taken(&server, &signed(&claims, SECRET)).await, taken, "{claims}");
+    }
+}
+
+#[tokio::test]
+async fn public_keys_of_every_kind_and_no_key_for_another_algorithm() {
+    let folder = tempfile::tempdir().unwrap();
+    let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
+    let kinds = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+    let pairs: Vec<Pair> = kinds.iter().map(|kind| Pair::make(folder.path(), *kind, &format!("{kind:?}"))).collect();
+    let strangers: Vec<Pair> = kinds.iter().map(|kind| Pair::make(folder.path(), *kind, &format!("strange-{kind:?}"))).collect();
+    for (index, pair) in pairs.iter().enumerate() {
+        let server = server(|settings| settings.auth.jwt.public_key_file = pair.public_file.display().to_string()).await;
+        assert!(is_taken(&server, &pair.sign(&claims, None)).await, "{:?}", pair.algorithm);
+        assert!(is_taken(&server, &pair.sign(&claims, Some("any"))).await, "{:?}", pair.algorithm);
+        for (other, stranger) in pairs.iter().zip(&strangers).enumerate().filter_map(|(at, both)| (at != index).then_some(both)) {
+            assert!(!is_taken(&server, &other.sign(&claims, None)).await);
+            assert!(!is_taken(&server, &stranger.sign(&claims, None)).await);
+        }
+        assert!(!is_taken(&server, &strangers[index].sign(&claims, None)).await);
+        // The public key is no secret: who signs with it as if it were one is not believed.
+        for secret in [pair.public(), pair.public().trim().to_owned()] {
+            assert!(!is_taken(&server, &signed(&claims, &secret)).await, "{:?} taken for HS256", pair.algorithm);
+        }
+    }
+    // All of them in one file, and a secret beside: each with its own algorithm.
+    let all = folder.path().join("all.pem");
+    std::fs::write(&all, pairs.iter().map(Pair::public).collect::<String>()).unwrap();
+    let server = server(|settings| {
+        settings.auth.jwt.public_key_file = all.display().to_string();
+        settings.auth.jwt.secret = SECRET.into();
+        settings.auth.jwt.previous_secret = "the secret before, of thirty-two bytes".into();
+    })
+    .await;
+    for pair in &pairs {
+        assert!(is_taken(&server, &pair.sign(&claims, None)).await, "{:?}", pair.algorithm);
+        assert!(!is_taken(&server, &signed(&claims, &pair.public())).await);
+    }
+    assert!(is_taken(&server, &token("ann")).await);
+    assert!(is_taken(&server, &signed(&claims, "the secret before, of thirty-two bytes")).await, "until it is taken out");
+}
+
+/// An issuer whose keys can be changed.
+struct Issuer {
+    url: String,
+    keys: Arc<Mutex<Option<Vec<Value>>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Issuer {
+    async fn start(keys: Option<Vec<Value>>) -> Self {
+        let (keys, asked) = (Arc::new(Mutex::new(keys)), Arc::new(AtomicUsize::new(0)));
+        let state = (Arc::clone(&keys), Arc::clone(&asked));
+        let answer = move || {
+            let (keys, asked) = state.clone();
+            async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                match keys.lock().unwrap().clone() {
+                    Some(keys) => Ok(json!({"keys": keys}).to_string()),
+                    None => Err(axum::http::StatusCode::INTERNAL_SERVER_ERROR),
+                }
+            }
+        };
+        let router = axum::Router::new().route("/jwks", axum::routing::get(answer));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { url, keys, asked }
+    }
+}
+
+#[tokio::test]
+async fn an_issuers_published_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
+    let kinds = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+    let pairs: Vec<Pair> = kinds.iter().map(|kind| Pair::make(folder.path(), *kind, &format!("{kind:?}"))).collect();
+    let names = ["one", "two", "three"];
+    let issuer = Issuer::start(Some(pairs.iter().zip(names).map(|(pair, name)| pair.jwk(name)).collect())).await;
+    let server = server(|settings| settings.auth.jwt.jwks_url.clone_from(&issuer.url)).await;
+    // Many at once are one request to the issuer.
+    let tokens: Vec<String> = pairs.iter().zip(names).map(|(pair, name)| pair.sign(&claims, Some(name))).collect();
+    let first = futures_util::future::join_all((0..20).map(|index| is_taken(&server, &tokens[index % 3]))).await;
+    assert!(first.iter().all(|taken| *taken));
+    assert!(is_taken(&server, &pairs[0].sign(&claims, None)).await, "a token that does not name its key");
+    assert_eq!(issuer.asked.load(Ordering::Relaxed), 1);
+    // A key that is not known is asked for, but not as often as somebody likes.
+    for _ in 0..20 {
+        assert!(!is_taken(&server, &pairs[0].sign(&claims, Some("made up"))).await);
+    }
+    assert!(!is_taken(&server, &pairs[0].sign(&claims, Some("two"))).await, "another key's name");
+    assert!(!is_taken(&server, &signed(&claims, &pairs[0].public())).await);
+    assert!(issuer.asked.load(Ordering::Relaxed) <= 2, "asked {} times", issuer.asked.load(Ordering::Relaxed));
+    // The issuer is away: what is known stays known.
+    *issuer.keys.lock().unwrap() = None;
+    assert!(is_taken(&server, &tokens[1]).await);
+}
+
+/// A new key is found when the first token names it, ten seconds after the last time at the earliest.
+#[tokio::test]
+async fn an_issuer_that_changes_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
+    let (old, new) = (Pair::make(folder.path(), Algorithm::EdDSA, "old"), Pair::make(folder.path(), Algorithm::EdDSA, "new"));
+    let issuer = Issuer::start(Some(vec![old.jwk("old")])).await;
+    let server = server(|settings| settings.auth.jwt.jwks_url.clone_from(&issuer.url)).await;
+    assert!(is_taken(&server, &old.sign(&claims, Some("old"))).await);
+    *issuer.keys.lock().unwrap() = Some(vec![new.jwk("new")]);
+    assert!(!is_taken(&server, &new.sign(&claims, Some("new"))).await, "asked a moment ago");
+    tokio::time::sleep(std::time::Duration::from_millis(10_200)).await;
+    assert!(is_taken(&server, &new.sign(&claims, Some("new"))).await);
+    assert!(!is_taken(&server, &old.sign(&claims, Some("old"))).await, "taken back");
+    assert_eq!(issuer.asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn an_issuer_that_was_never_reached_is_no_fault_of_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = Pair::make(folder.path(), Algorithm::ES256, "one");
+    let issuer = Issuer::start(None).await;
+    let server = server(|settings| {
+        settings.auth.jwt.jwks_url.clone_from(&issuer.url);
+        settings.auth.jwt.secret = SECRET.into();
+    })
+    .await;
+    let token_of_it = pair.sign(&json!({"sub": "ann", "exp": in_seconds(3600)}), Some("one"));
+    assert_eq!(ask(&server, &token_of_it).await, (503, "REQUEST_TIMEOUT".to_owned()));
+    assert!(is_taken(&server, &token("ann")).await, "the secret needs no issuer");
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_again() {
+    let server = server(|settings| {
+        settings.auth.jwt.secret = SECRET.into();
+        settings.auth.manager_token = "hush".into();
+        settings.limits.user_requests_per_second = 5;
+        settings.limits.address_requests_per_second = 20;
+    })
+    .await;
+    let (ann, bob) = (token("ann"), token("bob"));
+    let mut taken = 0;
+    while is_in(&server, &ann).await {
+        taken += 1;
+        assert!(taken < 30, "there is no limit");
+    }
+    assert!(taken >= 10, "twice the rate at once, but only {taken} were taken");
+    assert!(is_in(&server, &bob).await, "another user's limit is another");
+    let request = server.http("POST", "/graphql").header("authorization", format!("Bearer {ann}"));
+    let response = request.header("content-type", "application/json").body("{}").send().await.unwrap();
+    assert_eq!(response.status(), 429);
+    assert_eq!(response.headers()["retry-after"], "1");
+    let text = response.text().await.unwrap();
+    assert!(text.contains("RESOURCE_EXHAUSTED"), "{text}");
+    // Who tries tokens is stopped by the address, before they are looked at; services are not.
+    let mut refused = Vec::new();
+    for _ in 0..60 {
+        refused.push(ask(&server, "let me in").await.0);
+    }
+    assert!(refused.contains(&429) && refused.contains(&401), "{refused:?}");
+    let legacy = server.http("POST", "/conversation/sync").header("authorization", "Bearer x").body("{}");
+    let answer = server.request(legacy).await;
+    assert_eq!((answer.status, answer.msg().as_str()), (429, "too many requests, try again in 1 s"));
+    for _ in 0..60 {
+        let request = server.http("POST", "/conversation/sync").header("token", "hush").body("{}");
+        assert_eq!(server.request(request).await.status, 200);
+    }
+}
+
+async fn is_in(server: &Server, token: &str) -> bool {
+    match ask(server, token).await.0 {
+        200 => true,
+        429 => false,
+        other => panic!("{other}"),
+    }
+}
