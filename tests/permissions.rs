@@ -77,6 +77,30 @@ fn table() -> Vec<Line> {
         own(Call::Post("/conversations/clearUnread", target)),
         own(Call::Post("/conversations/delete", target)),
         in_group(Call::Post("/message/send", |uid| message(uid, "g", 2, &format!("{uid} over REST")))),
+        own(Call::Post("/conversation/channels", |uid| json!({"uid": uid}))),
+        own(Call::Post(
+            "/conversation/syncByChannels",
+            |uid| json!({"uid": uid, "channels": [{"channel_id": "g", "channel_type": 2}]}),
+        )),
+        own(Call::Post(
+            "/conversation/syncMessages",
+            |uid| json!({"uid": uid, "channels": [{"channel_id": "g", "channel_type": 2}]}),
+        )),
+        // What it shows to whom is looked at below.
+        own(Call::Post(
+            "/channel/messagesync",
+            |uid| json!({"login_uid": uid, "channel_id": "g", "channel_type": 2, "limit": 10}),
+        )),
+        own(Call::Get("/channel/max_message_seq?channel_id=g&channel_type=2&login_uid=")),
+        own(Call::Get("/conversations?uid=")),
+        own(Call::Post("/message/sendbatch", |uid| json!({"from_uid": uid, "subscribers": ["ann"], "payload": payload("x")}))),
+        service(Call::Post("/channel/info", |_| json!({"channel_id": "other", "channel_type": 2}))),
+        service(Call::Post("/channel/delete", |_| json!({"channel_id": "other", "channel_type": 2}))),
+        service(Call::Post("/channel/subscriber_remove_all", |_| json!({"channel_id": "other", "channel_type": 2}))),
+        service(Call::Post("/user/token", |uid| json!({"uid": uid, "token": "x"}))),
+        service(Call::Post("/user/device_quit", |uid| json!({"uid": uid}))),
+        service(Call::Post("/user/systemuids_add", |_| json!({"uids": ["sys"]}))),
+        service(Call::Post("/user/systemuids_remove", |_| json!({"uids": ["sys"]}))),
         service(Call::Post("/channel", members)),
         service(Call::Post("/channel/subscriber_add", members)),
         service(Call::Post("/channel/subscriber_remove", members)),
@@ -215,7 +239,10 @@ impl World {
                 }
                 outcome
             }
-            Call::Get(path) => by_status(self.server.request(with(self.server.http("GET", path))).await.status),
+            Call::Get(path) => {
+                let path = if path.ends_with('=') { format!("{path}{uid}") } else { path.to_owned() };
+                by_status(self.server.request(with(self.server.http("GET", &path))).await.status)
+            }
             Call::Field(root, name, rest) => {
                 let case = Case {
                     uid: uid.to_owned(),
@@ -265,7 +292,8 @@ fn by_status(status: u16) -> Outcome {
 
 fn name(call: Call) -> String {
     match call {
-        Call::Post(path, _) | Call::Get(path) => path.to_owned(),
+        Call::Post(path, _) => path.to_owned(),
+        Call::Get(path) => path.split('?').next().unwrap().to_owned(),
         Call::Field(root, name, _) => format!("{root} {name}"),
     }
 }
@@ -369,6 +397,29 @@ async fn a_channel_is_there_for_who_is_in_it() {
         let answer = world.server.request(request.header("content-type", "application/json").body(body)).await.json();
         assert_eq!(answer["data"]["node"].is_object(), is_there, "{uid}: {answer}");
         assert!(answer.get("errors").is_none(), "{answer}");
+    }
+}
+
+/// What was said in a channel is for who is in it, and for who was until then; a service sees all of it.
+#[tokio::test]
+async fn messages_are_for_who_was_there() {
+    let world = world().await;
+    for (uid, credential, expected) in [
+        ("ann", ("authorization", users_token("ann")), vec![1, 2]),
+        ("rex", ("authorization", users_token("rex")), vec![1]),
+        ("zoe", ("authorization", users_token("zoe")), vec![]),
+        ("rex", ("token", "hush".to_owned()), vec![1]),
+        ("zoe", ("token", "hush".to_owned()), vec![1, 2]),
+    ] {
+        let with = |request: reqwest::RequestBuilder| request.header(credential.0, &credential.1);
+        let body = json!({"login_uid": uid, "channel_id": "g", "channel_type": 2, "limit": 10}).to_string();
+        let answer = world.server.request(with(world.server.http("POST", "/channel/messagesync")).body(body)).await.json();
+        let seqs: Vec<i64> =
+            answer["messages"].as_array().unwrap().iter().map(|one| one["message_seq"].as_i64().unwrap()).collect();
+        assert_eq!(seqs, expected, "{uid} with {}", credential.0);
+        let path = format!("/channel/max_message_seq?channel_id=g&channel_type=2&login_uid={uid}");
+        let answer = world.server.request(with(world.server.http("GET", &path))).await.json();
+        assert_eq!(answer["message_seq"], expected.last().copied().unwrap_or(0), "{uid} with {}", credential.0);
     }
 }
 

@@ -94,6 +94,14 @@ pub async fn remove_members(core: &Core, channel: &ChannelRef, uids: &[Uid]) -> 
     }
 }
 
+/// Removes everybody; the channel stays.
+///
+/// # Errors
+/// As [`create_channel`].
+pub async fn remove_all_members(core: &Core, channel: &ChannelRef) -> Result<(), Error> {
+    remove_others(core, &group_key(channel)?, &[]).await
+}
+
 pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -> Result<(), Error> {
     let Some(channel_id) = core.store.find_channel(key).await? else { return Ok(()) };
     let stay: HashSet<&str> = stay.iter().map(Uid::as_str).collect();

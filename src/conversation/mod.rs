@@ -14,6 +14,7 @@ mod plan;
 mod recents;
 mod rules;
 mod set_unread;
+mod show;
 mod summary;
 mod sync;
 
@@ -25,6 +26,7 @@ pub use self::pin::{set_muted, set_pinned};
 pub use self::recents::{RecentsKey, list_recents};
 pub use self::rules::{MAX_UNREAD, unread};
 pub use self::set_unread::{mark_all_read, set_unread};
+pub use self::show::{show, show_all};
 pub use self::summary::{TypeSummary, UnreadSummary, summarize};
 pub use self::sync::{Filter, Item, SyncAnswer, SyncRequest, sync};
 

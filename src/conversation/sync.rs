@@ -178,6 +178,23 @@ async fn answer(core: &Core, request: &SyncRequest, plan: Plan, since: Version, 
         }));
     }
 
+    let held = |row: &ConversationRow| request.last_msg_seqs.get(&name(row)).copied().unwrap_or(0);
+    let conversations = items(core, uid, &rows, request.msg_count, held).await?;
+    let mut answer = SyncAnswer { version, reset, has_more, conversations, removed };
+    if request.first.is_none() {
+        answer.sort_by_activity();
+    }
+    Ok(answer)
+}
+
+/// Rows with their newest `msg_count` messages, of these those above the seq that is held of each.
+pub(super) async fn items(
+    core: &Core,
+    uid: &Uid,
+    rows: &[ConversationRow],
+    msg_count: u32,
+    held: impl Fn(&ConversationRow) -> Seq,
+) -> Result<Vec<Item>, Error> {
     let keys: Vec<RecentsKey> = rows
         .iter()
         .map(|row| RecentsKey {
@@ -186,30 +203,21 @@ async fn answer(core: &Core, request: &SyncRequest, plan: Plan, since: Version, 
             above: row.deleted_to_seq,
             last_seq: row.last_seq,
             // The last message is needed for its number, also when no messages are asked for.
-            count: request.msg_count.max(1),
+            count: msg_count.max(1),
         })
         .collect();
     let mut recents = list_recents(core, &keys).await?;
-    let conversations: Vec<Item> = rows
-        .iter()
-        .zip(keys)
-        .map(|(row, key)| {
-            let newest = recents.remove(&key).unwrap_or_default();
-            let last_message = newest.first().cloned();
-            let held = request.last_msg_seqs.get(&name(row)).copied().unwrap_or(0);
-            let recents = newest.into_iter().take(request.msg_count as usize).filter(|message| message.seq > held).collect();
-            Item { conversation: Conversation::new(uid, row), last_message, recents }
-        })
-        .collect();
-    let mut answer = SyncAnswer { version, reset, has_more, conversations, removed };
-    if request.first.is_none() {
-        answer.sort_by_activity();
-    }
-    Ok(answer)
+    let item = |(row, key): (&ConversationRow, RecentsKey)| {
+        let newest = recents.remove(&key).unwrap_or_default();
+        let (last_message, held) = (newest.first().cloned(), held(row));
+        let recents = newest.into_iter().take(msg_count as usize).filter(|message| message.seq > held).collect();
+        Item { conversation: Conversation::new(uid, row), last_message, recents }
+    };
+    Ok(rows.iter().zip(keys).map(item).collect())
 }
 
 /// Newest second first, then by channel type and id.
-fn order(conversation: &Conversation) -> (Reverse<i64>, u8, &str) {
+pub(super) fn order(conversation: &Conversation) -> (Reverse<i64>, u8, &str) {
     (
         Reverse(conversation.last_activity_at.div_euclid(1000)),
         conversation.channel.channel_type.number(),

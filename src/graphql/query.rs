@@ -135,6 +135,7 @@ impl Query {
             before: page.before.map(|SeqCursor(seq)| seq),
             limit: page.limit,
             newest: page.from_end,
+            as_service: false,
         };
         Ok(MessageConnection(list_history(ctx.core(), &request).await?))
     }

@@ -96,6 +96,7 @@ impl Chat {
                 before: None,
                 limit: self.core.limits.page_size,
                 newest: false,
+                as_service: false,
             };
             let page = list_history(&self.core, &request).await?;
             if !page.messages.is_empty() {

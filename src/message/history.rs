@@ -22,6 +22,8 @@ pub struct HistoryRequest {
     pub limit: u32,
     /// From the end of the range; otherwise from its beginning.
     pub newest: bool,
+    /// Whether a service asks, which may see all of a channel that `uid` was never in.
+    pub as_service: bool,
 }
 
 /// A page of messages.
@@ -33,20 +35,26 @@ pub struct HistoryPage {
     pub has_previous: bool,
     /// Whether there are newer ones that the user may see.
     pub has_next: bool,
+    /// Whether there are more in the range asked for.
+    pub is_cut: bool,
 }
 
 /// The messages that the user may see: above the deletion watermark, and up to where a former member left.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the user is not, and never was, in the channel.
+/// [`Error::NotFound`] when the user is not, and never was, in the channel, and no service asks; or when there is none.
 pub async fn list_history(core: &Core, request: &HistoryRequest) -> Result<HistoryPage, Error> {
     core.check_conversations_on()?;
     let key = ChannelKey::new(&request.uid, &request.channel);
     let row = core.store.find_conversation(&request.uid, &key).await?;
-    let row = row.ok_or(Error::NotFound("conversation"))?;
-    let (lowest, highest) = seqs_seen_by(&row).into_inner();
+    let (channel_id, seen) = match row {
+        Some(row) => (row.channel_id, seqs_seen_by(&row)),
+        None if request.as_service => core.store.find_seqs(&key).await?.ok_or(Error::NotFound("channel"))?,
+        None => return Err(Error::NotFound("conversation")),
+    };
+    let (lowest, highest) = seen.into_inner();
     let window = Window {
-        channel_id: row.channel_id,
+        channel_id,
         from: request.after.map_or(lowest, |after| lowest.max(after.saturating_add(1))),
         to: request.before.map_or(highest, |before| highest.min(before.saturating_sub(1))),
     };
@@ -55,6 +63,7 @@ pub async fn list_history(core: &Core, request: &HistoryRequest) -> Result<Histo
             messages: Vec::new(),
             has_previous: window.from > lowest && lowest <= highest,
             has_next: window.to < highest && lowest <= highest,
+            is_cut: false,
         });
     }
     let limit = request.limit as usize;
@@ -68,5 +77,6 @@ pub async fn list_history(core: &Core, request: &HistoryRequest) -> Result<Histo
         messages: stored.into_iter().map(|message| Message::new(message, &key)).collect(),
         has_previous: if request.newest { more } else { window.from > lowest },
         has_next: if request.newest { window.to < highest } else { more },
+        is_cut: more,
     })
 }

@@ -143,6 +143,26 @@ impl Fields {
         Self::from_value(parse_json(body)?, "the body", String::new())
     }
 
+    /// The pairs of a query string; those named in `numbers` are numbers, the others texts.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] for a number that is none.
+    pub fn from_query(query: &str, numbers: &[&str]) -> Result<Self, Error> {
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
+        let mut map = Map::new();
+        for (name, value) in pairs {
+            let value = if !numbers.contains(&name.as_str()) {
+                Value::String(value)
+            } else if value.is_empty() {
+                Value::Null
+            } else {
+                value.parse::<i64>().map_err(|_| Error::bad_input(name.clone(), "must be a whole number"))?.into()
+            };
+            map.insert(name, value);
+        }
+        Ok(Self { prefix: String::new(), map })
+    }
+
     fn from_value(value: Value, name: &str, prefix: String) -> Result<Self, Error> {
         match value {
             Value::Null => Ok(Self { prefix, map: Map::new() }),

@@ -15,7 +15,10 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::auth::TOKEN;
 
 use super::legacy::{Answer, Done, DoneWith, Envelope};
-use super::wukong::shapes::{HeaderShape, MessageShape, SentShape, SyncItem};
+use super::wukong::shapes::{
+    BatchShape, ChannelMessages, ChannelShape, HeaderShape, HistoryShape, ListedItem, MaxSeq, MessageShape, RemovedItem,
+    SentShape, SyncEntry, SyncItem,
+};
 
 /// `GET /openapi.json`
 pub async fn serve() -> impl IntoResponse {
@@ -93,6 +96,28 @@ fn with_answers(operation: OperationBuilder, answer: impl Into<RefOr<Schema>>) -
         .response("503", refused("try again, see Retry-After"))
 }
 
+fn channel_object() -> Object {
+    ObjectBuilder::new().property("channel_id", text("team-1")).property("channel_type", integer(2)).build()
+}
+
+/// Routes that are asked by GET.
+fn queries() -> [(&'static str, OperationBuilder); 2] {
+    let parameter = |name: &str, schema: Object| {
+        ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::True).schema(Some(schema)).build()
+    };
+    let list = ArrayBuilder::new().items(Ref::from_schema_name("ListedItem")).build();
+    let conversations = OperationBuilder::new().summary(Some("The list as v1 shows it")).parameter(parameter("uid", text("u02")));
+    let max_seq = OperationBuilder::new()
+        .summary(Some("A channel's largest message seq"))
+        .parameter(parameter("channel_id", text("team-1")))
+        .parameter(parameter("channel_type", integer(2)))
+        .parameter(parameter("login_uid", text("u02")));
+    [
+        ("/conversations", with_answers(conversations, list)),
+        ("/channel/max_message_seq", with_answers(max_seq, Ref::from_schema_name("MaxSeq"))),
+    ]
+}
+
 /// The document.
 #[must_use]
 pub fn document() -> OpenApi {
@@ -105,6 +130,8 @@ pub fn document() -> OpenApi {
         .property("exclude_channel_types", ArrayBuilder::new().items(integer(9)).build())
         .property("page", integer(0))
         .property("page_size", integer(100))
+        .property("larges", ArrayBuilder::new().items(channel_object()).build())
+        .property("include_removed", integer(0))
         .required("uid");
     let send = ObjectBuilder::new()
         .property("header", header().build())
@@ -118,7 +145,44 @@ pub fn document() -> OpenApi {
         .required("payload");
     let channel = members().property("large", integer(0)).property("ban", integer(0)).property("disband", integer(0));
     let done = || Ref::from_schema_name("Done");
-    let list = ArrayBuilder::new().items(Ref::from_schema_name("SyncItem")).build();
+    let array = |name: &str| ArrayBuilder::new().items(Ref::from_schema_name(name)).build();
+    let list = array("SyncEntry");
+    let user = || ObjectBuilder::new().property("uid", text("u02")).required("uid");
+    let named = |more: &[(&str, Object)]| {
+        let channel = ObjectBuilder::new().property("channel_id", text("team-1")).property("channel_type", integer(2));
+        let channel = more.iter().fold(channel, |channel, (name, schema)| channel.property(*name, schema.clone()));
+        ArrayBuilder::new().items(channel.build()).build()
+    };
+    let channel_only = || {
+        ObjectBuilder::new()
+            .property("channel_id", text("team-1"))
+            .property("channel_type", integer(2))
+            .required("channel_id")
+            .required("channel_type")
+    };
+    let history = channel_only()
+        .property("login_uid", text("u02"))
+        .property("start_message_seq", integer(0))
+        .property("end_message_seq", integer(0))
+        .property("limit", integer(20))
+        .property("pull_mode", integer(0))
+        .required("login_uid")
+        .required("limit");
+    let batch = ObjectBuilder::new()
+        .property("header", header().build())
+        .property("from_uid", text("u01"))
+        .property("subscribers", texts("u02"))
+        .property("payload", text("eyJ0eXBlIjoxLCJjb250ZW50IjoiaGVsbG8ifQ=="))
+        .required("from_uid")
+        .required("subscribers")
+        .required("payload");
+    let info = channel_only().property("large", integer(0)).property("ban", integer(0)).property("disband", integer(0));
+    let token = user()
+        .property("token", text("secret"))
+        .property("device_flag", integer(0))
+        .property("device_level", integer(1))
+        .required("token");
+    let uids = || ObjectBuilder::new().property("uids", texts("u01"));
     let event = ParameterBuilder::new()
         .name("event")
         .parameter_in(ParameterIn::Query)
@@ -149,10 +213,39 @@ pub fn document() -> OpenApi {
         .securities(Some([]));
     let operations = [
         ("/conversation/sync", post("What changed since `version`, newest messages included", sync, list)),
+        ("/conversation/channels", post("Which conversations there are", user(), array("ChannelShape"))),
+        (
+            "/conversation/syncByChannels",
+            post(
+                "Conversations by their channels, in the order asked",
+                user().property("channels", named(&[])).property("msg_count", integer(15)).required("channels"),
+                array("SyncItem"),
+            ),
+        ),
+        (
+            "/conversation/syncMessages",
+            post(
+                "Of each channel the newest messages above a seq",
+                user().property("channels", named(&[("last_msg_seq", integer(0))])).property("msg_count", integer(15)),
+                array("ChannelMessages"),
+            ),
+        ),
         ("/conversations/setUnread", post("Sets the unread count", target(&[("unread", integer(0))]), done())),
         ("/conversations/clearUnread", post("Marks a conversation as read", target(&[]), done())),
         ("/conversations/delete", post("Deletes a conversation up to its last message", target(&[]), done())),
         ("/message/send", post("Sends a message", send, Ref::from_schema_name("Sent"))),
+        ("/message/sendbatch", post("Sends a person message to each of many", batch, Ref::from_schema_name("BatchShape"))),
+        ("/channel/info", post("Marks a channel", info, done())),
+        ("/channel/delete", post("Deletes a channel: its conversations go from everybody's list", channel_only(), done())),
+        ("/channel/messagesync", post("A page of a channel's messages", history, Ref::from_schema_name("HistoryShape"))),
+        ("/channel/subscriber_remove_all", post("Removes all members", channel_only(), done())),
+        ("/user/token", post("Answered for business servers that say it at their start; nothing comes of it", token, done())),
+        (
+            "/user/device_quit",
+            post("Answered as WuKongIM does; nothing comes of it", user().property("device_flag", integer(0)), done()),
+        ),
+        ("/user/systemuids_add", post("Answered as WuKongIM does; nothing comes of it", uids(), done())),
+        ("/user/systemuids_remove", post("Answered as WuKongIM does; nothing comes of it", uids(), done())),
         ("/channel", post("Makes a channel or changes one", channel.property("reset", integer(0)), done())),
         (
             "/channel/subscriber_add",
@@ -184,6 +277,9 @@ pub fn document() -> OpenApi {
         }
         paths.path(path, PathItem::new(HttpMethod::Get, operation.build()))
     });
+    let paths = queries()
+        .into_iter()
+        .fold(paths, |paths, (path, operation)| paths.path(path, PathItem::new(HttpMethod::Get, operation.build())));
     let paths = paths.build();
     let components = ComponentsBuilder::new()
         .schema(Envelope::name(), Envelope::schema())
@@ -192,18 +288,26 @@ pub fn document() -> OpenApi {
         .schema(MessageShape::name(), MessageShape::schema())
         .schema(SyncItem::name(), SyncItem::schema())
         .schema(SentShape::name(), SentShape::schema())
+        .schema(SyncEntry::name(), SyncEntry::schema())
+        .schema(RemovedItem::name(), RemovedItem::schema())
+        .schema(ListedItem::name(), ListedItem::schema())
+        .schema(ChannelShape::name(), ChannelShape::schema())
+        .schema(ChannelMessages::name(), ChannelMessages::schema())
+        .schema(HistoryShape::name(), HistoryShape::schema())
+        .schema(MaxSeq::name(), MaxSeq::schema())
+        .schema(BatchShape::name(), BatchShape::schema())
         .schema("Sent", DoneWith::<SentShape>::schema())
         .security_scheme("token", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(TOKEN))))
         .security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
         .build();
-    let info = InfoBuilder::new()
+    let about = InfoBuilder::new()
         .title("recents")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some("The routes of WuKongIM that recents serves. For everything else there is GraphQL at /graphql."))
         .build();
     let anonymous: [&str; 0] = [];
     let securities = ["token", "bearer"].map(|scheme| SecurityRequirement::new(scheme, anonymous));
-    OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).security(Some(securities)).build()
+    OpenApiBuilder::new().info(about).paths(paths).components(Some(components)).security(Some(securities)).build()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `channel`: identity and head.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use entity::channel::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement};
@@ -73,6 +74,15 @@ impl Store {
     /// The internal id of a channel, if it exists.
     pub(crate) async fn find_channel(&self, key: &ChannelKey) -> Result<Option<i64>, StoreError> {
         Ok(self.find_channels(&[key]).await?.remove(key))
+    }
+
+    /// A channel's internal id, and the seqs of its messages but for those that went when it was deleted.
+    pub(crate) async fn find_seqs(&self, key: &ChannelKey) -> Result<Option<(i64, RangeInclusive<Seq>)>, StoreError> {
+        let mut select = by_key(&[key]);
+        select.columns([Column::ClearedToSeq, Column::LastSeq]);
+        let Some(row) = self.query_one(&select).await? else { return Ok(None) };
+        let cleared: Seq = row.try_get_by_index(3)?;
+        Ok(Some((row.try_get_by_index(0)?, cleared + 1..=row.try_get_by_index(4)?)))
     }
 
     /// The internal ids of those of these channels that there are.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::super::legacy::{Answer, DONE, Done, Fields};
-use super::shapes::SyncItem;
+use super::shapes::{ChannelMessages, ChannelShape, ListedItem, MessageShape, SyncEntry, SyncItem};
 use crate::auth::{Action, Caller};
 use crate::conversation::{self as conversations, Filter, SyncRequest, parse_last_msg_seqs};
 use crate::core::Core;
@@ -12,6 +12,8 @@ use crate::ids::{ChannelRef, Uid};
 
 /// Conversations of a page where `page_size` is not given.
 const PAGE_SIZE: usize = 100;
+/// Messages of a channel where `msg_count` is not given.
+const MESSAGES: u32 = 15;
 /// Conversations of a page at most.
 const MAX_PAGE_SIZE: i64 = 500;
 
@@ -19,12 +21,13 @@ const MAX_PAGE_SIZE: i64 = 500;
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn sync(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<SyncItem>>, Error> {
+pub async fn sync(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<SyncEntry>>, Error> {
     let uid = fields.string("uid")?;
     let version = fields.int64("version")?;
     let last_msg_seqs = fields.string("last_msg_seqs")?;
     let msg_count = fields.int64("msg_count")?;
     let only_unread = fields.flag("only_unread")?;
+    let include_removed = fields.flag("include_removed")?;
     let page = usize::try_from(fields.int64("page")?).unwrap_or(0);
     let page_size = match fields.int64("page_size")? {
         ..=0 => PAGE_SIZE,
@@ -71,7 +74,127 @@ pub async fn sync(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answe
             item.version = 0;
         }
     }
-    Ok(Answer(items))
+    let mut entries: Vec<SyncEntry> = items.into_iter().map(SyncEntry::Item).collect();
+    if include_removed && page == 0 {
+        entries.extend(answer.removed.into_iter().map(|removed| SyncEntry::Removed(removed.into())));
+    }
+    Ok(Answer(entries))
+}
+
+/// `GET /conversations?uid=`: the list as v1 shows it.
+///
+/// # Errors
+/// As [`sync`].
+pub async fn list(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<ListedItem>>, Error> {
+    let uid = viewer(caller, fields)?;
+    let items = conversations::show_all(core, &uid, 0).await?.into_iter();
+    let listed = items.map(|item| ListedItem {
+        channel_id: item.conversation.channel.channel_id,
+        channel_type: item.conversation.channel.channel_type.number(),
+        unread: item.conversation.unread,
+        timestamp: item.conversation.last_activity_at.div_euclid(1000),
+        last_message: item.last_message.map(MessageShape::from),
+    });
+    Ok(Answer(listed.collect()))
+}
+
+/// `POST /conversation/channels`: which conversations there are, person channels by the peer's uid.
+///
+/// # Errors
+/// As [`sync`].
+pub async fn channels(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<ChannelShape>>, Error> {
+    let uid = viewer(caller, fields)?;
+    let items = conversations::show_all(core, &uid, 0).await?.into_iter();
+    let names = items.map(|item| ChannelShape {
+        channel_id: item.conversation.channel.channel_id,
+        channel_type: item.conversation.channel.channel_type.number(),
+    });
+    Ok(Answer(names.collect()))
+}
+
+/// `POST /conversation/syncByChannels`: one entry for each channel asked for, in the order asked. Its versions are no cursor.
+///
+/// # Errors
+/// As [`sync`].
+pub async fn sync_by_channels(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<SyncItem>>, Error> {
+    let uid = viewer(caller, fields)?;
+    let named = named_channels(core, fields)?;
+    if named.is_empty() {
+        return Err(Error::BadRequest("channels cannot be empty".into()));
+    }
+    let msg_count = message_count(core, fields)?;
+    let channels: Vec<ChannelRef> = named.iter().filter_map(|named| named.channel.clone()).collect();
+    let items = conversations::show(core, &uid, &channels, msg_count).await?;
+    let entries = named.into_iter().map(|named| {
+        let found = named.channel.as_ref().and_then(|channel| items.get(channel)).cloned();
+        found.map_or_else(|| SyncItem::none(named.channel_id, named.channel_type), SyncItem::from)
+    });
+    Ok(Answer(entries.collect()))
+}
+
+/// `POST /conversation/syncMessages`: of each channel asked for the newest messages above the seq that the client holds.
+///
+/// # Errors
+/// As [`sync`].
+pub async fn sync_messages(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<ChannelMessages>>, Error> {
+    let uid = viewer(caller, fields)?;
+    let named = named_channels(core, fields)?;
+    let msg_count = message_count(core, fields)?;
+    let channels: Vec<ChannelRef> = named.iter().filter_map(|named| named.channel.clone()).collect();
+    let items = conversations::show(core, &uid, &channels, msg_count).await?;
+    let entries = named.into_iter().map(|named| {
+        let found = named.channel.as_ref().and_then(|channel| items.get(channel));
+        let newer = found.into_iter().flat_map(|item| &item.recents).filter(|message| message.seq > named.last_msg_seq);
+        ChannelMessages {
+            messages: newer.cloned().map(MessageShape::from).collect(),
+            channel_id: named.channel_id,
+            channel_type: named.channel_type,
+        }
+    });
+    Ok(Answer(entries.collect()))
+}
+
+/// Whom a request is about.
+fn viewer(caller: &Caller, fields: &Fields) -> Result<Uid, Error> {
+    let uid = fields.string("uid")?;
+    if uid.is_empty() {
+        return Err(Error::BadRequest("uid cannot be empty".into()));
+    }
+    let uid = Uid::parse("uid", uid)?;
+    caller.check(Action::ActFor(&uid))?;
+    Ok(uid)
+}
+
+/// A channel as a client names it; one that cannot be is one that does not exist.
+struct Named {
+    channel_id: String,
+    channel_type: u8,
+    channel: Option<ChannelRef>,
+    last_msg_seq: i64,
+}
+
+fn named_channels(core: &Core, fields: &Fields) -> Result<Vec<Named>, Error> {
+    let named = fields.objects("channels")?;
+    let limit = core.limits.page_size as usize;
+    if named.len() > limit {
+        return Err(Error::bad_input("channels", format!("must have at most {limit} entries")));
+    }
+    named
+        .into_iter()
+        .map(|fields| {
+            let (channel_id, channel_type) = (fields.string("channel_id")?, fields.uint8("channel_type")?);
+            let channel = ChannelRef::parse(channel_id.as_str(), i64::from(channel_type)).ok();
+            Ok(Named { channel_id, channel_type, channel, last_msg_seq: i64::from(fields.uint32("last_msg_seq")?) })
+        })
+        .collect()
+}
+
+/// Messages of a channel, where nothing, or nothing that is a number of them, is said: as `WuKongIM`.
+fn message_count(core: &Core, fields: &Fields) -> Result<u32, Error> {
+    Ok(match fields.int64("msg_count")? {
+        ..=0 => MESSAGES,
+        given => u32::try_from(given).unwrap_or(u32::MAX).min(core.limits.msg_count),
+    })
 }
 
 /// The uid and the channel that a request is about, if the caller may act for the user; an empty uid is refused with `WuKongIM`'s

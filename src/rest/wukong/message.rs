@@ -1,7 +1,7 @@
 //! `/message/…`
 
 use super::super::legacy::{Answer, DoneWith, Fields};
-use super::shapes::SentShape;
+use super::shapes::{BatchShape, SentShape};
 use crate::auth::Caller;
 use crate::core::Core;
 use crate::error::Error;
@@ -10,6 +10,57 @@ use crate::message::{self as messages, Content, SendRequest};
 
 /// `WuKongIM`'s words for a send that names neither a channel nor, for a command, subscribers.
 const NOWHERE: &str = "无法处理发送消息请求！";
+
+/// Receivers of one `sendbatch`.
+const RECEIVERS: usize = 1000;
+
+/// `POST /message/sendbatch`: one person message to each. Whom it could not be sent to is named, with the reason.
+///
+/// # Errors
+/// [`Error::BadInput`] naming the field, [`Error::Forbidden`].
+pub async fn send_batch(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<BatchShape>, Error> {
+    let header = fields.object("header")?;
+    let (no_persist, red_dot, sync_once) = (header.flag("no_persist")?, header.flag("red_dot")?, header.flag("sync_once")?);
+    let from_uid = fields.string("from_uid")?;
+    let subscribers = fields.strings("subscribers")?;
+    let payload = fields.bytes("payload")?;
+    if from_uid.is_empty() {
+        return Err(Error::BadRequest("from_uid不能为空！".into()));
+    }
+    if subscribers.is_empty() {
+        return Err(Error::BadRequest("subscribers不能为空！".into()));
+    }
+    if payload.is_empty() {
+        return Err(Error::BadRequest("payload不能为空！".into()));
+    }
+    if subscribers.len() > RECEIVERS {
+        return Err(Error::bad_input("subscribers", format!("must name at most {RECEIVERS} users")));
+    }
+    let from = caller.sender(Some(Uid::parse("from_uid", from_uid)?))?;
+    let content = Content { payload, ..Content::default() };
+    content.check(core.limits.payload_bytes)?;
+    let mut answer = BatchShape::default();
+    for to in subscribers {
+        let sent = async {
+            let request = SendRequest {
+                from: from.clone(),
+                channel: ChannelRef::parse(to.as_str(), i64::from(ChannelType::PERSON.number()))?,
+                client_msg_no: None,
+                red_dot,
+                transient: no_persist || sync_once,
+                as_member: caller.user().is_some(),
+                content: content.clone(),
+            };
+            messages::send(core, request).await
+        };
+        if let Err(error) = sent.await {
+            error.log();
+            answer.fail_uids.push(to);
+            answer.reason.push(error.to_string());
+        }
+    }
+    Ok(Answer(answer))
+}
 
 /// `POST /message/send`
 ///

@@ -6,14 +6,16 @@
 
 pub mod channel;
 pub mod conversation;
+pub mod history;
 pub mod message;
 pub mod shapes;
+pub mod user;
 pub mod webhook;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::IntoResponse;
-use axum::routing::post;
+use axum::routing::{get, post};
 
 use super::legacy::{Fields, Refusal};
 use crate::app::App;
@@ -29,13 +31,36 @@ pub fn routes() -> Router<App> {
             })
         };
     }
+    /// The same for a GET, whose query is read as fields; the names after it are those of numbers.
+    macro_rules! legacy_get {
+        ($call:path $(, $number:literal)*) => {
+            get(|State(app): State<App>, caller: Caller, RawQuery(query): RawQuery| async move {
+                let fields = Fields::from_query(&query.unwrap_or_default(), &[$($number),*])?;
+                Ok::<_, Refusal>($call(&app.core, &caller, &fields).await?.into_response())
+            })
+        };
+    }
     Router::new()
         .route("/conversation/sync", legacy!(conversation::sync))
+        .route("/conversation/channels", legacy!(conversation::channels))
+        .route("/conversation/syncByChannels", legacy!(conversation::sync_by_channels))
+        .route("/conversation/syncMessages", legacy!(conversation::sync_messages))
+        .route("/conversations", legacy_get!(conversation::list))
         .route("/conversations/setUnread", legacy!(conversation::set_unread))
         .route("/conversations/clearUnread", legacy!(conversation::clear_unread))
         .route("/conversations/delete", legacy!(conversation::delete))
         .route("/message/send", legacy!(message::send))
+        .route("/message/sendbatch", legacy!(message::send_batch))
         .route("/channel", legacy!(channel::create))
+        .route("/channel/info", legacy!(channel::info))
+        .route("/channel/delete", legacy!(channel::delete))
+        .route("/channel/messagesync", legacy!(history::message_sync))
+        .route("/channel/max_message_seq", legacy_get!(history::max_message_seq, "channel_type"))
+        .route("/channel/subscriber_remove_all", legacy!(channel::subscriber_remove_all))
+        .route("/user/token", legacy!(user::token))
+        .route("/user/device_quit", legacy!(user::device_quit))
+        .route("/user/systemuids_add", legacy!(user::system_uids))
+        .route("/user/systemuids_remove", legacy!(user::system_uids))
         .route("/channel/subscriber_add", legacy!(channel::subscriber_add))
         .route("/channel/subscriber_remove", legacy!(channel::subscriber_remove))
 }

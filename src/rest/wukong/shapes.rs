@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::conversation::Item;
+use crate::conversation::{Item, Removed};
 use crate::message::Message;
 
 /// One conversation of a sync.
@@ -84,6 +84,96 @@ pub struct HeaderShape {
     pub sync_once: u8,
 }
 
+/// An entry of a sync: a conversation, or, for who asks with `include_removed`, one that is gone.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum SyncEntry {
+    /// A conversation.
+    Item(SyncItem),
+    /// One that is gone.
+    Removed(RemovedItem),
+}
+
+/// A conversation that was deleted or left since `version`, or that the filters leave out now.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct RemovedItem {
+    /// For a person channel the peer's uid.
+    pub channel_id: String,
+    /// 1 person, 2 group, …
+    pub channel_type: u8,
+    /// The user's version of that change.
+    pub version: i64,
+    /// 1
+    #[schema(example = 1)]
+    pub removed: u8,
+    /// Always empty.
+    pub recents: Vec<MessageShape>,
+}
+
+/// A conversation of `GET /conversations`.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ListedItem {
+    /// For a person channel the peer's uid.
+    pub channel_id: String,
+    /// 1 person, 2 group, …
+    pub channel_type: u8,
+    /// Red-dot messages of others since the user's read mark.
+    pub unread: i64,
+    /// Second of the last message.
+    pub timestamp: i64,
+    /// The last message.
+    pub last_message: Option<MessageShape>,
+}
+
+/// A channel by its name.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ChannelShape {
+    /// For a person channel the peer's uid.
+    pub channel_id: String,
+    /// 1 person, 2 group, …
+    pub channel_type: u8,
+}
+
+/// A channel's newest messages.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ChannelMessages {
+    /// As it was asked for.
+    pub channel_id: String,
+    /// As it was asked for.
+    pub channel_type: u8,
+    /// Newest first.
+    pub messages: Vec<MessageShape>,
+}
+
+/// A page of a channel's messages.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct HistoryShape {
+    /// As it was asked for.
+    pub start_message_seq: i64,
+    /// As it was asked for.
+    pub end_message_seq: i64,
+    /// 1 when the page is full and the end not reached.
+    pub more: u8,
+    /// Oldest first.
+    pub messages: Vec<MessageShape>,
+}
+
+/// A channel's largest message seq.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+pub struct MaxSeq {
+    /// 0 when there is none.
+    pub message_seq: i64,
+}
+
+/// What became of a message to many.
+#[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
+pub struct BatchShape {
+    /// Who did not get it.
+    pub fail_uids: Vec<String>,
+    /// Why, in the same order.
+    pub reason: Vec<String>,
+}
+
 /// What a sender is told.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct SentShape {
@@ -119,6 +209,37 @@ impl From<Message> for MessageShape {
             expire: message.content.expire,
             timestamp: message.sent_at.div_euclid(1000),
             payload: STANDARD.encode(message.content.payload),
+        }
+    }
+}
+
+impl SyncItem {
+    /// What is answered for a channel in which the user has no conversation.
+    #[must_use]
+    pub fn none(channel_id: String, channel_type: u8) -> Self {
+        Self {
+            channel_id,
+            channel_type,
+            unread: 0,
+            timestamp: 0,
+            last_msg_seq: 0,
+            last_client_msg_no: String::new(),
+            offset_msg_seq: 0,
+            readed_to_msg_seq: 0,
+            version: 0,
+            recents: Vec::new(),
+        }
+    }
+}
+
+impl From<Removed> for RemovedItem {
+    fn from(removed: Removed) -> Self {
+        Self {
+            channel_id: removed.channel.channel_id,
+            channel_type: removed.channel.channel_type.number(),
+            version: removed.version,
+            removed: 1,
+            recents: Vec::new(),
         }
     }
 }

@@ -1,0 +1,98 @@
+//! `/channel/messagesync` and `/channel/max_message_seq`: a channel's messages, page by page.
+
+use super::super::legacy::{Answer, Fields};
+use super::shapes::{HistoryShape, MaxSeq, MessageShape};
+use crate::auth::{Action, Caller};
+use crate::core::Core;
+use crate::error::Error;
+use crate::ids::{ChannelRef, Uid};
+use crate::message::{HistoryRequest, list_history};
+
+/// Messages of a page at most.
+const MAX_LIMIT: i64 = 10_000;
+
+/// `POST /channel/messagesync`: `pull_mode` 0 goes to older messages, 1 to newer ones; the start is in the page, the end is not; both 0
+/// are the latest. As far as the user may see them: a service that names somebody who was never in the channel sees all of it.
+///
+/// # Errors
+/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::ConversationsOff`], [`Error::Store`].
+pub async fn message_sync(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<HistoryShape>, Error> {
+    let (channel_id, channel_type) = (fields.string("channel_id")?, fields.uint8("channel_type")?);
+    let (start, end) = (i64::from(fields.uint32("start_message_seq")?), i64::from(fields.uint32("end_message_seq")?));
+    let limit = fields.int64("limit")?;
+    let newer = fields.flag("pull_mode")?;
+    if channel_id.is_empty() {
+        return Err(Error::BadRequest("channel_id不能为空！".into()));
+    }
+    let uid = login_uid(caller, fields)?;
+    if limit <= 0 {
+        return Err(Error::bad_input("limit", format!("must be between 1 and {MAX_LIMIT}")));
+    }
+    let empty = HistoryShape { start_message_seq: start, end_message_seq: end, more: 0, messages: Vec::new() };
+    if start == 0 && end > 0 {
+        return Ok(Answer(empty));
+    }
+    // Down: from below the start's next one, as far as the end. Up: from the start on, as far as the end.
+    let (after, before, newest) = match (start, newer) {
+        (0, _) => (None, None, true),
+        (_, true) => (Some(start - 1), (end > 0).then_some(end), false),
+        (_, false) => ((end > 0).then_some(end), Some(start + 1), true),
+    };
+    let request = HistoryRequest {
+        uid,
+        channel: ChannelRef::parse(channel_id, i64::from(channel_type))?,
+        after,
+        before,
+        limit: u32::try_from(limit.min(MAX_LIMIT)).unwrap_or_default(),
+        newest,
+        as_service: caller.user().is_none(),
+    };
+    match list_history(core, &request).await {
+        Ok(page) => {
+            // Whether the page was cut is another question than whether there is anything beyond the end that was given.
+            let more = page.is_cut;
+            Ok(Answer(HistoryShape {
+                more: u8::from(more),
+                messages: page.messages.into_iter().map(MessageShape::from).collect(),
+                ..empty
+            }))
+        }
+        Err(Error::NotFound(_)) => Ok(Answer(empty)),
+        Err(error) => Err(error),
+    }
+}
+
+/// `GET /channel/max_message_seq?channel_id=&channel_type=&login_uid=`
+///
+/// # Errors
+/// As [`message_sync`].
+pub async fn max_message_seq(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<MaxSeq>, Error> {
+    let (channel_id, channel_type) = (fields.string("channel_id")?, fields.uint8("channel_type")?);
+    if channel_id.is_empty() {
+        return Err(Error::BadRequest("channel_id不能为空！".into()));
+    }
+    let request = HistoryRequest {
+        uid: login_uid(caller, fields)?,
+        channel: ChannelRef::parse(channel_id, i64::from(channel_type))?,
+        after: None,
+        before: None,
+        limit: 1,
+        newest: true,
+        as_service: caller.user().is_none(),
+    };
+    match list_history(core, &request).await {
+        Ok(page) => Ok(Answer(MaxSeq { message_seq: page.messages.last().map_or(0, |message| message.seq) })),
+        Err(Error::NotFound(_)) => Ok(Answer(MaxSeq { message_seq: 0 })),
+        Err(error) => Err(error),
+    }
+}
+
+fn login_uid(caller: &Caller, fields: &Fields) -> Result<Uid, Error> {
+    let uid = fields.string("login_uid")?;
+    if uid.is_empty() {
+        return Err(Error::BadRequest("login_uid不能为空！".into()));
+    }
+    let uid = Uid::parse("login_uid", uid)?;
+    caller.check(Action::ActFor(&uid))?;
+    Ok(uid)
+}
