@@ -2,13 +2,15 @@
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::request::Parts;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -24,13 +26,14 @@ use crate::border::{authenticate, make_room, observe, panicked, panicked_in_grap
 use crate::clock::{Clock, Ids};
 use crate::config::{ConfigError, Settings};
 use crate::core::Core;
+use crate::datasource::{self, Asker};
 use crate::error::Error;
 use crate::graphql::persisted::Persisted;
 use crate::graphql::{self, AppSchema};
 use crate::live::{self, Connections, Feeds};
 use crate::overload::Room;
 use crate::rates::Rates;
-use crate::rest::legacy::{DONE, Refusal, read_body};
+use crate::rest::legacy::{Answer, DONE, Fields, Refusal, read_body};
 use crate::rest::wukong::webhook::deliver;
 use crate::rest::{health, openapi, wukong};
 use crate::store::{Store, StoreError};
@@ -54,6 +57,8 @@ pub struct App {
     pub(crate) connections: Connections,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) room: Room,
+    /// Until [`App::attend`] takes it.
+    asker: Arc<Mutex<Option<Asker>>>,
 }
 
 impl App {
@@ -64,6 +69,12 @@ impl App {
     pub fn new(settings: Settings, store: Store, clock: Clock, ids: Ids) -> Result<Self, ConfigError> {
         let core = Arc::new(Core::new(store, clock, ids, &settings));
         let live = &settings.live;
+        let mut asker = None;
+        if !settings.ingest.datasource_url.is_empty() {
+            let (datasource, asking) = datasource::datasource(&settings.ingest.datasource_url)?;
+            let _ = core.datasource.set(datasource);
+            asker = Some(asking);
+        }
         // Half of the connections to the database are for requests.
         let looks = settings.database.max_connections as usize / 2;
         let feeds = Arc::new(Feeds::new(Arc::clone(&core), Duration::from_millis(live.coalesce_milliseconds), looks));
@@ -83,6 +94,7 @@ impl App {
             connections,
             feeds,
             room,
+            asker: Arc::new(Mutex::new(asker)),
         })
     }
 
@@ -107,7 +119,13 @@ impl App {
     pub async fn attend(self) {
         let live = &self.settings.live;
         let others = live::attend(Arc::clone(&self.core.bus), live.clone(), self.core.ids.request_id());
-        tokio::join!(self.feeds.poll(Duration::from_secs(live.poll_seconds)), others, forget_rates(&self.rates));
+        let asking = async {
+            let asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(asker) = asker {
+                asker.run(Arc::clone(&self.core)).await;
+            }
+        };
+        tokio::join!(self.feeds.poll(Duration::from_secs(live.poll_seconds)), others, forget_rates(&self.rates), asking);
     }
 
     /// Waits until all subscribers are gone, after [`App::shutdown`].
@@ -122,6 +140,8 @@ impl App {
         let working = guarded
             .route("/webhook", post(open_webhook))
             .route("/webhook/{secret}", post(secret_webhook))
+            .route("/datasource", post(open_datasource))
+            .route("/datasource/{secret}", post(secret_datasource))
             .layer(middleware::from_fn_with_state(self.clone(), make_room));
         // What is left always has an answer: how it is doing is asked when it is doing badly.
         Router::new()
@@ -145,37 +165,56 @@ impl App {
 }
 
 async fn open_webhook(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
-    if app.auth.webhooks_are_secret() {
-        return Err(Refusal(Error::NotFound("page")));
-    }
-    let address = app.rates.address(request.extensions(), request.headers());
-    let caller = app.admit(Auth::credential(request.headers()), address).await?;
-    webhook(&app, &caller, request).await
+    let (parts, body) = request.into_parts();
+    webhook(&app, &feeder(&app, None, &parts).await?, &parts, body).await
 }
 
-async fn secret_webhook(
-    State(app): State<App>,
-    secret: Result<Path<String>, PathRejection>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    // What is not even text is not the secret.
-    let secret = secret.map(|Path(secret)| secret).unwrap_or_default();
-    let caller = match app.auth.authenticate_webhook(&secret) {
-        Ok(caller) => caller,
-        Err(error) => {
-            // Who tries secrets is slowed down; who knows it is not.
-            app.rates.check_address(app.rates.address(request.extensions(), request.headers()))?;
-            return Err(Refusal(error));
+async fn secret_webhook(State(app): State<App>, secret: Secret, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    webhook(&app, &feeder(&app, Some(secret), &parts).await?, &parts, body).await
+}
+
+async fn open_datasource(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    datasource(&app, &feeder(&app, None, &parts).await?, body).await
+}
+
+async fn secret_datasource(State(app): State<App>, secret: Secret, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    datasource(&app, &feeder(&app, Some(secret), &parts).await?, body).await
+}
+
+/// The last part of a path; what is not even text is no secret.
+type Secret = Result<Path<String>, PathRejection>;
+
+/// Who feeds or asks us: a `WuKongIM`, which can send no header, so that its secret is a part of the path; or a service.
+async fn feeder(app: &App, secret: Option<Secret>, parts: &Parts) -> Result<Caller, Error> {
+    let address = || app.rates.address(&parts.extensions, &parts.headers);
+    let Some(secret) = secret else {
+        if app.auth.webhooks_are_secret() {
+            return Err(Error::NotFound("page"));
         }
+        return app.admit(Auth::credential(&parts.headers), address()).await;
     };
-    webhook(&app, &caller, request).await
+    let secret = secret.map(|Path(secret)| secret).unwrap_or_default();
+    app.auth.authenticate_webhook(&secret).or_else(|error| {
+        // Who tries secrets is slowed down; who knows it is not.
+        app.rates.check_address(address())?;
+        Err(error)
+    })
 }
 
-async fn webhook(app: &App, caller: &Caller, request: Request) -> Result<Response, Refusal> {
+async fn datasource(app: &App, caller: &Caller, body: Body) -> Result<Response, Refusal> {
     caller.check(Action::FeedMessages)?;
-    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(request.uri().query().unwrap_or_default()).unwrap_or_default();
+    let body = read_body(body, app.settings.limits.body_bytes).await?;
+    Ok(Answer(wukong::datasource::answer(&app.core, &Fields::parse(&body)?).await?).into_response())
+}
+
+async fn webhook(app: &App, caller: &Caller, parts: &Parts, body: Body) -> Result<Response, Refusal> {
+    caller.check(Action::FeedMessages)?;
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(parts.uri.query().unwrap_or_default()).unwrap_or_default();
     let event = pairs.into_iter().find_map(|(name, value)| (name == "event").then_some(value)).unwrap_or_default();
-    let body = read_body(request.into_body(), app.settings.limits.webhook_body_bytes).await?;
+    let body = read_body(body, app.settings.limits.webhook_body_bytes).await?;
     deliver(&app.core, &event, &body).await?;
     Ok(DONE.into_response())
 }

@@ -188,6 +188,7 @@ pub struct Ingest {
     pub webhook_secret: Secret,
     pub webhook_secret_file: String,
     pub previous_webhook_secret: Secret,
+    pub datasource_url: String,
 }
 
 /// Which `WuKongIM` sends us its webhooks.
@@ -572,6 +573,7 @@ impl Settings {
             }
         }
         self.check_jwt()?;
+        check_url("ingest.datasource_url", &self.ingest.datasource_url)?;
         for range in &self.server.trusted_proxies {
             if range.parse::<ipnet::IpNet>().is_err() && range.parse::<std::net::IpAddr>().is_err() {
                 return Err(ConfigError(format!(
@@ -597,13 +599,7 @@ impl Settings {
 
     fn check_jwt(&self) -> Result<(), ConfigError> {
         let jwt = &self.auth.jwt;
-        let url = &jwt.jwks_url;
-        if !url.is_empty() && reqwest::Url::parse(url).is_ok_and(|url| !["http", "https"].contains(&url.scheme())) {
-            return Err(ConfigError("auth.jwt.jwks_url must begin with https:// or http://".to_owned()));
-        }
-        if !url.is_empty() && reqwest::Url::parse(url).is_err() {
-            return Err(ConfigError("auth.jwt.jwks_url must be a URL".to_owned()));
-        }
+        check_url("auth.jwt.jwks_url", &jwt.jwks_url)?;
         if !jwt.is_configured() && (!jwt.issuer.is_empty() || !jwt.audience.is_empty()) {
             return Err(ConfigError(
                 "auth.jwt.issuer and auth.jwt.audience mean nothing without auth.jwt.secret, public_key_file or jwks_url"
@@ -630,6 +626,16 @@ fn check_text(path: &Path) -> Result<(), ConfigError> {
     })?;
     text.parse::<toml::Table>().map_err(|error| ConfigError(format!("{name}: {}", error.to_string().trim_end())))?;
     Ok(())
+}
+
+/// One that we ask, or nothing.
+fn check_url(key: &str, url: &str) -> Result<(), ConfigError> {
+    match reqwest::Url::parse(url) {
+        _ if url.is_empty() => Ok(()),
+        Ok(parsed) if ["http", "https"].contains(&parsed.scheme()) => Ok(()),
+        Ok(_) => Err(ConfigError(format!("{key} must begin with https:// or http://"))),
+        Err(_) => Err(ConfigError(format!("{key} must be a URL"))),
+    }
 }
 
 /// What a source gives is tables of keys in a file, and `section.key` in the environment. It is looked at before it is put together

@@ -1,9 +1,10 @@
 //! What every use case works with.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::clock::{Clock, Ids};
 use crate::config::{Limits, Settings, WukongimVersion};
+use crate::datasource::Datasource;
 use crate::error::Error;
 use crate::live::Bus;
 use crate::store::Store;
@@ -19,6 +20,8 @@ pub struct Core {
     pub ids: Ids,
     /// Where writes say what moved.
     pub bus: Arc<Bus>,
+    /// Who is asked for members of groups that we do not know, where somebody is.
+    pub(crate) datasource: OnceLock<Datasource>,
     /// `conversation.on`
     pub conversations_on: bool,
     /// `ingest.wukongim`
@@ -36,6 +39,7 @@ impl Core {
             clock,
             ids,
             bus: Arc::default(),
+            datasource: OnceLock::new(),
             conversations_on: settings.conversation.on,
             wukongim: settings.ingest.wukongim,
             limits: settings.limits.clone(),

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod conversation;
 pub mod core;
+mod datasource;
 pub mod error;
 pub mod graphql;
 pub mod ids;

@@ -331,6 +331,10 @@ async fn a_webhook_secret_is_a_part_of_the_path() {
     .await;
     assert_eq!(server.post("/webhook/s3cret?event=msg.notify", "[]").await.status, 200);
     assert_eq!(server.post("/webhook/s3cre?event=msg.notify", "[]").await.status, 404);
+    let question = json!({"cmd": "getSystemUIDs"}).to_string();
+    assert_eq!(server.post("/datasource/s3cret", question.clone()).await.text, "[]");
+    assert_eq!(server.post("/datasource/s3cre", question.clone()).await.status, 404);
+    assert_eq!(server.post("/datasource", question).await.status, 404);
     let with_token = server.http("POST", "/webhook?event=msg.notify").header("token", "hush").body("[]");
     assert_eq!(server.request(with_token).await.status, 404);
 }

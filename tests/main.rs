@@ -16,6 +16,7 @@ mod commands;
 mod contention;
 mod conversations;
 mod crashes;
+mod datasource;
 mod faults;
 mod graphql_http;
 mod histories;

@@ -48,7 +48,7 @@ impl Caller {
             Action::SendAs(sender) if sender == uid => Ok(()),
             Action::SendAs(_) => Err(Error::Forbidden("you may send only as yourself".into())),
             Action::ManageChannels => Err(Error::Forbidden("only services may manage channels".into())),
-            Action::FeedMessages => Err(Error::Forbidden("only services may post webhooks".into())),
+            Action::FeedMessages => Err(Error::Forbidden("only services may feed this server".into())),
         }
     }
 

@@ -8,6 +8,21 @@ use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid};
 use crate::store::State;
 
+/// Who is in a channel: its members, or the two of a person channel that is named by its pair (`bob@ann`) or by one of them.
+///
+/// # Errors
+/// [`Error::Store`].
+pub async fn list_members(core: &Core, channel: &ChannelRef) -> Result<Vec<String>, Error> {
+    if channel.channel_type == ChannelType::PERSON {
+        return Ok(channel.channel_id.split('@').map(str::to_owned).collect());
+    }
+    let key = ChannelKey { channel_type: channel.channel_type, key: channel.channel_id.clone() };
+    match core.store.find_channel(&key).await? {
+        Some(channel_id) => Ok(core.store.list_members(channel_id).await?),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// Those of `channels` that there are and that `viewer` is in (`None`: a service, which is in all of them). Person channels are
 /// nobody's to see as a whole: each of the two has a conversation.
 ///

@@ -5,7 +5,7 @@ mod find;
 mod members;
 
 pub use delete::delete_channel;
-pub use find::find_channels;
+pub use find::{find_channels, list_members};
 pub use members::{CreateChannel, Flags, add_members, create_channel, remove_all_members, remove_members};
 
 use crate::ids::{ChannelRef, ChannelType, Uid};

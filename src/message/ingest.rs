@@ -62,7 +62,7 @@ pub async fn ingest(core: &Core, messages: &[IncomingMessage], receivers: Option
     let (report, touched, joined) = core
         .store
         .transaction(|tx| async move {
-            let mut batch = Batch::begin(&tx, ids, messages).await?;
+            let mut batch = Batch::begin(&tx, ids, messages, receivers).await?;
             batch.store(&tx, ids, messages).await?;
             if let Some(receivers) = receivers
                 && batch.holds(ids, receivers)
@@ -100,7 +100,12 @@ struct Batch {
 }
 
 impl Batch {
-    async fn begin(tx: &Tx, ids: &HashMap<ChannelKey, i64>, messages: &[IncomingMessage]) -> Result<Self, StoreError> {
+    async fn begin(
+        tx: &Tx,
+        ids: &HashMap<ChannelKey, i64>,
+        messages: &[IncomingMessage],
+        receivers: Option<&Receivers>,
+    ) -> Result<Self, StoreError> {
         let channel_ids: Vec<i64> = ids.values().copied().collect();
         let heads: BTreeMap<i64, Head> = tx.lock_channels(&channel_ids).await?.into_iter().map(|head| (head.id, head)).collect();
         if heads.len() < channel_ids.len() {
@@ -112,6 +117,8 @@ impl Batch {
         let below: Vec<Position> = messages
             .iter()
             .map(|incoming| Position { channel_id: ids[&incoming.key], seq: incoming.message.seq })
+            // What was received may be stored already.
+            .chain(receivers.map(|receivers| Position { channel_id: ids[&receivers.key], seq: receivers.seq }))
             .filter(|position| heads.get(&position.channel_id).is_some_and(|head| position.seq <= head.last_seq))
             .collect();
         let by_position = tx.find_positions(&below).await?;

@@ -208,9 +208,19 @@ pub fn document() -> OpenApi {
         .schema(Some(text("s3cret")))
         .build();
     let secret_webhook = webhook("The same, with ingest.webhook_secret set: whoever knows it needs no token")
-        .parameter(secret)
+        .parameter(secret.clone())
         .response("404", refused("not the secret"))
         .securities(Some([]));
+    let datasource = || {
+        let data = ObjectBuilder::new().property("channel_id", text("team-1")).property("channel_type", integer(2)).build();
+        let question = ObjectBuilder::new().property("cmd", text("getSubscribers")).property("data", data).required("cmd");
+        // An array of uids, or an object of flags.
+        post(
+            "What a WuKongIM asks its business server, answered from what is known here",
+            question,
+            Schema::Object(Object::with_type(SchemaType::AnyValue)),
+        )
+    };
     let operations = [
         ("/conversation/sync", post("What changed since `version`, newest messages included", sync, list)),
         ("/conversation/channels", post("Which conversations there are", user(), array("ChannelShape"))),
@@ -254,6 +264,8 @@ pub fn document() -> OpenApi {
         ("/channel/subscriber_remove", post("Removes members", members().required("subscribers"), done())),
         ("/webhook", webhook("Messages that a WuKongIM stored")),
         ("/webhook/{secret}", secret_webhook),
+        ("/datasource", datasource()),
+        ("/datasource/{secret}", datasource().parameter(secret).response("404", refused("not the secret")).securities(Some([]))),
     ];
     let plain = [
         ("/livez", "Whether the process answers", "text/plain; charset=utf-8"),

@@ -340,6 +340,11 @@ impl Store {
         Ok(behind)
     }
 
+    /// Whether anybody is in a channel just now.
+    pub(crate) async fn has_members(&self, channel_id: i64) -> Result<bool, StoreError> {
+        Ok(self.query_one(&members_of(channel_id).limit(1).to_owned()).await?.is_some())
+    }
+
     /// Those of `uids` who are in a channel just now.
     pub(crate) async fn list_members_of(&self, channel_id: i64, uids: &[Uid]) -> Result<HashSet<String>, StoreError> {
         let mut members = HashSet::new();

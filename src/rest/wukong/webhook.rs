@@ -95,6 +95,9 @@ async fn notify(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
         }
     }
     delivery.report = ingest(core, &messages, None).await?;
+    if let Some(datasource) = core.datasource.get() {
+        datasource.look_at(&messages);
+    }
     Ok(delivery)
 }
 

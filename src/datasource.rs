@@ -1,0 +1,123 @@
+//! Members of groups that we do not know yet, asked of the business server, as `WuKongIM` asks it (`datasource.addr`):
+//! `POST {"cmd":"getSubscribers","data":{"channel_id","channel_type"}}`, answered with an array of uids.
+//!
+//! A webhook brings a message of a group that nobody is known to be in. It is stored at once; who is in the group is asked beside, and
+//! joins below that message, so that it shows and counts as unread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::mpsc;
+
+use crate::channel::ChannelKey;
+use crate::config::ConfigError;
+use crate::core::Core;
+use crate::error::Error;
+use crate::ids::{ChannelType, Seq, Uid};
+use crate::message::{IncomingMessage, Receivers, ingest};
+
+/// Groups that wait to be asked for; more are asked for with their next message.
+const WAITING: usize = 10_000;
+/// A group is looked at this often at most.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+const REMEMBERED: u64 = 100_000;
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Pauses before it is asked again.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25)];
+
+/// A message of a group.
+#[derive(Clone, Debug)]
+struct Wanted {
+    key: ChannelKey,
+    seq: Seq,
+    message_id: i64,
+}
+
+/// Where webhooks leave groups to be asked for.
+#[derive(Debug)]
+pub(crate) struct Datasource {
+    wanted: mpsc::Sender<Wanted>,
+    looked_at: Cache<ChannelKey, ()>,
+}
+
+/// Asks, for as long as the server runs.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    url: String,
+    http: reqwest::Client,
+    wanted: mpsc::Receiver<Wanted>,
+}
+
+/// # Errors
+/// A client that cannot be built.
+pub(crate) fn datasource(url: &str) -> Result<(Datasource, Asker), ConfigError> {
+    let (send, wanted) = mpsc::channel(WAITING);
+    let http = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
+    let http = http.map_err(|error| ConfigError(format!("ingest.datasource_url cannot be asked: {error}")))?;
+    let looked_at = Cache::builder().max_capacity(REMEMBERED).time_to_live(AGAIN_AFTER).build();
+    Ok((Datasource { wanted: send, looked_at }, Asker { url: url.to_owned(), http, wanted }))
+}
+
+impl Datasource {
+    /// Messages were stored: their groups may be unknown.
+    pub(crate) fn look_at(&self, messages: &[IncomingMessage]) {
+        for IncomingMessage { key, message } in messages {
+            if key.channel_type == ChannelType::PERSON || self.looked_at.contains_key(key) {
+                continue;
+            }
+            // The lowest of the body: who joins sees all of it.
+            let lowest = messages.iter().filter(|other| other.key == *key).min_by_key(|other| other.message.seq);
+            let message = lowest.map_or(message, |lowest| &lowest.message);
+            let wanted = Wanted { key: key.clone(), seq: message.seq, message_id: message.message_id };
+            if self.wanted.try_send(wanted).is_ok() {
+                self.looked_at.insert(key.clone(), ());
+            }
+        }
+    }
+}
+
+impl Asker {
+    pub(crate) async fn run(mut self, core: Arc<Core>) {
+        while let Some(wanted) = self.wanted.recv().await {
+            let mut pauses = PAUSES.iter();
+            loop {
+                match self.settle(&core, &wanted).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        metrics::counter!("recents_datasource_requests_total", "result" => "failed").increment(1);
+                        tracing::warn!(error, channel = ?wanted.key, "ingest.datasource_url did not say who is in a group");
+                    }
+                }
+                let Some(pause) = pauses.next() else { break };
+                tokio::time::sleep(*pause).await;
+            }
+        }
+    }
+
+    /// Asks who is in the group, if nobody is known to be.
+    async fn settle(&self, core: &Core, wanted: &Wanted) -> Result<(), String> {
+        let said = |error: Error| error.to_string();
+        let Some(channel_id) = core.store.find_channel(&wanted.key).await.map_err(|error| error.to_string())? else {
+            return Ok(());
+        };
+        if core.store.has_members(channel_id).await.map_err(|error| error.to_string())? {
+            return Ok(());
+        }
+        let (id, kind) = (&wanted.key.key, wanted.key.channel_type.number());
+        let question = serde_json::json!({"cmd": "getSubscribers", "data": {"channel_id": id, "channel_type": kind}});
+        let answer = self.http.post(&self.url).json(&question).send().await.map_err(|error| error.without_url().to_string())?;
+        if !answer.status().is_success() {
+            return Err(format!("status {}", answer.status()));
+        }
+        let uids: Option<Vec<String>> = answer.json().await.map_err(|_| "the answer is no JSON array of uids".to_owned())?;
+        metrics::counter!("recents_datasource_requests_total", "result" => "ok").increment(1);
+        let uids: Vec<Uid> = uids.unwrap_or_default().into_iter().filter_map(|uid| Uid::parse("uid", uid).ok()).collect();
+        if uids.is_empty() || uids.len() > core.limits.members {
+            tracing::debug!(number = uids.len(), "members of a group that are none, or more than limits.members");
+            return Ok(());
+        }
+        let receivers = Receivers { key: wanted.key.clone(), seq: wanted.seq, message_id: wanted.message_id, uids };
+        ingest(core, &[], Some(&receivers)).await.map(|_| ()).map_err(said)
+    }
+}
