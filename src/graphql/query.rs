@@ -33,12 +33,15 @@ impl Query {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
-        #[graphql(desc = "The version of the last answer; 0 for everything.", default)] version: UInt53,
+        #[graphql(desc = "The version of the last answer; 0 for everything.", default_with = "Some(UInt53(0))")] version: Option<
+            UInt53,
+        >,
         #[graphql(desc = "What the client holds: `channelId:channelType:lastMsgSeq`, joined by `|`.")] last_msg_seqs: Option<
             String,
         >,
-        #[graphql(desc = "At most this many newest messages for each conversation.", default = 20)] msg_count: i32,
-        #[graphql(desc = "Only conversations with unread messages.", default)] only_unread: bool,
+        #[graphql(desc = "At most this many newest messages for each conversation.", default_with = "Some(20)")]
+        msg_count: Option<i32>,
+        #[graphql(desc = "Only conversations with unread messages.", default_with = "Some(false)")] only_unread: Option<bool>,
         #[graphql(desc = "Channel types to leave out.")] exclude_channel_types: Option<Vec<i32>>,
         #[graphql(desc = "At most this many changes, in order of version.")] first: Option<i32>,
     ) -> Result<ConversationSync> {
@@ -56,11 +59,15 @@ impl Query {
         let first = first.map(|first| check_count("first", first, limits.page_size)).transpose()?;
         let request = SyncRequest {
             uid,
-            version: version.signed(),
+            // A variable that the client leaves out is a null to async-graphql.
+            version: version.map_or(0, |version| version.signed()),
             last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
             always: std::collections::HashSet::new(),
-            msg_count: check_count("msg_count", msg_count, limits.msg_count)?,
-            filter: Filter { only_unread, exclude_channel_types: excluded.collect::<std::result::Result<_, _>>()? },
+            msg_count: check_count("msg_count", msg_count.unwrap_or(20), limits.msg_count)?,
+            filter: Filter {
+                only_unread: only_unread.unwrap_or_default(),
+                exclude_channel_types: excluded.collect::<std::result::Result<_, _>>()?,
+            },
             first: first.map(|first| first as usize),
         };
         let answer = conversations::sync(ctx.core(), &request).await?;

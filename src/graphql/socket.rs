@@ -55,23 +55,43 @@ const NO_INIT: Close = (4408, "Connection initialisation timeout");
 const TWICE: Close = (4409, "Subscriber already exists");
 const TWO_INITS: Close = (4429, "Too many initialisation requests");
 
-/// What a client says.
+/// A message as it comes in; the payload is read when it is known what it is.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+struct Frame {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    payload: Option<Box<RawValue>>,
+}
+
+/// What a client says.
 enum Said {
-    ConnectionInit {
-        #[serde(default)]
-        payload: Option<Map<String, Value>>,
-    },
-    Ping {},
-    Pong {},
-    Subscribe {
-        id: String,
-        payload: Box<RawValue>,
-    },
-    Complete {
-        id: String,
-    },
+    ConnectionInit { payload: Option<Map<String, Value>> },
+    Ping,
+    Pong,
+    Subscribe { id: String, incoming: Incoming },
+    Complete { id: String },
+}
+
+impl Said {
+    /// `None` for what is none of the protocol's messages.
+    fn parse(text: &str) -> Option<Self> {
+        let frame: Frame = serde_json::from_str(text).ok()?;
+        let id = || frame.id.clone().filter(|id| (1..=ID_BYTES).contains(&id.len()));
+        Some(match frame.kind.as_str() {
+            "connection_init" => {
+                let payload = frame.payload.as_ref().map(|payload| serde_json::from_str(payload.get())).transpose().ok()?;
+                Self::ConnectionInit { payload: payload.flatten() }
+            }
+            "ping" => Self::Ping,
+            "pong" => Self::Pong,
+            "subscribe" => Self::Subscribe { id: id()?, incoming: serde_json::from_str(frame.payload.as_ref()?.get()).ok()? },
+            "complete" => Self::Complete { id: id()? },
+            _ => return None,
+        })
+    }
 }
 
 /// What an operation has to tell.
@@ -162,8 +182,8 @@ impl Session {
                         }),
                     };
                 }
-                Said::Ping {} => self.say(r#"{"type":"pong"}"#.to_owned()).await?,
-                Said::Pong {} => {}
+                Said::Ping => self.say(r#"{"type":"pong"}"#.to_owned()).await?,
+                Said::Pong => {}
                 Said::Subscribe { .. } | Said::Complete { .. } => return Err(UNAUTHORIZED),
             }
         }
@@ -182,17 +202,13 @@ impl Session {
                 // A client that says much does not keep itself from being told.
                 said = self.hear() => match said? {
                     Said::ConnectionInit { .. } => return Err(TWO_INITS),
-                    Said::Ping {} => self.say(r#"{"type":"pong"}"#.to_owned()).await?,
-                    Said::Pong {} => {}
+                    Said::Ping => self.say(r#"{"type":"pong"}"#.to_owned()).await?,
+                    Said::Pong => {}
                     Said::Complete { id } => drop(operations.remove(&id)),
-                    Said::Subscribe { id, payload } => {
-                        if id.is_empty() || id.len() > ID_BYTES {
-                            return Err(INVALID);
-                        }
+                    Said::Subscribe { id, incoming } => {
                         if operations.contains_key(&id) {
                             return Err(TWICE);
                         }
-                        let incoming: Incoming = serde_json::from_str(payload.get()).map_err(|_| INVALID)?;
                         match begin(&asking, incoming, operations.len()) {
                             Ok(news) => drop(operations.insert(id, news)),
                             Err(outcome) => self.say(failed(&id, &outcome.answer.errors)).await?,
@@ -229,7 +245,7 @@ impl Session {
             let message = self.socket.recv().await;
             self.heard = Instant::now();
             match message {
-                Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).map_err(|_| INVALID),
+                Some(Ok(Message::Text(text))) => return Said::parse(&text).ok_or(INVALID),
                 Some(Ok(Message::Binary(_))) => return Err(INVALID),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(_))) | None => return Err((1000, "")),

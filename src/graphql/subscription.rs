@@ -30,14 +30,16 @@ impl Subscriptions {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
-        #[graphql(desc = "The version of the last answer or event; 0 for everything.", default)] version: UInt53,
-        #[graphql(desc = "At most this many newest messages for each conversation.", default = 1)] msg_count: i32,
+        #[graphql(desc = "The version of the last answer or event; 0 for everything.", default_with = "Some(UInt53(0))")] version: Option<UInt53>,
+        #[graphql(desc = "At most this many newest messages for each conversation.", default_with = "Some(1)")] msg_count: Option<
+            i32,
+        >,
     ) -> Result<impl Stream<Item = Result<ConversationSync>> + use<>> {
         let uid = ctx.viewer(uid.as_ref())?;
         ctx.core().check_conversations_on()?;
-        let msg_count = check_count("msg_count", msg_count, ctx.core().limits.msg_count)?;
+        let msg_count = check_count("msg_count", msg_count.unwrap_or(1), ctx.core().limits.msg_count)?;
         let feeds: &Arc<Feeds> = ctx.data_unchecked();
-        let events = feeds.subscribe(uid.clone(), version.signed(), msg_count);
+        let events = feeds.subscribe(uid.clone(), version.map_or(0, |version| version.signed()), msg_count);
         let request = SyncRequest { msg_count, ..SyncRequest::new(uid) };
         Ok(events
             .map(move |event| event.map(|answer| ConversationSync::new(request.clone(), answer)).map_err(GraphqlError::from)))
