@@ -32,6 +32,8 @@ use crate::error::Error;
 use crate::live::{Connection, expiry};
 
 const PROTOCOL: &str = "graphql-transport-ws";
+/// Bytes that are read at once.
+const READ_BUFFER: usize = 4096;
 /// How long a client may take to close its end.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes of an operation's id.
@@ -117,6 +119,8 @@ pub(super) fn serve(app: App, caller: Option<Caller>, parts: &Parts, upgrade: We
     let address = app.rates.address(&parts.extensions, headers);
     let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(longest).max_frame_size(longest);
+    // Each connection has one, also when it is idle.
+    let upgrade = upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(0);
     upgrade.on_upgrade(async move |socket| {
         let mut session = Session { socket, app, address, request_id, heard: Instant::now() };
         let (code, reason) = session.run(caller, connection).await;
