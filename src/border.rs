@@ -127,7 +127,7 @@ pub(crate) async fn authenticate(State(app): State<App>, mut request: Request, n
     }
 }
 
-/// Whoever [`authenticate`] found; without it nobody gets in.
+/// Whoever `authenticate` found; without it nobody gets in.
 impl FromRequestParts<App> for Caller {
     type Rejection = Refusal;
 

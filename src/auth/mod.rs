@@ -1,4 +1,4 @@
-//! Who is calling. What a caller may do is decided in [`permissions`], and nowhere else.
+//! Who is calling. What a caller may do is decided in `permissions.rs`, and nowhere else.
 
 mod jwks;
 mod jwt;

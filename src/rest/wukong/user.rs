@@ -10,7 +10,6 @@ use crate::error::Error;
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`].
-#[expect(clippy::unused_async, reason = "every route is")]
 pub async fn token(_: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     caller.check(Action::ManageChannels)?;
     let (uid, token) = (fields.string("uid")?, fields.string("token")?);
@@ -29,7 +28,6 @@ pub async fn token(_: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<
 ///
 /// # Errors
 /// As [`token`].
-#[expect(clippy::unused_async, reason = "every route is")]
 pub async fn device_quit(_: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     caller.check(Action::ManageChannels)?;
     fields.string("uid")?;
@@ -41,7 +39,6 @@ pub async fn device_quit(_: &Core, caller: &Caller, fields: &Fields) -> Result<A
 ///
 /// # Errors
 /// As [`token`].
-#[expect(clippy::unused_async, reason = "every route is")]
 pub async fn system_uids(_: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     caller.check(Action::ManageChannels)?;
     fields.strings("uids")?;
