@@ -281,12 +281,21 @@ pub async fn bind(settings: &Settings) -> anyhow::Result<TcpListener> {
 /// What the system or the database says.
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let listener = bind(&settings).await?;
+    let grpc = match settings.ingest.grpc_listen.as_str() {
+        "" => None,
+        listen => Some(
+            TcpListener::bind(listen).await.map_err(|error| ListenError(format!("ingest.grpc_listen = {listen:?}: {error}")))?,
+        ),
+    };
     let store = open_store(&settings).await?;
     let budget = Duration::from_secs(settings.server.shutdown_seconds);
     let app = App::new(settings, store.clone(), Clock::System, Ids::random())?;
     let shutdown = app.shutdown.clone();
     tokio::spawn(telemetry::maintain_metrics());
     tokio::spawn(app.clone().attend());
+    if let Some(listener) = grpc {
+        tokio::spawn(app.connections.track(wukong::grpc::serve(app.clone(), listener)));
+    }
     let connections = app.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -189,6 +189,9 @@ pub struct Ingest {
     pub webhook_secret_file: String,
     pub previous_webhook_secret: Secret,
     pub datasource_url: String,
+    pub grpc_listen: String,
+    #[serde(deserialize_with = "list")]
+    pub grpc_peers: Vec<String>,
 }
 
 /// Which `WuKongIM` sends us its webhooks.
@@ -574,11 +577,13 @@ impl Settings {
         }
         self.check_jwt()?;
         check_url("ingest.datasource_url", &self.ingest.datasource_url)?;
-        for range in &self.server.trusted_proxies {
-            if range.parse::<ipnet::IpNet>().is_err() && range.parse::<std::net::IpAddr>().is_err() {
-                return Err(ConfigError(format!(
-                    "server.trusted_proxies: {range:?} is neither an address nor a range like 10.0.0.0/8"
-                )));
+        for (key, ranges) in
+            [("server.trusted_proxies", &self.server.trusted_proxies), ("ingest.grpc_peers", &self.ingest.grpc_peers)]
+        {
+            for range in ranges {
+                if range.parse::<ipnet::IpNet>().is_err() && range.parse::<std::net::IpAddr>().is_err() {
+                    return Err(ConfigError(format!("{key}: {range:?} is neither an address nor a range like 10.0.0.0/8")));
+                }
             }
         }
         for origin in &self.server.cors_origins {

@@ -1,6 +1,7 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use recents::app::{self, ListenError};
 use recents::clock::{Clock, Ids};
 use recents::config::{ConfigError, Settings};
 use recents::core::Core;
+use recents::ids::Uid;
 use recents::{graphql, import, telemetry};
 
 /// Keeps the recent-conversation list of instant-messaging systems and serves it as GraphQL and as `WuKongIM`'s routes.
@@ -40,14 +42,32 @@ enum Command {
     Schema,
     /// Print the configuration in effect, secrets redacted
     Config,
-    /// Read recorded traffic (.jsonl or .jsonl.gz) into the database
-    Import {
-        /// The recordings, in order
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    /// Read recorded traffic (.jsonl or .jsonl.gz), or what a running WuKongIM v1 or v2 holds, into the database
+    Import(Import),
     /// Ask the server that is configured whether it is ready
     Healthcheck,
+}
+
+#[derive(clap::Args)]
+struct Import {
+    /// Recordings, in order; or the address of a running server (http://…)
+    #[arg(required = true, value_name = "FILE|URL")]
+    from: Vec<String>,
+    /// Users whose conversations a running server is asked for
+    #[arg(long, value_name = "UID,…", value_delimiter = ',')]
+    uids: Vec<String>,
+    /// A file with such users, one a line
+    #[arg(long, value_name = "FILE")]
+    uid_file: Option<PathBuf>,
+    /// The running server's manager token
+    #[arg(long, env = "RECENTS_IMPORT_TOKEN", hide_env_values = true, default_value = "", value_name = "TOKEN")]
+    token: String,
+    /// Requests that a running server is asked a second, at most
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// Import nothing: compare what a running server answers these users with what is answered here; 1 when they differ
+    #[arg(long)]
+    verify: bool,
 }
 
 #[derive(Subcommand, Clone, Copy)]
@@ -96,7 +116,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         match command {
             Command::Serve { .. } => app::serve(settings).await,
             Command::Migrate { direction } => migrate(&settings, direction).await,
-            Command::Import { files } => import_files(&settings, &files).await,
+            Command::Import(arguments) => import(&settings, &arguments).await,
             Command::Healthcheck => healthcheck(&settings).await,
             Command::Schema | Command::Config => Ok(()),
         }
@@ -117,15 +137,47 @@ async fn migrate(settings: &Settings, direction: Migrate) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn import_files(settings: &Settings, files: &[PathBuf]) -> anyhow::Result<()> {
+async fn import(settings: &Settings, arguments: &Import) -> anyhow::Result<()> {
+    let is_url = |from: &String| from.starts_with("http://") || from.starts_with("https://");
+    let uids = uids(arguments)?;
+    if arguments.from.iter().any(is_url) && uids.is_empty() {
+        return Err(ConfigError("a running server is asked for users: --uids or --uid-file says for which".to_owned()).into());
+    }
+    if let Some(file) = arguments.from.iter().find(|from| !is_url(from)).filter(|_| !uids.is_empty() || arguments.verify) {
+        return Err(ConfigError(format!("{file} is a recording: --uids, --uid-file and --verify are for running servers")).into());
+    }
     let store = app::open_store(settings).await?;
     let core = Core::new(store.clone(), Clock::System, Ids::random(), settings);
-    for file in files {
-        let summary = import::import_file(&core, file).await?;
-        println!("{}\n{summary}", file.display());
+    let mut differs = false;
+    for from in &arguments.from {
+        if !is_url(from) {
+            println!("{from}\n{}", import::import_file(&core, Path::new(from)).await?);
+            continue;
+        }
+        let mut source = import::Source::new(from, &arguments.token, arguments.rate)?;
+        if arguments.verify {
+            let comparison = import::compare(&core, &mut source, &uids).await?;
+            differs |= !comparison.differences.is_empty();
+            println!("{from}\n{comparison}");
+        } else {
+            println!("{from}\n{}", import::import_running(&core, &mut source, &uids).await?);
+        }
     }
     store.close().await;
-    Ok(())
+    if differs { bail!("the answers differ") } else { Ok(()) }
+}
+
+/// The users that are named, in order, each once.
+fn uids(arguments: &Import) -> anyhow::Result<Vec<Uid>> {
+    let mut named = arguments.uids.clone();
+    if let Some(file) = &arguments.uid_file {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        named.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+    }
+    let mut seen = HashSet::new();
+    named.retain(|uid| seen.insert(uid.clone()));
+    let uids = named.into_iter().map(|uid| Uid::parse("uid", uid)).collect::<Result<_, _>>();
+    Ok(uids.map_err(|error| ConfigError(error.to_string()))?)
 }
 
 async fn healthcheck(settings: &Settings) -> anyhow::Result<()> {

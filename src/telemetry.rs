@@ -51,6 +51,17 @@ fn describe() {
     metrics::describe_counter!("recents_sql_statements_total", "SQL statements, without BEGIN and COMMIT.");
     metrics::describe_histogram!("recents_sql_seconds", metrics::Unit::Seconds, "Time of SQL statements.");
     metrics::describe_counter!("recents_http_requests_total", "Requests by route, method and status.");
+    metrics::describe_counter!("recents_rate_limited_total", "Requests over the rate of a user or an address.");
+    metrics::describe_counter!("recents_jwks_fetches_total", "Fetches of auth.jwt.jwks_url, by result.");
+    metrics::describe_counter!("recents_datasource_requests_total", "Questions to ingest.datasource_url, by result.");
+    metrics::describe_gauge!("recents_live_connections", "Connections with subscriptions, by protocol.");
+    metrics::describe_gauge!("recents_live_feeds", "Users with subscribers, as the poll found them last.");
+    metrics::describe_gauge!("recents_live_redis_up", "Whether this server hears Redis: 1 or 0.");
+    metrics::describe_counter!("recents_live_redis_failures_total", "How often the connection that listens to Redis broke.");
+    metrics::describe_counter!("recents_live_wakes_total", "Subscribers' feeds and chats woken by hints.");
+    metrics::describe_counter!("recents_live_polled_total", "Feeds that the poll found behind, although nobody told.");
+    metrics::describe_counter!("recents_live_events_total", "Events of conversationChanges, for each subscriber.");
+    metrics::describe_counter!("recents_live_closed_total", "Connections closed, by reason.");
     metrics::describe_histogram!("recents_http_seconds", metrics::Unit::Seconds, "Time of requests by route.");
 }
 

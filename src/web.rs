@@ -1,17 +1,23 @@
-//! What people see: the page at `/`, the query page at `/graphiql`, and what the server says at its start. All of it is in the
-//! binary; nothing is loaded from elsewhere.
+//! What people see: the page at `/`, the query page at `/graphiql`, the routes at `/docs`, and what the server says at its start. All of
+//! it is in the binary; nothing is loaded from elsewhere.
 
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::app::App;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
+
+/// Swagger's page writes its styles into the document.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
+                           img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The first query to try; who it is about is in the recordings that the README imports.
 pub const FIRST_QUERY: &str = r#"{ conversations(uid: "u02", msgCount: 1) { version conversations { channelId unread lastMessage { fromUid content } } } }"#;
@@ -19,7 +25,10 @@ pub const FIRST_QUERY: &str = r#"{ conversations(uid: "u02", msgCount: 1) { vers
 /// The pages.
 pub fn routes() -> Router<App> {
     let file = |kind: &'static str, text: &'static str| get(move || async move { page(kind, text) });
+    let policy = SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_POLICY));
+    let docs: Router<App> = SwaggerUi::new("/docs").config(Config::new(["/openapi.json"])).into();
     Router::new()
+        .merge(docs.layer(policy))
         .route("/", file("text/html; charset=utf-8", include_str!("../web/index.html")))
         .route("/graphiql", file("text/html; charset=utf-8", include_str!("../web/graphiql.html")))
         .route("/assets/graphiql.js", file("text/javascript; charset=utf-8", include_str!("../web/graphiql.js")))

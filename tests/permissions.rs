@@ -175,6 +175,7 @@ fn table() -> Vec<Line> {
         // For people, orchestrators and scrapers: nothing of any user is in it.
         anybody(Call::Get("/")),
         anybody(Call::Get("/graphiql")),
+        anybody(Call::Get("/docs")),
         anybody(Call::Get("/openapi.json")),
         anybody(Call::Get("/health")),
         anybody(Call::Get("/livez")),
@@ -370,7 +371,7 @@ async fn no_operation_is_missing_in_the_table() {
         all.insert(if path == "/webhook" { "/webhook?event=msg.notify".to_owned() } else { path.clone() });
     }
     // What the document does not have is for people.
-    all.extend(["/", "/graphiql", "/openapi.json"].map(str::to_owned));
+    all.extend(["/", "/docs", "/graphiql", "/openapi.json"].map(str::to_owned));
     assert_eq!(known, all);
 }
 

@@ -4,6 +4,7 @@
 //! conversation goes through `change::change`, which takes the locks in their order and stamps the row; then a route in
 //! `rest` and a resolver in `graphql`, which only translate.
 
+mod carry_over;
 mod change;
 mod delete;
 mod find;
@@ -18,6 +19,7 @@ mod show;
 mod summary;
 mod sync;
 
+pub use self::carry_over::carry_over;
 pub use self::delete::delete_conversation;
 pub use self::find::find_conversations;
 pub use self::last_msg_seqs::parse_last_msg_seqs;

@@ -58,6 +58,11 @@ impl Connections {
         Ok(Connection { all: self.clone(), uid: None, protocol, _open: self.0.tracker.token() })
     }
 
+    /// Work that a shutdown waits for as for a connection.
+    pub(crate) fn track<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        self.0.tracker.track_future(work)
+    }
+
     /// Waits until all are gone.
     pub(crate) async fn gone(&self) {
         self.0.tracker.close();

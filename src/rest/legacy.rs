@@ -191,6 +191,12 @@ impl Fields {
         found.filter(|value| !value.is_null())
     }
 
+    /// Whether there is anything under this key.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
     /// A text; missing is empty.
     ///
     /// # Errors

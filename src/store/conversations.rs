@@ -187,6 +187,15 @@ fn joined_of(uid: &Uid) -> SelectStatement {
     joined().and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str())).to_owned()
 }
 
+fn channel_ids_of(uid: &Uid) -> SelectStatement {
+    Query::select()
+        .column(Column::ChannelId)
+        .from(Entity)
+        .and_where(Expr::col(Column::Uid).eq(uid.as_str()))
+        .and_where(Expr::col(Column::State).ne(State::Left.stored()))
+        .to_owned()
+}
+
 /// Those of these users who have a conversation with something new that has no version yet.
 fn stale_of(uids: &[&str]) -> SelectStatement {
     let never = ChannelType::NEVER_LISTED.map(ChannelType::stored);
@@ -305,13 +314,7 @@ impl Store {
 
     /// The channels that a user is in, by their internal ids.
     pub(crate) async fn list_channel_ids(&self, uid: &Uid) -> Result<Vec<i64>, StoreError> {
-        let select = Query::select()
-            .column(Column::ChannelId)
-            .from(Entity)
-            .and_where(Expr::col(Column::Uid).eq(uid.as_str()))
-            .and_where(Expr::col(Column::State).ne(State::Left.stored()))
-            .to_owned();
-        let rows = self.query_all(&select).await?;
+        let rows = self.query_all(&channel_ids_of(uid)).await?;
         Ok(rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, DbErr>>()?)
     }
 
@@ -570,5 +573,7 @@ pub(super) fn hot_statements(uid: &str, channel_id: i64) -> Vec<(&'static str, S
         ("what changed, under the lock", changed(&uid, 1), &["conversation", "c", "message"]),
         ("one conversation", one, &["conversation", "c", "channel", "ch"]),
         ("members", members_of(channel_id), &["conversation"]),
+        ("channels of a subscriber", channel_ids_of(&uid), &["conversation"]),
+        ("subscribers who are behind", stale_of(&[uid.as_str(), "nobody"]), &["conversation", "c"]),
     ]
 }

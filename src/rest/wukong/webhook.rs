@@ -86,10 +86,11 @@ async fn notify(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
     let Value::Array(elements) = parse_json(body)? else {
         return Err(Error::bad_input("the body", "must be a JSON array of messages"));
     };
-    let mut delivery = Delivery::default();
+    let (mut delivery, sender) = (Delivery::default(), Sender::configured(core));
     let mut messages = Vec::with_capacity(elements.len());
     for element in elements {
-        match Fields::from_element(element, "message").map_err(|_| Unusable::Shape).and_then(|fields| read(core, &fields)) {
+        match Fields::from_element(element, "message").map_err(|_| Unusable::Shape).and_then(|fields| read(core, sender, &fields))
+        {
             Ok(message) => messages.push(message),
             Err(reason) => delivery.leave_out(reason),
         }
@@ -108,7 +109,7 @@ async fn offline(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
         to_uids.extend(unpack(&fields.string("compress_to_uids")?, core.limits.body_bytes)?);
     }
     let mut delivery = Delivery::default();
-    let incoming = match read(core, &fields) {
+    let incoming = match read(core, Sender::configured(core), &fields) {
         Ok(incoming) => incoming,
         Err(reason) => {
             delivery.leave_out(reason);
@@ -152,7 +153,28 @@ impl Delivery {
     }
 }
 
-fn read(core: &Core, fields: &Fields) -> Result<IncomingMessage, Unusable> {
+/// How the server that a message comes from says things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    /// It names a person channel by the stored pair, not by the recipient.
+    pub(crate) names_pairs: bool,
+    /// It does not say which messages have a red dot: then all of them have.
+    pub(crate) loses_red_dots: bool,
+}
+
+impl Sender {
+    fn configured(core: &Core) -> Self {
+        let is_v3 = core.wukongim == WukongimVersion::V3;
+        Self { names_pairs: is_v3, loses_red_dots: is_v3 }
+    }
+}
+
+/// A message as a server stored it; or in one word why it cannot be used.
+pub(crate) fn read_message(core: &Core, sender: Sender, fields: &Fields) -> Result<IncomingMessage, &'static str> {
+    read(core, sender, fields).map_err(Unusable::label)
+}
+
+fn read(core: &Core, sender: Sender, fields: &Fields) -> Result<IncomingMessage, Unusable> {
     let shape = |_: Error| Unusable::Shape;
     let header = fields.object("header").map_err(shape)?;
     if header.flag("no_persist").map_err(shape)? || header.flag("sync_once").map_err(shape)? {
@@ -168,9 +190,9 @@ fn read(core: &Core, fields: &Fields) -> Result<IncomingMessage, Unusable> {
     let from_uid = fields.string("from_uid").map_err(|_| Unusable::Sender)?;
     let from =
         if from_uid.is_empty() { Uid::system() } else { Uid::parse("from_uid", from_uid).map_err(|_| Unusable::Sender)? };
-    let key = match (channel_type, core.wukongim) {
-        (ChannelType::PERSON, WukongimVersion::V3) => pair_of(&from, &channel.channel_id).ok_or(Unusable::Channel)?,
-        (ChannelType::PERSON, _) => {
+    let key = match (channel_type, sender.names_pairs) {
+        (ChannelType::PERSON, true) => pair_of(&from, &channel.channel_id).ok_or(Unusable::Channel)?,
+        (ChannelType::PERSON, false) => {
             warn_about_pairs(&from, &channel.channel_id);
             ChannelKey::new(&from, &channel)
         }
@@ -203,7 +225,7 @@ fn read(core: &Core, fields: &Fields) -> Result<IncomingMessage, Unusable> {
         ..=0 => core.clock.now_ms(),
         seconds => seconds.min(LAST_SECOND) * 1000,
     };
-    let red_dot = header.flag("red_dot").map_err(shape)? || core.wukongim == WukongimVersion::V3;
+    let red_dot = header.flag("red_dot").map_err(shape)? || sender.loses_red_dots;
     let message = Message {
         channel: key.seen_by(from.as_str()),
         message_id,

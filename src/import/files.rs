@@ -1,4 +1,4 @@
-//! `recents import FILE`: recorded traffic, line by line, through the same use cases as live traffic.
+//! Recorded traffic, line by line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
