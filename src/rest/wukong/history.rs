@@ -21,6 +21,8 @@ pub async fn message_sync(core: &Core, caller: &Caller, fields: &Fields) -> Resu
     let (start, end) = (i64::from(fields.uint32("start_message_seq")?), i64::from(fields.uint32("end_message_seq")?));
     let limit = fields.int64("limit")?;
     let newer = fields.flag("pull_mode")?;
+    // What is of a wrong type is named before what is missing.
+    fields.string("login_uid")?;
     if channel_id.is_empty() {
         return Err(Error::BadRequest("channel_id不能为空！".into()));
     }
