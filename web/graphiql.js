@@ -4,6 +4,8 @@
 
 const ENDPOINT = "/graphql";
 const TIMEOUT_MS = 60_000;
+/** Events of a subscription that are shown. */
+const SHOWN_EVENTS = 50;
 const TOKEN_NEEDED = 'This server wants a token: put {"token": "…"} into the headers pane.';
 
 const NOT_A_LINK = "The link to this operation is damaged: nothing was taken from it. Ask for it again.";
@@ -91,8 +93,8 @@ function showObjectProblem(editor) {
   return problem;
 }
 
-/** The names of the operations in a document, "" for one without a name. Also of one that is just being written. */
-function operationNames(document) {
+/** The operations of a document: kind, and name, "" for one without. Also of one that is just being written. */
+function operations(document) {
   let heads = document.replace(/"""(?:[^]*?[^\\])??"""|"(?:\\.|[^"\\\n])*"|#.*/g, "");
   // Without brackets, innermost first, only the heads of the definitions are left: "query A ; fragment f on T ;"
   for (let before; before !== heads;) {
@@ -102,8 +104,17 @@ function operationNames(document) {
   return heads.split(";").flatMap((head, index, all) => {
     const [, kind, name] = /^\s*(?:(query|mutation|subscription)\b\s*(\w*))?/.exec(head);
     const anonymous = head.trim() === "" && index < all.length - 1;
-    return kind || anonymous ? [kind ? name : ""] : [];
+    return kind || anonymous ? [{ kind: kind ?? "query", name: kind ? name : "" }] : [];
   });
+}
+
+const operationNames = (document) => operations(document).map(({ name }) => name);
+
+/** Whether what would run now is a subscription. */
+function subscribes() {
+  const all = operations(operation.value);
+  const one = operationName.disabled ? all[0] : all.find(({ name }) => name === operationName.value);
+  return one?.kind === "subscription";
 }
 
 function offerOperationNames() {
@@ -338,10 +349,12 @@ function failure(error) {
   return { status: "No answer", text: "", data: null, errors: [{ message }] };
 }
 
-function requestHeaders() {
+// With this type the status tells what happened; with application/json alone, errors may come with 200.
+const ANSWERS = "application/graphql-response+json, application/json;q=0.9";
+
+function requestHeaders(accept = ANSWERS) {
   const result = new Headers({
-    // With this type the status tells what happened; with application/json alone, errors may come with 200.
-    Accept: "application/graphql-response+json, application/json;q=0.9",
+    Accept: accept,
     "Content-Type": "application/json",
   });
   const given = JSON.parse(headers.value.trim() || "{}");
@@ -387,6 +400,9 @@ function pretty(json) {
 
 let running = false;
 
+/** Ends the subscription that is followed; null when there is none. */
+let stop = null;
+
 /** The variables go as they were written, for the same reason as in `pretty`. */
 function requestBody() {
   const name = operationName.disabled ? "" : `,"operationName":${JSON.stringify(operationName.value)}`;
@@ -394,11 +410,19 @@ function requestBody() {
 }
 
 async function run() {
+  if (stop) {
+    stop();
+    return;
+  }
   if (running) return;
   const wrong = [variables, headers].find((editor) => showObjectProblem(editor));
   if (wrong) {
     showAnswer({ status: "Not sent", text: "", errors: [{ message: objectProblem(wrong) }] });
     wrong.focus();
+    return;
+  }
+  if (subscribes()) {
+    await follow(requestBody());
     return;
   }
   running = true;
@@ -408,6 +432,48 @@ async function run() {
   showAnswer(answer);
   // The token may have come only now.
   if (answer.errors.length === 0 && !schema) loadSchema();
+}
+
+/** Shows the events of a subscription as they come, the newest on top, until somebody stops it. */
+async function follow(body) {
+  const stopper = new AbortController();
+  stop = () => stopper.abort();
+  byId("run").textContent = "Stop";
+  showAnswer({ status: "Waiting for the first event …", text: "", errors: [] });
+  let [count, complete, shown] = [0, false, []];
+  const said = () => (count === 1 ? "1 event" : `${count} events`);
+  const heed = (event) => {
+    const lines = event.split("\n");
+    if (lines.includes("event: complete")) complete = true;
+    const data = lines.find((line) => line.startsWith("data: "))?.slice("data: ".length);
+    if (!lines.includes("event: next") || !data) return;
+    count += 1;
+    shown = [`# ${count}, ${new Date().toLocaleTimeString()}\n${pretty(data)}`, ...shown].slice(0, SHOWN_EVENTS);
+    const errors = parsed(data)?.errors ?? [];
+    showAnswer({ status: said(), text: shown.join("\n\n"), errors });
+  };
+  try {
+    const request = { method: "POST", headers: requestHeaders("text/event-stream"), body, cache: "no-store", signal: stopper.signal };
+    const response = await fetch(ENDPOINT, request);
+    if (!response.headers.get("content-type")?.startsWith("text/event-stream")) {
+      showAnswer(understand({ response, text: await response.text() }));
+      return;
+    }
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      const events = (rest + read.value).split("\n\n");
+      rest = events.pop();
+      events.forEach(heed);
+    }
+    say(complete ? `${said()}, complete` : `${said()}; the connection ended, run it again`, !complete);
+  } catch (error) {
+    if (stopper.signal.aborted) say(`${said()}, stopped`);
+    else showAnswer(failure(error));
+  } finally {
+    stop = null;
+    byId("run").textContent = "Run";
+  }
 }
 
 function say(text, failed = false, ...more) {

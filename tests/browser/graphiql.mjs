@@ -35,7 +35,7 @@ try {
 
   const examples = await page.$$eval("#examples option", (options) => options.map((option) => option.value).filter(Boolean));
   assert.ok(examples.length >= 13);
-  for (const example of examples) {
+  for (const example of examples.filter((example) => example !== "live")) {
     await page.selectOption("#examples", example);
     await run();
     assert.match(await page.innerText("#status"), /^200/, example);
@@ -45,6 +45,29 @@ try {
   await run();
   const { data } = JSON.parse(await page.innerText("#result"));
   assert.ok(data.conversations.conversations.length > 10);
+
+  // A subscription is followed until it is stopped; the newest event is on top.
+  const connections = async () => /recents_live_connections\{protocol="sse"\} (\d+)/.exec(await (await fetch(`${base}/metrics`)).text())?.[1];
+  const says = (text) => page.waitForFunction((text) => document.querySelector("#status").textContent === text, text);
+  await page.selectOption("#examples", "live");
+  await page.click("#run");
+  await says("1 event");
+  assert.equal(await page.innerText("#run"), "Stop");
+  const payload = Buffer.from('{"type":1,"content":"seen live"}').toString("base64");
+  const message = { header: { red_dot: 1 }, from_uid: "u04", channel_id: "u02", channel_type: 1, payload };
+  await fetch(`${base}/message/send`, { method: "POST", body: JSON.stringify(message) });
+  await says("2 events");
+  assert.match(await page.innerText("#result"), /^# 2, [^]*seen live[^]*# 1, /);
+  assert.equal(await connections(), "1");
+  await page.click("#run");
+  await says("2 events, stopped");
+  assert.equal(await page.innerText("#run"), "Run");
+  while ((await connections()) !== "0") await new Promise((resolve) => setTimeout(resolve, 50));
+  await page.fill("#operation", "subscription { conversationChanges { version } }");
+  await page.fill("#variables", "");
+  await page.click("#run");
+  await says("1 event, complete");
+  assert.match(await page.innerText("#errors"), /BAD_USER_INPUT.*uid/);
 
   await page.fill("#operation", "{ nope }");
   await page.fill("#variables", "");
