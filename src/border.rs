@@ -114,7 +114,7 @@ pub(crate) async fn make_room(State(app): State<App>, request: Request, next: Ne
 pub(crate) async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let credential = Auth::credential(request.headers());
     // A WebSocket may say it in its first message.
-    if credential.is_none() && request.headers().contains_key(header::UPGRADE) && is_graphql(request.uri().path()) {
+    if credential.is_none() && graphql::socket::is_wanted(request.headers()) && is_graphql(request.uri().path()) {
         return next.run(request).await;
     }
     let address = app.rates.address(request.extensions(), request.headers());

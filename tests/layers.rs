@@ -37,14 +37,14 @@ const SQL: [&str; 4] = ["sea_orm", "sqlx", "sea_query", "migration::"];
 
 #[test]
 fn only_the_store_knows_sql() {
-    for folder in ["graphql", "rest", "conversation", "message", "channel"] {
+    for folder in ["auth", "graphql", "rest", "conversation", "message", "channel", "live", "import"] {
         assert_free_of(folder, &SQL);
     }
 }
 
 #[test]
 fn the_interfaces_never_see_entities() {
-    for folder in ["graphql", "rest", "conversation", "channel"] {
+    for folder in ["auth", "graphql", "rest", "conversation", "channel", "live", "import"] {
         assert_free_of(folder, &["entity::"]);
     }
 }
@@ -54,6 +54,11 @@ fn use_cases_do_not_know_who_calls_them() {
     for folder in ["conversation", "message", "channel", "store"] {
         assert_free_of(folder, &["crate::graphql", "crate::rest", "crate::app", "async_graphql", "axum"]);
     }
+}
+
+#[test]
+fn live_changes_do_not_know_how_they_are_told() {
+    assert_free_of("live", &["crate::graphql", "crate::rest", "crate::app", "async_graphql", "axum"]);
 }
 
 #[test]

@@ -143,6 +143,20 @@ async fn nothing_falls_between_the_first_look_and_what_follows(engine: Engine) {
     }
 }
 
+/// A group's first message comes while the feed learns that its user is in it.
+async fn nothing_falls_between_joining_and_what_is_said(engine: Engine) {
+    let server = told(engine).await;
+    let mut follower = Follower::begin(Incremental::new("ann"), &server).await;
+    for round in 0..60 {
+        let group = format!("group-{round}");
+        server.group(&group, &["ann"]).await;
+        // Around the moment of the look that joining calls for.
+        tokio::time::sleep(Duration::from_micros(4000 + round * 250)).await;
+        server.send("bob", &group, 2, "welcome").await;
+        follower.catch_up(&server, "ann").await;
+    }
+}
+
 async fn a_burst_is_a_few_events(engine: Engine) {
     let server = told(engine).await;
     server.group("g", &["ann", "bob"]).await;
@@ -236,6 +250,7 @@ async fn an_open_chat_is_told_every_message(engine: Engine) {
 on_every_database!(
     every_kind_of_change_is_an_event,
     nothing_falls_between_the_first_look_and_what_follows,
+    nothing_falls_between_joining_and_what_is_said,
     a_burst_is_a_few_events,
     changes_of_other_servers_come_with_the_poll,
     a_long_beginning_comes_in_parts_and_a_foreign_version_begins_anew,
@@ -294,6 +309,9 @@ async fn a_query_may_be_answered_with_events_too() {
     let mut events = Events::open(server.http("POST", "/graphql"), "{ __typename }", json!({})).await.expect("no stream");
     assert_eq!(events.data().await, json!({"__typename": "Query"}));
     assert_eq!(events.next().await, Event::Complete);
+    // Who offers HTTP/2 does not want a WebSocket.
+    let offer = server.http("GET", "/graphql?query=%7B__typename%7D").header("upgrade", "h2c").header("connection", "upgrade");
+    assert_eq!(server.request(offer).await.json()["data"]["__typename"], "Query");
     // By GET, for what changes nothing.
     let url = "/graphql?query=subscription%7BconversationChanges(uid:%22ann%22)%7Bversion%7D%7D";
     let response = server.http("GET", url).header("accept", "text/event-stream").send().await.unwrap();

@@ -30,7 +30,7 @@ pub enum Action<'a> {
     ActFor(&'a Uid),
     /// Send as this user.
     SendAs(&'a Uid),
-    /// Make, change and delete channels and their members.
+    /// Make, change and delete channels and their members; say what `WuKongIM` wants to know of users.
     ManageChannels,
     /// Say what was sent elsewhere.
     FeedMessages,
@@ -47,7 +47,7 @@ impl Caller {
             Action::SendAs(_) if !may_send => Err(Error::Forbidden("users may not send here".into())),
             Action::SendAs(sender) if sender == uid => Ok(()),
             Action::SendAs(_) => Err(Error::Forbidden("you may send only as yourself".into())),
-            Action::ManageChannels => Err(Error::Forbidden("only services may manage channels".into())),
+            Action::ManageChannels => Err(Error::Forbidden("only services may manage channels and users".into())),
             Action::FeedMessages => Err(Error::Forbidden("only services may feed this server".into())),
         }
     }

@@ -183,7 +183,7 @@ async fn by_get(State(app): State<App>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
     let caller = parts.extensions.get::<Caller>().cloned();
     let headers = std::mem::take(&mut parts.headers);
-    if headers.contains_key(header::UPGRADE) {
+    if socket::is_wanted(&headers) {
         parts.headers.clone_from(&headers);
         return match WebSocketUpgrade::from_request_parts(&mut parts, &app).await {
             Ok(upgrade) => socket::serve(app, caller, &parts, upgrade),

@@ -16,7 +16,7 @@ mod operation;
 pub(crate) mod persisted;
 mod query;
 mod scalars;
-mod socket;
+pub(crate) mod socket;
 mod subscription;
 mod types;
 

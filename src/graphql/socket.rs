@@ -104,6 +104,11 @@ enum News {
 
 type Operations = StreamMap<String, Pin<Box<dyn Stream<Item = News> + Send>>>;
 
+/// Whether a request wants to become a WebSocket; clients offer HTTP/2 in the same way.
+pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
 /// Takes over the connection, if its page may.
 pub(super) fn serve(app: App, caller: Option<Caller>, parts: &Parts, upgrade: WebSocketUpgrade) -> Response {
     let headers = &parts.headers;

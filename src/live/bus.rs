@@ -176,17 +176,20 @@ impl Watch {
         Self { bus: Arc::clone(bus), waiter, uid: uid.map(Uid::to_string), channels: Mutex::default() }
     }
 
-    /// Waits for these channels too.
-    pub(super) fn add(&self, channels: impl IntoIterator<Item = i64>) {
+    /// Waits for these channels too; whether any of them is new.
+    pub(super) fn add(&self, channels: impl IntoIterator<Item = i64>) -> bool {
+        let mut is_news = false;
         let mut known = lock(&self.channels);
         let mut waiting = lock(&self.bus.waiting);
         for id in channels {
             if known.insert(id) {
+                is_news = true;
                 let waiters = waiting.channels.entry(id).or_default();
                 let at = waiters.partition_point(|waiter| waiter.number < self.waiter.number);
                 waiters.insert(at, Arc::clone(&self.waiter));
             }
         }
+        is_news
     }
 
     /// Waits for these channels no more.

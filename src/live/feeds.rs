@@ -21,7 +21,7 @@ use super::bus::{Bus, Watch};
 use crate::conversation::{SyncAnswer, SyncRequest, sync};
 use crate::core::Core;
 use crate::error::Error;
-use crate::ids::{Uid, Version};
+use crate::ids::{ChannelRef, ChannelType, Uid, Version};
 
 /// A user's events come at most this often for long, so that a busy group does not cost a look for each of its messages; a few may
 /// come at once.
@@ -176,12 +176,19 @@ impl Feeds {
 }
 
 impl State {
-    /// Watches the channels that an answer tells of.
+    /// Watches the channels that an answer tells of. What was said in a new one after the look and before it was watched woke nobody:
+    /// so there is another look. Of person channels users are told by their names.
     fn learn(&self, answer: &SyncAnswer) {
-        let gone = |removed: &&crate::conversation::Removed| !removed.is_member;
-        self.watch.add(answer.conversations.iter().map(|item| item.conversation.channel_id));
-        self.watch.add(answer.removed.iter().filter(|removed| removed.is_member).map(|removed| removed.channel_id));
-        self.watch.remove(answer.removed.iter().filter(gone).map(|removed| removed.channel_id));
+        let is_person = |channel: &ChannelRef| channel.channel_type == ChannelType::PERSON;
+        let shown = answer.conversations.iter().map(|item| &item.conversation);
+        let shown = shown.filter(|shown| !is_person(&shown.channel)).map(|shown| shown.channel_id);
+        let (stays, gone): (Vec<_>, Vec<_>) =
+            answer.removed.iter().filter(|removed| !is_person(&removed.channel)).partition(|removed| removed.is_member);
+        let is_news = self.watch.add(shown.chain(stays.into_iter().map(|removed| removed.channel_id)));
+        self.watch.remove(gone.into_iter().map(|removed| removed.channel_id));
+        if is_news {
+            self.watch.waiter.wake();
+        }
     }
 
     /// The first subscriber who is up to date says where the feed stands.
@@ -212,7 +219,7 @@ async fn persist<T, Work: Future<Output = Result<T, Error>>>(mut work: impl FnMu
 async fn run(feeds: Arc<Feeds>, state: Arc<State>) {
     let channels = persist(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?)).await;
     match channels {
-        Ok(channels) => state.watch.add(channels),
+        Ok(channels) => drop(state.watch.add(channels)),
         Err(error) => error.log(),
     }
     state.ready.send_replace(true);
@@ -249,7 +256,9 @@ async fn advance(feeds: &Feeds, state: &State) -> Result<(), Error> {
         if answer.reset || since == 0 {
             // A full answer does not tell of channels that show nothing.
             let channels = persist(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?)).await?;
-            state.watch.add(channels);
+            if state.watch.add(channels) {
+                state.watch.waiter.wake();
+            }
         }
         let (version, has_more) = (answer.version, answer.has_more);
         let is_news = !answer.conversations.is_empty() || !answer.removed.is_empty() || answer.reset;
