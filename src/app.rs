@@ -7,13 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
-use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::request::Parts;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +17,7 @@ use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
-use crate::auth::{Action, Auth, Caller};
+use crate::auth::{Auth, Caller};
 use crate::border::{authenticate, make_room, observe, panicked, panicked_in_graphql};
 use crate::clock::{Clock, Ids};
 use crate::config::{ConfigError, Settings};
@@ -33,8 +29,6 @@ use crate::graphql::{self, AppSchema};
 use crate::live::{self, Connections, Feeds};
 use crate::overload::Room;
 use crate::rates::Rates;
-use crate::rest::legacy::{Answer, DONE, Fields, Refusal, read_body};
-use crate::rest::wukong::webhook::deliver;
 use crate::rest::{health, openapi, wukong};
 use crate::store::{Store, StoreError};
 use crate::{telemetry, web};
@@ -137,12 +131,7 @@ impl App {
     pub fn router(self) -> Router {
         let graphql_routes = graphql::http::routes().layer(CatchPanicLayer::custom(panicked_in_graphql));
         let guarded = wukong::routes().merge(graphql_routes).layer(middleware::from_fn_with_state(self.clone(), authenticate));
-        let working = guarded
-            .route("/webhook", post(open_webhook))
-            .route("/webhook/{secret}", post(secret_webhook))
-            .route("/datasource", post(open_datasource))
-            .route("/datasource/{secret}", post(secret_datasource))
-            .layer(middleware::from_fn_with_state(self.clone(), make_room));
+        let working = guarded.merge(wukong::feed::routes()).layer(middleware::from_fn_with_state(self.clone(), make_room));
         // What is left always has an answer: how it is doing is asked when it is doing badly.
         Router::new()
             .merge(working)
@@ -162,61 +151,6 @@ impl App {
             .layer(DefaultBodyLimit::disable())
             .with_state(self)
     }
-}
-
-async fn open_webhook(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    webhook(&app, &feeder(&app, None, &parts).await?, &parts, body).await
-}
-
-async fn secret_webhook(State(app): State<App>, secret: Secret, request: Request) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    webhook(&app, &feeder(&app, Some(secret), &parts).await?, &parts, body).await
-}
-
-async fn open_datasource(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    datasource(&app, &feeder(&app, None, &parts).await?, body).await
-}
-
-async fn secret_datasource(State(app): State<App>, secret: Secret, request: Request) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    datasource(&app, &feeder(&app, Some(secret), &parts).await?, body).await
-}
-
-/// The last part of a path; what is not even text is no secret.
-type Secret = Result<Path<String>, PathRejection>;
-
-/// Who feeds or asks us: a `WuKongIM`, which can send no header, so that its secret is a part of the path; or a service.
-async fn feeder(app: &App, secret: Option<Secret>, parts: &Parts) -> Result<Caller, Error> {
-    let address = || app.rates.address(&parts.extensions, &parts.headers);
-    let Some(secret) = secret else {
-        if app.auth.webhooks_are_secret() {
-            return Err(Error::NotFound("page"));
-        }
-        return app.admit(Auth::credential(&parts.headers), address()).await;
-    };
-    let secret = secret.map(|Path(secret)| secret).unwrap_or_default();
-    app.auth.authenticate_webhook(&secret).or_else(|error| {
-        // Who tries secrets is slowed down; who knows it is not.
-        app.rates.check_address(address())?;
-        Err(error)
-    })
-}
-
-async fn datasource(app: &App, caller: &Caller, body: Body) -> Result<Response, Refusal> {
-    caller.check(Action::FeedMessages)?;
-    let body = read_body(body, app.settings.limits.body_bytes).await?;
-    Ok(Answer(wukong::datasource::answer(&app.core, &Fields::parse(&body)?).await?).into_response())
-}
-
-async fn webhook(app: &App, caller: &Caller, parts: &Parts, body: Body) -> Result<Response, Refusal> {
-    caller.check(Action::FeedMessages)?;
-    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(parts.uri.query().unwrap_or_default()).unwrap_or_default();
-    let event = pairs.into_iter().find_map(|(name, value)| (name == "event").then_some(value)).unwrap_or_default();
-    let body = read_body(body, app.settings.limits.webhook_body_bytes).await?;
-    deliver(&app.core, &event, &body).await?;
-    Ok(DONE.into_response())
 }
 
 /// Connects to `database.url`.

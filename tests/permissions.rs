@@ -379,7 +379,9 @@ async fn no_operation_is_missing_in_the_table() {
 #[test]
 fn no_route_is_missing_in_the_document() {
     let document = recents::rest::openapi::document();
-    let source = [include_str!("../src/app.rs"), include_str!("../src/rest/wukong/mod.rs")].concat();
+    let source =
+        [include_str!("../src/app.rs"), include_str!("../src/rest/wukong/mod.rs"), include_str!("../src/rest/wukong/feed.rs")]
+            .concat();
     for line in source.lines().filter_map(|line| line.split_once(".route(\"")) {
         let path = line.1.split_once('"').unwrap().0;
         if path == "/openapi.json" {

@@ -7,6 +7,7 @@
 pub mod channel;
 pub mod conversation;
 pub mod datasource;
+pub(crate) mod feed;
 pub mod grpc;
 pub mod history;
 pub mod message;
