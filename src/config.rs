@@ -581,7 +581,7 @@ impl Settings {
             [("server.trusted_proxies", &self.server.trusted_proxies), ("ingest.grpc_peers", &self.ingest.grpc_peers)]
         {
             for range in ranges {
-                if range.parse::<ipnet::IpNet>().is_err() && range.parse::<std::net::IpAddr>().is_err() {
+                if address_range(range).is_none() {
                     return Err(ConfigError(format!("{key}: {range:?} is neither an address nor a range like 10.0.0.0/8")));
                 }
             }
@@ -631,6 +631,11 @@ fn check_text(path: &Path) -> Result<(), ConfigError> {
     })?;
     text.parse::<toml::Table>().map_err(|error| ConfigError(format!("{name}: {}", error.to_string().trim_end())))?;
     Ok(())
+}
+
+/// An address, or a range of them like `10.0.0.0/8`.
+pub(crate) fn address_range(text: &str) -> Option<ipnet::IpNet> {
+    text.parse().ok().or_else(|| Some(text.parse::<std::net::IpAddr>().ok()?.into()))
 }
 
 /// One that we ask, or nothing.

@@ -4,6 +4,7 @@
 //! A webhook brings a message of a group that nobody is known to be in. It is stored at once; who is in the group is asked beside, and
 //! joins below that message, so that it shows and counts as unread.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::config::ConfigError;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelType, Seq, Uid};
-use crate::message::{IncomingMessage, Receivers, ingest};
+use crate::message::{IncomingMessage, Message, Receivers, ingest};
 
 /// Groups that wait to be asked for; more are asked for with their next message.
 const WAITING: usize = 10_000;
@@ -62,13 +63,18 @@ pub(crate) fn datasource(url: &str) -> Result<(Datasource, Asker), ConfigError> 
 impl Datasource {
     /// Messages were stored: their groups may be unknown.
     pub(crate) fn look_at(&self, messages: &[IncomingMessage]) {
+        // The lowest of each group in the body: who joins below it sees all of it.
+        let mut lowest: HashMap<&ChannelKey, &Message> = HashMap::new();
         for IncomingMessage { key, message } in messages {
             if key.channel_type == ChannelType::PERSON || self.looked_at.contains_key(key) {
                 continue;
             }
-            // The lowest of the body: who joins sees all of it.
-            let lowest = messages.iter().filter(|other| other.key == *key).min_by_key(|other| other.message.seq);
-            let message = lowest.map_or(message, |lowest| &lowest.message);
+            let known = lowest.entry(key).or_insert(message);
+            if message.seq < known.seq {
+                *known = message;
+            }
+        }
+        for (key, message) in lowest {
             let wanted = Wanted { key: key.clone(), seq: message.seq, message_id: message.message_id };
             if self.wanted.try_send(wanted).is_ok() {
                 self.looked_at.insert(key.clone(), ());

@@ -9,7 +9,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ipnet::IpNet;
 
-use crate::config::Settings;
+use crate::config::{Settings, address_range};
 use crate::error::Error;
 use crate::ids::Uid;
 
@@ -30,9 +30,7 @@ impl Rates {
             users: limiter(limits.user_requests_per_second),
             addresses: limiter(limits.address_requests_per_second),
             // What is neither was refused with the configuration.
-            proxies: proxies
-                .filter_map(|range| range.parse().ok().or_else(|| Some(range.parse::<IpAddr>().ok()?.into())))
-                .collect(),
+            proxies: proxies.filter_map(|range| address_range(range)).collect(),
             clock: DefaultClock::default(),
         }
     }

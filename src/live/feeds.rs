@@ -102,7 +102,6 @@ impl Feeds {
             version: version.max(0),
             msg_count,
             stands: Stands::Before { is_first: true },
-            pause: PAUSE,
         };
         futures_util::stream::unfold(subscriber, |mut subscriber| async move {
             let event = subscriber.next().await?;
@@ -295,16 +294,14 @@ struct Subscriber {
     version: Version,
     msg_count: u32,
     stands: Stands,
-    pause: Duration,
 }
 
 impl Subscriber {
     async fn next(&mut self) -> Option<Result<SyncAnswer, Error>> {
         loop {
             match self.stands {
-                Stands::Before { is_first } => match self.look().await {
+                Stands::Before { is_first } => match persist(|| self.look()).await {
                     Ok(answer) => {
-                        self.pause = PAUSE;
                         let is_news = answer.reset
                             || answer.version != self.version
                             || !answer.conversations.is_empty()
@@ -318,10 +315,6 @@ impl Subscriber {
                         if is_news || is_first {
                             return Some(Ok(answer));
                         }
-                    }
-                    Err(error) if error.is_passing() => {
-                        tokio::time::sleep(self.pause).await;
-                        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                     }
                     Err(error) => {
                         self.stands = Stands::Ended;

@@ -167,11 +167,16 @@ fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
 
 /// Conversations joined with their channels.
 fn joined() -> SelectStatement {
-    let mut select = Query::select();
+    let mut select = from_joined();
     for (table, column) in columns() {
         select.column((table, Alias::new(column)));
     }
     select
+}
+
+/// Of conversations, "c", with their channels, "ch": no columns yet.
+fn from_joined() -> SelectStatement {
+    Query::select()
         .from_as(Entity, "c")
         .join_as(
             JoinType::InnerJoin,
@@ -199,16 +204,9 @@ fn channel_ids_of(uid: &Uid) -> SelectStatement {
 /// Those of these users who have a conversation with something new that has no version yet.
 fn stale_of(uids: &[&str]) -> SelectStatement {
     let never = ChannelType::NEVER_LISTED.map(ChannelType::stored);
-    Query::select()
+    from_joined()
         .distinct()
         .column(("c", Column::Uid))
-        .from_as(Entity, "c")
-        .join_as(
-            JoinType::InnerJoin,
-            channel::Entity,
-            "ch",
-            Expr::col(("ch", channel::Column::Id)).equals(("c", Column::ChannelId)),
-        )
         .and_where(Expr::col(("c", Column::Uid)).is_in(uids.iter().copied()))
         .and_where(Expr::col(("c", Column::State)).ne(State::Left.stored()))
         .and_where(Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never))

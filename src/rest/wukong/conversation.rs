@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::super::legacy::{Answer, DONE, Done, Fields};
 use super::shapes::{ChannelMessages, ChannelShape, ListedItem, MessageShape, SyncEntry, SyncItem};
+use super::viewer;
 use crate::auth::{Action, Caller};
 use crate::conversation::{self as conversations, Filter, SyncRequest, parse_last_msg_seqs};
 use crate::core::Core;
@@ -12,6 +13,8 @@ use crate::ids::{ChannelRef, Uid};
 
 /// Conversations of a page where `page_size` is not given.
 const PAGE_SIZE: usize = 100;
+/// What is answered to who names no user.
+const NOBODY: &str = "uid cannot be empty";
 /// Messages of a channel where `msg_count` is not given.
 const MESSAGES: u32 = 15;
 /// Conversations of a page at most.
@@ -86,7 +89,7 @@ pub async fn sync(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answe
 /// # Errors
 /// As [`sync`].
 pub async fn list(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<ListedItem>>, Error> {
-    let uid = viewer(caller, fields)?;
+    let uid = viewer(caller, fields, "uid", NOBODY)?;
     let items = conversations::show_all(core, &uid, 0).await?.into_iter();
     let listed = items.map(|item| ListedItem {
         channel_id: item.conversation.channel.channel_id,
@@ -103,7 +106,7 @@ pub async fn list(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answe
 /// # Errors
 /// As [`sync`].
 pub async fn channels(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<ChannelShape>>, Error> {
-    let uid = viewer(caller, fields)?;
+    let uid = viewer(caller, fields, "uid", NOBODY)?;
     let items = conversations::show_all(core, &uid, 0).await?.into_iter();
     let names = items.map(|item| ChannelShape {
         channel_id: item.conversation.channel.channel_id,
@@ -117,7 +120,7 @@ pub async fn channels(core: &Core, caller: &Caller, fields: &Fields) -> Result<A
 /// # Errors
 /// As [`sync`].
 pub async fn sync_by_channels(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<SyncItem>>, Error> {
-    let uid = viewer(caller, fields)?;
+    let uid = viewer(caller, fields, "uid", NOBODY)?;
     let named = named_channels(core, fields)?;
     if named.is_empty() {
         return Err(Error::BadRequest("channels cannot be empty".into()));
@@ -137,7 +140,7 @@ pub async fn sync_by_channels(core: &Core, caller: &Caller, fields: &Fields) -> 
 /// # Errors
 /// As [`sync`].
 pub async fn sync_messages(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<ChannelMessages>>, Error> {
-    let uid = viewer(caller, fields)?;
+    let uid = viewer(caller, fields, "uid", NOBODY)?;
     let named = named_channels(core, fields)?;
     let msg_count = message_count(core, fields)?;
     let channels: Vec<ChannelRef> = named.iter().filter_map(|named| named.channel.clone()).collect();
@@ -152,17 +155,6 @@ pub async fn sync_messages(core: &Core, caller: &Caller, fields: &Fields) -> Res
         }
     });
     Ok(Answer(entries.collect()))
-}
-
-/// Whom a request is about.
-fn viewer(caller: &Caller, fields: &Fields) -> Result<Uid, Error> {
-    let uid = fields.string("uid")?;
-    if uid.is_empty() {
-        return Err(Error::BadRequest("uid cannot be empty".into()));
-    }
-    let uid = Uid::parse("uid", uid)?;
-    caller.check(Action::ActFor(&uid))?;
-    Ok(uid)
 }
 
 /// A channel as a client names it; one that cannot be is one that does not exist.
@@ -238,7 +230,7 @@ pub async fn set_unread(core: &Core, caller: &Caller, fields: &Fields) -> Result
 /// # Errors
 /// As [`sync`].
 pub async fn clear_unread(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
-    let (uid, channel) = target(caller, fields, "uid cannot be empty")?;
+    let (uid, channel) = target(caller, fields, NOBODY)?;
     done(conversations::set_unread(core, &uid, &channel, 0).await)
 }
 

@@ -19,6 +19,7 @@ use tonic_prost::ProstCodec;
 
 use super::webhook::deliver;
 use crate::app::App;
+use crate::config::address_range;
 
 const METHOD: &str = "/wkhook.WebhookService/SendWebhook";
 
@@ -123,9 +124,8 @@ impl Webhook {
 /// # Errors
 /// What the system says.
 pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
-    let peers = app.settings.ingest.grpc_peers.iter();
-    let peers = peers.filter_map(|range| range.parse().ok().or_else(|| Some(range.parse::<IpAddr>().ok()?.into())));
-    let service = Webhook { app: app.clone(), peers: peers.collect() };
+    let peers = app.settings.ingest.grpc_peers.iter().filter_map(|range| address_range(range)).collect();
+    let service = Webhook { app: app.clone(), peers };
     let address: Option<SocketAddr> = listener.local_addr().ok();
     tracing::info!(?address, "listening for webhooks over gRPC");
     let incoming = TcpListenerStream::new(listener);

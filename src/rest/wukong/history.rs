@@ -2,12 +2,16 @@
 
 use super::super::legacy::{Answer, Fields};
 use super::shapes::{HistoryShape, MaxSeq, MessageShape};
-use crate::auth::{Action, Caller};
+use super::viewer;
+use crate::auth::Caller;
 use crate::core::Core;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Uid};
+use crate::ids::ChannelRef;
 use crate::message::{HistoryRequest, list_history};
 
+/// v2's words to who names no user, and no channel.
+const NOBODY: &str = "login_uid不能为空！";
+const NO_CHANNEL: &str = "channel_id不能为空！";
 /// Messages of a page at most.
 const MAX_LIMIT: i64 = 10_000;
 
@@ -24,9 +28,9 @@ pub async fn message_sync(core: &Core, caller: &Caller, fields: &Fields) -> Resu
     // What is of a wrong type is named before what is missing.
     fields.string("login_uid")?;
     if channel_id.is_empty() {
-        return Err(Error::BadRequest("channel_id不能为空！".into()));
+        return Err(Error::BadRequest(NO_CHANNEL.into()));
     }
-    let uid = login_uid(caller, fields)?;
+    let uid = viewer(caller, fields, "login_uid", NOBODY)?;
     if limit <= 0 {
         return Err(Error::bad_input("limit", format!("must be between 1 and {MAX_LIMIT}")));
     }
@@ -51,10 +55,9 @@ pub async fn message_sync(core: &Core, caller: &Caller, fields: &Fields) -> Resu
     };
     match list_history(core, &request).await {
         Ok(page) => {
-            // Whether the page was cut is another question than whether there is anything beyond the end that was given.
-            let more = page.is_cut;
             Ok(Answer(HistoryShape {
-                more: u8::from(more),
+                // Not whether there is anything beyond the end that was given.
+                more: u8::from(page.is_cut),
                 messages: page.messages.into_iter().map(MessageShape::from).collect(),
                 ..empty
             }))
@@ -71,10 +74,10 @@ pub async fn message_sync(core: &Core, caller: &Caller, fields: &Fields) -> Resu
 pub async fn max_message_seq(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<MaxSeq>, Error> {
     let (channel_id, channel_type) = (fields.string("channel_id")?, fields.uint8("channel_type")?);
     if channel_id.is_empty() {
-        return Err(Error::BadRequest("channel_id不能为空！".into()));
+        return Err(Error::BadRequest(NO_CHANNEL.into()));
     }
     let request = HistoryRequest {
-        uid: login_uid(caller, fields)?,
+        uid: viewer(caller, fields, "login_uid", NOBODY)?,
         channel: ChannelRef::parse(channel_id, i64::from(channel_type))?,
         after: None,
         before: None,
@@ -87,14 +90,4 @@ pub async fn max_message_seq(core: &Core, caller: &Caller, fields: &Fields) -> R
         Err(Error::NotFound(_)) => Ok(Answer(MaxSeq { message_seq: 0 })),
         Err(error) => Err(error),
     }
-}
-
-fn login_uid(caller: &Caller, fields: &Fields) -> Result<Uid, Error> {
-    let uid = fields.string("login_uid")?;
-    if uid.is_empty() {
-        return Err(Error::BadRequest("login_uid不能为空！".into()));
-    }
-    let uid = Uid::parse("login_uid", uid)?;
-    caller.check(Action::ActFor(&uid))?;
-    Ok(uid)
 }

@@ -22,7 +22,20 @@ use axum::routing::{get, post};
 
 use super::legacy::{Fields, Refusal};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Action, Caller};
+use crate::error::Error;
+use crate::ids::Uid;
+
+/// Whom a request is about, named in `field`, if the caller may act for that user; nobody is refused with `WuKongIM`'s words.
+fn viewer(caller: &Caller, fields: &Fields, field: &'static str, nobody: &'static str) -> Result<Uid, Error> {
+    let uid = fields.string(field)?;
+    if uid.is_empty() {
+        return Err(Error::BadRequest(nobody.into()));
+    }
+    let uid = Uid::parse(field, uid)?;
+    caller.check(Action::ActFor(&uid))?;
+    Ok(uid)
+}
 
 /// The routes at the root.
 pub fn routes() -> Router<App> {
