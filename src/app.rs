@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,9 +34,20 @@ use crate::rest::{health, openapi, wukong};
 use crate::store::{Store, StoreError};
 use crate::{telemetry, web};
 
-/// What every handler can reach.
+/// What every handler can reach. A clone is the same one.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What an [`App`] is made of.
+pub struct Parts {
     /// What the use cases work with.
     pub core: Arc<Core>,
     /// The GraphQL schema.
@@ -52,7 +64,7 @@ pub struct App {
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) room: Room,
     /// Until [`App::attend`] takes it.
-    asker: Arc<Mutex<Option<Asker>>>,
+    asker: Mutex<Option<Asker>>,
 }
 
 impl App {
@@ -77,7 +89,7 @@ impl App {
         let persisted = Arc::new(Persisted::new(&settings.graphql)?);
         let (auth, rates) = (Arc::new(Auth::new(&settings)?), Arc::new(Rates::new(&settings)));
         let connections = Connections::new(&settings.limits);
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             core,
             schema,
             settings: Arc::new(settings),
@@ -88,8 +100,8 @@ impl App {
             connections,
             feeds,
             room,
-            asker: Arc::new(Mutex::new(asker)),
-        })
+            asker: Mutex::new(asker),
+        })))
     }
 
     /// Finds out who brings this credential from this address, and whether they may ask just now.
@@ -122,7 +134,7 @@ impl App {
         tokio::join!(self.feeds.poll(Duration::from_secs(live.poll_seconds)), others, forget_rates(&self.rates), asking);
     }
 
-    /// Waits until all subscribers are gone, after [`App::shutdown`].
+    /// Waits until all subscribers are gone, after [`Parts::shutdown`].
     pub async fn gone(&self) {
         self.connections.gone().await;
     }

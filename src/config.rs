@@ -70,6 +70,7 @@ pub struct Settings {
     pub live: Live,
     pub limits: Limits,
     pub graphql: Graphql,
+    pub cache: Cache,
     pub log: Log,
 }
 
@@ -311,6 +312,14 @@ pub struct Graphql {
     pub slow_milliseconds: u64,
 }
 
+/// `[cache]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "recents.toml is the manual of the keys")]
+pub struct Cache {
+    pub messages_bytes: u64,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -416,6 +425,12 @@ impl Default for Limits {
 impl Default for Graphql {
     fn default() -> Self {
         Self { introspection: true, persisted_bytes: 16 << 20, manifest: String::new(), slow_milliseconds: 1000 }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { messages_bytes: 128 << 20 }
     }
 }
 
@@ -534,6 +549,7 @@ impl Settings {
             ("limits.document_root_fields", self.limits.document_root_fields as u64, 1..=MOST),
             ("limits.document_variables", self.limits.document_variables as u64, 0..=MOST),
             ("limits.batch_operations", self.limits.batch_operations as u64, 1..=MOST_OPERATIONS),
+            ("cache.messages_bytes", self.cache.messages_bytes, 0..=MOST),
             ("graphql.persisted_bytes", self.graphql.persisted_bytes, 0..=MOST),
             ("graphql.slow_milliseconds", self.graphql.slow_milliseconds, 0..=MOST),
         ];

@@ -4,10 +4,16 @@ use std::sync::{Arc, OnceLock};
 
 use crate::clock::{Clock, Ids};
 use crate::config::{Limits, Settings, WukongimVersion};
+use crate::conversation::{Changing, Outcome, Plan, Reading, Stamping};
 use crate::datasource::Datasource;
 use crate::error::Error;
 use crate::live::Bus;
-use crate::store::Store;
+use crate::message::{Draft, NewestCache, Sent};
+use crate::store::{Changed, Store};
+use crate::together::Together;
+
+/// Requests of one kind that share a transaction at most.
+const AT_ONCE: usize = 128;
 
 /// The database, the time, and the settings that the use cases heed.
 #[derive(Debug)]
@@ -20,6 +26,16 @@ pub struct Core {
     pub ids: Ids,
     /// Where writes say what moved.
     pub bus: Arc<Bus>,
+    /// Syncs that wait for their conversations.
+    pub(crate) reads: Together<Reading, Arc<Changed>>,
+    /// Syncs that wait for versions.
+    pub(crate) stampings: Together<Stamping, Plan>,
+    /// Conversations that wait to be changed.
+    pub(crate) changes: Together<Changing, Outcome>,
+    /// Messages that wait to be stored.
+    pub(crate) sends: Together<Draft, Sent>,
+    /// The newest messages of channels that were read lately.
+    pub newest: NewestCache,
     /// Who is asked for members of groups that we do not know, where somebody is.
     pub(crate) datasource: OnceLock<Datasource>,
     /// `conversation.on`
@@ -35,10 +51,15 @@ impl Core {
     #[must_use]
     pub fn new(store: Store, clock: Clock, ids: Ids, settings: &Settings) -> Self {
         Self {
+            reads: Together::new(AT_ONCE),
+            stampings: Together::new(AT_ONCE),
+            changes: Together::new(AT_ONCE),
+            sends: Together::new(AT_ONCE),
             store,
             clock,
             ids,
             bus: Arc::default(),
+            newest: NewestCache::new(settings.cache.messages_bytes),
             datasource: OnceLock::new(),
             conversations_on: settings.conversation.on,
             wukongim: settings.ingest.wukongim,

@@ -26,4 +26,5 @@ mod rates;
 pub mod rest;
 pub mod store;
 pub mod telemetry;
+mod together;
 pub mod web;

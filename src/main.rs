@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -147,7 +148,7 @@ async fn import(settings: &Settings, arguments: &Import) -> anyhow::Result<()> {
         return Err(ConfigError(format!("{file} is a recording: --uids, --uid-file and --verify are for running servers")).into());
     }
     let store = app::open_store(settings).await?;
-    let core = Core::new(store.clone(), Clock::System, Ids::random(), settings);
+    let core = Arc::new(Core::new(store.clone(), Clock::System, Ids::random(), settings));
     let mut differs = false;
     for from in &arguments.from {
         if !is_url(from) {

@@ -22,6 +22,7 @@ on_every_database!(
     unread_summary_counts_as_the_list_does,
     history_page_by_page,
     fields_that_read_the_same_messages,
+    messages_are_written_as_their_type_says,
     payloads_that_are_no_json,
 );
 
@@ -510,4 +511,54 @@ async fn payloads_that_are_no_json(engine: Engine) {
         assert_eq!(last, json!({"payload": encoded, "content": content}));
         assert_eq!(server.only("ann").await["recents"][0]["payload"], encoded);
     }
+}
+
+/// Messages of conversations are written as JSON by hand; those of a history are resolved field by field.
+async fn messages_are_written_as_their_type_says(engine: Engine) {
+    let server = Server::start(engine).await;
+    server.group("team", &["ann", "bob"]).await;
+    let payloads =
+        [&b"{\"type\":1,\"n\":[1,2.50,null,\"\\u00fc\"]}"[..], b"\xff\x00", b"", b"a \"quoted\" \\ text", b"\"text\"", b"17"];
+    let mut messages: Vec<Value> = Vec::new();
+    for (seq, payload) in (1..).zip(payloads) {
+        let mut message = hooked(if seq == 2 { "b\"o\\b" } else { "bob" }, "team", 2, seq, 7000 + seq);
+        message["payload"] = json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, payload));
+        message["header"]["red_dot"] = json!(seq % 2);
+        message["setting"] = json!(seq * 8);
+        message["topic"] = json!(if seq == 1 { "" } else { "Straße \"7\"" });
+        message["expire"] = json!(seq * 1_000_000_000 % 4_000_000_000);
+        messages.push(message);
+    }
+    assert_eq!(server.notify(json!(messages)).await.status, 200);
+    let fields = "fragment All on Message { ...Named seq: messageSeq clientMsgNo fromUid channelId channelType setting topic sentAt
+            ... on Node { id } ... { expire } payload content seq: messageSeq __typename skipped: topic @skip(if: true) }
+        fragment Named on Message { kind: __typename messageId header { redDot } header { n: noPersist syncOnce __typename ...H } }
+        fragment H on MessageHeader { syncOnce again: redDot }";
+    let channel = json!({"channelId": "team", "channelType": 2});
+    let query = format!(
+        "query ($channel: ChannelInput!) {{
+            conversations(uid: \"ann\") {{ conversations {{ recents {{ ...All }} few: recents(last: 2) {{ ...All }} none: recents(last: 0) {{ ...All }} }} }}
+            conversation(uid: \"ann\", channel: $channel) {{ recents {{ ...All }} lastMessage {{ ...All }} }}
+            conversationList(uid: \"ann\") {{ nodes {{ recents(last: 100) {{ ...All }} }} }}
+            messages(uid: \"ann\", channel: $channel) {{ nodes {{ ...All }} }}
+        }} {fields}"
+    );
+    let answer = server.graphql(&query, json!({"channel": channel})).await;
+    let mut wanted = answer["messages"]["nodes"].as_array().unwrap().clone();
+    wanted.reverse();
+    assert_eq!(wanted.len(), payloads.len());
+    assert_eq!(wanted[5]["content"], json!({"type": 1, "n": [1, 2.5, null, "ü"]}));
+    assert_eq!(
+        (&wanted[0]["kind"], &wanted[0]["header"]["__typename"], wanted[0].get("skipped")),
+        (&json!("Message"), &json!("MessageHeader"), None)
+    );
+    let text = |value: &Value| value.to_string();
+    let all = text(&json!(wanted));
+    let conversation = &answer["conversations"]["conversations"][0];
+    assert_eq!(text(&conversation["recents"]), all, "the order of fields, too");
+    assert_eq!(text(&conversation["few"]), text(&json!(wanted[..2])));
+    assert_eq!(conversation["none"], json!([]));
+    assert_eq!(text(&answer["conversation"]["recents"]), all);
+    assert_eq!(text(&answer["conversation"]["lastMessage"]), text(&wanted[0]));
+    assert_eq!(text(&answer["conversationList"]["nodes"][0]["recents"]), all);
 }

@@ -241,12 +241,19 @@ impl History<'_> {
     }
 }
 
-/// So many histories at once, on one server.
+/// So many histories at once, on one database.
 const LANES: u32 = 4;
 
 fn histories(engine: Engine) {
     let runtime = &tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let server = &runtime.block_on(Server::start(engine));
+    let much = runtime.block_on(Server::start(engine));
+    let with = |bytes| {
+        let database = std::sync::Arc::clone(&much.database);
+        runtime.block_on(Server::start_on(database, move |settings| settings.cache.messages_bytes = bytes))
+    };
+    let (little, nothing) = (with(20_000), with(0));
+    // What is kept in memory of messages; each lane begins with another one, and what is answered must not depend on it.
+    let servers = &[much, little, nothing];
     let number = &AtomicI64::new(1);
     let cases: u32 = std::env::var("RECENTS_TEST_HISTORIES").ok().map_or(2000, |cases| cases.parse().unwrap());
     let lane = || {
@@ -254,6 +261,7 @@ fn histories(engine: Engine) {
             Config { cases: cases.div_ceil(LANES), failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
         TestRunner::new(config).run(&prop::collection::vec(step(), 1..25), |steps| {
             let number = number.fetch_add(1, Ordering::Relaxed);
+            let server = &servers[number as usize % servers.len()];
             let run = async {
                 let mut history =
                     History { server, number, model: Model::default(), sends: Vec::new(), devices: BTreeMap::new() };

@@ -101,7 +101,9 @@ async fn nothing_is_asked_that_some_engine_refuses(engine: Engine) {
         );
         assert!(!locks || text.contains("ORDER BY"), "locks are taken in an order: {statement}");
         assert!(verb != "UPDATE" || text.contains(" WHERE "), "{statement}");
-        assert!(verb != "INSERT" || !text.contains("SELECT"), "rows are inserted as values: {statement}");
+        // PostgreSQL's array columns are known to all who speak its protocol (CockroachDB, YugabyteDB, Citus).
+        let rows = text.replace(" SELECT * FROM …", "");
+        assert!(verb != "INSERT" || !rows.contains("SELECT"), "rows are inserted as values, or as columns: {statement}");
     }
     assert!(forms.len() > 25, "only {} statements were seen", forms.len());
     println!("{engine:?}: {} different statements", forms.len());

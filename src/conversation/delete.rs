@@ -1,5 +1,7 @@
 //! Deleting a conversation: a watermark. What is below never shows again, the next message brings it back with unread 1.
 
+use std::sync::Arc;
+
 use super::Removed;
 use super::change::{Outcome, change};
 use super::rules::is_listed;
@@ -12,8 +14,8 @@ use crate::store::State;
 ///
 /// # Errors
 /// [`Error::NotFound`] when the user never had it.
-pub async fn delete_conversation(core: &Core, uid: &Uid, channel: &ChannelRef) -> Result<Removed, Error> {
-    let outcome = change(core, uid, channel, |row| {
+pub async fn delete_conversation(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef) -> Result<Removed, Error> {
+    let outcome = change(core, uid, channel, move |row| {
         let changes = is_listed(row);
         if changes {
             row.deleted_to_seq = row.last_seq;

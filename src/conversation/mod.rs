@@ -20,20 +20,24 @@ mod summary;
 mod sync;
 
 pub use self::carry_over::carry_over;
+pub(crate) use self::change::{Changing, Outcome};
 pub use self::delete::delete_conversation;
 pub use self::find::find_conversations;
 pub use self::last_msg_seqs::parse_last_msg_seqs;
 pub use self::list::{ListFilter, ListPage, ListRequest, Place, Rank, list_conversations};
 pub use self::pin::{set_muted, set_pinned};
+pub(crate) use self::plan::Plan;
 pub use self::recents::{RecentsKey, list_recents};
 pub use self::rules::{MAX_UNREAD, unread};
 pub use self::set_unread::{mark_all_read, set_unread};
 pub use self::show::{show, show_all};
 pub use self::summary::{TypeSummary, UnreadSummary, summarize};
 pub use self::sync::{Filter, Item, SyncAnswer, SyncRequest, sync};
+pub(crate) use self::sync::{Reading, Stamping, follow};
 
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelRef, Seq, Uid, Version};
+use crate::message::HeadState;
 use crate::store::{ConversationRow, State};
 
 /// One user's view of one channel.
@@ -61,6 +65,8 @@ pub struct Conversation {
     pub muted: bool,
     /// Messages up to here never show.
     pub(crate) deleted_to_seq: Seq,
+    /// The channel as it was read.
+    pub(crate) head: HeadState,
 }
 
 impl Conversation {
@@ -77,6 +83,7 @@ impl Conversation {
             pinned_at: row.pinned_at,
             muted: row.muted,
             deleted_to_seq: row.deleted_to_seq,
+            head: recents::head_state(row),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Pinning and muting: changes that the user's other devices see.
 
+use std::sync::Arc;
+
 use super::Conversation;
 use super::change::change;
 use super::rules::is_listed;
@@ -11,9 +13,9 @@ use crate::ids::{ChannelRef, Uid};
 ///
 /// # Errors
 /// [`Error::NotFound`] when the conversation does not show.
-pub async fn set_pinned(core: &Core, uid: &Uid, channel: &ChannelRef, pinned: bool) -> Result<Conversation, Error> {
+pub async fn set_pinned(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef, pinned: bool) -> Result<Conversation, Error> {
     let now_ms = core.clock.now_ms();
-    let outcome = change(core, uid, channel, |row| {
+    let outcome = change(core, uid, channel, move |row| {
         let changes = is_listed(row) && pinned != (row.pinned_at > 0);
         if changes {
             row.pinned_at = if pinned { now_ms } else { 0 };
@@ -27,8 +29,8 @@ pub async fn set_pinned(core: &Core, uid: &Uid, channel: &ChannelRef, pinned: bo
 ///
 /// # Errors
 /// [`Error::NotFound`] when the conversation does not show.
-pub async fn set_muted(core: &Core, uid: &Uid, channel: &ChannelRef, muted: bool) -> Result<Conversation, Error> {
-    let outcome = change(core, uid, channel, |row| {
+pub async fn set_muted(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef, muted: bool) -> Result<Conversation, Error> {
+    let outcome = change(core, uid, channel, move |row| {
         let changes = is_listed(row) && muted != row.muted;
         if changes {
             row.muted = muted;

@@ -5,14 +5,16 @@ use crate::ids::Version;
 use crate::store::{ConversationRow, Stamp};
 
 /// What a sync answers with.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
     /// The rows of the answer, their new versions in them: by version, the stale ones last.
     pub(super) rows: Vec<ConversationRow>,
     /// The stamps that must be committed before the answer.
     pub(super) stamps: Vec<Stamp>,
     /// The version to return.
     pub(super) version: Version,
+    /// The largest version that had been given out before.
+    pub(super) cursor: Version,
     /// Whether there is more after this page.
     pub(super) has_more: bool,
     /// Whether the page is the last and rows that did not change may follow.
@@ -55,7 +57,7 @@ pub(super) fn plan(rows: Vec<ConversationRow>, since: Version, cursor: Version, 
         _ => cursor,
     };
     versioned.append(&mut stale);
-    Plan { rows: versioned, stamps, version, has_more, rest }
+    Plan { rows: versioned, stamps, version, cursor, has_more, rest }
 }
 
 /// Whether a row of the answer shows as a conversation (or is told as removed).

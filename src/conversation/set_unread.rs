@@ -1,5 +1,7 @@
 //! How many are unread, said by the user: in both directions, for all devices.
 
+use std::sync::Arc;
+
 use super::Conversation;
 use super::change::{change, change_all};
 use super::rules::{MAX_UNREAD, is_listed, unread};
@@ -12,11 +14,11 @@ use crate::store::ConversationRow;
 ///
 /// # Errors
 /// [`Error::BadInput`] for a number below 0 or above [`MAX_UNREAD`]; [`Error::NotFound`] when the conversation does not show.
-pub async fn set_unread(core: &Core, uid: &Uid, channel: &ChannelRef, count: i64) -> Result<Conversation, Error> {
+pub async fn set_unread(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef, count: i64) -> Result<Conversation, Error> {
     if !(0..=MAX_UNREAD).contains(&count) {
         return Err(Error::bad_input("unread", format!("must be between 0 and {MAX_UNREAD}")));
     }
-    change(core, uid, channel, |row| set(row, count)).await?.listed(uid)
+    change(core, uid, channel, move |row| set(row, count)).await?.listed(uid)
 }
 
 /// Marks all of the user's conversations as read, or those of some channel types; what changed, newest activity first. Muted ones

@@ -4,16 +4,22 @@
 //! costs the same for any number of members, and nobody can read a version that is not larger than all before it.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::plan::{Plan, plan, shows};
 use super::recents::{RecentsKey, list_recents};
+use super::rules::is_stale;
 use super::{Conversation, Removed};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid, Version};
-use crate::message::Message;
-use crate::store::ConversationRow;
+use crate::message::{Message, Recents};
+use crate::store::{Changed, ConversationRow, StoreError};
+use crate::together::{Answers, lane};
+
+/// Rows of one sync that shares a transaction with others.
+const FEW: usize = 200;
 
 /// Which conversations an answer is about. A cursor belongs to the filter it was asked with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,9 +71,9 @@ pub struct Item {
     /// The conversation.
     pub conversation: Conversation,
     /// The message with `last_msg_seq`.
-    pub last_message: Option<Message>,
+    pub last_message: Option<Arc<Message>>,
     /// The newest messages, newest first.
-    pub recents: Vec<Message>,
+    pub recents: Recents,
 }
 
 /// What changed.
@@ -99,7 +105,7 @@ impl SyncAnswer {
             answer.removed.retain(|removed| removed.version > version);
         }
         for item in &mut answer.conversations {
-            item.recents.truncate(msg_count as usize);
+            item.recents = std::mem::take(&mut item.recents).above(0, msg_count as usize);
         }
         answer
     }
@@ -109,51 +115,143 @@ impl SyncAnswer {
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn sync(core: &Core, request: &SyncRequest) -> Result<SyncAnswer, Error> {
+pub async fn sync(core: &Arc<Core>, request: &SyncRequest) -> Result<SyncAnswer, Error> {
     core.check_conversations_on()?;
     let asked = request.version.max(0);
     // Rows that did not change are needed only to say what the client lacks of them.
     let needs_all = !request.last_msg_seqs.is_empty() || !request.always.is_empty();
     let mut read_from = if needs_all { 0 } else { asked };
 
-    let mut found = core.store.list_changed(&request.uid, read_from).await?;
+    let mut found = read(core, &request.uid, read_from).await?;
     let reset = asked > found.cursor.unwrap_or(0);
     let since = if reset { 0 } else { asked };
     if reset && read_from > 0 {
         read_from = 0;
-        found = core.store.list_changed(&request.uid, read_from).await?;
+        found = read(core, &request.uid, read_from).await?;
     }
-    let fast = found.cursor.map(|cursor| plan(found.rows, since, cursor, core.clock.now_ms(), request.first));
-    let plan = match fast {
-        Some(plan) if plan.stamps.is_empty() => plan,
-        None if !core.store.has_conversations(&request.uid).await? => {
-            Plan { rows: Vec::new(), stamps: Vec::new(), version: 0, has_more: false, rest: Vec::new() }
+    let stamping = |first| Stamping { uid: request.uid.clone(), since, read_from, first };
+    let plan = match found.cursor {
+        Some(cursor) if !found.rows.iter().any(is_stale) => {
+            plan(Arc::unwrap_or_clone(found).rows, since, cursor, core.clock.now_ms(), request.first)
         }
-        known => {
-            if known.is_none() {
+        None if !core.store.has_conversations(&request.uid).await? => Plan::default(),
+        cursor => {
+            if cursor.is_none() {
                 core.store.ensure_cursors(std::slice::from_ref(&request.uid)).await?;
             }
-            give_versions(core, request, since, read_from).await?
+            if found.rows.len() <= FEW {
+                let shared = Arc::clone(core);
+                let lane = lane(&request.uid, core.store.writers());
+                core.stampings.run(lane, stamping(request.first), move |all| give_versions(Arc::clone(&shared), all)).await?
+            } else {
+                // Others would wait for it.
+                let alone = vec![Arc::new(stamping(request.first))];
+                give_versions(Arc::clone(core), alone).await?.pop().unwrap_or_else(|| Ok(Plan::default()))?
+            }
         }
     };
     answer(core, request, plan, since, reset).await
 }
 
-/// Gives versions to what changed: the user's lock first, then the read, so that it sees all that was committed before.
-async fn give_versions(core: &Core, request: &SyncRequest, since: Version, read_from: Version) -> Result<Plan, Error> {
-    let uid = &request.uid;
-    core.store
-        .transaction(|tx| async move {
-            let cursor = tx.lock_user(uid).await?;
-            let rows = tx.list_changed(uid, read_from).await?;
-            let plan = plan(rows, since, cursor, core.clock.now_ms(), request.first);
-            if let Some(last) = plan.stamps.last() {
-                tx.stamp(uid, &plan.stamps).await?;
-                tx.write_cursors(&[(uid.as_str(), last.version)]).await?;
+/// What changed of a user whose feed stands at `request.version`: as [`sync`], but where there is nearly always something to stamp,
+/// so it is looked for under the lock at once.
+///
+/// # Errors
+/// As [`sync`].
+pub(crate) async fn follow(core: &Arc<Core>, request: &SyncRequest) -> Result<SyncAnswer, Error> {
+    let since = request.version;
+    if since == 0 {
+        return sync(core, request).await;
+    }
+    let stamping = Stamping { uid: request.uid.clone(), since, read_from: since, first: request.first };
+    let shared = Arc::clone(core);
+    let lane = lane(&request.uid, core.store.writers());
+    match core.stampings.run(lane, stamping, move |all| give_versions(Arc::clone(&shared), all)).await {
+        Ok(plan) if plan.cursor >= since => answer(core, request, plan, since, false).await,
+        Err(error) if error.is_passing() => Err(error),
+        // A database that was restored: it has given out less than that, or does not know the user.
+        _ => sync(core, request).await,
+    }
+}
+
+/// Conversations of a user that somebody waits for.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Reading {
+    uid: Uid,
+    read_from: Version,
+}
+
+/// The user's cursor and what changed since a version. Who asks for the same while it is being read waits for the next reading, and
+/// shares it: it begins after all of them have asked.
+async fn read(core: &Arc<Core>, uid: &Uid, read_from: Version) -> Result<Arc<Changed>, Error> {
+    let reading = Reading { uid: uid.clone(), read_from };
+    let shared = Arc::clone(core);
+    let work = move |all: Vec<Arc<Reading>>| {
+        let core = Arc::clone(&shared);
+        async move {
+            let mut found: HashMap<&Reading, Arc<Changed>> = HashMap::new();
+            for reading in &all {
+                if !found.contains_key(&**reading) {
+                    let changed = core.store.list_changed(&reading.uid, reading.read_from).await?;
+                    found.insert(reading, Arc::new(changed));
+                }
             }
-            tx.commit(plan).await
-        })
-        .await
+            Ok(all.iter().map(|reading| Ok(Arc::clone(&found[&**reading]))).collect())
+        }
+    };
+    // A user's own lane.
+    core.reads.run(lane(&(uid, read_from), u64::MAX), reading, work).await
+}
+
+/// A user whose conversations want versions.
+#[derive(Debug)]
+pub(crate) struct Stamping {
+    uid: Uid,
+    since: Version,
+    read_from: Version,
+    first: Option<usize>,
+}
+
+/// Gives versions to what changed: the users' locks first, then the read, so that it sees all that was committed before.
+async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>) -> Answers<Plan> {
+    let mut plans: Vec<Option<Plan>> = all.iter().map(|_| None).collect();
+    // A user's second device sees what the first one was given.
+    loop {
+        let mut users: BTreeMap<&Uid, usize> = BTreeMap::new();
+        for (at, stamping) in all.iter().enumerate().filter(|(at, _)| plans[*at].is_none()) {
+            users.entry(&stamping.uid).or_insert(at);
+        }
+        if users.is_empty() {
+            return Ok(plans.into_iter().map(|plan| Ok(plan.unwrap_or_default())).collect());
+        }
+        let some: &Vec<&Stamping> = &users.values().map(|at| &*all[*at]).collect();
+        let core = &core;
+        let given = core
+            .store
+            .transaction(|tx| async move {
+                let cursors = tx.lock_users(&some.iter().map(|stamping| stamping.uid.clone()).collect::<Vec<_>>()).await?;
+                let wanted: Vec<(&Uid, Version)> = some.iter().map(|stamping| (&stamping.uid, stamping.read_from)).collect();
+                let mut rows = tx.list_changed(&wanted).await?;
+                let mut plans = Vec::with_capacity(some.len());
+                for Stamping { uid, since, first, .. } in some {
+                    let cursor = cursors.get(uid.as_str()).copied();
+                    let cursor =
+                        cursor.ok_or_else(|| StoreError::Broken("a user without a cursor cannot be locked".to_owned()))?;
+                    let rows = rows.remove(uid.as_str()).unwrap_or_default();
+                    plans.push(plan(rows, *since, cursor, core.clock.now_ms(), *first));
+                }
+                let stamped = some.iter().zip(&plans).filter(|(_, plan)| !plan.stamps.is_empty());
+                let stamps = stamped.clone().flat_map(|(stamping, plan)| plan.stamps.iter().map(|stamp| (&stamping.uid, *stamp)));
+                tx.stamp(stamps.collect()).await?;
+                let cursors = stamped.filter_map(|(stamping, plan)| Some((stamping.uid.as_str(), plan.stamps.last()?.version)));
+                tx.write_cursors(&cursors.collect::<Vec<_>>()).await?;
+                tx.commit(plans).await
+            })
+            .await?;
+        for (at, plan) in users.into_values().zip(given) {
+            plans[at] = Some(plan);
+        }
+    }
 }
 
 async fn answer(core: &Core, request: &SyncRequest, plan: Plan, since: Version, reset: bool) -> Result<SyncAnswer, Error> {
@@ -195,25 +293,15 @@ pub(super) async fn items(
     msg_count: u32,
     held: impl Fn(&ConversationRow) -> Seq,
 ) -> Result<Vec<Item>, Error> {
-    let keys: Vec<RecentsKey> = rows
-        .iter()
-        .map(|row| RecentsKey {
-            channel_id: row.channel_id,
-            key: row.key.clone(),
-            above: row.deleted_to_seq,
-            last_seq: row.last_seq,
-            // The last message is needed for its number, also when no messages are asked for.
-            count: msg_count.max(1),
-        })
-        .collect();
-    let mut recents = list_recents(core, &keys).await?;
-    let item = |(row, key): (&ConversationRow, RecentsKey)| {
-        let newest = recents.remove(&key).unwrap_or_default();
-        let (last_message, held) = (newest.first().cloned(), held(row));
-        let recents = newest.into_iter().take(msg_count as usize).filter(|message| message.seq > held).collect();
+    // The last message is needed for its number, also when no messages are asked for.
+    let keys: Vec<RecentsKey> = rows.iter().map(|row| RecentsKey::new(row, msg_count.max(1))).collect();
+    let recents = list_recents(core, &keys).await?;
+    let item = |(row, newest): (&ConversationRow, Recents)| {
+        let last_message = newest.first().cloned();
+        let recents = newest.above(held(row), msg_count as usize);
         Item { conversation: Conversation::new(uid, row), last_message, recents }
     };
-    Ok(rows.iter().zip(keys).map(item).collect())
+    Ok(rows.iter().zip(recents).map(item).collect())
 }
 
 /// Newest second first, then by channel type and id.

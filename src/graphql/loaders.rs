@@ -11,7 +11,7 @@ use crate::channel::find_channels;
 use crate::conversation::{Conversation, RecentsKey, UnreadSummary, find_conversations, list_recents, summarize};
 use crate::core::Core;
 use crate::ids::{ChannelRef, Uid};
-use crate::message::{Message, find_messages};
+use crate::message::{Message, Recents, find_messages};
 
 /// What a batch reads from, and for whom: what the caller may not see is not there.
 pub(super) struct Batches(Arc<Core>, Caller);
@@ -27,11 +27,12 @@ type Loaded<K, V> = Result<HashMap<K, V>, GraphqlError>;
 
 /// The newest messages of a conversation.
 impl Loader<RecentsKey> for Batches {
-    type Value = Vec<Message>;
+    type Value = Recents;
     type Error = GraphqlError;
 
     async fn load(&self, keys: &[RecentsKey]) -> Loaded<RecentsKey, Self::Value> {
-        Ok(list_recents(&self.0, keys).await?)
+        let recents = list_recents(&self.0, keys).await?;
+        Ok(keys.iter().cloned().zip(recents).collect())
     }
 }
 

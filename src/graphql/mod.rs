@@ -19,6 +19,7 @@ mod scalars;
 pub(crate) mod socket;
 mod subscription;
 mod types;
+mod written;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,6 +16,7 @@ use super::guard;
 use super::loaders::Batches;
 use super::observed::Observed;
 use super::persisted::Named;
+use super::written;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
@@ -86,9 +87,10 @@ impl Outcome {
 
     /// As JSON.
     pub(super) fn body(&self) -> Vec<u8> {
-        let written =
-            if self.ran { serde_json::to_vec(&self.answer) } else { serde_json::to_vec(&Errors { errors: &self.answer.errors }) };
-        written.unwrap_or_default()
+        if self.ran {
+            return written::body(&self.answer);
+        }
+        serde_json::to_vec(&Errors { errors: &self.answer.errors }).unwrap_or_default()
     }
 }
 

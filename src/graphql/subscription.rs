@@ -60,6 +60,6 @@ impl Subscriptions {
         let channel = channel.parse().at("channel")?;
         let request = MessagesRequest { uid, channel, after: after.map(|after| after.signed()), poll: self.poll };
         let messages = messages_added(Arc::clone(ctx.core()), request).await?;
-        Ok(messages.map(|message| message.map(Message).map_err(GraphqlError::from)))
+        Ok(messages.map(|message| message.map(Message::from).map_err(GraphqlError::from)))
     }
 }

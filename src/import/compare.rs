@@ -1,6 +1,7 @@
 //! Where our answers to `/conversation/sync` differ from those of the server that was imported from.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -56,13 +57,13 @@ impl Comparison {
 ///
 /// # Errors
 /// A source that does not answer, a database that fails.
-pub async fn compare(core: &Core, source: &mut Source, uids: &[Uid]) -> anyhow::Result<Comparison> {
+pub async fn compare(core: &Arc<Core>, source: &mut Source, uids: &[Uid]) -> anyhow::Result<Comparison> {
     let mut comparison = Comparison::default();
     for uid in uids {
         let request = json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": MESSAGES});
         let theirs = source.ask("/conversation/sync", &request).await?;
         let fields = Fields::parse(request.to_string().as_bytes())?;
-        let ours = serde_json::to_value(conversation::sync(core, &Caller::Service, &fields).await?.0)?;
+        let ours = serde_json::from_slice(&conversation::sync(core, &Caller::Service, &fields).await?.0?)?;
         let (Value::Array(ours), Value::Array(theirs)) = (ours, theirs) else { bail!("/conversation/sync answered no array") };
         comparison.users += 1;
         let (ours, theirs) = (by_channel(&ours), by_channel(&theirs));

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::bus::{Bus, Watch};
-use crate::conversation::{SyncAnswer, SyncRequest, sync};
+use crate::conversation::{SyncAnswer, SyncRequest, follow, sync};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid, Version};
@@ -250,7 +250,14 @@ async fn advance(feeds: &Feeds, state: &State) -> Result<(), Error> {
         request.version = since;
         request.msg_count = state.msg_count.load(Ordering::Relaxed);
         request.first = Some(feeds.core.limits.page_size as usize);
-        let answer = persist(|| feeds.look(&request)).await?;
+        let answer = persist(async || {
+            let mut answer = follow(&feeds.core, &request).await?;
+            if !answer.has_more {
+                answer.sort_by_activity();
+            }
+            Ok(answer)
+        })
+        .await?;
         state.learn(&answer);
         if answer.reset || since == 0 {
             // A full answer does not tell of channels that show nothing.

@@ -3,11 +3,14 @@
 mod find;
 mod history;
 mod ingest;
+mod newest;
 mod send;
 
 pub use self::find::find_messages;
 pub use self::history::{HistoryPage, HistoryRequest, list_history};
 pub use self::ingest::{IncomingMessage, Receivers, Report, ingest};
+pub use self::newest::{Newest, NewestCache, Recents};
+pub(crate) use self::send::Draft;
 pub use self::send::{SendRequest, Sent, send};
 
 use std::ops::RangeInclusive;
@@ -15,6 +18,7 @@ use std::ops::RangeInclusive;
 use crate::channel::ChannelKey;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, check_key};
+pub use crate::store::HeadState;
 use crate::store::{ConversationRow, State};
 
 /// The seqs that this conversation's user may see: above the deletion watermark, and up to where a former member left.
@@ -99,6 +103,13 @@ impl Message {
                 payload: stored.payload,
             },
         }
+    }
+
+    /// About how many bytes its texts take, as they are and as JSON.
+    fn bytes(&self) -> usize {
+        let Content { topic, stream_no, payload, .. } = &self.content;
+        let texts = [&self.channel.channel_id, &self.client_msg_no, &self.from_uid, topic, stream_no];
+        payload.len() * 7 / 3 + texts.iter().map(|text| text.len() * 2).sum::<usize>()
     }
 
     fn into_stored(self, channel_id: i64) -> StoredMessage {

@@ -1,11 +1,16 @@
-//! Sending: one message, one channel, the sender's conversation. The size of the group does not matter.
+//! Sending: one message, one channel, the sender's conversation. The size of the group does not matter. Messages that are sent at the
+//! same time share a transaction.
 
-use super::{Content, Message};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Content, HeadState, Message};
 use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid, check_key};
-use crate::store::{Head, NewConversation, State, StoreError, Tx};
+use crate::store::{Head, NewConversation, ReadMark, State, StoreError, Tx};
+use crate::together::{Answers, lane};
 
 /// A message to send.
 #[derive(Clone, Debug)]
@@ -40,7 +45,7 @@ pub struct Sent {
 /// # Errors
 /// [`Error::BadInput`] for a payload, number or topic that is too long, [`Error::NotFound`] for a channel that the sender is not
 /// in where that matters, [`Error::Store`].
-pub async fn send(core: &Core, request: SendRequest) -> Result<Sent, Error> {
+pub async fn send(core: &Arc<Core>, request: SendRequest) -> Result<Sent, Error> {
     let given = request.client_msg_no.as_deref().filter(|no| !no.is_empty());
     if let Some(no) = given {
         check_key("client_msg_no", no)?;
@@ -67,56 +72,133 @@ pub async fn send(core: &Core, request: SendRequest) -> Result<Sent, Error> {
     if request.transient {
         return Ok(Sent { message: draft, repeated: false });
     }
-
-    let channel_id = match core.store.find_channel(&key).await? {
-        Some(id) => id,
-        None => {
-            let made = core.store.ensure_channels(&core.ids, &[&key]).await?;
-            made.get(&key).copied().ok_or_else(|| StoreError::Broken("a channel that was made is not there".to_owned()))?
-        }
-    };
-    let may_repeat = given.is_some();
-    let (draft, key) = (&draft, &key);
-    let sent = core
-        .store
-        .transaction(|tx| async move {
-            let Some(mut head) = tx.lock_channel(channel_id).await? else {
-                return Err(StoreError::Broken("a channel that was found cannot be locked".to_owned()).into());
-            };
-            if may_repeat
-                && let Some(stored) = tx.find_by_client_msg_no(channel_id, &draft.from_uid, &draft.client_msg_no).await?
-            {
-                return tx.commit(Sent { message: Message::new(stored, key), repeated: true }).await;
-            }
-            let mut message = draft.clone();
-            // Another id in another attempt: a server that drew the same bits may have given this one.
-            message.message_id = core.ids.message_id(now_ms);
-            append(&tx, &mut head, &mut message).await?;
-            tx.commit(Sent { message, repeated: false }).await
-        })
-        .await?;
-    if !sent.repeated {
-        core.bus.channels_moved([(channel_id, key)]);
-    }
-    metrics::counter!("recents_messages_total", "result" => if sent.repeated { "repeated" } else { "stored" }).increment(1);
-    Ok(sent)
+    let draft = Draft { key, may_repeat: given.is_some(), message: draft };
+    let shared = Arc::clone(core);
+    core.sends.run(lane(&draft.key, core.store.writers()), draft, move |drafts| store(Arc::clone(&shared), drafts)).await
 }
 
-/// Stores a message at the end of a locked channel and lets its sender have read everything before it.
-async fn append(tx: &Tx, head: &mut Head, message: &mut Message) -> Result<(), StoreError> {
-    let is_first = head.last_seq == 0;
-    head.last_seq += 1;
-    head.revision += 1;
-    head.red_dots += i64::from(message.red_dot);
-    head.last_message_at = message.sent_at;
-    message.seq = head.last_seq;
-    tx.insert_messages(&[message.clone().into_stored(head.id)]).await?;
-    tx.write_heads(&[head]).await?;
-    if is_first {
-        tx.write_joined(&born_conversations(head)).await?;
+/// A message that waits to be stored.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    key: ChannelKey,
+    /// Whether its sender gave it a `client_msg_no`.
+    may_repeat: bool,
+    message: Message,
+}
+
+/// Stores messages of several senders in one transaction, in the order in which they came.
+async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>) -> Answers<Sent> {
+    let keys: HashSet<&ChannelKey> = drafts.iter().map(|draft| &draft.key).collect();
+    let ids = core.store.ensure_channels(&core.ids, &keys.into_iter().collect::<Vec<_>>()).await?;
+    let (core, drafts, ids) = (&*core, &drafts, &ids);
+    let (sent, moved) = core
+        .store
+        .transaction(|tx| async move {
+            let mut batch = Batch::begin(&tx, drafts, ids).await?;
+            let sent = drafts.iter().map(|draft| batch.add(core, draft)).collect::<Result<Vec<Sent>, StoreError>>()?;
+            batch.write(&tx).await?;
+            tx.commit((sent, batch.channels)).await
+        })
+        .await?;
+    let moved: Vec<&Moving> = moved.values().filter(|channel| !channel.messages.is_empty()).collect();
+    for channel in &moved {
+        core.newest.append(channel.head.id, channel.before, channel.head.state(), &channel.messages);
     }
-    tx.write_read_mark(&message.from_uid, head.id, head.red_dots).await?;
-    Ok(())
+    core.bus.channels_moved(moved.iter().map(|channel| (channel.head.id, &channel.head.key)));
+    let repeated = sent.iter().filter(|sent| sent.repeated).count() as u64;
+    metrics::counter!("recents_messages_total", "result" => "repeated").increment(repeated);
+    metrics::counter!("recents_messages_total", "result" => "stored").increment(sent.len() as u64 - repeated);
+    Ok(sent.into_iter().map(Ok).collect())
+}
+
+/// A locked channel that messages are appended to.
+struct Moving {
+    /// As it was found.
+    before: HeadState,
+    head: Head,
+    /// What is new, oldest first.
+    messages: Vec<Arc<Message>>,
+}
+
+/// Messages on their way into the database: their channels are locked, what is stored already is known.
+struct Batch<'a> {
+    ids: &'a HashMap<ChannelKey, i64>,
+    /// By internal id.
+    channels: BTreeMap<i64, Moving>,
+    /// By channel, sender and the sender's number.
+    stored: HashMap<(i64, String, String), Message>,
+    /// What senders have read with their own messages.
+    marks: BTreeMap<(i64, String), i64>,
+}
+
+impl<'a> Batch<'a> {
+    async fn begin(tx: &Tx, drafts: &[Arc<Draft>], ids: &'a HashMap<ChannelKey, i64>) -> Result<Self, StoreError> {
+        let heads = tx.lock_channels(&ids.values().copied().collect::<Vec<_>>()).await?;
+        let moving = |head: Head| (head.id, Moving { before: head.state(), head, messages: Vec::new() });
+        let mut batch =
+            Self { ids, channels: heads.into_iter().map(moving).collect(), stored: HashMap::new(), marks: BTreeMap::new() };
+        let named = drafts.iter().filter(|draft| draft.may_repeat);
+        let named: Vec<(i64, &str, &str)> =
+            named.map(|draft| (ids[&draft.key], draft.message.from_uid.as_str(), draft.message.client_msg_no.as_str())).collect();
+        for stored in tx.find_by_client_msg_nos(&named).await? {
+            if let Some(channel) = batch.channels.get(&stored.channel_id) {
+                let message = Message::new(stored, &channel.head.key);
+                batch.remember(channel.head.id, message);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The first one stays.
+    fn remember(&mut self, channel_id: i64, message: Message) {
+        self.stored.entry((channel_id, message.from_uid.clone(), message.client_msg_no.clone())).or_insert(message);
+    }
+
+    /// Puts a message at the end of its channel; its sender has read everything before it.
+    fn add(&mut self, core: &Core, draft: &Draft) -> Result<Sent, StoreError> {
+        let channel_id = self.ids[&draft.key];
+        let Draft { message, .. } = draft;
+        if draft.may_repeat
+            && let Some(stored) = self.stored.get(&(channel_id, message.from_uid.clone(), message.client_msg_no.clone()))
+        {
+            return Ok(Sent { message: stored.clone(), repeated: true });
+        }
+        let Some(Moving { head, messages, .. }) = self.channels.get_mut(&channel_id) else {
+            return Err(StoreError::Broken("a channel that was found cannot be locked".to_owned()));
+        };
+        head.last_seq += 1;
+        head.revision += 1;
+        head.red_dots += i64::from(message.red_dot);
+        head.last_message_at = message.sent_at;
+        // Another id in another attempt: a server that drew the same bits may have given this one.
+        let message = Message { seq: head.last_seq, message_id: core.ids.message_id(message.sent_at), ..message.clone() };
+        messages.push(Arc::new(message.clone()));
+        self.marks.insert((channel_id, message.from_uid.clone()), head.red_dots);
+        if draft.may_repeat {
+            self.remember(channel_id, message.clone());
+        }
+        Ok(Sent { message, repeated: false })
+    }
+
+    async fn write(&self, tx: &Tx) -> Result<(), StoreError> {
+        let moved: Vec<&Moving> = self.channels.values().filter(|channel| !channel.messages.is_empty()).collect();
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let messages = moved
+            .iter()
+            .flat_map(|channel| channel.messages.iter().map(|message| Message::clone(message).into_stored(channel.head.id)));
+        tx.insert_messages(&messages.collect::<Vec<_>>()).await?;
+        tx.write_heads(&moved.iter().map(|channel| &channel.head).collect::<Vec<_>>()).await?;
+        let first = moved.iter().filter(|channel| channel.before.last_seq == 0);
+        tx.write_joined(&first.flat_map(|channel| born_conversations(&channel.head)).collect::<Vec<_>>()).await?;
+        let marks = self.marks.iter().map(|((channel_id, uid), read_mark)| ReadMark {
+            uid: uid.clone(),
+            channel_id: *channel_id,
+            read_mark: *read_mark,
+        });
+        tx.write_read_marks(&marks.collect::<Vec<_>>()).await
+    }
 }
 
 /// The conversations that a person channel's first message makes: both sides', with nothing read.

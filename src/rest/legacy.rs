@@ -52,9 +52,19 @@ pub struct Envelope {
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<T>(pub T);
 
+/// A JSON answer with status 200 that its handler has written, or could not write.
+#[derive(Debug)]
+pub struct Written(pub serde_json::Result<Vec<u8>>);
+
 impl<T: Serialize> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
-        match serde_json::to_vec(&self.0) {
+        Written(serde_json::to_vec(&self.0)).into_response()
+    }
+}
+
+impl IntoResponse for Written {
+    fn into_response(self) -> Response {
+        match self.0 {
             Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
             Err(error) => {
                 tracing::error!(error = %error, "an answer cannot be written as JSON");

@@ -7,6 +7,7 @@ use entity::channel::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
+use super::rows::{self, Target};
 use super::{ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::clock::Ids;
@@ -32,6 +33,25 @@ pub struct Head {
     pub flags: i64,
     /// Messages up to here went when the channel was deleted.
     pub cleared_to_seq: Seq,
+}
+
+/// A state of a channel, as far as its messages go. The revision alone would do, but for a database that was restored to an earlier
+/// state under a running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HeadState {
+    /// The channel's revision.
+    pub revision: i64,
+    /// The channel's last seq.
+    pub last_seq: Seq,
+    /// When the message with `last_seq` was sent, epoch ms.
+    pub last_message_at: i64,
+}
+
+impl Head {
+    /// As far as its messages go.
+    pub(crate) fn state(&self) -> HeadState {
+        HeadState { revision: self.revision, last_seq: self.last_seq, last_message_at: self.last_message_at }
+    }
 }
 
 const HEAD: [Column; 9] = [
@@ -104,7 +124,10 @@ impl Store {
     pub(crate) async fn ensure_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, Error> {
         for _ in 0..ATTEMPTS {
             let found = self.find_channels(keys).await?;
-            let missing: Vec<&ChannelKey> = keys.iter().copied().filter(|key| !found.contains_key(*key)).collect();
+            let mut missing: Vec<&ChannelKey> = keys.iter().copied().filter(|key| !found.contains_key(*key)).collect();
+            // Two that make the same ones wait for each other in one order.
+            missing.sort_unstable();
+            missing.dedup();
             if missing.is_empty() {
                 return Ok(found);
             }
@@ -193,25 +216,21 @@ impl Tx {
             self.open.execute(&update).await?;
             return Ok(());
         }
-        for heads in heads.chunks(ROWS_PER_STATEMENT) {
-            // All of them exist and are locked: the conflict is the update, in one statement for any number of channels.
-            let mut upsert = Query::insert().into_table(Entity).columns(HEAD).to_owned();
-            for head in heads {
-                upsert.values_panic([
-                    head.id.into(),
-                    head.key.channel_type.stored().into(),
-                    head.key.key.as_str().into(),
-                    head.last_seq.into(),
-                    head.revision.into(),
-                    head.red_dots.into(),
-                    head.last_message_at.into(),
-                    head.flags.into(),
-                    head.cleared_to_seq.into(),
-                ]);
-            }
-            let conflict = OnConflict::column(Column::Id).update_columns(HEAD.into_iter().skip(3)).to_owned();
-            self.open.execute(upsert.on_conflict(conflict)).await?;
-        }
-        Ok(())
+        // All of them exist and are locked: the conflict is the update.
+        let rows = heads.iter().map(|head| {
+            vec![
+                head.id.into(),
+                head.key.channel_type.stored().into(),
+                head.key.key.as_str().into(),
+                head.last_seq.into(),
+                head.revision.into(),
+                head.red_dots.into(),
+                head.last_message_at.into(),
+                head.flags.into(),
+                head.cleared_to_seq.into(),
+            ]
+        });
+        let target = Target { columns: &HEAD, key: &[Column::Id], update: &HEAD[3..] };
+        rows::write::<Entity>(&self.open, &target, rows.collect()).await
     }
 }

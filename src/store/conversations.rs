@@ -1,12 +1,15 @@
 //! `conversation`: users' views of channels, read together with the channel's head.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use entity::conversation::{Column, Entity};
 use entity::{channel, user_cursor};
-use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, JoinType, OnConflict, Query, SelectStatement};
-use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+use sea_orm::sea_query::{
+    Alias, CaseStatement, Condition, Expr, ExprTrait, IntoIden, IntoValueTuple, JoinType, Query, SelectStatement, TableRef,
+};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value};
 
+use super::rows::{self, Target};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid, Version};
@@ -79,7 +82,7 @@ pub struct ConversationRow {
 }
 
 /// What a sync reads in one statement.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Changed {
     /// The user's cursor; `None` when the user has none yet.
     pub cursor: Option<Version>,
@@ -228,6 +231,32 @@ fn changed(uid: &Uid, version: Version) -> SelectStatement {
     select
 }
 
+/// [`changed`] for several users, with whose each is. PostgreSQL and SQLite look up the user's version in a list that they join;
+/// MySQL and MariaDB differ in how such a list is written.
+fn changed_of(backend: DbBackend, wanted: &[(&Uid, Version)]) -> SelectStatement {
+    let never = ChannelType::NEVER_LISTED.map(ChannelType::stored);
+    let mut select = joined();
+    SelectStatement::column(&mut select, ("c", Column::Uid));
+    let since = if backend == DbBackend::MySql {
+        select.and_where(Expr::col(("c", Column::Uid)).is_in(wanted.iter().map(|(uid, _)| uid.as_str())));
+        let since = wanted.iter().fold(CaseStatement::new(), |case, (uid, version)| {
+            case.case(Expr::col(("c", Column::Uid)).eq(uid.as_str()), *version)
+        });
+        Expr::Case(Box::new(since))
+    } else {
+        let values = wanted.iter().map(|(uid, version)| (uid.as_str(), *version).into_value_tuple()).collect();
+        let mine = Expr::col(("c", Column::Uid)).equals(("w", Alias::new("column1")));
+        select.join(JoinType::InnerJoin, TableRef::ValuesList(values, "w".into_iden()), mine);
+        Expr::col(("w", Alias::new("column2")))
+    };
+    select.and_where(Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never));
+    let newer = Expr::col(("c", Column::Version)).gt(since);
+    let stale = Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision)));
+    let member = Expr::col(("c", Column::State)).ne(State::Left.stored());
+    // Who has seen nothing wants everything.
+    select.cond_where(Condition::any().add(newer).add(stale.and(member))).to_owned()
+}
+
 /// The same with the user's cursor, which comes back also when no conversation does.
 fn list_changed(uid: &Uid, version: Version) -> SelectStatement {
     let mut select = Query::select();
@@ -251,7 +280,7 @@ fn members_of(channel_id: i64) -> SelectStatement {
         .to_owned()
 }
 
-fn rows(found: &[QueryResult]) -> Result<Vec<ConversationRow>, StoreError> {
+fn rows_from(found: &[QueryResult]) -> Result<Vec<ConversationRow>, StoreError> {
     found.iter().map(|row| row_from(row).map_err(StoreError::from)).collect()
 }
 
@@ -264,12 +293,12 @@ impl Store {
         if first.try_get_by_index::<Option<i64>>(0)?.is_none() {
             return Ok(Changed { cursor, rows: Vec::new() });
         }
-        Ok(Changed { cursor, rows: rows(&found)? })
+        Ok(Changed { cursor, rows: rows_from(&found)? })
     }
 
     /// All conversations of a user that can show in a list.
     pub(crate) async fn list_conversations(&self, uid: &Uid) -> Result<Vec<ConversationRow>, StoreError> {
-        rows(&self.query_all(&changed(uid, 0)).await?)
+        rows_from(&self.query_all(&changed(uid, 0)).await?)
     }
 
     /// Whether the user is or was in any channel.
@@ -366,17 +395,38 @@ impl Store {
 }
 
 impl Tx {
-    /// What changed since `version` (0: all), under the user's lock.
-    pub(crate) async fn list_changed(&self, uid: &Uid, version: Version) -> Result<Vec<ConversationRow>, StoreError> {
-        rows(&self.open.query_all(&changed(uid, version)).await?)
+    /// What changed since the version beside each user (0: all), by user, under the users' locks.
+    pub(crate) async fn list_changed(
+        &self,
+        wanted: &[(&Uid, Version)],
+    ) -> Result<HashMap<String, Vec<ConversationRow>>, StoreError> {
+        if let [(uid, version)] = wanted {
+            return Ok([(uid.to_string(), rows_from(&self.open.query_all(&changed(uid, *version)).await?)?)].into());
+        }
+        let mut found: HashMap<String, Vec<ConversationRow>> = HashMap::with_capacity(wanted.len());
+        for wanted in wanted.chunks(ROWS_PER_STATEMENT / 4) {
+            for row in self.open.query_all(&changed_of(self.open.get_database_backend(), wanted)).await? {
+                found.entry(row.try_get_by_index(17)?).or_default().push(row_from(&row)?);
+            }
+        }
+        Ok(found)
     }
 
-    /// Those of the user's conversations that are in these channels.
-    pub(crate) async fn list_conversations(&self, uid: &Uid, channel_ids: &[i64]) -> Result<Vec<ConversationRow>, StoreError> {
-        let mut found = Vec::with_capacity(channel_ids.len());
-        for ids in channel_ids.chunks(ROWS_PER_STATEMENT) {
-            let select = joined_of(uid).and_where(Expr::col(("c", Column::ChannelId)).is_in(ids.iter().copied())).to_owned();
-            found.extend(rows(&self.open.query_all(&select).await?)?);
+    /// Those of these conversations that there are, with whose they are.
+    pub(crate) async fn list_conversations(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
+        let mut found = Vec::with_capacity(pairs.len());
+        for pairs in pairs.chunks(ROWS_PER_STATEMENT) {
+            let mut by_uid: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
+            for (uid, channel_id) in pairs {
+                by_uid.entry(uid.as_str()).or_default().insert(*channel_id);
+            }
+            let any = by_uid.into_iter().fold(Condition::any(), |any, (uid, ids)| {
+                any.add(Expr::col(("c", Column::Uid)).eq(uid).and(Expr::col(("c", Column::ChannelId)).is_in(ids)))
+            });
+            let select = SelectStatement::column(&mut joined(), ("c", Column::Uid)).cond_where(any).to_owned();
+            for row in self.open.query_all(&select).await? {
+                found.push((row.try_get_by_index(17)?, row_from(&row)?));
+            }
         }
         Ok(found)
     }
@@ -398,29 +448,19 @@ impl Tx {
         Ok(states)
     }
 
-    /// Writes new versions: nothing but `version` and `stamped_revision`, rows in the order of their channels' ids, one
-    /// statement for any number of them.
-    pub(crate) async fn stamp(&self, uid: &Uid, stamps: &[Stamp]) -> Result<(), StoreError> {
-        let mut sorted = stamps.to_vec();
-        sorted.sort_unstable_by_key(|stamp| stamp.channel_id);
-        for stamps in sorted.chunks(ROWS_PER_STATEMENT) {
-            // The rows exist (no conversation is ever removed): the conflict is the update.
-            let columns = [Column::Uid, Column::ChannelId, Column::Version, Column::StampedRevision];
-            let mut upsert = Query::insert().into_table(Entity).columns(columns).to_owned();
-            for stamp in stamps {
-                upsert.values_panic([uid.as_str().into(), stamp.channel_id.into(), stamp.version.into(), stamp.revision.into()]);
-            }
-            let conflict = OnConflict::columns([Column::Uid, Column::ChannelId])
-                .update_columns([Column::Version, Column::StampedRevision])
-                .to_owned();
-            self.open.execute(upsert.on_conflict(conflict)).await?;
-        }
-        Ok(())
+    /// Writes new versions: nothing but `version` and `stamped_revision`, rows in the order of channel and user, one statement for
+    /// any number of them.
+    pub(crate) async fn stamp(&self, mut stamps: Vec<(&Uid, Stamp)>) -> Result<(), StoreError> {
+        stamps.sort_unstable_by_key(|(uid, stamp)| (stamp.channel_id, *uid));
+        let rows = stamps
+            .into_iter()
+            .map(|(uid, stamp)| vec![uid.as_str().into(), stamp.channel_id.into(), stamp.version.into(), stamp.revision.into()]);
+        self.upsert(&[Column::Version, Column::StampedRevision], rows.collect()).await
     }
 
-    /// Writes what a mutation of its user may change, and its stamp: rows in the order of their channels' ids, one statement for any
+    /// Writes what a mutation of its user may change, and its stamp: rows in the order of channel and user, one statement for any
     /// number of them.
-    pub(crate) async fn write_conversations(&self, uid: &Uid, rows: &[ConversationRow]) -> Result<(), StoreError> {
+    pub(crate) async fn write_conversations(&self, mut rows: Vec<(&str, &ConversationRow)>) -> Result<(), StoreError> {
         let changes = [
             Column::ReadMark,
             Column::DeletedToSeq,
@@ -430,29 +470,28 @@ impl Tx {
             Column::PinnedAt,
             Column::Muted,
         ];
-        let mut sorted: Vec<&ConversationRow> = rows.iter().collect();
-        sorted.sort_unstable_by_key(|row| row.channel_id);
-        for rows in sorted.chunks(ROWS_PER_STATEMENT) {
-            // The rows exist: the conflict is the update.
-            let columns = [Column::Uid, Column::ChannelId].into_iter().chain(changes);
-            let mut upsert = Query::insert().into_table(Entity).columns(columns).to_owned();
-            for row in rows {
-                upsert.values_panic([
-                    uid.as_str().into(),
-                    row.channel_id.into(),
-                    row.read_mark.into(),
-                    row.deleted_to_seq.into(),
-                    row.state.stored().into(),
-                    row.version.into(),
-                    row.stamped_revision.into(),
-                    row.pinned_at.into(),
-                    row.muted.into(),
-                ]);
-            }
-            let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_columns(changes).to_owned();
-            self.open.execute(upsert.on_conflict(conflict)).await?;
-        }
-        Ok(())
+        rows.sort_unstable_by_key(|(uid, row)| (row.channel_id, *uid));
+        let rows = rows.into_iter().map(|(uid, row)| {
+            vec![
+                uid.into(),
+                row.channel_id.into(),
+                row.read_mark.into(),
+                row.deleted_to_seq.into(),
+                row.state.stored().into(),
+                row.version.into(),
+                row.stamped_revision.into(),
+                row.pinned_at.into(),
+                row.muted.into(),
+            ]
+        });
+        self.upsert(&changes, rows.collect()).await
+    }
+
+    /// Writes conversations by user and channel, and then `changes`, in the order given. Where they exist the conflict is the update.
+    async fn upsert(&self, changes: &[Column], rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        let key = [Column::Uid, Column::ChannelId];
+        let columns: Vec<Column> = key.into_iter().chain(changes.iter().copied()).collect();
+        rows::write::<Entity>(&self.open, &Target { columns: &columns, key: &key, update: changes }, rows).await
     }
 
     /// Marks members as gone, each stamped with a version of their own. The users and the channel are locked.
@@ -464,46 +503,29 @@ impl Tx {
         leaving: &[(&str, Version)],
     ) -> Result<(), StoreError> {
         let changes = [Column::State, Column::LeftSeq, Column::Version, Column::StampedRevision];
-        for leaving in leaving.chunks(ROWS_PER_STATEMENT) {
-            let columns = [Column::Uid, Column::ChannelId].into_iter().chain(changes);
-            let mut upsert = Query::insert().into_table(Entity).columns(columns).to_owned();
-            for (uid, version) in leaving {
-                upsert.values_panic([
-                    (*uid).into(),
-                    channel_id.into(),
-                    State::Left.stored().into(),
-                    left_seq.into(),
-                    (*version).into(),
-                    revision.into(),
-                ]);
-            }
-            let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_columns(changes).to_owned();
-            self.open.execute(upsert.on_conflict(conflict)).await?;
-        }
-        Ok(())
+        let left: Value = State::Left.stored().into();
+        let rows = leaving.iter().map(|(uid, version)| {
+            vec![(*uid).into(), channel_id.into(), left.clone(), left_seq.into(), (*version).into(), revision.into()]
+        });
+        self.upsert(&changes, rows.collect()).await
     }
 
     /// Begins memberships, or begins them anew: who comes back keeps the deletion watermark and the version, and is stale.
     /// The channels are locked.
     pub(crate) async fn write_joined(&self, joining: &[NewConversation]) -> Result<(), StoreError> {
         let changes = [Column::JoinedSeq, Column::ReadMark, Column::State, Column::StampedRevision];
-        for joining in joining.chunks(ROWS_PER_STATEMENT) {
-            let columns = [Column::Uid, Column::ChannelId].into_iter().chain(changes);
-            let mut upsert = Query::insert().into_table(Entity).columns(columns).to_owned();
-            for new in joining {
-                upsert.values_panic([
-                    new.uid.as_str().into(),
-                    new.channel_id.into(),
-                    new.joined_seq.into(),
-                    new.read_mark.into(),
-                    State::Live.stored().into(),
-                    (-1_i64).into(),
-                ]);
-            }
-            let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_columns(changes).to_owned();
-            self.open.execute(upsert.on_conflict(conflict)).await?;
-        }
-        Ok(())
+        let live: Value = State::Live.stored().into();
+        let rows = joining.iter().map(|new| {
+            vec![
+                new.uid.as_str().into(),
+                new.channel_id.into(),
+                new.joined_seq.into(),
+                new.read_mark.into(),
+                live.clone(),
+                (-1_i64).into(),
+            ]
+        });
+        self.upsert(&changes, rows.collect()).await
     }
 
     /// Sets one sender's read mark; whether the sender has a row in the channel.
@@ -530,19 +552,9 @@ impl Tx {
             for row in self.open.query_all(&select).await? {
                 known.insert((row.try_get_by_index::<String>(0)?, row.try_get_by_index::<i64>(1)?));
             }
-            let mut upsert =
-                Query::insert().into_table(Entity).columns([Column::Uid, Column::ChannelId, Column::ReadMark]).to_owned();
-            let mut any = false;
-            for mark in marks {
-                if known.contains(&(mark.uid.clone(), mark.channel_id)) {
-                    upsert.values_panic([mark.uid.as_str().into(), mark.channel_id.into(), mark.read_mark.into()]);
-                    any = true;
-                }
-            }
-            if any {
-                let conflict = OnConflict::columns([Column::Uid, Column::ChannelId]).update_column(Column::ReadMark).to_owned();
-                self.open.execute(upsert.on_conflict(conflict)).await?;
-            }
+            let known = marks.iter().filter(|mark| known.contains(&(mark.uid.clone(), mark.channel_id)));
+            let rows = known.map(|mark| vec![mark.uid.as_str().into(), mark.channel_id.into(), mark.read_mark.into()]);
+            self.upsert(&[Column::ReadMark], rows.collect()).await?;
         }
         Ok(())
     }
@@ -562,13 +574,18 @@ impl Tx {
 }
 
 /// See [`super::hot_statements`].
-pub(super) fn hot_statements(uid: &str, channel_id: i64) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
-    let Ok(uid) = Uid::parse("uid", uid) else { return Vec::new() };
+pub(super) fn hot_statements(
+    backend: DbBackend,
+    uid: &str,
+    channel_id: i64,
+) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
+    let (Ok(uid), Ok(nobody)) = (Uid::parse("uid", uid), Uid::parse("uid", "nobody")) else { return Vec::new() };
     let one = joined_of(&uid).and_where(Expr::col(("c", Column::ChannelId)).eq(channel_id)).to_owned();
     vec![
         ("a full list", list_changed(&uid, 0), &["conversation", "c", "message"]),
         ("what changed", list_changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed, under the lock", changed(&uid, 1), &["conversation", "c", "message"]),
+        ("what changed for several", changed_of(backend, &[(&uid, 1), (&nobody, 1)]), &["conversation", "c", "message"]),
         ("one conversation", one, &["conversation", "c", "channel", "ch"]),
         ("members", members_of(channel_id), &["conversation"]),
         ("channels of a subscriber", channel_ids_of(&uid), &["conversation"]),

@@ -6,6 +6,7 @@ use entity::user_cursor::{Column, Entity};
 use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query};
 
+use super::rows::{self, Target};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::error::Error;
 use crate::ids::{Uid, Version};
@@ -56,14 +57,8 @@ impl Tx {
 
     /// Writes cursors of locked users.
     pub(crate) async fn write_cursors(&self, cursors: &[(&str, Version)]) -> Result<(), StoreError> {
-        for cursors in cursors.chunks(ROWS_PER_STATEMENT) {
-            let mut upsert = Query::insert().into_table(Entity).columns([Column::Uid, Column::Version]).to_owned();
-            for (uid, version) in cursors {
-                upsert.values_panic([(*uid).into(), (*version).into()]);
-            }
-            let conflict = OnConflict::column(Column::Uid).update_column(Column::Version).to_owned();
-            self.open.execute(upsert.on_conflict(conflict)).await?;
-        }
-        Ok(())
+        let target = Target { columns: &[Column::Uid, Column::Version], key: &[Column::Uid], update: &[Column::Version] };
+        let rows = cursors.iter().map(|(uid, version)| vec![(*uid).into(), (*version).into()]);
+        rows::write::<Entity>(&self.open, &target, rows.collect()).await
     }
 }

@@ -7,6 +7,7 @@ use entity::message::{Column, Entity, Model};
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
 
+use super::rows::{self, Target};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq};
@@ -178,14 +179,16 @@ fn page(window: Window, limit: u64, newest: bool) -> SelectStatement {
         .to_owned()
 }
 
-fn by_client_msg_no(channel_id: i64, from: &str, no: &str) -> SelectStatement {
-    select()
-        .and_where(Expr::col(Column::ChannelId).eq(channel_id))
-        .and_where(Expr::col(Column::ClientMsgNo).eq(no))
-        .and_where(Expr::col(Column::FromUid).eq(from))
-        .order_by(Column::Seq, Order::Asc)
-        .limit(1)
-        .to_owned()
+fn by_client_msg_nos(named: &[(i64, &str, &str)]) -> SelectStatement {
+    let any = named.iter().fold(Condition::any(), |any, (channel_id, from, no)| {
+        any.add(
+            Expr::col(Column::ChannelId)
+                .eq(*channel_id)
+                .and(Expr::col(Column::ClientMsgNo).eq(*no))
+                .and(Expr::col(Column::FromUid).eq(*from)),
+        )
+    });
+    select().cond_where(any).to_owned()
 }
 
 impl Store {
@@ -260,10 +263,14 @@ impl Store {
 }
 
 impl Tx {
-    /// The first message that this sender sent to this channel under this number.
-    pub(crate) async fn find_by_client_msg_no(&self, channel_id: i64, from: &str, no: &str) -> Result<Option<Model>, StoreError> {
-        let row = self.open.query_one(&by_client_msg_no(channel_id, from, no)).await?;
-        Ok(row.as_ref().map(model).transpose()?)
+    /// The messages that these senders sent to these channels under these numbers: (channel, sender, number). The oldest first.
+    pub(crate) async fn find_by_client_msg_nos(&self, named: &[(i64, &str, &str)]) -> Result<Vec<Model>, StoreError> {
+        if named.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut found = models(&self.open.query_all(&by_client_msg_nos(named)).await?)?;
+        found.sort_unstable_by_key(|message| message.seq);
+        Ok(found)
     }
 
     /// Which of these messages are stored, by their global ids.
@@ -339,9 +346,8 @@ impl Tx {
                 })
                 .count()
                 .max(1);
-            let mut insert = Query::insert().into_table(Entity).columns(COLUMNS).to_owned();
-            for message in &rest[..fit] {
-                insert.values_panic([
+            let rows = rest[..fit].iter().map(|message| {
+                vec![
                     message.channel_id.into(),
                     message.seq.into(),
                     message.message_id.into(),
@@ -356,9 +362,10 @@ impl Tx {
                     message.stream_seq.into(),
                     message.stream_flag.into(),
                     message.payload.clone().into(),
-                ]);
-            }
-            self.open.execute(&insert).await?;
+                ]
+            });
+            let target = Target { columns: &COLUMNS, key: &[], update: &[] };
+            rows::write::<Entity>(&self.open, &target, rows.collect()).await?;
             rest = &rest[fit..];
         }
         Ok(())
@@ -376,6 +383,6 @@ pub(super) fn hot_statements(
         ("where the newest begin", newest_bounds(&[Position { channel_id, seq: 400 }], 20), &["message"]),
         ("the last at some time", latest_at(&[channel_id], 0), &["message"]),
         ("a page of messages", page(windows[0], 20, true), &["message"]),
-        ("a repeated send", by_client_msg_no(channel_id, "bob", "c1"), &["message"]),
+        ("a repeated send", by_client_msg_nos(&[(channel_id, "bob", "c1"), (channel_id, "cat", "c2")]), &["message"]),
     ]
 }

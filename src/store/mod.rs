@@ -19,6 +19,7 @@ mod health;
 mod imports;
 mod messages;
 mod migrate;
+mod rows;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,11 +28,11 @@ use std::time::Duration;
 
 use sea_orm::sea_query::{InsertStatement, SelectStatement};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, QueryResult, SqliteTransactionMode, TransactionOptions,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, QueryResult, SqliteTransactionMode, TransactionOptions,
     TransactionTrait,
 };
 
-pub use self::channels::Head;
+pub use self::channels::{Head, HeadState};
 pub use self::conversations::{Changed, ConversationRow, NewConversation, ReadMark, Stamp, State};
 pub use self::error::StoreError;
 pub use self::messages::{Latest, Position, Window};
@@ -90,6 +91,14 @@ impl Store {
 
     fn over(read: DatabaseConnection, write: DatabaseConnection) -> Self {
         Self { read, write, preamble: None, optimistic: Arc::default(), connections: 0, health: Arc::default() }
+    }
+
+    /// How many transactions that write are worth having at once.
+    pub(crate) fn writers(&self) -> u64 {
+        match self.write.get_database_backend() {
+            DbBackend::Sqlite => 1,
+            _ => u64::from(self.connections / 2).clamp(1, 2),
+        }
     }
 
     /// Does `work` in a transaction, again from its beginning when the database rolled it back for the sake of another.
@@ -209,8 +218,9 @@ pub fn hot_statements(
     channel_id: i64,
     small_channel_id: i64,
 ) -> Vec<(&'static str, String, &'static [&'static str])> {
-    let statements =
-        conversations::hot_statements(uid, small_channel_id).into_iter().chain(messages::hot_statements(backend, channel_id));
+    let statements = conversations::hot_statements(backend, uid, small_channel_id)
+        .into_iter()
+        .chain(messages::hot_statements(backend, channel_id));
     let text =
         |statement: sea_orm::sea_query::SelectStatement| sea_orm::StatementBuilder::build(&statement, &backend).to_string();
     statements.map(|(name, statement, tables)| (name, text(statement), tables)).collect()

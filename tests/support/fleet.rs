@@ -27,6 +27,9 @@ pub struct Fleet {
     pub refused: AtomicU64,
 }
 
+/// What a server keeps in memory of messages: much, next to nothing, nothing. What it answers must not depend on that.
+const CACHES: [&str; 3] = ["134217728", "20000", "0"];
+
 impl Fleet {
     /// One server for each database URL.
     pub async fn start(databases: Vec<String>, environment: Vec<(&'static str, &'static str)>) -> Self {
@@ -59,7 +62,8 @@ impl Fleet {
 
     /// Starts a server again, on another port.
     pub async fn restart(&self, number: usize) {
-        let (database, environment) = (self.databases[number].clone(), self.environment.clone());
+        let (database, mut environment) = (self.databases[number].clone(), self.environment.clone());
+        environment.push(("RECENTS__CACHE__MESSAGES_BYTES", CACHES[number % CACHES.len()]));
         let process = tokio::task::spawn_blocking(move || Process::start_with(&database, &environment)).await.unwrap();
         self.urls.write().unwrap()[number] = process.url.clone();
         *self.servers[number].lock().unwrap() = Some(process);

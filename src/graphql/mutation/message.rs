@@ -81,6 +81,6 @@ impl MessageMutation {
             as_member: ctx.caller().user().is_some(),
             content,
         };
-        Ok(SendMessagePayload { message: Message(messages::send(ctx.core(), request).await.at("input")?.message) })
+        Ok(SendMessagePayload { message: messages::send(ctx.core(), request).await.at("input")?.message.into() })
     }
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_graphql::{Context, ID, Object};
 use chrono::{DateTime, Utc};
 
@@ -6,9 +8,9 @@ use super::super::error::Result;
 use super::super::query::check_count;
 use super::super::scalars::UInt53;
 use super::id::NodeId;
-use super::{Message, date_time, int};
+use super::{Message, Messages, date_time, int};
 use crate::conversation::{self as conversations, Item, RecentsKey};
-use crate::message;
+use crate::message::{self, Recents};
 
 /// Messages that `recents` returns where nothing else is said.
 pub(in crate::graphql) const RECENTS: i32 = 20;
@@ -23,8 +25,8 @@ pub struct Conversation {
 
 #[derive(Clone, Debug)]
 struct Loaded {
-    last: Option<message::Message>,
-    recents: Vec<message::Message>,
+    last: Option<Arc<message::Message>>,
+    recents: Recents,
     /// `recents` are the newest of this many; 0 when the client left out those it holds.
     complete_to: usize,
     /// Whether they are what `recents` returns where nothing else is said.
@@ -55,9 +57,8 @@ impl Conversation {
             return Ok(conversations.into_iter().map(Self::from).collect());
         }
         let keys: Vec<RecentsKey> = conversations.iter().map(|conversation| Self::key(conversation, count)).collect();
-        let mut found = conversations::list_recents(ctx.core(), &keys).await?;
-        let loaded = conversations.into_iter().zip(keys).map(|(conversation, key)| {
-            let recents = found.remove(&key).unwrap_or_default();
+        let found = conversations::list_recents(ctx.core(), &keys).await?;
+        let loaded = conversations.into_iter().zip(found).map(|(conversation, recents)| {
             let loaded = Loaded { last: recents.first().cloned(), recents, complete_to: count as usize, default: false };
             Self { conversation, loaded: Some(loaded) }
         });
@@ -69,20 +70,20 @@ impl Conversation {
             channel_id: conversation.channel_id,
             key: conversation.key.clone(),
             above: conversation.deleted_to_seq,
-            last_seq: conversation.last_msg_seq,
+            head: conversation.head,
             count,
         }
     }
 
-    async fn newest(&self, ctx: &Context<'_>, count: u32) -> Result<Vec<message::Message>> {
+    async fn newest(&self, ctx: &Context<'_>, count: u32) -> Result<Recents> {
         let key = Self::key(&self.conversation, count);
         Ok(ctx.loaders().load_one(key).await?.unwrap_or_default())
     }
 
-    async fn last(&self, ctx: &Context<'_>) -> Result<Option<message::Message>> {
+    async fn last(&self, ctx: &Context<'_>) -> Result<Option<Arc<message::Message>>> {
         match &self.loaded {
             Some(loaded) => Ok(loaded.last.clone()),
-            None => Ok(self.newest(ctx, 1).await?.into_iter().next()),
+            None => Ok(self.newest(ctx, 1).await?.first().cloned()),
         }
     }
 }
@@ -122,7 +123,7 @@ impl Conversation {
 
     /// The last message's client number.
     async fn last_client_msg_no(&self, ctx: &Context<'_>) -> Result<String> {
-        Ok(self.last(ctx).await?.map(|message| message.client_msg_no).unwrap_or_default())
+        Ok(self.last(ctx).await?.map(|message| message.client_msg_no.clone()).unwrap_or_default())
     }
 
     /// The user's version of the last change that was given out.
@@ -147,25 +148,19 @@ impl Conversation {
     }
 
     /// The newest messages, newest first. Without `last`: what `conversations` was asked for with `msgCount`, elsewhere 20.
-    async fn recents(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "At most this many.")] last: Option<i32>,
-    ) -> Result<Vec<Message>> {
+    async fn recents(&self, ctx: &Context<'_>, #[graphql(desc = "At most this many.")] last: Option<i32>) -> Result<Messages> {
         let messages = match (&self.loaded, last) {
             (Some(loaded), None) if loaded.default => loaded.recents.clone(),
             (loaded, last) => {
                 let limit = ctx.core().limits.msg_count;
                 let count = check_count("last", last.unwrap_or(RECENTS.min(int(i64::from(limit)))), limit)?;
                 match loaded {
-                    _ if count == 0 => Vec::new(),
-                    Some(loaded) if count as usize <= loaded.complete_to => {
-                        loaded.recents.iter().take(count as usize).cloned().collect()
-                    }
+                    _ if count == 0 => Recents::default(),
+                    Some(loaded) if count as usize <= loaded.complete_to => loaded.recents.clone().above(0, count as usize),
                     _ => self.newest(ctx, count).await?,
                 }
             }
         };
-        Ok(messages.into_iter().map(Message).collect())
+        Ok(Messages(messages))
     }
 }

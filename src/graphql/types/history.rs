@@ -23,12 +23,12 @@ impl MessageConnection {
     /// The messages of the page with their cursors, oldest first.
     async fn edges(&self) -> Vec<MessageEdge> {
         let all = self.0.messages.iter().cloned();
-        all.map(|message| MessageEdge { cursor: SeqCursor(message.seq).encode_cursor(), node: Message(message) }).collect()
+        all.map(|message| MessageEdge { cursor: SeqCursor(message.seq).encode_cursor(), node: message.into() }).collect()
     }
 
     /// The messages of the page, oldest first.
     async fn nodes(&self) -> Vec<Message> {
-        self.0.messages.iter().cloned().map(Message).collect()
+        self.0.messages.iter().cloned().map(Message::from).collect()
     }
 
     /// What there is beside the page.

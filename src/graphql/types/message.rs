@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_graphql::{ID, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 
@@ -39,7 +41,13 @@ pub struct MessageHeader {
 
 /// A message. Once stored it never changes.
 #[derive(Clone, Debug)]
-pub struct Message(pub message::Message);
+pub struct Message(pub Arc<message::Message>);
+
+impl From<message::Message> for Message {
+    fn from(message: message::Message) -> Self {
+        Self(Arc::new(message))
+    }
+}
 
 /// A message. Once stored it never changes.
 #[Object]

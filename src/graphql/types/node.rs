@@ -46,7 +46,7 @@ impl Node {
                 let found = conversations.get(&(uid.clone(), channel.clone()));
                 found.map(|conversation| Self::Conversation(conversation.clone().into()))
             }
-            NodeId::Message(id) => messages.get(id).map(|message| Self::Message(Message(message.clone()))),
+            NodeId::Message(id) => messages.get(id).map(|message| Self::Message(message.clone().into())),
             NodeId::Channel(channel) => channels.get(channel).map(|()| Self::Channel(Channel(channel.clone()))),
         });
         Ok(found.collect())

@@ -1,9 +1,10 @@
 //! `/conversation/…` and `/conversations/…`
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::super::legacy::{Answer, DONE, Done, Fields};
-use super::shapes::{ChannelMessages, ChannelShape, ListedItem, MessageShape, SyncEntry, SyncItem};
+use super::super::legacy::{Answer, DONE, Done, Fields, Written};
+use super::shapes::{ChannelMessages, ChannelShape, ListedItem, MessageShape, SyncEntry, SyncItem, write_entries};
 use super::viewer;
 use crate::auth::{Action, Caller};
 use crate::conversation::{self as conversations, Filter, SyncRequest, parse_last_msg_seqs};
@@ -24,7 +25,7 @@ const MAX_PAGE_SIZE: i64 = 500;
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn sync(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<SyncEntry>>, Error> {
+pub async fn sync(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Written, Error> {
     let uid = fields.string("uid")?;
     let version = fields.int64("version")?;
     let last_msg_seqs = fields.string("last_msg_seqs")?;
@@ -52,7 +53,7 @@ pub async fn sync(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answe
     }
     core.check_conversations_on()?;
     if uid.is_empty() {
-        return Ok(Answer(Vec::new()));
+        return Ok(Written(write_entries(&[])));
     }
     if last_msg_seqs.split('|').count() > core.limits.last_msg_seqs {
         return Err(Error::bad_input("last_msg_seqs", format!("must have at most {} entries", core.limits.last_msg_seqs)));
@@ -81,7 +82,7 @@ pub async fn sync(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answe
     if include_removed && page == 0 {
         entries.extend(answer.removed.into_iter().map(|removed| SyncEntry::Removed(removed.into())));
     }
-    Ok(Answer(entries))
+    Ok(Written(write_entries(&entries)))
 }
 
 /// `GET /conversations?uid=`: the list as v1 shows it.
@@ -96,7 +97,7 @@ pub async fn list(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answe
         channel_type: item.conversation.channel.channel_type.number(),
         unread: item.conversation.unread,
         timestamp: item.conversation.last_activity_at.div_euclid(1000),
-        last_message: item.last_message.map(MessageShape::from),
+        last_message: item.last_message.as_deref().map(MessageShape::from),
     });
     Ok(Answer(listed.collect()))
 }
@@ -119,7 +120,7 @@ pub async fn channels(core: &Core, caller: &Caller, fields: &Fields) -> Result<A
 ///
 /// # Errors
 /// As [`sync`].
-pub async fn sync_by_channels(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Vec<SyncItem>>, Error> {
+pub async fn sync_by_channels(core: &Core, caller: &Caller, fields: &Fields) -> Result<Written, Error> {
     let uid = viewer(caller, fields, "uid", NOBODY)?;
     let named = named_channels(core, fields)?;
     if named.is_empty() {
@@ -130,9 +131,9 @@ pub async fn sync_by_channels(core: &Core, caller: &Caller, fields: &Fields) -> 
     let items = conversations::show(core, &uid, &channels, msg_count).await?;
     let entries = named.into_iter().map(|named| {
         let found = named.channel.as_ref().and_then(|channel| items.get(channel)).cloned();
-        found.map_or_else(|| SyncItem::none(named.channel_id, named.channel_type), SyncItem::from)
+        SyncEntry::Item(found.map_or_else(|| SyncItem::none(named.channel_id, named.channel_type), SyncItem::from))
     });
-    Ok(Answer(entries.collect()))
+    Ok(Written(write_entries(&entries.collect::<Vec<_>>())))
 }
 
 /// `POST /conversation/syncMessages`: of each channel asked for the newest messages above the seq that the client holds.
@@ -147,9 +148,9 @@ pub async fn sync_messages(core: &Core, caller: &Caller, fields: &Fields) -> Res
     let items = conversations::show(core, &uid, &channels, msg_count).await?;
     let entries = named.into_iter().map(|named| {
         let found = named.channel.as_ref().and_then(|channel| items.get(channel));
-        let newer = found.into_iter().flat_map(|item| &item.recents).filter(|message| message.seq > named.last_msg_seq);
+        let newer = found.into_iter().flat_map(|item| item.recents.iter()).filter(|message| message.seq > named.last_msg_seq);
         ChannelMessages {
-            messages: newer.cloned().map(MessageShape::from).collect(),
+            messages: newer.map(|message| MessageShape::from(&**message)).collect(),
             channel_id: named.channel_id,
             channel_type: named.channel_type,
         }
@@ -219,7 +220,7 @@ fn done<T>(result: Result<T, Error>) -> Result<Answer<Done>, Error> {
 ///
 /// # Errors
 /// As [`sync`].
-pub async fn set_unread(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn set_unread(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     let unread = fields.int64("unread")?;
     let (uid, channel) = target(caller, fields, "UID cannot be empty")?;
     done(conversations::set_unread(core, &uid, &channel, unread).await)
@@ -229,7 +230,7 @@ pub async fn set_unread(core: &Core, caller: &Caller, fields: &Fields) -> Result
 ///
 /// # Errors
 /// As [`sync`].
-pub async fn clear_unread(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn clear_unread(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     let (uid, channel) = target(caller, fields, NOBODY)?;
     done(conversations::set_unread(core, &uid, &channel, 0).await)
 }
@@ -238,7 +239,7 @@ pub async fn clear_unread(core: &Core, caller: &Caller, fields: &Fields) -> Resu
 ///
 /// # Errors
 /// As [`sync`].
-pub async fn delete(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn delete(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     let (uid, channel) = target(caller, fields, "Uid cannot be empty")?;
     done(conversations::delete_conversation(core, &uid, &channel).await)
 }

@@ -58,7 +58,7 @@ pub async fn message_sync(core: &Core, caller: &Caller, fields: &Fields) -> Resu
             Ok(Answer(HistoryShape {
                 // Not whether there is anything beyond the end that was given.
                 more: u8::from(page.is_cut),
-                messages: page.messages.into_iter().map(MessageShape::from).collect(),
+                messages: page.messages.iter().map(MessageShape::from).collect(),
                 ..empty
             }))
         }

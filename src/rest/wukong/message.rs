@@ -1,5 +1,7 @@
 //! `/message/…`
 
+use std::sync::Arc;
+
 use super::super::legacy::{Answer, DoneWith, Fields};
 use super::shapes::{BatchShape, SentShape};
 use crate::auth::Caller;
@@ -18,7 +20,7 @@ const RECEIVERS: usize = 1000;
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`].
-pub async fn send_batch(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<BatchShape>, Error> {
+pub async fn send_batch(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<BatchShape>, Error> {
     let header = fields.object("header")?;
     let (no_persist, red_dot, sync_once) = (header.flag("no_persist")?, header.flag("red_dot")?, header.flag("sync_once")?);
     let from_uid = fields.string("from_uid")?;
@@ -67,7 +69,7 @@ pub async fn send_batch(core: &Core, caller: &Caller, fields: &Fields) -> Result
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::NotFound`] for a user who is not in the channel,
 /// [`Error::Store`].
-pub async fn send(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<DoneWith<SentShape>>, Error> {
+pub async fn send(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<DoneWith<SentShape>>, Error> {
     let header = fields.object("header")?;
     let (no_persist, red_dot, sync_once) = (header.flag("no_persist")?, header.flag("red_dot")?, header.flag("sync_once")?);
     let client_msg_no = fields.string("client_msg_no")?;

@@ -2,10 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::conversation::{Item, Removed};
-use crate::message::Message;
+use crate::message::{Message, Recents};
 
 /// One conversation of a sync.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -29,7 +29,10 @@ pub struct SyncItem {
     /// The user's version of the last change; 0 in a paged answer, which is no cursor.
     pub version: i64,
     /// Newest first, never null.
-    pub recents: Vec<MessageShape>,
+    // Written apart, by `SyncItem::write`: their JSON is kept.
+    #[serde(skip_serializing_if = "is_written_apart", serialize_with = "write_shapes")]
+    #[schema(value_type = Vec<MessageShape>, required = true)]
+    pub recents: Recents,
 }
 
 /// One message.
@@ -85,7 +88,7 @@ pub struct HeaderShape {
 }
 
 /// An entry of a sync: a conversation, or, for who asks with `include_removed`, one that is gone.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum SyncEntry {
     /// A conversation.
@@ -185,35 +188,59 @@ pub struct SentShape {
     pub message_seq: i64,
 }
 
+fn is_written_apart(_: &Recents) -> bool {
+    true
+}
+
+fn write_shapes<S: Serializer>(recents: &Recents, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(recents.iter().map(|message| MessageShape::from(&**message)))
+}
+
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-impl From<Message> for MessageShape {
-    fn from(message: Message) -> Self {
+impl From<&Message> for MessageShape {
+    fn from(message: &Message) -> Self {
         Self {
             // Messages with the other two flags are never stored.
             header: HeaderShape { no_persist: 0, red_dot: u8::from(message.red_dot), sync_once: 0 },
             setting: message.content.setting,
             message_id: message.message_id,
             message_idstr: message.message_id.to_string(),
-            client_msg_no: message.client_msg_no,
-            stream_no: message.content.stream_no,
+            client_msg_no: message.client_msg_no.clone(),
+            stream_no: message.content.stream_no.clone(),
             stream_seq: message.content.stream_seq,
             stream_flag: message.content.stream_flag,
             message_seq: message.seq,
-            from_uid: message.from_uid,
-            channel_id: message.channel.channel_id,
+            from_uid: message.from_uid.clone(),
+            channel_id: message.channel.channel_id.clone(),
             channel_type: message.channel.channel_type.number(),
-            topic: message.content.topic,
+            topic: message.content.topic.clone(),
             expire: message.content.expire,
             timestamp: message.sent_at.div_euclid(1000),
-            payload: STANDARD.encode(message.content.payload),
+            payload: STANDARD.encode(&message.content.payload),
         }
     }
 }
 
 impl SyncItem {
+    /// Appends it as JSON.
+    ///
+    /// # Errors
+    /// Never in practice: every field has a JSON form.
+    pub fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::to_writer(&mut *to, self)?;
+        to.pop();
+        to.extend_from_slice(b",\"recents\":[");
+        self.recents.write_json(to, |message, to| {
+            // A map of texts and numbers into memory.
+            let _ = serde_json::to_writer(to, &MessageShape::from(message));
+        });
+        to.extend_from_slice(b"]}");
+        Ok(())
+    }
+
     /// What is answered for a channel in which the user has no conversation.
     #[must_use]
     pub fn none(channel_id: String, channel_type: u8) -> Self {
@@ -227,9 +254,34 @@ impl SyncItem {
             offset_msg_seq: 0,
             readed_to_msg_seq: 0,
             version: 0,
-            recents: Vec::new(),
+            recents: Recents::default(),
         }
     }
+}
+
+/// Entries as a JSON array.
+///
+/// # Errors
+/// Never in practice.
+pub fn write_entries(entries: &[SyncEntry]) -> serde_json::Result<Vec<u8>> {
+    let bytes = entries.iter().map(|entry| match entry {
+        SyncEntry::Item(item) => 512 + item.recents.json_bytes(),
+        SyncEntry::Removed(_) => 512,
+    });
+    let mut to = Vec::with_capacity(bytes.sum::<usize>() + 2);
+    to.push(b'[');
+    for entry in entries {
+        match entry {
+            SyncEntry::Item(item) => item.write(&mut to)?,
+            SyncEntry::Removed(removed) => serde_json::to_writer(&mut to, removed)?,
+        }
+        to.push(b',');
+    }
+    if !entries.is_empty() {
+        to.pop();
+    }
+    to.push(b']');
+    Ok(to)
 }
 
 impl From<Removed> for RemovedItem {
@@ -253,11 +305,11 @@ impl From<Item> for SyncItem {
             unread: conversation.unread,
             timestamp: conversation.last_activity_at.div_euclid(1000),
             last_msg_seq: conversation.last_msg_seq,
-            last_client_msg_no: item.last_message.map(|message| message.client_msg_no).unwrap_or_default(),
+            last_client_msg_no: item.last_message.map(|message| message.client_msg_no.clone()).unwrap_or_default(),
             offset_msg_seq: 0,
             readed_to_msg_seq: (conversation.last_msg_seq - conversation.unread).max(0),
             version: conversation.version,
-            recents: item.recents.into_iter().map(MessageShape::from).collect(),
+            recents: item.recents,
         }
     }
 }

@@ -1,0 +1,229 @@
+//! Requests of one kind that are done together. A commit waits for the disk, and a statement for the way to the database and back:
+//! whoever comes meanwhile waits, and is then done in one transaction with all others who came. One alone waits for nobody.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+use crate::store::StoreError;
+
+/// Those who wait, in lanes: what must be done one after the other is in one lane.
+#[derive(Debug)]
+pub struct Together<T, R> {
+    /// Of each lane that is being worked on those who came meanwhile.
+    lanes: Arc<Lanes<T, R>>,
+    at_once: usize,
+}
+
+type Lanes<T, R> = Mutex<HashMap<u64, Vec<Waiting<T, R>>>>;
+type Waiting<T, R> = (Arc<T>, oneshot::Sender<Result<R, Error>>);
+
+/// What became of each, in the order in which they came; or what became of all of them.
+pub(crate) type Answers<R> = Result<Vec<Result<R, Error>>, Error>;
+
+impl<T: Send + Sync + 'static, R: Send + 'static> Together<T, R> {
+    /// At most so many are done together.
+    #[must_use]
+    pub fn new(at_once: usize) -> Self {
+        Self { lanes: Arc::default(), at_once }
+    }
+
+    /// Does `item` together with others of its lane: `work` does them in one transaction. It goes on for as long as any of them waits;
+    /// who went away before it began is left out. Where one of them is our mistake, each is done by itself.
+    ///
+    /// # Errors
+    /// What `work` says of this item.
+    pub(crate) async fn run<Work, Doing>(&self, lane: u64, item: T, work: Work) -> Result<R, Error>
+    where
+        Work: Fn(Vec<Arc<T>>) -> Doing + Send + Sync + 'static,
+        Doing: Future<Output = Answers<R>> + Send + 'static,
+    {
+        let (sender, answer) = oneshot::channel();
+        let begins = match lock(&self.lanes).entry(lane) {
+            Entry::Occupied(mut waiting) => {
+                waiting.get_mut().push((Arc::new(item), sender));
+                false
+            }
+            Entry::Vacant(lane) => {
+                lane.insert(vec![(Arc::new(item), sender)]);
+                true
+            }
+        };
+        if begins {
+            let running = Running { lanes: Arc::clone(&self.lanes), lane, at_once: self.at_once, is_over: false };
+            tokio::spawn(running.run(work));
+        }
+        answer.await.unwrap_or_else(|_| Err(StoreError::Broken("what was done together broke off".to_owned()).into()))
+    }
+}
+
+/// A lane that is being worked on.
+struct Running<T, R> {
+    lanes: Arc<Lanes<T, R>>,
+    lane: u64,
+    at_once: usize,
+    is_over: bool,
+}
+
+impl<T, R> Drop for Running<T, R> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            // After a panic those who wait are told, and the next one begins anew.
+            lock(&self.lanes).remove(&self.lane);
+        }
+    }
+}
+
+impl<T, R> Running<T, R> {
+    async fn run<Work, Doing>(mut self, work: Work)
+    where
+        Work: Fn(Vec<Arc<T>>) -> Doing,
+        Doing: Future<Output = Answers<R>>,
+    {
+        while let Some(some) = self.next() {
+            metrics::histogram!("recents_together").record(some.len() as f64);
+            let (items, mut senders): (Vec<Arc<T>>, Vec<_>) = some.into_iter().unzip();
+            let answers = tokio::select! {
+                answers = work(items.clone()) => answers,
+                () = all_closed(&mut senders) => continue,
+            };
+            if let Err(Error::Store(StoreError::Broken(_))) = &answers
+                && items.len() > 1
+            {
+                // A statement failed, so nothing was done: whose fault it is shows when each is alone.
+                for (item, sender) in items.into_iter().zip(senders) {
+                    let answer = work(vec![item]).await.map(|mut answers| answers.pop());
+                    let _ = sender.send(answer.and_then(|answer| answer.unwrap_or_else(|| Err(left_out()))));
+                }
+                continue;
+            }
+            let mut answers = answers.map(Vec::into_iter);
+            for sender in senders {
+                let answer = match &mut answers {
+                    Ok(answers) => answers.next().unwrap_or_else(|| Err(left_out())),
+                    Err(error) => Err(error.clone()),
+                };
+                // Nobody there any more is no failure.
+                let _ = sender.send(answer);
+            }
+        }
+    }
+
+    /// Those who wait, or the end.
+    fn next(&mut self) -> Option<Vec<Waiting<T, R>>> {
+        let mut lanes = lock(&self.lanes);
+        let waiting = lanes.get_mut(&self.lane)?;
+        waiting.retain(|(_, sender)| !sender.is_closed());
+        if waiting.is_empty() {
+            lanes.remove(&self.lane);
+            drop(lanes);
+            self.is_over = true;
+            return None;
+        }
+        let count = waiting.len().min(self.at_once);
+        Some(waiting.drain(..count).collect())
+    }
+}
+
+/// A lane for what has this name, of so many.
+pub(crate) fn lane(name: &impl Hash, of: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish() % of.max(1)
+}
+
+/// Waits until nobody waits any more.
+async fn all_closed<R>(senders: &mut [oneshot::Sender<R>]) {
+    for sender in senders {
+        sender.closed().await;
+    }
+}
+
+fn left_out() -> Error {
+    StoreError::Broken("one of those done together has no answer".to_owned()).into()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Answers each number with itself and how many were done with it; 13 breaks what it is in.
+    async fn count(items: Vec<Arc<u64>>) -> Answers<(u64, usize)> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(!items.iter().any(|item| **item == 666), "a panic");
+        if items.iter().any(|item| **item == 13) {
+            return Err(StoreError::Broken("thirteen".to_owned()).into());
+        }
+        Ok(items
+            .iter()
+            .map(|item| if **item == 100 { Err(Error::NotFound("hundred")) } else { Ok((**item, items.len())) })
+            .collect())
+    }
+
+    #[tokio::test]
+    async fn who_comes_meanwhile_is_done_together_and_each_gets_its_own_answer() {
+        let together = Together::new(64);
+        let all = futures_util::future::join_all((14..164).map(|number| together.run(7, number, count))).await;
+        for (number, answer) in (14..164).zip(&all) {
+            match answer {
+                Err(Error::NotFound("hundred")) => assert_eq!(number, 100),
+                Ok((own, with)) => assert!(*own == number && (2..=64).contains(with), "{number}: {own}, {with}"),
+                other => panic!("{number}: {other:?}"),
+            }
+        }
+        assert_eq!(together.run(7, 1, count).await.unwrap(), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_mistake_is_the_one_that_makes_it_and_a_panic_ends_nothing_for_good() {
+        let together = Together::new(64);
+        let all = futures_util::future::join_all((10..20).map(|number| together.run(0, number, count))).await;
+        assert_eq!(all.iter().filter(|answer| answer.is_ok()).count(), 9);
+        assert!(all[3].is_err());
+        assert!(together.run(0, 666, count).await.is_err());
+        assert_eq!(together.run(0, 5, count).await.unwrap(), (5, 1));
+    }
+
+    #[tokio::test]
+    async fn who_went_away_is_left_out_and_others_are_done() {
+        let together = Arc::new(Together::<u64, ()>::new(64));
+        let done = Arc::new(AtomicUsize::new(0));
+        let run = |number| {
+            let (together, done) = (Arc::clone(&together), Arc::clone(&done));
+            tokio::spawn(async move {
+                let work = move |items: Vec<Arc<u64>>| {
+                    let done = Arc::clone(&done);
+                    async move {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        done.fetch_add(items.len(), Ordering::SeqCst);
+                        Ok(items.iter().map(|_| Ok(())).collect())
+                    }
+                };
+                together.run(0, number, work).await
+            })
+        };
+        let alone = run(1);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let waiting = run(2);
+        let (gone, stays) = (run(3), run(4));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        waiting.abort();
+        alone.abort();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        gone.abort();
+        stays.await.unwrap().unwrap();
+        assert_eq!(done.load(Ordering::SeqCst), 2, "the third had begun with the fourth");
+    }
+}
