@@ -271,7 +271,10 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
             }
         }
     }
-    store.close().await;
+    // A connection that does not come back is the database's to close.
+    if tokio::time::timeout(budget, store.close()).await.is_err() {
+        tracing::warn!("a connection to the database was still in use");
+    }
     tracing::info!("stopped");
     Ok(())
 }

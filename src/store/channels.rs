@@ -7,7 +7,7 @@ use entity::channel::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
-use super::rows::{self, Target};
+use super::rows::{self, Target, padded};
 use super::{ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::clock::Ids;
@@ -85,7 +85,7 @@ fn by_key(keys: &[&ChannelKey]) -> SelectStatement {
         types.entry(key.channel_type.stored()).or_default().push(&key.key);
     }
     let any = types.into_iter().fold(sea_orm::Condition::any(), |any, (channel_type, keys)| {
-        any.add(Expr::col(Column::ChannelType).eq(channel_type).and(Expr::col(Column::ChannelKey).is_in(keys)))
+        any.add(Expr::col(Column::ChannelType).eq(channel_type).and(Expr::col(Column::ChannelKey).is_in(padded(keys))))
     });
     Query::select().columns([Column::Id, Column::ChannelType, Column::ChannelKey]).from(Entity).cond_where(any).to_owned()
 }
@@ -175,7 +175,7 @@ impl Tx {
             let select = Query::select()
                 .columns(HEAD)
                 .from(Entity)
-                .and_where(Expr::col(Column::Id).is_in(ids.iter().copied()))
+                .and_where(Expr::col(Column::Id).is_in(padded(ids.to_vec())))
                 .order_by(Column::Id, Order::Asc)
                 .lock(LockType::Update)
                 .to_owned();
@@ -192,7 +192,7 @@ impl Tx {
         let update = Query::update()
             .table(Entity)
             .value(Column::Guard, Expr::col(Column::Guard).add(1))
-            .and_where(Expr::col(Column::Id).is_in(ids.iter().copied()))
+            .and_where(Expr::col(Column::Id).is_in(padded(ids.to_vec())))
             .to_owned();
         self.open.execute(&update).await?;
         Ok(())

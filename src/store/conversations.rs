@@ -9,7 +9,7 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value};
 
-use super::rows::{self, Target};
+use super::rows::{self, Target, padded};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid, Version};
@@ -238,6 +238,7 @@ fn changed_of(backend: DbBackend, wanted: &[(&Uid, Version)]) -> SelectStatement
     let mut select = joined();
     SelectStatement::column(&mut select, ("c", Column::Uid));
     let since = if backend == DbBackend::MySql {
+        let wanted = padded(wanted.to_vec());
         select.and_where(Expr::col(("c", Column::Uid)).is_in(wanted.iter().map(|(uid, _)| uid.as_str())));
         let since = wanted.iter().fold(CaseStatement::new(), |case, (uid, version)| {
             case.case(Expr::col(("c", Column::Uid)).eq(uid.as_str()), *version)
@@ -324,7 +325,7 @@ impl Store {
     ) -> Result<Vec<(String, ConversationRow)>, StoreError> {
         let mut found = Vec::with_capacity(names.len());
         for names in names.chunks(NAMES_PER_STATEMENT) {
-            let any = names.iter().fold(Condition::any(), |any, (uid, key)| {
+            let any = padded(names.to_vec()).into_iter().fold(Condition::any(), |any, (uid, key)| {
                 any.add(
                     Expr::col(("c", Column::Uid))
                         .eq(uid.as_str())
@@ -420,7 +421,9 @@ impl Tx {
             for (uid, channel_id) in pairs {
                 by_uid.entry(uid.as_str()).or_default().insert(*channel_id);
             }
+            let by_uid = padded(by_uid.into_iter().collect::<Vec<_>>());
             let any = by_uid.into_iter().fold(Condition::any(), |any, (uid, ids)| {
+                let ids = padded(ids.into_iter().collect::<Vec<_>>());
                 any.add(Expr::col(("c", Column::Uid)).eq(uid).and(Expr::col(("c", Column::ChannelId)).is_in(ids)))
             });
             let select = SelectStatement::column(&mut joined(), ("c", Column::Uid)).cond_where(any).to_owned();
@@ -544,7 +547,7 @@ impl Tx {
         let mut sorted: Vec<&ReadMark> = marks.iter().collect();
         sorted.sort_unstable_by(|a, b| (a.channel_id, &a.uid).cmp(&(b.channel_id, &b.uid)));
         for marks in sorted.chunks(ROWS_PER_STATEMENT / 4) {
-            let pairs = marks.iter().fold(Condition::any(), |any, mark| {
+            let pairs = padded(marks.to_vec()).into_iter().fold(Condition::any(), |any, mark| {
                 any.add(Expr::col(Column::Uid).eq(mark.uid.as_str()).and(Expr::col(Column::ChannelId).eq(mark.channel_id)))
             });
             let select = Query::select().columns([Column::Uid, Column::ChannelId]).from(Entity).cond_where(pairs).to_owned();

@@ -6,7 +6,7 @@ use entity::user_cursor::{Column, Entity};
 use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query};
 
-use super::rows::{self, Target};
+use super::rows::{self, Target, padded};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::error::Error;
 use crate::ids::{Uid, Version};
@@ -44,7 +44,7 @@ impl Tx {
             let select = Query::select()
                 .columns([Column::Uid, Column::Version])
                 .from(Entity)
-                .and_where(Expr::col(Column::Uid).is_in(uids.iter().copied()))
+                .and_where(Expr::col(Column::Uid).is_in(padded(uids.to_vec())))
                 .order_by(Column::Uid, Order::Asc)
                 .lock(LockType::Update)
                 .to_owned();

@@ -7,7 +7,7 @@ use entity::message::{Column, Entity, Model};
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
 
-use super::rows::{self, Target};
+use super::rows::{self, Target, padded};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq};
@@ -98,7 +98,7 @@ fn select() -> SelectStatement {
 /// read the whole channel then, and need the ranges as constants.
 fn in_windows(backend: DbBackend, windows: &[Window]) -> SelectStatement {
     if backend == DbBackend::MySql {
-        let any = windows.iter().fold(Condition::any(), |any, window| {
+        let any = padded(windows.to_vec()).into_iter().fold(Condition::any(), |any, window| {
             any.add(
                 Expr::col(Column::ChannelId).eq(window.channel_id).and(Expr::col(Column::Seq).between(window.from, window.to)),
             )
@@ -180,12 +180,12 @@ fn page(window: Window, limit: u64, newest: bool) -> SelectStatement {
 }
 
 fn by_client_msg_nos(named: &[(i64, &str, &str)]) -> SelectStatement {
-    let any = named.iter().fold(Condition::any(), |any, (channel_id, from, no)| {
+    let any = padded(named.to_vec()).into_iter().fold(Condition::any(), |any, (channel_id, from, no)| {
         any.add(
             Expr::col(Column::ChannelId)
-                .eq(*channel_id)
-                .and(Expr::col(Column::ClientMsgNo).eq(*no))
-                .and(Expr::col(Column::FromUid).eq(*from)),
+                .eq(channel_id)
+                .and(Expr::col(Column::ClientMsgNo).eq(no))
+                .and(Expr::col(Column::FromUid).eq(from)),
         )
     });
     select().cond_where(any).to_owned()
@@ -280,7 +280,7 @@ impl Tx {
             let statement = Query::select()
                 .columns([Column::MessageId, Column::ChannelId, Column::Seq])
                 .from(Entity)
-                .and_where(Expr::col(Column::MessageId).is_in(ids.iter().copied()))
+                .and_where(Expr::col(Column::MessageId).is_in(padded(ids.to_vec())))
                 .to_owned();
             for row in self.open.query_all(&statement).await? {
                 let position = Position { channel_id: row.try_get_by_index(1)?, seq: row.try_get_by_index(2)? };

@@ -43,7 +43,7 @@ use crate::error::Error;
 /// How often a transaction is begun again before the caller is told that it is too busy.
 const ATTEMPTS: u32 = 20;
 /// Rows of one multi-row statement at most: below every engine's limit on parameters.
-const ROWS_PER_STATEMENT: usize = 1000;
+const ROWS_PER_STATEMENT: usize = 1024;
 
 /// The database.
 #[derive(Clone, Debug)]

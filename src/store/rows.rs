@@ -1,12 +1,21 @@
 //! Many rows in one statement.
 //!
 //! PostgreSQL takes a column as an array, so that the statement has one text, and one plan, for any number of rows. For the others
-//! every row has its place in the statement.
+//! every row has its place in the statement, and every number of rows its text. MySQL and MariaDB keep few texts prepared, and to give
+//! one up is slow: there the numbers are powers of two.
 
 use sea_orm::sea_query::{ArrayType, InsertStatement, IntoIden, OnConflict, Query, Value};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, IdenStatic, Statement};
 
 use super::{ROWS_PER_STATEMENT, StoreError};
+
+/// The same list for the database, as long as the next power of two: the last one is in it several times.
+pub(super) fn padded<T: Clone>(mut list: Vec<T>) -> Vec<T> {
+    if let Some(last) = list.last().cloned() {
+        list.resize(list.len().next_power_of_two(), last);
+    }
+    list
+}
 
 /// Where rows go, and what becomes of those that are there already.
 pub(super) struct Target<'a, C> {
@@ -35,10 +44,15 @@ where
         open.execute_raw(as_arrays::<E>(target, rows)).await?;
         return Ok(());
     }
-    let mut rows = rows.into_iter().peekable();
-    while rows.peek().is_some() {
+    let is_few = backend == DbBackend::MySql;
+    // To write a row over with itself changes nothing.
+    let rows = if is_few && !target.key.is_empty() { padded(rows) } else { rows };
+    let mut rows = rows.into_iter();
+    while rows.len() > 0 {
+        let most = rows.len().min(ROWS_PER_STATEMENT);
+        let count = if is_few { 1 << most.ilog2() } else { most };
         let mut insert = Query::insert().into_table(E::default()).columns(target.columns.iter().copied()).to_owned();
-        for row in rows.by_ref().take(ROWS_PER_STATEMENT) {
+        for row in rows.by_ref().take(count) {
             insert.values_panic(row.into_iter().map(Into::into));
         }
         open.execute(on_conflict(&mut insert, target)).await?;
