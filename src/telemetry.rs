@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, Log, LogFormat};
@@ -32,7 +32,10 @@ pub fn metrics() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
         let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-        let builder = PrometheusBuilder::new().set_buckets(&seconds);
+        let counts = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+        let shared = Matcher::Full("recents_shared_transaction_requests".to_owned());
+        let builder =
+            PrometheusBuilder::new().set_buckets(&seconds).and_then(|builder| builder.set_buckets_for_metric(shared, &counts));
         let recorder = builder.unwrap_or_else(|_| PrometheusBuilder::new()).build_recorder();
         let handle = recorder.handle();
         // Somebody else's recorder (an embedder's) stays; ours then renders nothing.
@@ -50,6 +53,12 @@ fn describe() {
     metrics::describe_counter!("recents_transactions_retried_total", "Transactions begun again for the sake of another.");
     metrics::describe_counter!("recents_sql_statements_total", "SQL statements, without BEGIN and COMMIT.");
     metrics::describe_histogram!("recents_sql_seconds", metrics::Unit::Seconds, "Time of SQL statements.");
+    metrics::describe_histogram!("recents_shared_transaction_requests", "Requests that were done together.");
+    metrics::describe_counter!(
+        "recents_cache_total",
+        "Channels whose newest messages were in memory (hit), or were read (miss)."
+    );
+    metrics::describe_gauge!("recents_cache_bytes", metrics::Unit::Bytes, "Of cache.messages_bytes in use.");
     metrics::describe_counter!("recents_http_requests_total", "Requests by route, method and status.");
     metrics::describe_counter!("recents_rate_limited_total", "Requests over the rate of a user or an address.");
     metrics::describe_counter!("recents_jwks_fetches_total", "Fetches of auth.jwt.jwks_url, by result.");

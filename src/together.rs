@@ -86,7 +86,7 @@ impl<T, R> Running<T, R> {
         Doing: Future<Output = Answers<R>>,
     {
         while let Some(some) = self.next() {
-            metrics::histogram!("recents_together").record(some.len() as f64);
+            metrics::histogram!("recents_shared_transaction_requests").record(some.len() as f64);
             let (items, mut senders): (Vec<Arc<T>>, Vec<_>) = some.into_iter().unzip();
             let answers = tokio::select! {
                 answers = work(items.clone()) => answers,

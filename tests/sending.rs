@@ -1,6 +1,6 @@
 //! Sending: dense seqs, once, whatever happens at the same time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -16,6 +16,7 @@ on_every_database!(
     answers_are_as_recorded,
     graphql_sends_the_same,
     readers_lose_nothing_while_others_write,
+    what_is_done_at_once_is_as_if_done_one_after_the_other,
 );
 
 async fn a_repeated_send_answers_as_the_first_time(engine: Engine) {
@@ -184,4 +185,81 @@ async fn readers_lose_nothing_while_others_write(engine: Engine) {
     let team = answer.iter().find(|item| item["channel_id"] == "team").unwrap();
     let seqs = team["recents"].as_array().unwrap().iter().map(|message| message["message_seq"].as_i64().unwrap());
     assert_eq!(seqs.collect::<Vec<_>>(), (1..=32).rev().collect::<Vec<_>>());
+}
+
+/// Requests that come at the same time share transactions: each must be answered as if it had been alone.
+async fn what_is_done_at_once_is_as_if_done_one_after_the_other(engine: Engine) {
+    let server = &Server::start(engine).await;
+    let users = ["ann", "bob", "cid", "dan"];
+    let groups = ["g0", "g1", "g2"];
+    for group in groups {
+        server.group(group, &users).await;
+        server.send("eve", group, 2, "first").await;
+    }
+    // Every message twice, so that some repeats meet what they repeat in one transaction; some red, some not.
+    let sends = (0..120).map(|number| async move {
+        let number = number / 2;
+        let (from, group) = (users[number % 4], groups[number % 3]);
+        let mut body = message(from, group, 2, &format!("m{number}"));
+        body["header"]["red_dot"] = json!(i32::from(number % 5 > 0));
+        (group, server.call("/message/send", body).await["data"].clone())
+    });
+    let marks = (0..60).map(|number| async move {
+        server.set_unread(users[number % 4], groups[number / 4 % 3], 2, 1000 + number as i64).await;
+    });
+    let deletes = (0..4).map(|number| async move { server.delete(users[number], "g2", 2).await });
+    let (sent, _, _) = tokio::join!(
+        futures_util::future::join_all(sends),
+        futures_util::future::join_all(marks),
+        futures_util::future::join_all(deletes)
+    );
+
+    let mut seqs: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
+    let mut ids = BTreeSet::new();
+    for pair in sent.chunks(2) {
+        assert_eq!(pair[0], pair[1], "a repeat answers as the first time");
+        seqs.entry(pair[0].0).or_default().insert(pair[0].1["message_seq"].as_i64().unwrap());
+        ids.insert(pair[0].1["message_id"].as_i64().unwrap());
+    }
+    assert_eq!(ids.len(), 60);
+    for (group, seqs) in &seqs {
+        assert_eq!(
+            seqs.iter().copied().collect::<Vec<_>>(),
+            (2..=21).collect::<Vec<_>>(),
+            "{group} has no hole and nothing twice"
+        );
+    }
+    // From now on unread counts are known, and one by one they are what the model says.
+    for group in groups {
+        for user in users {
+            server.set_unread(user, group, 2, 0).await;
+        }
+    }
+    let later: Vec<_> = futures_util::future::join_all((0..48).map(|number| async move {
+        let (from, group) = (users[number % 4], groups[number % 3]);
+        let answer = server.call("/message/send", message(from, group, 2, &format!("later{number}"))).await;
+        (group, answer["data"]["message_seq"].as_i64().unwrap(), from)
+    }))
+    .await;
+    for user in users {
+        let mut device = Incremental::new(user);
+        device.sync(server).await;
+        let full = server.full(user).await;
+        assert_eq!(full.len(), 3);
+        for conversation in full {
+            let group = conversation["channel_id"].as_str().unwrap();
+            let of_group = later.iter().filter(|(of, ..)| *of == group);
+            let own = of_group.clone().filter(|(.., from)| *from == user).map(|(_, seq, _)| *seq).max().unwrap_or(0);
+            let unread = of_group.filter(|(_, seq, _)| *seq > own).count();
+            assert_eq!(conversation["unread"], unread, "{user} in {group}");
+            assert_eq!(conversation["last_msg_seq"], 37);
+            // One was deleted in between: what came since shows in any case.
+            let shown = conversation["recents"].as_array().unwrap().len();
+            assert!(shown == 20 || (group == "g2" && shown >= 16), "{user} sees {shown} of {group}");
+        }
+    }
+    // Marks at once: one of them stays, each got a version of its own.
+    futures_util::future::join_all((1..=40).map(|number| server.set_unread("ann", "g0", 2, number))).await;
+    let unread = server.full("ann").await.iter().find(|item| item["channel_id"] == "g0").unwrap()["unread"].as_i64().unwrap();
+    assert!((1..=40).contains(&unread), "{unread}");
 }

@@ -78,11 +78,15 @@ async fn the_number_of_statements_is_constant(engine: Engine) {
         count("delete", "/conversations/delete", target(json!({}))).await;
         counts.push(these);
     }
-    for these in &counts[1..] {
-        assert_eq!(these, &counts[0]);
+    for these in &counts[2..] {
+        assert_eq!(these, &counts[1]);
     }
-    println!("{engine:?}: {:?}", counts[0]);
-    let most = counts[0].iter().map(|(_, count)| *count).max().unwrap();
+    // A thing that is the only one of its kind is found by its name in one statement, several in two.
+    for ((name, one), (_, several)) in counts[0].iter().zip(&counts[1]) {
+        assert!(one == several || (name == "nodes" && one + 1 == *several), "{name}: {one} for one, {several} for several");
+    }
+    println!("{engine:?}: {:?}", counts[1]);
+    let most = counts[1].iter().map(|(_, count)| *count).max().unwrap();
     assert!(most <= 8, "{counts:?}");
 }
 

@@ -25,6 +25,8 @@ from tools import PAYLOAD, Load, Server, processes_in, processor_seconds
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SYNC = "/conversation/sync"
+# How the names of cases begin that change nothing.
+READS = ("raw-list", "raw-messages", "sync", "screen", "m-full", "m-nothing", "m-screen", "l-nothing", "l-screen")
 
 LIST = """SELECT c.channel_id, ch.channel_type, ch.channel_key, ch.last_seq, ch.revision, ch.red_dots, ch.last_message_at, c.read_mark,
  c.deleted_to_seq, c.joined_seq, c.left_seq, c.state, c.version, c.stamped_revision, c.pinned_at, c.muted
@@ -183,12 +185,15 @@ class Bench:
         return self.webhooks
 
     def run(self, cases):
+        """First what reads, then what writes: a cursor that was taken before stays the newest, and the data what it is."""
         wanted = [name for name in self.arguments.only.split(",") if name]
-        for number in range(self.arguments.rounds):
-            print(f"{self.engine}, round {number + 1}", flush=True)
-            self.settle()
-            for name, case in cases.items():
-                if not wanted or any(name.startswith(part) for part in wanted):
+        for kind in ("reads", "writes"):
+            some = {name: case for name, case in cases.items() if name.startswith(READS) == (kind == "reads")
+                    and (not wanted or any(name.startswith(part) for part in wanted))}
+            for number in range(self.arguments.rounds if some else 0):
+                print(f"{self.engine}, {kind}, round {number + 1}", flush=True)
+                self.settle()
+                for case in some.values():
                     case()
 
     def median(self, name):

@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
 
-/// Those of these users' conversations that show; one statement for any number of them, up to 200.
+/// Those of these users' conversations that show; two statements for any number of them, up to 1024.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::ids::Uid;
 
 /// Those of these messages that there are and that `viewer` may see (`None`: a service, which may see all); one statement for any
-/// number of them, up to 1000, and for a viewer one more for each 200 channels.
+/// number of them, up to 1024, and for a viewer two more.
 ///
 /// # Errors
 /// [`Error::Store`].

@@ -129,6 +129,12 @@ impl NewestCache {
         Self((bytes > 0).then(|| Cache::builder().max_capacity(bytes).weigher(weight).build()))
     }
 
+    /// Bytes in use, about.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, Cache::weighted_size)
+    }
+
     /// What is kept of a channel in this state.
     #[must_use]
     pub fn get(&self, channel_id: i64, head: HeadState) -> Option<Arc<Newest>> {
@@ -152,5 +158,104 @@ impl NewestCache {
             from = messages.last().map_or(from, |last| last.seq);
         }
         cache.insert(channel_id, Arc::new(Newest::new(after, from, newest.wanted, messages)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ChannelRef, ChannelType};
+    use crate::message::Content;
+
+    fn message(seq: Seq) -> Arc<Message> {
+        let channel = ChannelRef { channel_type: ChannelType::GROUP, channel_id: "team".to_owned() };
+        let (client_msg_no, from_uid) = (format!("n{seq}"), "bob".to_owned());
+        let content = Content { payload: vec![b'x'; 100], ..Content::default() };
+        Arc::new(Message { channel, message_id: 100 + seq, seq, client_msg_no, from_uid, sent_at: seq, red_dot: true, content })
+    }
+
+    fn head(revision: i64, last_seq: Seq) -> HeadState {
+        HeadState { revision, last_seq, last_message_at: last_seq }
+    }
+
+    fn newest(head: HeadState, from: Seq, wanted: usize, seqs: &[Seq]) -> Arc<Newest> {
+        Arc::new(Newest::new(head, from, wanted, seqs.iter().copied().map(message).collect()))
+    }
+
+    fn seqs(recents: Option<Recents>) -> Option<Vec<Seq>> {
+        recents.map(|recents| recents.iter().map(|message| message.seq).collect())
+    }
+
+    #[test]
+    fn what_may_be_more_than_is_here_is_read() {
+        // 6 is a hole.
+        let some = newest(head(9, 9), 5, 4, &[9, 8, 7, 5]);
+        assert_eq!(seqs(some.recents(0, 4)), Some(vec![9, 8, 7, 5]));
+        assert_eq!(seqs(some.recents(0, 2)), Some(vec![9, 8]));
+        assert_eq!(seqs(some.recents(0, 5)), None, "there may be more below 5");
+        assert_eq!(seqs(some.recents(3, 5)), None);
+        assert_eq!(seqs(some.recents(4, 5)), Some(vec![9, 8, 7, 5]), "below 5 they are deleted for this user");
+        assert_eq!(seqs(some.recents(8, 20)), Some(vec![9]));
+        assert_eq!(seqs(some.recents(9, 20)), Some(vec![]));
+        assert_eq!(seqs(some.recents(0, 4).map(|recents| recents.above(7, 9))), Some(vec![9, 8]));
+        assert_eq!(seqs(some.recents(0, 4).map(|recents| recents.above(0, 1))), Some(vec![9]));
+    }
+
+    #[test]
+    fn only_the_state_that_was_read_is_served() {
+        let cache = NewestCache::new(1 << 20);
+        cache.keep(1, &newest(head(3, 3), 1, 20, &[3, 2, 1]));
+        assert!(cache.get(1, head(3, 3)).is_some());
+        for other in [head(4, 4), head(2, 3), head(4, 3), HeadState { last_message_at: 9, ..head(3, 3) }] {
+            assert!(cache.get(1, other).is_none(), "{other:?}");
+        }
+        assert!(cache.get(2, head(3, 3)).is_none());
+    }
+
+    #[test]
+    fn what_is_appended_takes_the_place_of_the_oldest_unless_all_are_wanted() {
+        let cache = NewestCache::new(1 << 20);
+        cache.keep(1, &newest(head(3, 3), 1, 4, &[3, 2, 1]));
+        cache.append(1, head(3, 3), head(4, 4), &[message(4)]);
+        let four = cache.get(1, head(4, 4)).unwrap();
+        assert_eq!((seqs(four.recents(0, 4)), seqs(four.recents(0, 9))), (Some(vec![4, 3, 2, 1]), Some(vec![4, 3, 2, 1])));
+        cache.append(1, head(4, 4), head(6, 6), &[message(5), message(6)]);
+        let six = cache.get(1, head(6, 6)).unwrap();
+        assert_eq!((seqs(six.recents(0, 4)), seqs(six.recents(0, 5))), (Some(vec![6, 5, 4, 3]), None));
+        // From a state that is not the kept one nothing is known.
+        cache.append(1, head(4, 4), head(7, 7), &[message(7)]);
+        assert!(cache.get(1, head(7, 7)).is_none() && cache.get(1, head(6, 6)).is_some());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_may_be_nothing() {
+        let cache = NewestCache::new(50_000);
+        for channel_id in 0..1000 {
+            cache.keep(channel_id, &newest(head(2, 2), 1, 2, &[2, 1]));
+        }
+        let Some(inner) = &cache.0 else { panic!("a cache") };
+        inner.run_pending_tasks();
+        assert!(cache.bytes() <= 50_000 && cache.bytes() > 20_000, "{}", cache.bytes());
+        let none = NewestCache::new(0);
+        none.keep(1, &newest(head(2, 2), 1, 2, &[2, 1]));
+        none.append(1, head(2, 2), head(3, 3), &[message(3)]);
+        assert!(none.get(1, head(2, 2)).is_none() && none.bytes() == 0);
+    }
+
+    #[test]
+    fn json_is_written_once_and_cut_anywhere() {
+        let some = newest(head(3, 3), 1, 3, &[3, 2, 1]);
+        let write = |message: &Message, to: &mut Vec<u8>| to.extend_from_slice(format!("[{}]", message.seq).as_bytes());
+        let text = |recents: Option<Recents>| {
+            let mut to = Vec::new();
+            recents.unwrap().write_json(&mut to, write);
+            String::from_utf8(to).unwrap()
+        };
+        assert_eq!(text(some.recents(0, 3)), "[3],[2],[1]");
+        assert_eq!(text(some.recents(0, 1)), "[3]");
+        assert_eq!(text(some.recents(1, 3)), "[3],[2]");
+        assert_eq!(text(some.recents(3, 3)), "");
+        assert_eq!(text(some.recents(0, 3).map(|recents| recents.above(2, 9))), "[3]");
+        assert_eq!(text(Some(Recents::default())), "");
     }
 }

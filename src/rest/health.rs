@@ -49,7 +49,8 @@ async fn check(app: &App) -> Result<(), String> {
 }
 
 /// `GET /metrics` in Prometheus' text format.
-pub async fn metrics() -> impl IntoResponse {
+pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    metrics::gauge!("recents_cache_bytes").set(app.core.newest.bytes() as f64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], crate::telemetry::metrics().render())
 }
 

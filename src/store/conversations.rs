@@ -14,9 +14,6 @@ use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid, Version};
 
-/// Pairs of a user and a channel in one statement.
-const NAMES_PER_STATEMENT: usize = 200;
-
 /// Where a conversation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -190,9 +187,34 @@ fn from_joined() -> SelectStatement {
         .to_owned()
 }
 
+/// The channel is of a type that shows in lists. The types stand in the text: of placeholders PostgreSQL assumes that nearly all channels
+/// are of these types, and reads every channel there is to find the few that are left.
+fn can_be_listed() -> Expr {
+    let never = ChannelType::NEVER_LISTED.map(|never| Expr::Constant(never.stored().into()));
+    Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never)
+}
+
 /// A user's conversations.
 fn joined_of(uid: &Uid) -> SelectStatement {
     joined().and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str())).to_owned()
+}
+
+/// Conversations by user and channel, with whose each is, for [`with_whose`].
+fn of_pairs(pairs: &[(&Uid, i64)]) -> SelectStatement {
+    let mut by_uid: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
+    for (uid, channel_id) in pairs {
+        by_uid.entry(uid.as_str()).or_default().insert(*channel_id);
+    }
+    let by_uid = padded(by_uid.into_iter().collect::<Vec<_>>());
+    let any = by_uid.into_iter().fold(Condition::any(), |any, (uid, ids)| {
+        let ids = padded(ids.into_iter().collect::<Vec<_>>());
+        any.add(Expr::col(("c", Column::Uid)).eq(uid).and(Expr::col(("c", Column::ChannelId)).is_in(ids)))
+    });
+    SelectStatement::column(&mut joined(), ("c", Column::Uid)).cond_where(any).to_owned()
+}
+
+fn with_whose(found: &[QueryResult]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
+    found.iter().map(|row| Ok((row.try_get_by_index(17)?, row_from(row)?))).collect()
 }
 
 fn channel_ids_of(uid: &Uid) -> SelectStatement {
@@ -206,13 +228,12 @@ fn channel_ids_of(uid: &Uid) -> SelectStatement {
 
 /// Those of these users who have a conversation with something new that has no version yet.
 fn stale_of(uids: &[&str]) -> SelectStatement {
-    let never = ChannelType::NEVER_LISTED.map(ChannelType::stored);
     from_joined()
         .distinct()
         .column(("c", Column::Uid))
         .and_where(Expr::col(("c", Column::Uid)).is_in(uids.iter().copied()))
         .and_where(Expr::col(("c", Column::State)).ne(State::Left.stored()))
-        .and_where(Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never))
+        .and_where(can_be_listed())
         .and_where(Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision))))
         .to_owned()
 }
@@ -220,8 +241,7 @@ fn stale_of(uids: &[&str]) -> SelectStatement {
 /// Those that can show in a list and changed since `version`, or are stale; 0: all of them.
 fn changed(uid: &Uid, version: Version) -> SelectStatement {
     let mut select = joined_of(uid);
-    let never = ChannelType::NEVER_LISTED.map(ChannelType::stored);
-    select.and_where(Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never));
+    select.and_where(can_be_listed());
     if version > 0 {
         let newer = Expr::col(("c", Column::Version)).gt(version);
         let stale = Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision)));
@@ -234,7 +254,6 @@ fn changed(uid: &Uid, version: Version) -> SelectStatement {
 /// [`changed`] for several users, with whose each is. PostgreSQL and SQLite look up the user's version in a list that they join;
 /// MySQL and MariaDB differ in how such a list is written.
 fn changed_of(backend: DbBackend, wanted: &[(&Uid, Version)]) -> SelectStatement {
-    let never = ChannelType::NEVER_LISTED.map(ChannelType::stored);
     let mut select = joined();
     SelectStatement::column(&mut select, ("c", Column::Uid));
     let since = if backend == DbBackend::MySql {
@@ -250,7 +269,7 @@ fn changed_of(backend: DbBackend, wanted: &[(&Uid, Version)]) -> SelectStatement
         select.join(JoinType::InnerJoin, TableRef::ValuesList(values, "w".into_iden()), mine);
         Expr::col(("w", Alias::new("column2")))
     };
-    select.and_where(Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never));
+    select.and_where(can_be_listed());
     let newer = Expr::col(("c", Column::Version)).gt(since);
     let stale = Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision)));
     let member = Expr::col(("c", Column::State)).ne(State::Left.stored());
@@ -318,24 +337,26 @@ impl Store {
         Ok(self.find_conversations(&[(uid, key)]).await?.pop().map(|(_, row)| row))
     }
 
-    /// Those of these conversations that there are, with whose they are.
+    /// Those of these conversations that there are, with whose they are: several in two statements, so that each of them is looked up
+    /// by keys.
     pub(crate) async fn find_conversations(
         &self,
         names: &[(&Uid, &ChannelKey)],
     ) -> Result<Vec<(String, ConversationRow)>, StoreError> {
-        let mut found = Vec::with_capacity(names.len());
-        for names in names.chunks(NAMES_PER_STATEMENT) {
-            let any = padded(names.to_vec()).into_iter().fold(Condition::any(), |any, (uid, key)| {
-                any.add(
-                    Expr::col(("c", Column::Uid))
-                        .eq(uid.as_str())
-                        .and(Expr::col(("ch", channel::Column::ChannelType)).eq(key.channel_type.stored()))
-                        .and(Expr::col(("ch", channel::Column::ChannelKey)).eq(key.key.as_str())),
-                )
-            });
-            for row in self.query_all(SelectStatement::column(&mut joined(), ("c", Column::Uid)).cond_where(any)).await? {
-                found.push((row.try_get_by_index(17)?, row_from(&row)?));
-            }
+        if let [(uid, key)] = names {
+            let select = joined_of(uid)
+                .and_where(Expr::col(("ch", channel::Column::ChannelType)).eq(key.channel_type.stored()))
+                .and_where(Expr::col(("ch", channel::Column::ChannelKey)).eq(key.key.as_str()))
+                .to_owned();
+            let row = self.query_one(&select).await?;
+            return Ok(row.map(|row| row_from(&row)).transpose()?.map(|row| (uid.to_string(), row)).into_iter().collect());
+        }
+        let keys: HashSet<&ChannelKey> = names.iter().map(|(_, key)| *key).collect();
+        let ids = self.find_channels(&keys.into_iter().collect::<Vec<_>>()).await?;
+        let pairs: Vec<(&Uid, i64)> = names.iter().filter_map(|(uid, key)| Some((*uid, *ids.get(*key)?))).collect();
+        let mut found = Vec::with_capacity(pairs.len());
+        for pairs in pairs.chunks(ROWS_PER_STATEMENT) {
+            found.extend(with_whose(&self.query_all(&of_pairs(pairs)).await?)?);
         }
         Ok(found)
     }
@@ -417,19 +438,7 @@ impl Tx {
     pub(crate) async fn list_conversations(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
         let mut found = Vec::with_capacity(pairs.len());
         for pairs in pairs.chunks(ROWS_PER_STATEMENT) {
-            let mut by_uid: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
-            for (uid, channel_id) in pairs {
-                by_uid.entry(uid.as_str()).or_default().insert(*channel_id);
-            }
-            let by_uid = padded(by_uid.into_iter().collect::<Vec<_>>());
-            let any = by_uid.into_iter().fold(Condition::any(), |any, (uid, ids)| {
-                let ids = padded(ids.into_iter().collect::<Vec<_>>());
-                any.add(Expr::col(("c", Column::Uid)).eq(uid).and(Expr::col(("c", Column::ChannelId)).is_in(ids)))
-            });
-            let select = SelectStatement::column(&mut joined(), ("c", Column::Uid)).cond_where(any).to_owned();
-            for row in self.open.query_all(&select).await? {
-                found.push((row.try_get_by_index(17)?, row_from(&row)?));
-            }
+            found.extend(with_whose(&self.open.query_all(&of_pairs(pairs)).await?)?);
         }
         Ok(found)
     }
@@ -589,6 +598,11 @@ pub(super) fn hot_statements(
         ("what changed", list_changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed, under the lock", changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed for several", changed_of(backend, &[(&uid, 1), (&nobody, 1)]), &["conversation", "c", "message"]),
+        (
+            "several conversations",
+            of_pairs(&[(&uid, channel_id), (&nobody, channel_id)]),
+            &["conversation", "c", "channel", "ch"],
+        ),
         ("one conversation", one, &["conversation", "c", "channel", "ch"]),
         ("members", members_of(channel_id), &["conversation"]),
         ("channels of a subscriber", channel_ids_of(&uid), &["conversation"]),
