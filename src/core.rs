@@ -1,6 +1,7 @@
 //! What every use case works with.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::clock::{Clock, Ids};
 use crate::config::{Limits, Settings, WukongimVersion};
@@ -50,11 +51,12 @@ impl Core {
     /// The core of a server or of an import.
     #[must_use]
     pub fn new(store: Store, clock: Clock, ids: Ids, settings: &Settings) -> Self {
+        let patience = Duration::from_secs(settings.limits.request_seconds);
         Self {
-            reads: Together::new(AT_ONCE),
-            stampings: Together::new(AT_ONCE),
-            changes: Together::new(AT_ONCE),
-            sends: Together::new(AT_ONCE),
+            reads: Together::new(AT_ONCE, patience),
+            stampings: Together::new(AT_ONCE, patience),
+            changes: Together::new(AT_ONCE, patience),
+            sends: Together::new(AT_ONCE, patience),
             store,
             clock,
             ids,

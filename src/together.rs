@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -18,6 +19,7 @@ pub struct Together<T, R> {
     /// Of each lane that is being worked on those who came meanwhile.
     lanes: Arc<Lanes<T, R>>,
     at_once: usize,
+    patience: Duration,
 }
 
 type Lanes<T, R> = Mutex<HashMap<u64, Vec<Waiting<T, R>>>>;
@@ -27,17 +29,17 @@ type Waiting<T, R> = (Arc<T>, oneshot::Sender<Result<R, Error>>);
 pub(crate) type Answers<R> = Result<Vec<Result<R, Error>>, Error>;
 
 impl<T: Send + Sync + 'static, R: Send + 'static> Together<T, R> {
-    /// At most so many are done together.
+    /// At most so many are done together, and nobody waits for longer: a database that does not answer stops no lane for good.
     #[must_use]
-    pub fn new(at_once: usize) -> Self {
-        Self { lanes: Arc::default(), at_once }
+    pub fn new(at_once: usize, patience: Duration) -> Self {
+        Self { lanes: Arc::default(), at_once, patience }
     }
 
     /// Does `item` together with others of its lane: `work` does them in one transaction. It goes on for as long as any of them waits;
     /// who went away before it began is left out. Where one of them is our mistake, each is done by itself.
     ///
     /// # Errors
-    /// What `work` says of this item.
+    /// What `work` says of this item; [`Error::Timeout`].
     pub(crate) async fn run<Work, Doing>(&self, lane: u64, item: T, work: Work) -> Result<R, Error>
     where
         Work: Fn(Vec<Arc<T>>) -> Doing + Send + Sync + 'static,
@@ -58,7 +60,12 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Together<T, R> {
             let running = Running { lanes: Arc::clone(&self.lanes), lane, at_once: self.at_once, is_over: false };
             tokio::spawn(running.run(work));
         }
-        answer.await.unwrap_or_else(|_| Err(StoreError::Broken("what was done together broke off".to_owned()).into()))
+        match tokio::time::timeout(self.patience, answer).await {
+            Ok(answer) => {
+                answer.unwrap_or_else(|_| Err(StoreError::Broken("what was done together broke off".to_owned()).into()))
+            }
+            Err(_) => Err(Error::Timeout),
+        }
     }
 }
 
@@ -155,9 +162,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     /// Answers each number with itself and how many were done with it; 13 breaks what it is in.
     async fn count(items: Vec<Arc<u64>>) -> Answers<(u64, usize)> {
@@ -174,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_meanwhile_is_done_together_and_each_gets_its_own_answer() {
-        let together = Together::new(64);
+        let together = Together::new(64, PATIENCE);
         let all = futures_util::future::join_all((14..164).map(|number| together.run(7, number, count))).await;
         for (number, answer) in (14..164).zip(&all) {
             match answer {
@@ -188,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_mistake_is_the_one_that_makes_it_and_a_panic_ends_nothing_for_good() {
-        let together = Together::new(64);
+        let together = Together::new(64, PATIENCE);
         let all = futures_util::future::join_all((10..20).map(|number| together.run(0, number, count))).await;
         assert_eq!(all.iter().filter(|answer| answer.is_ok()).count(), 9);
         assert!(all[3].is_err());
@@ -198,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_went_away_is_left_out_and_others_are_done() {
-        let together = Arc::new(Together::<u64, ()>::new(64));
+        let together = Arc::new(Together::<u64, ()>::new(64, PATIENCE));
         let done = Arc::new(AtomicUsize::new(0));
         let run = |number| {
             let (together, done) = (Arc::clone(&together), Arc::clone(&done));
@@ -225,5 +233,18 @@ mod tests {
         gone.abort();
         stays.await.unwrap().unwrap();
         assert_eq!(done.load(Ordering::SeqCst), 2, "the third had begun with the fourth");
+    }
+
+    #[tokio::test]
+    async fn what_is_never_done_is_given_up_and_the_next_one_is_done() {
+        let together = Together::new(64, Duration::from_millis(50));
+        let never = |items: Vec<Arc<u64>>| async move {
+            if *items[0] == 1 {
+                std::future::pending::<()>().await;
+            }
+            Ok(items.iter().map(|item| Ok(**item)).collect())
+        };
+        assert!(matches!(together.run(0, 1, never).await, Err(Error::Timeout)));
+        assert_eq!(together.run(0, 2, never).await.unwrap(), 2);
     }
 }
