@@ -1,12 +1,12 @@
 //! `user_cursor`: the largest version given out for a user. Its row is the user's lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use entity::user_cursor::{Column, Entity};
 use sea_orm::ConnectionTrait;
-use sea_orm::sea_query::{LockType, OnConflict, Order, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query};
 
-use super::rows::{Rows, Target, is_one_of};
+use super::rows::{self, Target, padded};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::error::Error;
 use crate::ids::{Uid, Version};
@@ -44,7 +44,7 @@ impl Tx {
             let select = Query::select()
                 .columns([Column::Uid, Column::Version])
                 .from(Entity)
-                .and_where(is_one_of(self.backend(), Column::Uid, uids.iter().copied()))
+                .and_where(Expr::col(Column::Uid).is_in(padded(uids.to_vec())))
                 .order_by(Column::Uid, Order::Asc)
                 .lock(LockType::Update)
                 .to_owned();
@@ -54,15 +54,11 @@ impl Tx {
         }
         Ok(cursors)
     }
-}
 
-/// The cursors of locked users after these versions were given.
-pub(super) fn cursors<'a>(versions: impl Iterator<Item = (&'a str, Version)>) -> Rows {
-    let mut largest: BTreeMap<&str, Version> = BTreeMap::new();
-    for (uid, version) in versions {
-        let cursor = largest.entry(uid).or_insert(version);
-        *cursor = version.max(*cursor);
+    /// Writes cursors of locked users.
+    pub(crate) async fn write_cursors(&self, cursors: &[(&str, Version)]) -> Result<(), StoreError> {
+        let target = Target { columns: &[Column::Uid, Column::Version], key: &[Column::Uid], update: &[Column::Version] };
+        let rows = cursors.iter().map(|(uid, version)| vec![(*uid).into(), (*version).into()]);
+        rows::write::<Entity>(&self.open, &target, rows.collect()).await
     }
-    let target = Target { columns: &[Column::Uid, Column::Version], key: &[Column::Uid], update: &[Column::Version] };
-    Rows::of::<Entity>(&target, largest.into_iter().map(|(uid, version)| vec![uid.into(), version.into()]).collect())
 }

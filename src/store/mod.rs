@@ -70,10 +70,6 @@ pub struct Tx {
 }
 
 impl Tx {
-    fn backend(&self) -> DbBackend {
-        self.open.get_database_backend()
-    }
-
     /// Commits; only then is there a result to answer with.
     ///
     /// # Errors
@@ -97,13 +93,9 @@ impl Store {
         Self { read, write, preamble: None, optimistic: Arc::default(), connections: 0, health: Arc::default() }
     }
 
-    fn backend(&self) -> DbBackend {
-        self.write.get_database_backend()
-    }
-
     /// How many transactions that write are worth having at once.
     pub(crate) fn writers(&self) -> u64 {
-        match self.backend() {
+        match self.write.get_database_backend() {
             DbBackend::Sqlite => 1,
             _ => u64::from(self.connections / 2).clamp(1, 2),
         }

@@ -1,14 +1,10 @@
-//! Many rows in one statement, written or named.
+//! Many rows in one statement.
 //!
 //! PostgreSQL takes a column as an array, so that the statement has one text, and one plan, for any number of rows. For the others
 //! every row has its place in the statement, and every number of rows its text. MySQL and MariaDB keep few texts prepared, and to give
 //! one up is slow: there the numbers are powers of two.
 
-use sea_orm::sea_query::extension::postgres::PgFunc;
-use sea_orm::sea_query::{
-    ArrayType, Condition, Expr, ExprTrait, Func, InsertStatement, IntoColumnRef, JoinType, OnConflict, Query, SelectStatement,
-    Value,
-};
+use sea_orm::sea_query::{ArrayType, InsertStatement, IntoIden, OnConflict, Query, Value};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, IdenStatic, Statement};
 
 use super::{ROWS_PER_STATEMENT, StoreError};
@@ -21,36 +17,6 @@ pub(super) fn padded<T: Clone>(mut list: Vec<T>) -> Vec<T> {
     list
 }
 
-/// The column has one of these values.
-pub(super) fn is_one_of<V>(backend: DbBackend, column: impl IntoColumnRef, values: impl IntoIterator<Item = V>) -> Expr
-where
-    V: Into<Value>,
-{
-    let values: Vec<Value> = values.into_iter().map(Into::into).collect();
-    let column = Expr::col(column);
-    if backend == DbBackend::Postgres && !values.is_empty() {
-        return column.eq(PgFunc::any(Expr::val(array(values).0)));
-    }
-    column.is_in(padded(values))
-}
-
-/// For PostgreSQL: the named columns side by side as rows.
-pub(super) fn listed<const N: usize>(columns: [(&'static str, Vec<Value>); N]) -> SelectStatement {
-    columns.into_iter().fold(Query::select(), |mut select, (name, values)| {
-        select.expr_as(Func::cust("unnest").arg(Expr::val(array(values).0)), name).to_owned()
-    })
-}
-
-/// For PostgreSQL: the [`listed`] rows as "w", and for each of them what `found` finds, as "found". PostgreSQL would rather read all
-/// conversations of a user, say, than look up a few of them; behind an OFFSET it looks up each.
-pub(super) fn for_each<const N: usize>(wanted: [(&'static str, Vec<Value>); N], mut found: SelectStatement) -> SelectStatement {
-    let found = found.offset(0).to_owned();
-    Query::select()
-        .from_subquery(listed(wanted), "w")
-        .join_lateral(JoinType::InnerJoin, found, "found", Condition::all())
-        .to_owned()
-}
-
 /// Where rows go, and what becomes of those that are there already.
 pub(super) struct Target<'a, C> {
     /// The columns, in the order of the values.
@@ -61,104 +27,85 @@ pub(super) struct Target<'a, C> {
     pub(super) update: &'a [C],
 }
 
-/// Rows of one table, to be written in the order given.
-pub(super) struct Rows {
-    table: &'static str,
-    columns: Vec<&'static str>,
-    key: Vec<&'static str>,
-    update: Vec<&'static str>,
-    values: Vec<Vec<Value>>,
-}
-
-impl Rows {
-    pub(super) fn of<E: EntityTrait>(target: &Target<'_, E::Column>, values: Vec<Vec<Value>>) -> Self {
-        let names = |columns: &[E::Column]| columns.iter().map(IdenStatic::as_str).collect();
-        Self {
-            table: E::default().as_str(),
-            columns: names(target.columns),
-            key: names(target.key),
-            update: names(target.update),
-            values,
-        }
-    }
-
-    /// A statement with so many of the rows.
-    fn insert(&self, rows: impl IntoIterator<Item = Vec<Value>>) -> InsertStatement {
-        let mut insert = Query::insert().into_table(self.table).columns(self.columns.iter().copied()).to_owned();
-        for row in rows {
-            insert.values_panic(row.into_iter().map(Into::into));
-        }
-        if !self.key.is_empty() {
-            let conflict = OnConflict::columns(self.key.iter().copied()).update_columns(self.update.iter().copied()).to_owned();
-            insert.on_conflict(conflict);
-        }
-        insert
-    }
-
-    /// `INSERT INTO … SELECT * FROM unnest($1::bigint[], …)`: the rows come in the order of the arrays, which are put behind `given`.
-    fn into_arrays(self, given: &mut Vec<Value>) -> String {
-        let names = |columns: &[&str]| columns.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
-        let mut columns: Vec<Vec<Value>> = self.columns.iter().map(|_| Vec::with_capacity(self.values.len())).collect();
-        for row in self.values {
-            for (column, value) in columns.iter_mut().zip(row) {
-                column.push(value);
-            }
-        }
-        let places: Vec<String> = columns
-            .into_iter()
-            .map(|column| {
-                let (array, name) = array(column);
-                given.push(array);
-                format!("${}::{name}[]", given.len())
-            })
-            .collect();
-        let (table, columns, places) = (self.table, names(&self.columns), places.join(", "));
-        let mut sql = format!("INSERT INTO \"{table}\" ({columns}) SELECT * FROM unnest({places})");
-        if !self.key.is_empty() {
-            let update: Vec<String> = self.update.iter().map(|name| format!("\"{name}\" = \"excluded\".\"{name}\"")).collect();
-            sql += &format!(" ON CONFLICT ({}) DO UPDATE SET {}", names(&self.key), update.join(", "));
-        }
-        sql
-    }
-}
-
-/// Writes the rows of tables: PostgreSQL all of them in one statement.
-pub(super) async fn write<const N: usize>(open: &DatabaseTransaction, tables: [Rows; N]) -> Result<(), StoreError> {
+/// Writes rows in the order given.
+pub(super) async fn write<E: EntityTrait>(
+    open: &DatabaseTransaction,
+    target: &Target<'_, E::Column>,
+    rows: Vec<Vec<Value>>,
+) -> Result<(), StoreError>
+where
+    E::Column: Copy,
+{
     let backend = open.get_database_backend();
-    let mut tables = tables.into_iter().filter(|rows| !rows.values.is_empty()).collect::<Vec<_>>();
-    if backend == DbBackend::Postgres && tables.iter().map(|rows| rows.values.len()).sum::<usize>() > 1 {
-        let mut given = Vec::new();
-        let last = tables.pop().map(|rows| rows.into_arrays(&mut given)).unwrap_or_default();
-        let before = tables.into_iter().enumerate();
-        let before: Vec<String> =
-            before.map(|(at, rows)| format!("\"rows_{at}\" AS ({})", rows.into_arrays(&mut given))).collect();
-        let sql = if before.is_empty() { last } else { format!("WITH {} {last}", before.join(", ")) };
-        open.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, given)).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    if backend == DbBackend::Postgres && rows.len() > 1 {
+        open.execute_raw(as_arrays::<E>(target, rows)).await?;
         return Ok(());
     }
     let is_few = backend == DbBackend::MySql;
-    for mut rows in tables {
-        let values = std::mem::take(&mut rows.values);
-        // To write a row over with itself changes nothing.
-        let values = if is_few && !rows.key.is_empty() { padded(values) } else { values };
-        let mut values = values.into_iter();
-        while values.len() > 0 {
-            let most = values.len().min(ROWS_PER_STATEMENT);
-            let count = if is_few { 1 << most.ilog2() } else { most };
-            open.execute(&rows.insert(values.by_ref().take(count))).await?;
+    // To write a row over with itself changes nothing.
+    let rows = if is_few && !target.key.is_empty() { padded(rows) } else { rows };
+    let mut rows = rows.into_iter();
+    while rows.len() > 0 {
+        let most = rows.len().min(ROWS_PER_STATEMENT);
+        let count = if is_few { 1 << most.ilog2() } else { most };
+        let mut insert = Query::insert().into_table(E::default()).columns(target.columns.iter().copied()).to_owned();
+        for row in rows.by_ref().take(count) {
+            insert.values_panic(row.into_iter().map(Into::into));
         }
+        open.execute(on_conflict(&mut insert, target)).await?;
     }
     Ok(())
 }
 
-/// An array of the kinds of values that our columns hold, and what PostgreSQL calls its elements.
-fn array(values: Vec<Value>) -> (Value, &'static str) {
-    let (kind, name) = match values.first() {
-        Some(Value::Bool(_)) => (ArrayType::Bool, "boolean"),
-        Some(Value::SmallInt(_)) => (ArrayType::SmallInt, "smallint"),
-        Some(Value::Bytes(_)) => (ArrayType::Bytes, "bytea"),
-        Some(Value::String(_)) => (ArrayType::String, "text"),
-        _ => (ArrayType::BigInt, "bigint"),
+fn on_conflict<'a, C: IntoIden + Copy>(insert: &'a mut InsertStatement, target: &Target<'_, C>) -> &'a InsertStatement {
+    if !target.key.is_empty() {
+        let mut conflict = OnConflict::columns(target.key.iter().copied());
+        insert.on_conflict(conflict.update_columns(target.update.iter().copied()).to_owned());
+    }
+    insert
+}
+
+/// `INSERT INTO … SELECT * FROM unnest($1::bigint[], …)`: the rows come in the order of the arrays.
+fn as_arrays<E: EntityTrait>(target: &Target<'_, E::Column>, rows: Vec<Vec<Value>>) -> Statement {
+    let names = |columns: &[E::Column], of: &dyn Fn(&str) -> String| {
+        columns.iter().map(|column| of(IdenStatic::as_str(column))).collect::<Vec<_>>().join(", ")
     };
-    (Value::Array(kind, Some(Box::new(values))), name)
+    let count = rows.len();
+    let mut columns: Vec<Vec<Value>> = target.columns.iter().map(|_| Vec::with_capacity(count)).collect();
+    for row in rows {
+        for (column, value) in columns.iter_mut().zip(row) {
+            column.push(value);
+        }
+    }
+    let types: Vec<(ArrayType, &str)> = columns.iter().map(|column| array_type(&column[0])).collect();
+    let places: Vec<String> = types.iter().enumerate().map(|(at, (_, name))| format!("${}::{name}[]", at + 1)).collect();
+    let mut sql = format!(
+        "INSERT INTO \"{}\" ({}) SELECT * FROM unnest({})",
+        E::default().table_name(),
+        names(target.columns, &|name| format!("\"{name}\"")),
+        places.join(", ")
+    );
+    if !target.key.is_empty() {
+        sql += &format!(
+            " ON CONFLICT ({}) DO UPDATE SET {}",
+            names(target.key, &|name| format!("\"{name}\"")),
+            names(target.update, &|name| format!("\"{name}\" = \"excluded\".\"{name}\""))
+        );
+    }
+    let values = types.into_iter().zip(columns).map(|((kind, _), column)| Value::Array(kind, Some(Box::new(column))));
+    Statement::from_sql_and_values(DbBackend::Postgres, sql, values.collect::<Vec<_>>())
+}
+
+/// The kinds of values that our columns hold.
+fn array_type(value: &Value) -> (ArrayType, &'static str) {
+    match value {
+        Value::Bool(_) => (ArrayType::Bool, "boolean"),
+        Value::SmallInt(_) => (ArrayType::SmallInt, "smallint"),
+        Value::Bytes(_) => (ArrayType::Bytes, "bytea"),
+        Value::String(_) => (ArrayType::String, "text"),
+        _ => (ArrayType::BigInt, "bigint"),
+    }
 }
