@@ -66,8 +66,8 @@ pub(super) async fn change(
     core.check_conversations_on()?;
     let changing = Changing { uid: uid.clone(), key: ChannelKey::new(uid, channel), change: Box::new(change) };
     let shared = Arc::clone(core);
-    // Not by the user: one batch looks while another one of the same user waits for the disk.
-    let lane = lane(&(uid, channel), core.store.writers());
+    // By the user: what waits for the same lock is done in one transaction.
+    let lane = lane(uid, core.store.writers());
     core.changes.run(lane, changing, move |all| change_some(Arc::clone(&shared), all)).await
 }
 
