@@ -14,6 +14,9 @@ use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid, Version};
 
+/// Conversations that one statement names by user and channel: the planners of MySQL and MariaDB give up on a thousand.
+const PAIRS_PER_STATEMENT: usize = 256;
+
 /// Where a conversation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -363,7 +366,7 @@ impl Store {
         let ids = self.find_channels(&keys.into_iter().collect::<Vec<_>>()).await?;
         let pairs: Vec<(&Uid, i64)> = names.iter().filter_map(|(uid, key)| Some((*uid, *ids.get(*key)?))).collect();
         let mut found = Vec::with_capacity(pairs.len());
-        for pairs in pairs.chunks(ROWS_PER_STATEMENT) {
+        for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
             found.extend(with_whose(&self.query_all(&of_pairs(self.read.get_database_backend(), pairs)).await?)?);
         }
         Ok(found)
@@ -445,7 +448,7 @@ impl Tx {
     /// Those of these conversations that there are, with whose they are.
     pub(crate) async fn list_conversations(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
         let mut found = Vec::with_capacity(pairs.len());
-        for pairs in pairs.chunks(ROWS_PER_STATEMENT) {
+        for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
             found.extend(with_whose(&self.open.query_all(&of_pairs(self.open.get_database_backend(), pairs)).await?)?);
         }
         Ok(found)
@@ -563,7 +566,7 @@ impl Tx {
     pub(crate) async fn write_read_marks(&self, marks: &[ReadMark]) -> Result<(), StoreError> {
         let mut sorted: Vec<&ReadMark> = marks.iter().collect();
         sorted.sort_unstable_by(|a, b| (a.channel_id, &a.uid).cmp(&(b.channel_id, &b.uid)));
-        for marks in sorted.chunks(ROWS_PER_STATEMENT / 4) {
+        for marks in sorted.chunks(PAIRS_PER_STATEMENT) {
             let pairs = padded(marks.to_vec()).into_iter().fold(Condition::any(), |any, mark| {
                 any.add(Expr::col(Column::Uid).eq(mark.uid.as_str()).and(Expr::col(Column::ChannelId).eq(mark.channel_id)))
             });
