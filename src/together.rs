@@ -13,6 +13,10 @@ use tokio::sync::oneshot;
 use crate::error::Error;
 use crate::store::StoreError;
 
+/// How often a lane lets everything else that can run go first before it takes the next ones: whoever was answered just now comes back
+/// meanwhile, and is done together with those who waited. Without it half of the clients wait while the other half is done.
+const GIVES_WAY: usize = 4;
+
 /// Those who wait, in lanes: what must be done one after the other is in one lane.
 #[derive(Debug)]
 pub struct Together<T, R> {
@@ -117,6 +121,9 @@ impl<T, R> Running<T, R> {
                 };
                 // Nobody there any more is no failure.
                 let _ = sender.send(answer);
+            }
+            for _ in 0..GIVES_WAY {
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -177,7 +177,6 @@ async fn leave_some(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Er
                 .collect();
             leaving.sort_unstable();
             tx.write_left(channel_id, head.last_seq, head.revision, &leaving).await?;
-            tx.write_cursors(&leaving).await?;
             tx.commit(()).await
         })
         .await?;

@@ -20,8 +20,7 @@ pub async fn carry_over(core: &Core, uid: &Uid, channel: &ChannelRef, last_seq: 
         .store
         .transaction(|tx| async move {
             let cursor = tx.lock_user(uid).await?;
-            tx.lock_channels(&[channel_id]).await?;
-            let Some((_, mut row)) = tx.list_conversations(&[(uid, channel_id)]).await?.pop() else { return Ok(false) };
+            let Some((_, mut row)) = tx.lock_conversations(&[(uid, channel_id)]).await?.pop() else { return Ok(false) };
             let newer = tx.count_red_dots(channel_id, last_seq + 1).await?;
             if row.state == State::Left || newer.contains_key(uid.as_str()) {
                 return Ok(false);
@@ -35,7 +34,6 @@ pub async fn carry_over(core: &Core, uid: &Uid, channel: &ChannelRef, last_seq: 
             row.version = version;
             row.stamped_revision = row.revision;
             tx.write_conversations(vec![(uid.as_str(), &row)]).await?;
-            tx.write_cursors(&[(uid.as_str(), version)]).await?;
             tx.commit(true).await
         })
         .await?;

@@ -1,6 +1,6 @@
 //! Changes of conversations by their user: locks in their order, the rows stamped at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Conversation;
@@ -8,7 +8,7 @@ use super::rules::is_listed;
 use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Uid, Version};
+use crate::ids::{ChannelRef, Uid};
 use crate::store::{ConversationRow, State, StoreError};
 use crate::together::{Answers, lane};
 
@@ -147,10 +147,9 @@ async fn apply(core: &Core, wanted: &[Wanted<'_>]) -> Result<Vec<Outcome>, Error
         .store
         .transaction(|tx| async move {
             let mut cursors = tx.lock_users(uids).await?;
-            tx.lock_channels(&wanted.iter().map(|wanted| wanted.channel_id).collect::<Vec<_>>()).await?;
             let pairs: Vec<(&Uid, i64)> = wanted.iter().map(|wanted| (wanted.uid, wanted.channel_id)).collect();
             let mut rows: HashMap<(String, i64), ConversationRow> =
-                tx.list_conversations(&pairs).await?.into_iter().map(|(uid, row)| ((uid, row.channel_id), row)).collect();
+                tx.lock_conversations(&pairs).await?.into_iter().map(|(uid, row)| ((uid, row.channel_id), row)).collect();
             let activity =
                 |wanted: &Wanted| rows.get(&(wanted.uid.to_string(), wanted.channel_id)).map(|row| row.last_message_at);
             let mut order: Vec<(Option<i64>, i64, usize)> =
@@ -159,7 +158,7 @@ async fn apply(core: &Core, wanted: &[Wanted<'_>]) -> Result<Vec<Outcome>, Error
 
             let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(wanted.len());
             let mut changed: HashMap<(String, i64), ConversationRow> = HashMap::new();
-            let mut moved: BTreeMap<&str, Version> = BTreeMap::new();
+            let mut moved: HashSet<&str> = HashSet::new();
             for (_, channel_id, at) in order {
                 let Wanted { uid, change, .. } = &wanted[at];
                 let name = (uid.to_string(), channel_id);
@@ -177,17 +176,15 @@ async fn apply(core: &Core, wanted: &[Wanted<'_>]) -> Result<Vec<Outcome>, Error
                 *cursor = (*cursor).max(core.clock.now_ms() - 1) + 1;
                 row.version = *cursor;
                 row.stamped_revision = row.revision;
-                moved.insert(uid.as_str(), *cursor);
+                moved.insert(uid.as_str());
                 changed.insert(name, row.clone());
                 outcomes.push((at, Outcome::Changed(row.clone())));
             }
             if !changed.is_empty() {
                 tx.write_conversations(changed.iter().map(|((uid, _), row)| (uid.as_str(), row)).collect()).await?;
-                tx.write_cursors(&moved.iter().map(|(uid, version)| (*uid, *version)).collect::<Vec<_>>()).await?;
             }
             outcomes.sort_unstable_by_key(|(at, _)| *at);
-            let changed: Vec<&Uid> =
-                wanted.iter().map(|wanted| wanted.uid).filter(|uid| moved.contains_key(uid.as_str())).collect();
+            let changed: Vec<&Uid> = wanted.iter().map(|wanted| wanted.uid).filter(|uid| moved.contains(uid.as_str())).collect();
             tx.commit((outcomes, changed)).await
         })
         .await?;

@@ -241,10 +241,8 @@ async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>) -> Answers<Plan
                     plans.push(plan(rows, *since, cursor, core.clock.now_ms(), *first));
                 }
                 let stamped = some.iter().zip(&plans).filter(|(_, plan)| !plan.stamps.is_empty());
-                let stamps = stamped.clone().flat_map(|(stamping, plan)| plan.stamps.iter().map(|stamp| (&stamping.uid, *stamp)));
+                let stamps = stamped.flat_map(|(stamping, plan)| plan.stamps.iter().map(|stamp| (&stamping.uid, *stamp)));
                 tx.stamp(stamps.collect()).await?;
-                let cursors = stamped.filter_map(|(stamping, plan)| Some((stamping.uid.as_str(), plan.stamps.last()?.version)));
-                tx.write_cursors(&cursors.collect::<Vec<_>>()).await?;
                 tx.commit(plans).await
             })
             .await?;

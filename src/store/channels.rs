@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 
 use entity::channel::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement};
-use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
 
-use super::rows::{self, Target, padded};
+use super::rows::{self, Target, is_one_of};
 use super::{ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::clock::Ids;
@@ -79,13 +79,13 @@ fn head(row: &QueryResult) -> Result<Head, DbErr> {
     })
 }
 
-fn by_key(keys: &[&ChannelKey]) -> SelectStatement {
+fn by_key(backend: DbBackend, keys: &[&ChannelKey]) -> SelectStatement {
     let mut types: HashMap<i16, Vec<&str>> = HashMap::new();
     for key in keys {
         types.entry(key.channel_type.stored()).or_default().push(&key.key);
     }
     let any = types.into_iter().fold(sea_orm::Condition::any(), |any, (channel_type, keys)| {
-        any.add(Expr::col(Column::ChannelType).eq(channel_type).and(Expr::col(Column::ChannelKey).is_in(padded(keys))))
+        any.add(Expr::col(Column::ChannelType).eq(channel_type).and(is_one_of(backend, Column::ChannelKey, keys)))
     });
     Query::select().columns([Column::Id, Column::ChannelType, Column::ChannelKey]).from(Entity).cond_where(any).to_owned()
 }
@@ -98,7 +98,7 @@ impl Store {
 
     /// A channel's internal id, and the seqs of its messages but for those that went when it was deleted.
     pub(crate) async fn find_seqs(&self, key: &ChannelKey) -> Result<Option<(i64, RangeInclusive<Seq>)>, StoreError> {
-        let mut select = by_key(&[key]);
+        let mut select = by_key(self.backend(), &[key]);
         select.columns([Column::ClearedToSeq, Column::LastSeq]);
         let Some(row) = self.query_one(&select).await? else { return Ok(None) };
         let cleared: Seq = row.try_get_by_index(3)?;
@@ -109,7 +109,7 @@ impl Store {
     pub(crate) async fn find_channels(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
         let mut found = HashMap::with_capacity(keys.len());
         for keys in keys.chunks(ROWS_PER_STATEMENT) {
-            for row in self.query_all(&by_key(keys)).await? {
+            for row in self.query_all(&by_key(self.backend(), keys)).await? {
                 let key = ChannelKey {
                     channel_type: ChannelType::from_stored(row.try_get_by_index(1)?),
                     key: row.try_get_by_index(2)?,
@@ -175,7 +175,7 @@ impl Tx {
             let select = Query::select()
                 .columns(HEAD)
                 .from(Entity)
-                .and_where(Expr::col(Column::Id).is_in(padded(ids.to_vec())))
+                .and_where(is_one_of(self.backend(), Column::Id, ids.iter().copied()))
                 .order_by(Column::Id, Order::Asc)
                 .lock(LockType::Update)
                 .to_owned();
@@ -192,7 +192,7 @@ impl Tx {
         let update = Query::update()
             .table(Entity)
             .value(Column::Guard, Expr::col(Column::Guard).add(1))
-            .and_where(Expr::col(Column::Id).is_in(padded(ids.to_vec())))
+            .and_where(is_one_of(self.backend(), Column::Id, ids.iter().copied()))
             .to_owned();
         self.open.execute(&update).await?;
         Ok(())

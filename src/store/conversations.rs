@@ -9,7 +9,7 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value};
 
-use super::rows::{self, Target, padded};
+use super::rows::{self, Target, for_each, is_one_of, listed, padded};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid, Version};
@@ -203,8 +203,53 @@ fn joined_of(uid: &Uid) -> SelectStatement {
     joined().and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str())).to_owned()
 }
 
+/// For PostgreSQL: conversations by user and the channel's identity, with whose each is, for [`with_whose`]: first each channel by its
+/// name, then the conversation by its key.
+fn of_names(names: &[(&Uid, &ChannelKey)]) -> SelectStatement {
+    let wanted = [
+        ("uid", names.iter().map(|(uid, _)| uid.as_str().into()).collect()),
+        ("type", names.iter().map(|(_, key)| key.channel_type.stored().into()).collect()),
+        ("key", names.iter().map(|(_, key)| key.key.as_str().into()).collect()),
+    ];
+    let of_channel = columns().into_iter().filter(|(table, _)| *table == "ch").map(|(_, column)| Alias::new(column));
+    let channels = Query::select()
+        .column(channel::Column::Id)
+        .columns(of_channel)
+        .from(channel::Entity)
+        .and_where(Expr::col((channel::Entity, channel::Column::ChannelType)).equals(("w", "type")))
+        .and_where(Expr::col((channel::Entity, channel::Column::ChannelKey)).equals(("w", "key")))
+        .offset(0)
+        .to_owned();
+    Query::select()
+        .columns(columns().map(|(table, column)| (table, Alias::new(column))))
+        .column(("w", "uid"))
+        .from_subquery(listed(wanted), "w")
+        .join_lateral(JoinType::InnerJoin, channels, "ch", Condition::all())
+        .join_lateral(JoinType::InnerJoin, of_wanted().offset(0).to_owned(), "c", Condition::all())
+        .to_owned()
+}
+
+/// The columns of the user's conversation in "w" with the channel in "ch".
+fn of_wanted() -> SelectStatement {
+    Query::select()
+        .columns(columns().into_iter().filter(|(table, _)| *table == "c").map(|(_, column)| Alias::new(column)))
+        .from(Entity)
+        .and_where(Expr::col((Entity, Column::Uid)).equals(("w", "uid")))
+        .and_where(Expr::col((Entity, Column::ChannelId)).equals(("ch", channel::Column::Id)))
+        .to_owned()
+}
+
 /// Conversations by user and channel, with whose each is, for [`with_whose`].
 fn of_pairs(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
+    if backend == DbBackend::Postgres {
+        let (uids, ids) = pairs.iter().map(|(uid, id)| (Value::from(uid.as_str()), Value::from(*id))).unzip();
+        let one = joined()
+            .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
+            .and_where(Expr::col(("c", Column::ChannelId)).equals(("w", "channel_id")))
+            .to_owned();
+        let found = columns().map(|(_, column)| ("found", Alias::new(column)));
+        return for_each([("uid", uids), ("channel_id", ids)], one).columns(found).column(("w", "uid")).to_owned();
+    }
     if backend == DbBackend::MySql {
         // By pairs: the text depends on their number alone, not on how many are of which user.
         let any = padded(pairs.to_vec()).into_iter().fold(Condition::any(), |any, (uid, id)| {
@@ -219,10 +264,28 @@ fn of_pairs(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
     }
     let by_uid = padded(by_uid.into_iter().collect::<Vec<_>>());
     let any = by_uid.into_iter().fold(Condition::any(), |any, (uid, ids)| {
-        let ids = padded(ids.into_iter().collect::<Vec<_>>());
-        any.add(Expr::col(("c", Column::Uid)).eq(uid).and(Expr::col(("c", Column::ChannelId)).is_in(ids)))
+        any.add(Expr::col(("c", Column::Uid)).eq(uid).and(is_one_of(backend, ("c", Column::ChannelId), ids)))
     });
     SelectStatement::column(&mut joined(), ("c", Column::Uid)).cond_where(any).to_owned()
+}
+
+/// The keys of those conversations that there are.
+fn keys_of_pairs(backend: DbBackend, marks: &[&ReadMark]) -> SelectStatement {
+    let keys = || Query::select().columns([Column::Uid, Column::ChannelId]).from(Entity).to_owned();
+    if backend == DbBackend::Postgres {
+        let uids = marks.iter().map(|mark| mark.uid.as_str().into()).collect();
+        let ids = marks.iter().map(|mark| mark.channel_id.into()).collect();
+        let one = keys()
+            .and_where(Expr::col((Entity, Column::Uid)).equals(("w", "uid")))
+            .and_where(Expr::col((Entity, Column::ChannelId)).equals(("w", "channel_id")))
+            .to_owned();
+        let found = [Column::Uid, Column::ChannelId].map(|column| ("found", column));
+        return for_each([("uid", uids), ("channel_id", ids)], one).columns(found).to_owned();
+    }
+    let any = padded(marks.to_vec()).into_iter().fold(Condition::any(), |any, mark| {
+        any.add(Expr::col(Column::Uid).eq(mark.uid.as_str()).and(Expr::col(Column::ChannelId).eq(mark.channel_id)))
+    });
+    keys().cond_where(any).to_owned()
 }
 
 fn with_whose(found: &[QueryResult]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
@@ -239,11 +302,11 @@ fn channel_ids_of(uid: &Uid) -> SelectStatement {
 }
 
 /// Those of these users who have a conversation with something new that has no version yet.
-fn stale_of(uids: &[&str]) -> SelectStatement {
+fn stale_of(backend: DbBackend, uids: &[&str]) -> SelectStatement {
     from_joined()
         .distinct()
         .column(("c", Column::Uid))
-        .and_where(Expr::col(("c", Column::Uid)).is_in(uids.iter().copied()))
+        .and_where(is_one_of(backend, ("c", Column::Uid), uids.iter().copied()))
         .and_where(Expr::col(("c", Column::State)).ne(State::Left.stored()))
         .and_where(can_be_listed())
         .and_where(Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision))))
@@ -266,27 +329,38 @@ fn changed(uid: &Uid, version: Version) -> SelectStatement {
 /// [`changed`] for several users, with whose each is. PostgreSQL and SQLite look up the user's version in a list that they join;
 /// MySQL and MariaDB differ in how such a list is written.
 fn changed_of(backend: DbBackend, wanted: &[(&Uid, Version)]) -> SelectStatement {
-    let mut select = joined();
-    SelectStatement::column(&mut select, ("c", Column::Uid));
-    let since = if backend == DbBackend::MySql {
-        let wanted = padded(wanted.to_vec());
-        select.and_where(Expr::col(("c", Column::Uid)).is_in(wanted.iter().map(|(uid, _)| uid.as_str())));
-        let since = wanted.iter().fold(CaseStatement::new(), |case, (uid, version)| {
-            case.case(Expr::col(("c", Column::Uid)).eq(uid.as_str()), *version)
-        });
-        Expr::Case(Box::new(since))
-    } else {
-        let values = wanted.iter().map(|(uid, version)| (uid.as_str(), *version).into_value_tuple()).collect();
-        let mine = Expr::col(("c", Column::Uid)).equals(("w", Alias::new("column1")));
-        select.join(JoinType::InnerJoin, TableRef::ValuesList(values, "w".into_iden()), mine);
-        Expr::col(("w", Alias::new("column2")))
+    let changed_since = |since: Expr| {
+        let newer = Expr::col(("c", Column::Version)).gt(since);
+        let stale = Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision)));
+        let member = Expr::col(("c", Column::State)).ne(State::Left.stored());
+        let mut select = joined();
+        // Who has seen nothing wants everything.
+        select.and_where(can_be_listed()).cond_where(Condition::any().add(newer).add(stale.and(member))).to_owned()
     };
-    select.and_where(can_be_listed());
-    let newer = Expr::col(("c", Column::Version)).gt(since);
-    let stale = Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision)));
-    let member = Expr::col(("c", Column::State)).ne(State::Left.stored());
-    // Who has seen nothing wants everything.
-    select.cond_where(Condition::any().add(newer).add(stale.and(member))).to_owned()
+    let mine = |uid: &'static str| Expr::col(("c", Column::Uid)).equals(("w", uid));
+    let mut select = match backend {
+        DbBackend::Postgres => {
+            let uids = wanted.iter().map(|(uid, _)| uid.as_str().into()).collect();
+            let versions = wanted.iter().map(|(_, version)| (*version).into()).collect();
+            let of_one = changed_since(Expr::col(("w", "version"))).and_where(mine("uid")).to_owned();
+            let found = columns().map(|(_, column)| ("found", Alias::new(column)));
+            return for_each([("uid", uids), ("version", versions)], of_one).columns(found).column(("w", "uid")).to_owned();
+        }
+        DbBackend::Sqlite => {
+            let values = wanted.iter().map(|(uid, version)| (uid.as_str(), *version).into_value_tuple()).collect();
+            let mut select = changed_since(Expr::col(("w", Alias::new("column2"))));
+            select.join(JoinType::InnerJoin, TableRef::ValuesList(values, "w".into_iden()), mine("column1")).to_owned()
+        }
+        _ => {
+            let wanted = padded(wanted.to_vec());
+            let since = wanted.iter().fold(CaseStatement::new(), |case, (uid, version)| {
+                case.case(Expr::col(("c", Column::Uid)).eq(uid.as_str()), *version)
+            });
+            let uids = wanted.iter().map(|(uid, _)| uid.as_str());
+            changed_since(Expr::Case(Box::new(since))).and_where(is_one_of(backend, ("c", Column::Uid), uids)).to_owned()
+        }
+    };
+    SelectStatement::column(&mut select, ("c", Column::Uid)).to_owned()
 }
 
 /// The same with the user's cursor, which comes back also when no conversation does.
@@ -349,12 +423,19 @@ impl Store {
         Ok(self.find_conversations(&[(uid, key)]).await?.pop().map(|(_, row)| row))
     }
 
-    /// Those of these conversations that there are, with whose they are: several in two statements, so that each of them is looked up
-    /// by keys.
+    /// Those of these conversations that there are, with whose they are: each looked up by keys, for which all but PostgreSQL need two
+    /// statements when there are several.
     pub(crate) async fn find_conversations(
         &self,
         names: &[(&Uid, &ChannelKey)],
     ) -> Result<Vec<(String, ConversationRow)>, StoreError> {
+        if self.backend() == DbBackend::Postgres {
+            let mut found = Vec::with_capacity(names.len());
+            for names in names.chunks(ROWS_PER_STATEMENT) {
+                found.extend(with_whose(&self.query_all(&of_names(names)).await?)?);
+            }
+            return Ok(found);
+        }
         if let [(uid, key)] = names {
             let select = joined_of(uid)
                 .and_where(Expr::col(("ch", channel::Column::ChannelType)).eq(key.channel_type.stored()))
@@ -368,7 +449,7 @@ impl Store {
         let pairs: Vec<(&Uid, i64)> = names.iter().filter_map(|(uid, key)| Some((*uid, *ids.get(*key)?))).collect();
         let mut found = Vec::with_capacity(pairs.len());
         for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
-            found.extend(with_whose(&self.query_all(&of_pairs(self.read.get_database_backend(), pairs)).await?)?);
+            found.extend(with_whose(&self.query_all(&of_pairs(self.backend(), pairs)).await?)?);
         }
         Ok(found)
     }
@@ -389,7 +470,7 @@ impl Store {
             let cursors = Query::select()
                 .columns([user_cursor::Column::Uid, user_cursor::Column::Version])
                 .from(user_cursor::Entity)
-                .and_where(Expr::col(user_cursor::Column::Uid).is_in(uids.iter().copied()))
+                .and_where(is_one_of(self.backend(), user_cursor::Column::Uid, uids.iter().copied()))
                 .to_owned();
             for row in self.query_all(&cursors).await? {
                 let (uid, version): (String, Version) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
@@ -397,7 +478,7 @@ impl Store {
                     behind.insert(uid);
                 }
             }
-            for row in self.query_all(&stale_of(&uids)).await? {
+            for row in self.query_all(&stale_of(self.backend(), &uids)).await? {
                 behind.insert(row.try_get_by_index(0)?);
             }
         }
@@ -413,7 +494,8 @@ impl Store {
     pub(crate) async fn list_members_of(&self, channel_id: i64, uids: &[Uid]) -> Result<HashSet<String>, StoreError> {
         let mut members = HashSet::new();
         for uids in uids.chunks(ROWS_PER_STATEMENT) {
-            let select = members_of(channel_id).and_where(Expr::col(Column::Uid).is_in(uids.iter().map(Uid::as_str))).to_owned();
+            let select =
+                members_of(channel_id).and_where(is_one_of(self.backend(), Column::Uid, uids.iter().map(Uid::as_str))).to_owned();
             for row in self.query_all(&select).await? {
                 members.insert(row.try_get_by_index(0)?);
             }
@@ -439,18 +521,20 @@ impl Tx {
         }
         let mut found: HashMap<String, Vec<ConversationRow>> = HashMap::with_capacity(wanted.len());
         for wanted in wanted.chunks(ROWS_PER_STATEMENT / 4) {
-            for row in self.open.query_all(&changed_of(self.open.get_database_backend(), wanted)).await? {
+            for row in self.open.query_all(&changed_of(self.backend(), wanted)).await? {
                 found.entry(row.try_get_by_index(17)?).or_default().push(row_from(&row)?);
             }
         }
         Ok(found)
     }
 
-    /// Those of these conversations that there are, with whose they are.
-    pub(crate) async fn list_conversations(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
+    /// Locks channels in the order of their ids, and reads conversations as they are under the locks: those that there are, with whose
+    /// they are.
+    pub(crate) async fn lock_conversations(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
         let mut found = Vec::with_capacity(pairs.len());
+        self.lock_channels(&pairs.iter().map(|(_, channel_id)| *channel_id).collect::<Vec<_>>()).await?;
         for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
-            found.extend(with_whose(&self.open.query_all(&of_pairs(self.open.get_database_backend(), pairs)).await?)?);
+            found.extend(with_whose(&self.open.query_all(&of_pairs(self.backend(), pairs)).await?)?);
         }
         Ok(found)
     }
@@ -463,7 +547,7 @@ impl Tx {
                 .columns([Column::Uid, Column::State, Column::LeftSeq])
                 .from(Entity)
                 .and_where(Expr::col(Column::ChannelId).eq(channel_id))
-                .and_where(Expr::col(Column::Uid).is_in(uids.iter().map(Uid::as_str)))
+                .and_where(is_one_of(self.backend(), Column::Uid, uids.iter().map(Uid::as_str)))
                 .to_owned();
             for row in self.open.query_all(&select).await? {
                 states.push((row.try_get_by_index(0)?, State::from_stored(row.try_get_by_index(1)?), row.try_get_by_index(2)?));
@@ -472,18 +556,19 @@ impl Tx {
         Ok(states)
     }
 
-    /// Writes new versions: nothing but `version` and `stamped_revision`, rows in the order of channel and user, one statement for
-    /// any number of them.
+    /// Writes new versions, and the users' cursors: nothing but `version` and `stamped_revision`, rows in the order of channel and
+    /// user. The users are locked.
     pub(crate) async fn stamp(&self, mut stamps: Vec<(&Uid, Stamp)>) -> Result<(), StoreError> {
         stamps.sort_unstable_by_key(|(uid, stamp)| (stamp.channel_id, *uid));
+        let given = stamps.iter().map(|(uid, stamp)| (uid.as_str(), stamp.version));
         let rows = stamps
-            .into_iter()
+            .iter()
             .map(|(uid, stamp)| vec![uid.as_str().into(), stamp.channel_id.into(), stamp.version.into(), stamp.revision.into()]);
-        self.upsert(&[Column::Version, Column::StampedRevision], rows.collect()).await
+        self.upsert_stamped(&[Column::Version, Column::StampedRevision], rows.collect(), given).await
     }
 
-    /// Writes what a mutation of its user may change, and its stamp: rows in the order of channel and user, one statement for any
-    /// number of them.
+    /// Writes what a mutation of its user may change, its stamp, and the users' cursors: rows in the order of channel and user. The
+    /// users and the channels are locked.
     pub(crate) async fn write_conversations(&self, mut rows: Vec<(&str, &ConversationRow)>) -> Result<(), StoreError> {
         let changes = [
             Column::ReadMark,
@@ -495,9 +580,10 @@ impl Tx {
             Column::Muted,
         ];
         rows.sort_unstable_by_key(|(uid, row)| (row.channel_id, *uid));
-        let rows = rows.into_iter().map(|(uid, row)| {
+        let given = rows.iter().map(|(uid, row)| (*uid, row.version));
+        let rows = rows.iter().map(|(uid, row)| {
             vec![
-                uid.into(),
+                (*uid).into(),
                 row.channel_id.into(),
                 row.read_mark.into(),
                 row.deleted_to_seq.into(),
@@ -508,17 +594,10 @@ impl Tx {
                 row.muted.into(),
             ]
         });
-        self.upsert(&changes, rows.collect()).await
+        self.upsert_stamped(&changes, rows.collect(), given).await
     }
 
-    /// Writes conversations by user and channel, and then `changes`, in the order given. Where they exist the conflict is the update.
-    async fn upsert(&self, changes: &[Column], rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
-        let key = [Column::Uid, Column::ChannelId];
-        let columns: Vec<Column> = key.into_iter().chain(changes.iter().copied()).collect();
-        rows::write::<Entity>(&self.open, &Target { columns: &columns, key: &key, update: changes }, rows).await
-    }
-
-    /// Marks members as gone, each stamped with a version of their own. The users and the channel are locked.
+    /// Marks members as gone, each stamped with a version of their own, and writes their cursors. The users and the channel are locked.
     pub(crate) async fn write_left(
         &self,
         channel_id: i64,
@@ -531,7 +610,26 @@ impl Tx {
         let rows = leaving.iter().map(|(uid, version)| {
             vec![(*uid).into(), channel_id.into(), left.clone(), left_seq.into(), (*version).into(), revision.into()]
         });
-        self.upsert(&changes, rows.collect()).await
+        self.upsert_stamped(&changes, rows.collect(), leaving.iter().copied()).await
+    }
+
+    /// As [`Tx::upsert`], with the cursors of the users to whom versions were given: no version is written without its cursor.
+    async fn upsert_stamped<'a>(
+        &self,
+        changes: &[Column],
+        rows: Vec<Vec<Value>>,
+        given: impl Iterator<Item = (&'a str, Version)>,
+    ) -> Result<(), StoreError> {
+        self.upsert(changes, rows).await?;
+        self.write_cursors(given).await
+    }
+
+    /// Writes conversations by user and channel, and then `changes`, in the order given. Where they exist the conflict is the update.
+    async fn upsert(&self, changes: &[Column], rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        let key = [Column::Uid, Column::ChannelId];
+        let columns: Vec<Column> = key.into_iter().chain(changes.iter().copied()).collect();
+        let target = Target { columns: &columns, key: &key, update: changes };
+        rows::write::<Entity>(&self.open, &target, rows).await
     }
 
     /// Begins memberships, or begins them anew: who comes back keeps the deletion watermark and the version, and is stale.
@@ -568,10 +666,7 @@ impl Tx {
         let mut sorted: Vec<&ReadMark> = marks.iter().collect();
         sorted.sort_unstable_by(|a, b| (a.channel_id, &a.uid).cmp(&(b.channel_id, &b.uid)));
         for marks in sorted.chunks(PAIRS_PER_STATEMENT) {
-            let pairs = padded(marks.to_vec()).into_iter().fold(Condition::any(), |any, mark| {
-                any.add(Expr::col(Column::Uid).eq(mark.uid.as_str()).and(Expr::col(Column::ChannelId).eq(mark.channel_id)))
-            });
-            let select = Query::select().columns([Column::Uid, Column::ChannelId]).from(Entity).cond_where(pairs).to_owned();
+            let select = keys_of_pairs(self.backend(), marks);
             let mut known = HashSet::new();
             for row in self.open.query_all(&select).await? {
                 known.insert((row.try_get_by_index::<String>(0)?, row.try_get_by_index::<i64>(1)?));
@@ -605,19 +700,22 @@ pub(super) fn hot_statements(
 ) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
     let (Ok(uid), Ok(nobody)) = (Uid::parse("uid", uid), Uid::parse("uid", "nobody")) else { return Vec::new() };
     let one = joined_of(&uid).and_where(Expr::col(("c", Column::ChannelId)).eq(channel_id)).to_owned();
-    vec![
+    let pairs = [(&uid, channel_id), (&nobody, channel_id)];
+    let several: &[&str] = &["conversation", "c", "channel", "ch"];
+    let mut statements: Vec<(&'static str, SelectStatement, &'static [&'static str])> = vec![
         ("a full list", list_changed(&uid, 0), &["conversation", "c", "message"]),
         ("what changed", list_changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed, under the lock", changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed for several", changed_of(backend, &[(&uid, 1), (&nobody, 1)]), &["conversation", "c", "message"]),
-        (
-            "several conversations",
-            of_pairs(backend, &[(&uid, channel_id), (&nobody, channel_id)]),
-            &["conversation", "c", "channel", "ch"],
-        ),
-        ("one conversation", one, &["conversation", "c", "channel", "ch"]),
+        ("several conversations", of_pairs(backend, &pairs), several),
+        ("one conversation", one, several),
         ("members", members_of(channel_id), &["conversation"]),
         ("channels of a subscriber", channel_ids_of(&uid), &["conversation"]),
-        ("subscribers who are behind", stale_of(&[uid.as_str(), "nobody"]), &["conversation", "c"]),
-    ]
+        ("subscribers who are behind", stale_of(backend, &[uid.as_str(), "nobody"]), &["conversation", "c"]),
+    ];
+    if backend == DbBackend::Postgres {
+        let key = ChannelKey { channel_type: ChannelType::GROUP, key: "small".to_owned() };
+        statements.push(("several conversations by name", of_names(&[(&uid, &key), (&nobody, &key)]), several));
+    }
+    statements
 }

@@ -1,12 +1,12 @@
 //! `user_cursor`: the largest version given out for a user. Its row is the user's lock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use entity::user_cursor::{Column, Entity};
 use sea_orm::ConnectionTrait;
-use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query};
+use sea_orm::sea_query::{LockType, OnConflict, Order, Query};
 
-use super::rows::{self, Target, padded};
+use super::rows::{self, Target, is_one_of};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::error::Error;
 use crate::ids::{Uid, Version};
@@ -44,7 +44,7 @@ impl Tx {
             let select = Query::select()
                 .columns([Column::Uid, Column::Version])
                 .from(Entity)
-                .and_where(Expr::col(Column::Uid).is_in(padded(uids.to_vec())))
+                .and_where(is_one_of(self.backend(), Column::Uid, uids.iter().copied()))
                 .order_by(Column::Uid, Order::Asc)
                 .lock(LockType::Update)
                 .to_owned();
@@ -55,10 +55,15 @@ impl Tx {
         Ok(cursors)
     }
 
-    /// Writes cursors of locked users.
-    pub(crate) async fn write_cursors(&self, cursors: &[(&str, Version)]) -> Result<(), StoreError> {
+    /// Writes the cursors of locked users to whom these versions were given.
+    pub(super) async fn write_cursors<'a>(&self, given: impl Iterator<Item = (&'a str, Version)>) -> Result<(), StoreError> {
+        let mut largest: BTreeMap<&str, Version> = BTreeMap::new();
+        for (uid, version) in given {
+            let cursor = largest.entry(uid).or_insert(version);
+            *cursor = version.max(*cursor);
+        }
         let target = Target { columns: &[Column::Uid, Column::Version], key: &[Column::Uid], update: &[Column::Version] };
-        let rows = cursors.iter().map(|(uid, version)| vec![(*uid).into(), (*version).into()]);
+        let rows = largest.into_iter().map(|(uid, version)| vec![uid.into(), version.into()]);
         rows::write::<Entity>(&self.open, &target, rows.collect()).await
     }
 }

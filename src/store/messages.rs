@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use entity::channel;
 use entity::message::{Column, Entity, Model};
-use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
+use sea_orm::sea_query::{Alias, CaseStatement, Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
 
-use super::rows::{self, Target, padded};
+use super::rows::{self, Target, for_each, is_one_of, padded};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq};
@@ -97,26 +97,34 @@ fn select() -> SelectStatement {
 /// Ranges by the shape that each planner can use: PostgreSQL and SQLite look up each row of a joined list, MySQL and MariaDB
 /// read the whole channel then, and need the ranges as constants.
 fn in_windows(backend: DbBackend, windows: &[Window]) -> SelectStatement {
-    if backend == DbBackend::MySql {
-        let any = padded(windows.to_vec()).into_iter().fold(Condition::any(), |any, window| {
-            any.add(
-                Expr::col(Column::ChannelId).eq(window.channel_id).and(Expr::col(Column::Seq).between(window.from, window.to)),
-            )
-        });
-        return select().cond_where(any).to_owned();
+    let of_wanted = |channel_id: &'static str, from: &'static str, to: &'static str| {
+        Condition::all()
+            .add(Expr::col((Entity, Column::ChannelId)).equals(("w", channel_id)))
+            .add(Expr::col((Entity, Column::Seq)).between(Expr::col(("w", from)), Expr::col(("w", to))))
+    };
+    match backend {
+        DbBackend::Postgres => {
+            let wanted = [
+                ("channel_id", windows.iter().map(|window| window.channel_id.into()).collect()),
+                ("from", windows.iter().map(|window| window.from.into()).collect()),
+                ("to", windows.iter().map(|window| window.to.into()).collect()),
+            ];
+            let found = select().cond_where(of_wanted("channel_id", "from", "to")).to_owned();
+            for_each(wanted, found).columns(COLUMNS.map(|column| ("found", column))).to_owned()
+        }
+        DbBackend::Sqlite => Query::select()
+            .columns(COLUMNS.map(|column| (Entity, column)))
+            .from_values(windows.iter().map(|window| (window.channel_id, window.from, window.to)), "w")
+            .join(JoinType::InnerJoin, Entity, of_wanted("column1", "column2", "column3"))
+            .to_owned(),
+        _ => {
+            let any = padded(windows.to_vec()).into_iter().fold(Condition::any(), |any, window| {
+                let seqs = Expr::col(Column::Seq).between(window.from, window.to);
+                any.add(Expr::col(Column::ChannelId).eq(window.channel_id).and(seqs))
+            });
+            select().cond_where(any).to_owned()
+        }
     }
-    let values = windows.iter().map(|window| (window.channel_id, window.from, window.to));
-    Query::select()
-        .columns(COLUMNS.map(|column| (Entity, column)))
-        .from_values(values, "w")
-        .join(
-            JoinType::InnerJoin,
-            Entity,
-            Condition::all()
-                .add(Expr::col((Entity, Column::ChannelId)).equals(("w", "column1")))
-                .add(Expr::col((Entity, Column::Seq)).between(Expr::col(("w", "column2")), Expr::col(("w", "column3")))),
-        )
-        .to_owned()
 }
 
 fn newest_bounds(heads: &[Position], count: u64) -> SelectStatement {
@@ -179,7 +187,18 @@ fn page(window: Window, limit: u64, newest: bool) -> SelectStatement {
         .to_owned()
 }
 
-fn by_client_msg_nos(named: &[(i64, &str, &str)]) -> SelectStatement {
+fn by_client_msg_nos(backend: DbBackend, named: &[(i64, &str, &str)]) -> SelectStatement {
+    if backend == DbBackend::Postgres {
+        let columns = [
+            ("channel_id", named.iter().map(|(channel_id, ..)| (*channel_id).into()).collect()),
+            ("from_uid", named.iter().map(|(_, from, _)| (*from).into()).collect()),
+            ("client_msg_no", named.iter().map(|(.., no)| (*no).into()).collect()),
+        ];
+        let same = columns.iter().fold(select(), |mut one, (name, _)| {
+            one.and_where(Expr::col((Entity, Alias::new(*name))).equals(("w", *name))).to_owned()
+        });
+        return for_each(columns, same).columns(COLUMNS.map(|column| ("found", column))).to_owned();
+    }
     let any = padded(named.to_vec()).into_iter().fold(Condition::any(), |any, (channel_id, from, no)| {
         any.add(
             Expr::col(Column::ChannelId)
@@ -196,7 +215,7 @@ impl Store {
     pub(crate) async fn list_windows(&self, windows: &[Window]) -> Result<HashMap<i64, Vec<Model>>, StoreError> {
         let mut by_channel: HashMap<i64, Vec<Model>> = HashMap::with_capacity(windows.len());
         for windows in windows.chunks(RANGES_PER_STATEMENT) {
-            let statement = in_windows(self.read.get_database_backend(), windows);
+            let statement = in_windows(self.backend(), windows);
             for row in self.query_all(&statement).await? {
                 let message = model(&row)?;
                 by_channel.entry(message.channel_id).or_default().push(message);
@@ -246,7 +265,7 @@ impl Store {
                     channel::Entity,
                     Expr::col((channel::Entity, channel::Column::Id)).equals((Entity, Column::ChannelId)),
                 )
-                .and_where(Expr::col((Entity, Column::MessageId)).is_in(ids.iter().copied()))
+                .and_where(is_one_of(self.backend(), (Entity, Column::MessageId), ids.iter().copied()))
                 .to_owned();
             for row in self.query_all(&statement).await? {
                 let channel_type = ChannelType::from_stored(row.try_get_by_index(COLUMNS.len())?);
@@ -268,7 +287,7 @@ impl Tx {
         if named.is_empty() {
             return Ok(Vec::new());
         }
-        let mut found = models(&self.open.query_all(&by_client_msg_nos(named)).await?)?;
+        let mut found = models(&self.open.query_all(&by_client_msg_nos(self.backend(), named)).await?)?;
         found.sort_unstable_by_key(|message| message.seq);
         Ok(found)
     }
@@ -280,7 +299,7 @@ impl Tx {
             let statement = Query::select()
                 .columns([Column::MessageId, Column::ChannelId, Column::Seq])
                 .from(Entity)
-                .and_where(Expr::col(Column::MessageId).is_in(padded(ids.to_vec())))
+                .and_where(is_one_of(self.backend(), Column::MessageId, ids.iter().copied()))
                 .to_owned();
             for row in self.open.query_all(&statement).await? {
                 let position = Position { channel_id: row.try_get_by_index(1)?, seq: row.try_get_by_index(2)? };
@@ -299,7 +318,7 @@ impl Tx {
                 channels.entry(position.channel_id).or_default().push(position.seq);
             }
             let any = channels.into_iter().fold(Condition::any(), |any, (channel_id, seqs)| {
-                any.add(Expr::col(Column::ChannelId).eq(channel_id).and(Expr::col(Column::Seq).is_in(seqs)))
+                any.add(Expr::col(Column::ChannelId).eq(channel_id).and(is_one_of(self.backend(), Column::Seq, seqs)))
             });
             let statement = Query::select()
                 .columns([Column::MessageId, Column::ChannelId, Column::Seq])
@@ -383,6 +402,6 @@ pub(super) fn hot_statements(
         ("where the newest begin", newest_bounds(&[Position { channel_id, seq: 400 }], 20), &["message"]),
         ("the last at some time", latest_at(&[channel_id], 0), &["message"]),
         ("a page of messages", page(windows[0], 20, true), &["message"]),
-        ("a repeated send", by_client_msg_nos(&[(channel_id, "bob", "c1"), (channel_id, "cat", "c2")]), &["message"]),
+        ("a repeated send", by_client_msg_nos(backend, &[(channel_id, "bob", "c1"), (channel_id, "cat", "c2")]), &["message"]),
     ]
 }

@@ -70,6 +70,10 @@ pub struct Tx {
 }
 
 impl Tx {
+    fn backend(&self) -> DbBackend {
+        self.open.get_database_backend()
+    }
+
     /// Commits; only then is there a result to answer with.
     ///
     /// # Errors
@@ -93,9 +97,13 @@ impl Store {
         Self { read, write, preamble: None, optimistic: Arc::default(), connections: 0, health: Arc::default() }
     }
 
+    fn backend(&self) -> DbBackend {
+        self.write.get_database_backend()
+    }
+
     /// How many transactions that write are worth having at once.
     pub(crate) fn writers(&self) -> u64 {
-        match self.write.get_database_backend() {
+        match self.backend() {
             DbBackend::Sqlite => 1,
             _ => u64::from(self.connections / 2).clamp(1, 2),
         }

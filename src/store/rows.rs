@@ -1,10 +1,14 @@
-//! Many rows in one statement.
+//! Many rows in one statement, written or named.
 //!
 //! PostgreSQL takes a column as an array, so that the statement has one text, and one plan, for any number of rows. For the others
 //! every row has its place in the statement, and every number of rows its text. MySQL and MariaDB keep few texts prepared, and to give
 //! one up is slow: there the numbers are powers of two.
 
-use sea_orm::sea_query::{ArrayType, InsertStatement, IntoIden, OnConflict, Query, Value};
+use sea_orm::sea_query::extension::postgres::PgFunc;
+use sea_orm::sea_query::{
+    ArrayType, Condition, Expr, ExprTrait, Func, InsertStatement, IntoColumnRef, IntoIden, JoinType, OnConflict, Query,
+    SelectStatement, Value,
+};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, IdenStatic, Statement};
 
 use super::{ROWS_PER_STATEMENT, StoreError};
@@ -15,6 +19,36 @@ pub(super) fn padded<T: Clone>(mut list: Vec<T>) -> Vec<T> {
         list.resize(list.len().next_power_of_two(), last);
     }
     list
+}
+
+/// The column has one of these values.
+pub(super) fn is_one_of<V>(backend: DbBackend, column: impl IntoColumnRef, values: impl IntoIterator<Item = V>) -> Expr
+where
+    V: Into<Value>,
+{
+    let values: Vec<Value> = values.into_iter().map(Into::into).collect();
+    let column = Expr::col(column);
+    if backend == DbBackend::Postgres && !values.is_empty() {
+        return column.eq(PgFunc::any(Expr::val(array(values).0)));
+    }
+    column.is_in(padded(values))
+}
+
+/// For PostgreSQL: the named columns side by side as rows.
+pub(super) fn listed<const N: usize>(columns: [(&'static str, Vec<Value>); N]) -> SelectStatement {
+    columns.into_iter().fold(Query::select(), |mut select, (name, values)| {
+        select.expr_as(Func::cust("unnest").arg(Expr::val(array(values).0)), name).to_owned()
+    })
+}
+
+/// For PostgreSQL: the [`listed`] rows as "w", and for each of them what `found` finds, as "found". PostgreSQL would rather read all
+/// conversations of a user, say, than look up a few of them; behind an OFFSET it looks up each.
+pub(super) fn for_each<const N: usize>(wanted: [(&'static str, Vec<Value>); N], mut found: SelectStatement) -> SelectStatement {
+    let found = found.offset(0).to_owned();
+    Query::select()
+        .from_subquery(listed(wanted), "w")
+        .join_lateral(JoinType::InnerJoin, found, "found", Condition::all())
+        .to_owned()
 }
 
 /// Where rows go, and what becomes of those that are there already.
@@ -80,8 +114,14 @@ fn as_arrays<E: EntityTrait>(target: &Target<'_, E::Column>, rows: Vec<Vec<Value
             column.push(value);
         }
     }
-    let types: Vec<(ArrayType, &str)> = columns.iter().map(|column| array_type(&column[0])).collect();
-    let places: Vec<String> = types.iter().enumerate().map(|(at, (_, name))| format!("${}::{name}[]", at + 1)).collect();
+    let (arrays, places): (Vec<Value>, Vec<String>) = columns
+        .into_iter()
+        .enumerate()
+        .map(|(at, column)| {
+            let (array, name) = array(column);
+            (array, format!("${}::{name}[]", at + 1))
+        })
+        .unzip();
     let mut sql = format!(
         "INSERT INTO \"{}\" ({}) SELECT * FROM unnest({})",
         E::default().table_name(),
@@ -95,17 +135,17 @@ fn as_arrays<E: EntityTrait>(target: &Target<'_, E::Column>, rows: Vec<Vec<Value
             names(target.update, &|name| format!("\"{name}\" = \"excluded\".\"{name}\""))
         );
     }
-    let values = types.into_iter().zip(columns).map(|((kind, _), column)| Value::Array(kind, Some(Box::new(column))));
-    Statement::from_sql_and_values(DbBackend::Postgres, sql, values.collect::<Vec<_>>())
+    Statement::from_sql_and_values(DbBackend::Postgres, sql, arrays)
 }
 
-/// The kinds of values that our columns hold.
-fn array_type(value: &Value) -> (ArrayType, &'static str) {
-    match value {
-        Value::Bool(_) => (ArrayType::Bool, "boolean"),
-        Value::SmallInt(_) => (ArrayType::SmallInt, "smallint"),
-        Value::Bytes(_) => (ArrayType::Bytes, "bytea"),
-        Value::String(_) => (ArrayType::String, "text"),
+/// An array of the kinds of values that our columns hold, and what PostgreSQL calls its elements.
+fn array(values: Vec<Value>) -> (Value, &'static str) {
+    let (kind, name) = match values.first() {
+        Some(Value::Bool(_)) => (ArrayType::Bool, "boolean"),
+        Some(Value::SmallInt(_)) => (ArrayType::SmallInt, "smallint"),
+        Some(Value::Bytes(_)) => (ArrayType::Bytes, "bytea"),
+        Some(Value::String(_)) => (ArrayType::String, "text"),
         _ => (ArrayType::BigInt, "bigint"),
-    }
+    };
+    (Value::Array(kind, Some(Box::new(values))), name)
 }
