@@ -117,9 +117,11 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
     // of one would never be committed.
     // One that was cancelled while it prepared a statement may wait for an answer that is not for it, for ever: then it is closed.
     let patience = Duration::from_secs(seconds);
+    let is_cluster = Arc::clone(&optimistic);
     let pool = pool.after_release(move |connection: &mut MySqlConnection, _| {
+        let clean = if is_cluster.load(Ordering::Relaxed) { "ROLLBACK; SET autocommit = 1" } else { "ROLLBACK" };
         Box::pin(async move {
-            match tokio::time::timeout(patience, connection.execute("ROLLBACK")).await {
+            match tokio::time::timeout(patience, connection.execute(clean)).await {
                 Ok(result) => result.map(|_| true),
                 Err(_) => Err(SqlxError::WorkerCrashed),
             }

@@ -42,6 +42,12 @@ use crate::error::Error;
 
 /// How often a transaction is begun again before the caller is told that it is too busy.
 const ATTEMPTS: u32 = 20;
+/// What follows BEGIN on a node of a cluster. MariaDB (10.11) may roll a transaction back for the sake of another node's while it
+/// prepares a statement of it, and says nothing of it: the statements after that one succeed. So nothing is committed by itself,
+/// and the savepoint tells whether it is the transaction that was begun.
+const MARK_BEGINNING: &str = "SET autocommit = 0; SAVEPOINT begun";
+/// What comes before COMMIT then: it fails when the transaction is another one.
+const CHECK_BEGINNING: &str = "RELEASE SAVEPOINT begun";
 /// Rows of one multi-row statement at most: below every engine's limit on parameters.
 const ROWS_PER_STATEMENT: usize = 1024;
 
@@ -79,6 +85,9 @@ impl Tx {
     /// # Errors
     /// What the database says. Nothing was committed, unless the connection broke just then.
     pub async fn commit<T, E: From<StoreError>>(self, result: T) -> Result<T, E> {
+        if self.optimistic {
+            self.open.execute_unprepared(CHECK_BEGINNING).await.map_err(StoreError::from)?;
+        }
         self.open.commit().await.map_err(StoreError::from)?;
         Ok(result)
     }
@@ -154,7 +163,11 @@ impl Store {
         if let Some(preamble) = &self.preamble {
             open.execute_unprepared(preamble).await?;
         }
-        Ok(Tx { open, optimistic: self.optimistic.load(Ordering::Relaxed) })
+        let optimistic = self.optimistic.load(Ordering::Relaxed);
+        if optimistic {
+            open.execute_unprepared(MARK_BEGINNING).await?;
+        }
+        Ok(Tx { open, optimistic })
     }
 
     /// Reads outside of a transaction of its caller's: one statement, one moment. Where the connection breaks, another one reads.

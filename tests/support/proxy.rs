@@ -20,6 +20,8 @@ pub enum Fate {
     Hold,
     /// The database answers as if it had rolled back for the sake of another transaction.
     Deadlock,
+    /// The transaction is rolled back while the statement is prepared, and nobody is told, as MariaDB does on nodes of a cluster.
+    RolledBackSilently,
     /// The connection breaks before the database sees it.
     CutBefore,
     /// The connection breaks when the database answers: it was done, but nobody knows.
@@ -183,22 +185,37 @@ async fn listen(listener: TcpListener, target: String, shared: Arc<Shared>) {
             database.set_nodelay(true).unwrap();
             let (from_client, to_client) = client.into_split();
             let (from_database, to_database) = database.into_split();
-            let cut_at_answer = Arc::new(AtomicBool::new(false));
+            let next = NextAnswer::default();
             tokio::select! {
                 () = cut.cancelled() => {}
-                _ = answers(from_database, to_client, Arc::clone(&cut_at_answer)) => {}
-                _ = requests(from_client, to_database, &shared, &cut_at_answer) => {}
+                _ = answers(from_database, to_client, &next) => {}
+                _ = requests(from_client, to_database, &shared, &next) => {}
             }
         });
     }
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, cut: Arc<AtomicBool>) -> std::io::Result<()> {
+/// What becomes of what the database says next.
+#[derive(Default)]
+struct NextAnswer {
+    /// The connection breaks.
+    cut: AtomicBool,
+    /// It answers what the client did not ask: it is kept back.
+    keep: AtomicBool,
+    /// Told when it was kept back.
+    kept: Notify,
+}
+
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, next: &NextAnswer) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
         let length = from.read(&mut buffer).await?;
-        if length == 0 || cut.load(Ordering::SeqCst) {
+        if length == 0 || next.cut.load(Ordering::SeqCst) {
             return Ok(());
+        }
+        if next.keep.swap(false, Ordering::SeqCst) {
+            next.kept.notify_one();
+            continue;
         }
         to.write_all(&buffer[..length]).await?;
     }
@@ -219,11 +236,13 @@ async fn read_message(from: &mut OwnedReadHalf, engine: Engine, begun: bool) -> 
     Ok(message)
 }
 
+const COM_QUERY: u8 = 0x03;
+const COM_STMT_PREPARE: u8 = 0x16;
+
 /// The text of the statement that a message asks for or prepares.
 fn statement(message: &[u8], engine: Engine) -> Option<String> {
     let text = match engine {
-        // COM_QUERY, COM_STMT_PREPARE
-        Engine::MariaDb => (message[3] == 0 && [0x03, 0x16].contains(message.get(4)?)).then(|| &message[5..])?,
+        Engine::MariaDb => (message[3] == 0 && [COM_QUERY, COM_STMT_PREPARE].contains(message.get(4)?)).then(|| &message[5..])?,
         _ => match message[0] {
             b'Q' => message[5..].split(|byte| *byte == 0).next()?,
             b'P' => message[5..].split(|byte| *byte == 0).nth(1)?,
@@ -250,12 +269,7 @@ fn deadlock(engine: Engine) -> Vec<u8> {
     }
 }
 
-async fn requests(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    shared: &Shared,
-    cut_at_answer: &AtomicBool,
-) -> std::io::Result<()> {
+async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, next: &NextAnswer) -> std::io::Result<()> {
     let engine = shared.engine;
     let mut begun = false;
     loop {
@@ -290,7 +304,7 @@ async fn requests(
                 shared.release.notified().await;
             }
             Some(Fate::CutBefore) => return Ok(()),
-            Some(Fate::CutAfter) => cut_at_answer.store(true, Ordering::SeqCst),
+            Some(Fate::CutAfter) => next.cut.store(true, Ordering::SeqCst),
             Some(Fate::Deadlock) => {
                 // PostgreSQL's client has sent more, up to a Sync: the error answers all of it.
                 let mut skipped = message;
@@ -300,7 +314,12 @@ async fn requests(
                 to.write_all(&deadlock(engine)).await?;
                 continue;
             }
-            None => {}
+            Some(Fate::RolledBackSilently) if message[4] == COM_STMT_PREPARE => {
+                next.keep.store(true, Ordering::SeqCst);
+                to.write_all(b"\x09\0\0\0\x03ROLLBACK").await?;
+                next.kept.notified().await;
+            }
+            Some(Fate::RolledBackSilently) | None => {}
         }
         to.write_all(&message).await?;
     }
