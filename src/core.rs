@@ -9,12 +9,14 @@ use crate::conversation::{Changing, Outcome, Plan, Reading, Stamping};
 use crate::datasource::Datasource;
 use crate::error::Error;
 use crate::live::Bus;
-use crate::message::{Draft, NewestCache, Sent};
+use crate::message::{Draft, Incoming, NewestCache, Report, Sent};
 use crate::store::{Changed, Store};
 use crate::together::Together;
 
 /// Requests of one kind that share a transaction at most.
 const AT_ONCE: usize = 128;
+/// The same for bodies of many messages.
+const BODIES_AT_ONCE: usize = 16;
 
 /// The database, the time, and the settings that the use cases heed.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub struct Core {
     pub(crate) changes: Together<Changing, Outcome>,
     /// Messages that wait to be stored.
     pub(crate) sends: Together<Draft, Sent>,
+    /// Bodies of messages that another system stored and that wait to be stored here.
+    pub(crate) bodies: Together<Incoming, Report>,
     /// The newest messages of channels that were read lately.
     pub newest: NewestCache,
     /// Who is asked for members of groups that we do not know, where somebody is.
@@ -57,6 +61,7 @@ impl Core {
             stampings: Together::new(AT_ONCE, patience),
             changes: Together::new(AT_ONCE, patience),
             sends: Together::new(AT_ONCE, patience),
+            bodies: Together::new(BODIES_AT_ONCE, patience),
             store,
             clock,
             ids,

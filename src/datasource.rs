@@ -16,7 +16,7 @@ use crate::config::ConfigError;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelType, Seq, Uid};
-use crate::message::{IncomingMessage, Message, Receivers, ingest};
+use crate::message::{Incoming, IncomingMessage, Message, Receivers, ingest};
 
 /// Groups that wait to be asked for; more are asked for with their next message.
 const WAITING: usize = 10_000;
@@ -102,7 +102,7 @@ impl Asker {
     }
 
     /// Asks who is in the group, if nobody is known to be.
-    async fn settle(&self, core: &Core, wanted: &Wanted) -> Result<(), String> {
+    async fn settle(&self, core: &Arc<Core>, wanted: &Wanted) -> Result<(), String> {
         let said = |error: Error| error.to_string();
         let Some(channel_id) = core.store.find_channel(&wanted.key).await.map_err(|error| error.to_string())? else {
             return Ok(());
@@ -124,6 +124,6 @@ impl Asker {
             return Ok(());
         }
         let receivers = Receivers { key: wanted.key.clone(), seq: wanted.seq, message_id: wanted.message_id, uids };
-        ingest(core, &[], Some(&receivers)).await.map(|_| ()).map_err(said)
+        ingest(core, Incoming { messages: Vec::new(), receivers: Some(receivers) }).await.map(|_| ()).map_err(said)
     }
 }

@@ -44,7 +44,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Together<T, R> {
     ///
     /// # Errors
     /// What `work` says of this item; [`Error::Timeout`].
-    pub(crate) async fn run<Work, Doing>(&self, lane: u64, item: T, work: Work) -> Result<R, Error>
+    pub(crate) async fn run<Work, Doing>(&self, lane: u64, item: impl Into<Arc<T>>, work: Work) -> Result<R, Error>
     where
         Work: Fn(Vec<Arc<T>>) -> Doing + Send + Sync + 'static,
         Doing: Future<Output = Answers<R>> + Send + 'static,
@@ -52,11 +52,11 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Together<T, R> {
         let (sender, answer) = oneshot::channel();
         let begins = match lock(&self.lanes).entry(lane) {
             Entry::Occupied(mut waiting) => {
-                waiting.get_mut().push((Arc::new(item), sender));
+                waiting.get_mut().push((item.into(), sender));
                 false
             }
             Entry::Vacant(lane) => {
-                lane.insert(vec![(Arc::new(item), sender)]);
+                lane.insert(vec![(item.into(), sender)]);
                 true
             }
         };

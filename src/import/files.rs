@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use flate2::read::MultiGzDecoder;
@@ -72,7 +73,7 @@ impl std::fmt::Display for Summary {
 ///
 /// # Errors
 /// A file that cannot be read, a line that is none of a recording, a database that fails.
-pub async fn import_file(core: &Core, path: &Path) -> anyhow::Result<Summary> {
+pub async fn import_file(core: &Arc<Core>, path: &Path) -> anyhow::Result<Summary> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let progress = if std::io::stderr().is_terminal() {
         let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left {msg}")?;
@@ -124,7 +125,7 @@ fn fingerprint(path: &Path) -> anyhow::Result<String> {
     Ok(hex::encode(hash.finalize()))
 }
 
-async fn import_line(core: &Core, line: &Line, summary: &mut Summary) -> Result<(), Error> {
+async fn import_line(core: &Arc<Core>, line: &Line, summary: &mut Summary) -> Result<(), Error> {
     if let Some(event) = line.path.strip_prefix("?event=") {
         summary.webhooks += 1;
         let delivery = deliver(core, event, line.body.as_deref().unwrap_or_default().as_bytes()).await?;

@@ -5,6 +5,7 @@
 //! while webhooks arrive. What is unread is set for the moment of the answer; what came since counts on top of it.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -20,7 +21,7 @@ use crate::conversation::carry_over;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
-use crate::message::{IncomingMessage, Receivers, Report, ingest};
+use crate::message::{Incoming, IncomingMessage, Receivers, Report, ingest};
 use crate::rest::legacy::Fields;
 use crate::rest::wukong::webhook::{Sender, read_message};
 
@@ -138,7 +139,7 @@ impl Source {
 ///
 /// # Errors
 /// A source that does not answer or refuses, a database that fails: run it again to go on.
-pub async fn import_running(core: &Core, source: &mut Source, uids: &[Uid]) -> anyhow::Result<Carried> {
+pub async fn import_running(core: &Arc<Core>, source: &mut Source, uids: &[Uid]) -> anyhow::Result<Carried> {
     let progress = if std::io::stderr().is_terminal() {
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} users, {eta} left {msg}")?;
         ProgressBar::new(uids.len() as u64).with_style(style)
@@ -168,7 +169,7 @@ fn inner(error: Error) -> anyhow::Error {
 }
 
 async fn import_user(
-    core: &Core,
+    core: &Arc<Core>,
     source: &mut Source,
     uid: &Uid,
     carried: &mut Carried,
@@ -203,7 +204,7 @@ async fn import_user(
 
 /// All messages of a channel that did not come before, and the user's place in it.
 async fn import_channel(
-    core: &Core,
+    core: &Arc<Core>,
     source: &mut Source,
     uid: &Uid,
     channel: &ChannelRef,
@@ -235,11 +236,11 @@ async fn import_channel(
             }
         }
         let last = answer.objects("messages")?.iter().filter_map(|message| message.int64("message_seq").ok()).max();
-        let report: Report = ingest(core, &messages, None).await.map_err(inner)?;
+        first = first.or_else(|| messages.first().map(|incoming| (incoming.message.seq, incoming.message.message_id)));
+        let report: Report = ingest(core, Incoming { messages, receivers: None }).await.map_err(inner)?;
         carried.stored += report.stored;
         carried.repeated += report.repeated;
         carried.conflicts += report.conflicts;
-        first = first.or_else(|| messages.first().map(|incoming| (incoming.message.seq, incoming.message.message_id)));
         match last {
             Some(last) if last > seq => {
                 seq = last;
@@ -256,7 +257,7 @@ async fn import_channel(
 
 /// Makes the user a member, below the channel's first message. In a person channel both are by its nature.
 async fn join(
-    core: &Core,
+    core: &Arc<Core>,
     source: &mut Source,
     uid: &Uid,
     channel: &ChannelRef,
@@ -281,6 +282,6 @@ async fn join(
     };
     let Some((seq, message_id)) = first else { return Ok(()) };
     let receivers = Receivers { key: key.clone(), seq, message_id, uids: vec![uid.clone()] };
-    ingest(core, &[], Some(&receivers)).await.map_err(inner)?;
+    ingest(core, Incoming { messages: Vec::new(), receivers: Some(receivers) }).await.map_err(inner)?;
     Ok(())
 }

@@ -1,6 +1,8 @@
-//! Messages that a `WuKongIM` stored and hands on: its own seqs, at least once, in any order. A body is one transaction.
+//! Messages that a `WuKongIM` stored and hands on: its own seqs, at least once, in any order. A body is stored whole or not at all;
+//! bodies that come at the same time share a transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::send::born_conversations;
 use super::{Message, StoredMessage};
@@ -9,6 +11,16 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{Seq, Uid};
 use crate::store::{Head, NewConversation, Position, ReadMark, State, StoreError, Tx};
+use crate::together::Answers;
+
+/// What one body brings.
+#[derive(Clone, Debug, Default)]
+pub struct Incoming {
+    /// In the order in which they count.
+    pub messages: Vec<IncomingMessage>,
+    /// Who received a message that is stored with or before these.
+    pub receivers: Option<Receivers>,
+}
 
 /// A message as it comes in, checked.
 #[derive(Clone, Debug)]
@@ -43,47 +55,66 @@ pub struct Report {
     pub conflicts: u64,
 }
 
-/// Stores messages under the seqs they have and makes the receivers members, all in one transaction.
+/// Stores messages under the seqs they have and makes the receivers members, all or nothing.
 ///
 /// A message that is stored already (by `message_id`, or by channel and seq) changes nothing. Messages count one after the
 /// other in the order given, so that it does not matter how they are cut into bodies.
 ///
 /// # Errors
-/// [`Error::Store`]: then nothing was stored.
-pub async fn ingest(core: &Core, messages: &[IncomingMessage], receivers: Option<&Receivers>) -> Result<Report, Error> {
-    let keys: HashSet<&ChannelKey> =
-        messages.iter().map(|incoming| &incoming.key).chain(receivers.map(|receivers| &receivers.key)).collect();
-    if keys.is_empty() {
+/// [`Error::Store`], [`Error::Timeout`]: then nothing was stored, or all of it and the answer came too late.
+pub async fn ingest(core: &Arc<Core>, incoming: impl Into<Arc<Incoming>>) -> Result<Report, Error> {
+    let incoming: Arc<Incoming> = incoming.into();
+    if incoming.messages.is_empty() && incoming.receivers.is_none() {
         return Ok(Report::default());
     }
-    let keys: Vec<&ChannelKey> = keys.into_iter().collect();
-    let ids = core.store.ensure_channels(&core.ids, &keys).await?;
-    let ids = &ids;
-    let (report, touched, joined) = core
+    let shared = Arc::clone(core);
+    // Bodies of a busy system have channels in common: one lane, or they would wait for each other's locks.
+    core.bodies.run(0, incoming, move |bodies| store(Arc::clone(&shared), bodies)).await
+}
+
+/// Stores what several bodies bring in one transaction, one body after the other.
+async fn store(core: Arc<Core>, bodies: Vec<Arc<Incoming>>) -> Answers<Report> {
+    let keys: HashSet<&ChannelKey> = bodies.iter().flat_map(|body| body.keys()).collect();
+    let ids = core.store.ensure_channels(&core.ids, &keys.into_iter().collect::<Vec<_>>()).await?;
+    let (ids, bodies) = (&ids, &bodies);
+    let (reports, touched, joined) = core
         .store
         .transaction(|tx| async move {
-            let mut batch = Batch::begin(&tx, ids, messages, receivers).await?;
-            batch.store(&tx, ids, messages).await?;
-            if let Some(receivers) = receivers
-                && batch.holds(ids, receivers)
-            {
-                batch.join(&tx, ids, receivers).await?;
+            let mut batch = Batch::begin(&tx, ids, bodies).await?;
+            let mut reports = Vec::with_capacity(bodies.len());
+            for body in bodies {
+                reports.push(batch.store(&tx, ids, body).await?);
             }
+            batch.flush(&tx).await?;
             let heads: Vec<&Head> = batch.heads.values().filter(|head| batch.touched.contains(&head.id)).collect();
             tx.write_heads(&heads).await?;
-            let moved = (batch.report, batch.touched, batch.joined);
-            tx.commit(moved).await
+            tx.commit((reports, batch.touched, batch.joined)).await
         })
         .await?;
     core.bus.channels_moved(ids.iter().filter(|(_, id)| touched.contains(id)).map(|(key, id)| (*id, key)));
     core.bus.users_changed(&joined);
-    for (result, count) in [("stored", report.stored), ("repeated", report.repeated), ("conflict", report.conflicts)] {
+    let sum = |count: fn(&Report) -> u64| reports.iter().map(count).sum::<u64>();
+    let (stored, repeated, conflicts) = (sum(|one| one.stored), sum(|one| one.repeated), sum(|one| one.conflicts));
+    for (result, count) in [("stored", stored), ("repeated", repeated), ("conflict", conflicts)] {
         metrics::counter!("recents_messages_total", "result" => result).increment(count);
     }
-    Ok(report)
+    Ok(reports.into_iter().map(Ok).collect())
 }
 
-/// A body on its way into the database: the channels are locked, what is stored already is known.
+impl Incoming {
+    fn keys(&self) -> impl Iterator<Item = &ChannelKey> {
+        self.messages.iter().map(|incoming| &incoming.key).chain(self.receivers.iter().map(|receivers| &receivers.key))
+    }
+
+    /// Where its messages belong, and the one that was received, which may be stored already.
+    fn positions(&self, ids: &HashMap<ChannelKey, i64>) -> impl Iterator<Item = Position> {
+        let position = |key: &ChannelKey, seq| Position { channel_id: ids[key], seq };
+        let received = self.receivers.iter().map(move |receivers| position(&receivers.key, receivers.seq));
+        self.messages.iter().map(move |incoming| position(&incoming.key, incoming.message.seq)).chain(received)
+    }
+}
+
+/// Bodies on their way into the database: the channels are locked, what is stored already is known.
 struct Batch {
     /// By internal id, in the order in which they were locked.
     heads: BTreeMap<i64, Head>,
@@ -96,29 +127,23 @@ struct Batch {
     marks: HashMap<(i64, String), i64>,
     /// Users who are in a channel now and were not before.
     joined: Vec<Uid>,
+    /// Of the body that is being taken in.
     report: Report,
 }
 
 impl Batch {
-    async fn begin(
-        tx: &Tx,
-        ids: &HashMap<ChannelKey, i64>,
-        messages: &[IncomingMessage],
-        receivers: Option<&Receivers>,
-    ) -> Result<Self, StoreError> {
+    async fn begin(tx: &Tx, ids: &HashMap<ChannelKey, i64>, bodies: &[Arc<Incoming>]) -> Result<Self, StoreError> {
         let channel_ids: Vec<i64> = ids.values().copied().collect();
         let heads: BTreeMap<i64, Head> = tx.lock_channels(&channel_ids).await?.into_iter().map(|head| (head.id, head)).collect();
         if heads.len() < channel_ids.len() {
             return Err(StoreError::Broken("a channel that was found cannot be locked".to_owned()));
         }
-        let message_ids: Vec<i64> = messages.iter().map(|incoming| incoming.message.message_id).collect();
-        let by_id = tx.find_message_ids(&message_ids).await?;
+        let message_ids = bodies.iter().flat_map(|body| &body.messages).map(|incoming| incoming.message.message_id);
+        let by_id = tx.find_message_ids(&message_ids.collect::<Vec<_>>()).await?;
         // Above the head there is nothing yet.
-        let below: Vec<Position> = messages
+        let below: Vec<Position> = bodies
             .iter()
-            .map(|incoming| Position { channel_id: ids[&incoming.key], seq: incoming.message.seq })
-            // What was received may be stored already.
-            .chain(receivers.map(|receivers| Position { channel_id: ids[&receivers.key], seq: receivers.seq }))
+            .flat_map(|body| body.positions(ids))
             .filter(|position| heads.get(&position.channel_id).is_some_and(|head| position.seq <= head.last_seq))
             .collect();
         let by_position = tx.find_positions(&below).await?;
@@ -143,10 +168,11 @@ impl Batch {
         tx.write_joined(&born).await
     }
 
-    async fn store(&mut self, tx: &Tx, ids: &HashMap<ChannelKey, i64>, messages: &[IncomingMessage]) -> Result<(), StoreError> {
+    /// Takes in one body. Not all of it is written yet.
+    async fn store(&mut self, tx: &Tx, ids: &HashMap<ChannelKey, i64>, body: &Incoming) -> Result<Report, StoreError> {
         // Channel by channel, in the order of the locks; inside of a channel in the order given.
         let mut by_channel: BTreeMap<i64, Vec<&IncomingMessage>> = BTreeMap::new();
-        for incoming in messages {
+        for incoming in &body.messages {
             by_channel.entry(ids[&incoming.key]).or_default().push(incoming);
         }
         for (channel_id, messages) in by_channel {
@@ -154,7 +180,13 @@ impl Batch {
                 self.store_one(tx, channel_id, &incoming.message).await?;
             }
         }
-        self.flush(tx).await
+        if let Some(receivers) = &body.receivers
+            && self.holds(ids, receivers)
+        {
+            self.flush(tx).await?;
+            self.join(tx, ids, receivers).await?;
+        }
+        Ok(std::mem::take(&mut self.report))
     }
 
     async fn store_one(&mut self, tx: &Tx, channel_id: i64, message: &Message) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ mod send;
 
 pub use self::find::find_messages;
 pub use self::history::{HistoryPage, HistoryRequest, list_history};
-pub use self::ingest::{IncomingMessage, Receivers, Report, ingest};
+pub use self::ingest::{Incoming, IncomingMessage, Receivers, Report, ingest};
 pub use self::newest::{Newest, NewestCache, Recents};
 pub(crate) use self::send::Draft;
 pub use self::send::{SendRequest, Sent, send};

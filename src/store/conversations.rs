@@ -1,15 +1,13 @@
 //! `conversation`: users' views of channels, read together with the channel's head.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use entity::conversation::{Column, Entity};
 use entity::{channel, user_cursor};
-use sea_orm::sea_query::{
-    Alias, CaseStatement, Condition, Expr, ExprTrait, IntoIden, IntoValueTuple, JoinType, Query, SelectStatement, TableRef,
-};
+use sea_orm::sea_query::{Alias, CaseStatement, Condition, Expr, ExprTrait, JoinType, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value};
 
-use super::rows::{self, Target, for_each, is_one_of, listed, padded};
+use super::rows::{self, Target, for_each, is_one_of, padded};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid, Version};
@@ -203,89 +201,44 @@ fn joined_of(uid: &Uid) -> SelectStatement {
     joined().and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str())).to_owned()
 }
 
-/// For PostgreSQL: conversations by user and the channel's identity, with whose each is, for [`with_whose`]: first each channel by its
-/// name, then the conversation by its key.
-fn of_names(names: &[(&Uid, &ChannelKey)]) -> SelectStatement {
+/// Conversations by user and the channel's identity, with whose each is, for [`with_whose`].
+fn of_names(backend: DbBackend, names: &[(&Uid, &ChannelKey)]) -> SelectStatement {
     let wanted = [
         ("uid", names.iter().map(|(uid, _)| uid.as_str().into()).collect()),
         ("type", names.iter().map(|(_, key)| key.channel_type.stored().into()).collect()),
         ("key", names.iter().map(|(_, key)| key.key.as_str().into()).collect()),
     ];
-    let of_channel = columns().into_iter().filter(|(table, _)| *table == "ch").map(|(_, column)| Alias::new(column));
-    let channels = Query::select()
-        .column(channel::Column::Id)
-        .columns(of_channel)
-        .from(channel::Entity)
-        .and_where(Expr::col((channel::Entity, channel::Column::ChannelType)).equals(("w", "type")))
-        .and_where(Expr::col((channel::Entity, channel::Column::ChannelKey)).equals(("w", "key")))
-        .offset(0)
+    let found = joined()
+        .column(("c", Column::Uid))
+        .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
+        .and_where(Expr::col(("ch", channel::Column::ChannelType)).equals(("w", "type")))
+        .and_where(Expr::col(("ch", channel::Column::ChannelKey)).equals(("w", "key")))
         .to_owned();
-    Query::select()
-        .columns(columns().map(|(table, column)| (table, Alias::new(column))))
-        .column(("w", "uid"))
-        .from_subquery(listed(wanted), "w")
-        .join_lateral(JoinType::InnerJoin, channels, "ch", Condition::all())
-        .join_lateral(JoinType::InnerJoin, of_wanted().offset(0).to_owned(), "c", Condition::all())
-        .to_owned()
-}
-
-/// The columns of the user's conversation in "w" with the channel in "ch".
-fn of_wanted() -> SelectStatement {
-    Query::select()
-        .columns(columns().into_iter().filter(|(table, _)| *table == "c").map(|(_, column)| Alias::new(column)))
-        .from(Entity)
-        .and_where(Expr::col((Entity, Column::Uid)).equals(("w", "uid")))
-        .and_where(Expr::col((Entity, Column::ChannelId)).equals(("ch", channel::Column::Id)))
-        .to_owned()
+    for_each(backend, wanted, found)
 }
 
 /// Conversations by user and channel, with whose each is, for [`with_whose`].
 fn of_pairs(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
-    if backend == DbBackend::Postgres {
-        let (uids, ids) = pairs.iter().map(|(uid, id)| (Value::from(uid.as_str()), Value::from(*id))).unzip();
-        let one = joined()
-            .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
-            .and_where(Expr::col(("c", Column::ChannelId)).equals(("w", "channel_id")))
-            .to_owned();
-        let found = columns().map(|(_, column)| ("found", Alias::new(column)));
-        return for_each([("uid", uids), ("channel_id", ids)], one).columns(found).column(("w", "uid")).to_owned();
-    }
-    if backend == DbBackend::MySql {
-        // By pairs: the text depends on their number alone, not on how many are of which user.
-        let any = padded(pairs.to_vec()).into_iter().fold(Condition::any(), |any, (uid, id)| {
-            any.add(Expr::col(("c", Column::Uid)).eq(uid.as_str()).and(Expr::col(("c", Column::ChannelId)).eq(id)))
-        });
-        return SelectStatement::column(&mut joined(), ("c", Column::Uid)).cond_where(any).to_owned();
-    }
-    // By users: SQLite takes no expression that is a thousand deep.
-    let mut by_uid: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
-    for (uid, channel_id) in pairs {
-        by_uid.entry(uid.as_str()).or_default().insert(*channel_id);
-    }
-    let by_uid = padded(by_uid.into_iter().collect::<Vec<_>>());
-    let any = by_uid.into_iter().fold(Condition::any(), |any, (uid, ids)| {
-        any.add(Expr::col(("c", Column::Uid)).eq(uid).and(is_one_of(backend, ("c", Column::ChannelId), ids)))
-    });
-    SelectStatement::column(&mut joined(), ("c", Column::Uid)).cond_where(any).to_owned()
+    let found = joined()
+        .column(("c", Column::Uid))
+        .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
+        .and_where(Expr::col(("c", Column::ChannelId)).equals(("w", "channel_id")))
+        .to_owned();
+    let (uids, ids) = pairs.iter().map(|(uid, id)| (Value::from(uid.as_str()), Value::from(*id))).unzip();
+    for_each(backend, [("uid", uids), ("channel_id", ids)], found)
 }
 
 /// The keys of those conversations that there are.
 fn keys_of_pairs(backend: DbBackend, marks: &[&ReadMark]) -> SelectStatement {
-    let keys = || Query::select().columns([Column::Uid, Column::ChannelId]).from(Entity).to_owned();
-    if backend == DbBackend::Postgres {
-        let uids = marks.iter().map(|mark| mark.uid.as_str().into()).collect();
-        let ids = marks.iter().map(|mark| mark.channel_id.into()).collect();
-        let one = keys()
-            .and_where(Expr::col((Entity, Column::Uid)).equals(("w", "uid")))
-            .and_where(Expr::col((Entity, Column::ChannelId)).equals(("w", "channel_id")))
-            .to_owned();
-        let found = [Column::Uid, Column::ChannelId].map(|column| ("found", column));
-        return for_each([("uid", uids), ("channel_id", ids)], one).columns(found).to_owned();
-    }
-    let any = padded(marks.to_vec()).into_iter().fold(Condition::any(), |any, mark| {
-        any.add(Expr::col(Column::Uid).eq(mark.uid.as_str()).and(Expr::col(Column::ChannelId).eq(mark.channel_id)))
-    });
-    keys().cond_where(any).to_owned()
+    let found = Query::select()
+        .columns([Column::Uid, Column::ChannelId].map(|column| (Entity, column)))
+        .from(Entity)
+        .and_where(Expr::col((Entity, Column::Uid)).equals(("w", "uid")))
+        .and_where(Expr::col((Entity, Column::ChannelId)).equals(("w", "channel_id")))
+        .to_owned();
+    let uids = marks.iter().map(|mark| mark.uid.as_str().into()).collect();
+    let ids = marks.iter().map(|mark| mark.channel_id.into()).collect();
+    for_each(backend, [("uid", uids), ("channel_id", ids)], found)
 }
 
 fn with_whose(found: &[QueryResult]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
@@ -326,41 +279,29 @@ fn changed(uid: &Uid, version: Version) -> SelectStatement {
     select
 }
 
-/// [`changed`] for several users, with whose each is. PostgreSQL and SQLite look up the user's version in a list that they join;
-/// MySQL and MariaDB differ in how such a list is written.
+/// [`changed`] for several users, with whose each is. In a list that is joined MySQL and MariaDB would not find the index by version.
 fn changed_of(backend: DbBackend, wanted: &[(&Uid, Version)]) -> SelectStatement {
     let changed_since = |since: Expr| {
         let newer = Expr::col(("c", Column::Version)).gt(since);
         let stale = Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision)));
         let member = Expr::col(("c", Column::State)).ne(State::Left.stored());
-        let mut select = joined();
         // Who has seen nothing wants everything.
-        select.and_where(can_be_listed()).cond_where(Condition::any().add(newer).add(stale.and(member))).to_owned()
+        let mut select = joined().column(("c", Column::Uid)).and_where(can_be_listed()).to_owned();
+        select.cond_where(Condition::any().add(newer).add(stale.and(member))).to_owned()
     };
-    let mine = |uid: &'static str| Expr::col(("c", Column::Uid)).equals(("w", uid));
-    let mut select = match backend {
-        DbBackend::Postgres => {
-            let uids = wanted.iter().map(|(uid, _)| uid.as_str().into()).collect();
-            let versions = wanted.iter().map(|(_, version)| (*version).into()).collect();
-            let of_one = changed_since(Expr::col(("w", "version"))).and_where(mine("uid")).to_owned();
-            let found = columns().map(|(_, column)| ("found", Alias::new(column)));
-            return for_each([("uid", uids), ("version", versions)], of_one).columns(found).column(("w", "uid")).to_owned();
-        }
-        DbBackend::Sqlite => {
-            let values = wanted.iter().map(|(uid, version)| (uid.as_str(), *version).into_value_tuple()).collect();
-            let mut select = changed_since(Expr::col(("w", Alias::new("column2"))));
-            select.join(JoinType::InnerJoin, TableRef::ValuesList(values, "w".into_iden()), mine("column1")).to_owned()
-        }
-        _ => {
-            let wanted = padded(wanted.to_vec());
-            let since = wanted.iter().fold(CaseStatement::new(), |case, (uid, version)| {
-                case.case(Expr::col(("c", Column::Uid)).eq(uid.as_str()), *version)
-            });
-            let uids = wanted.iter().map(|(uid, _)| uid.as_str());
-            changed_since(Expr::Case(Box::new(since))).and_where(is_one_of(backend, ("c", Column::Uid), uids)).to_owned()
-        }
-    };
-    SelectStatement::column(&mut select, ("c", Column::Uid)).to_owned()
+    if backend == DbBackend::MySql {
+        let wanted = padded(wanted.to_vec());
+        let since = wanted.iter().fold(CaseStatement::new(), |case, (uid, version)| {
+            case.case(Expr::col(("c", Column::Uid)).eq(uid.as_str()), *version)
+        });
+        let uids = wanted.iter().map(|(uid, _)| uid.as_str());
+        return changed_since(Expr::Case(Box::new(since))).and_where(is_one_of(backend, ("c", Column::Uid), uids)).to_owned();
+    }
+    let uids = wanted.iter().map(|(uid, _)| uid.as_str().into()).collect();
+    let versions = wanted.iter().map(|(_, version)| (*version).into()).collect();
+    let mine = Expr::col(("c", Column::Uid)).equals(("w", "uid"));
+    let found = changed_since(Expr::col(("w", "version"))).and_where(mine).to_owned();
+    for_each(backend, [("uid", uids), ("version", versions)], found)
 }
 
 /// The same with the user's cursor, which comes back also when no conversation does.
@@ -423,33 +364,14 @@ impl Store {
         Ok(self.find_conversations(&[(uid, key)]).await?.pop().map(|(_, row)| row))
     }
 
-    /// Those of these conversations that there are, with whose they are: each looked up by keys, for which all but PostgreSQL need two
-    /// statements when there are several.
+    /// Those of these conversations that there are, with whose they are.
     pub(crate) async fn find_conversations(
         &self,
         names: &[(&Uid, &ChannelKey)],
     ) -> Result<Vec<(String, ConversationRow)>, StoreError> {
-        if self.backend() == DbBackend::Postgres {
-            let mut found = Vec::with_capacity(names.len());
-            for names in names.chunks(ROWS_PER_STATEMENT) {
-                found.extend(with_whose(&self.query_all(&of_names(names)).await?)?);
-            }
-            return Ok(found);
-        }
-        if let [(uid, key)] = names {
-            let select = joined_of(uid)
-                .and_where(Expr::col(("ch", channel::Column::ChannelType)).eq(key.channel_type.stored()))
-                .and_where(Expr::col(("ch", channel::Column::ChannelKey)).eq(key.key.as_str()))
-                .to_owned();
-            let row = self.query_one(&select).await?;
-            return Ok(row.map(|row| row_from(&row)).transpose()?.map(|row| (uid.to_string(), row)).into_iter().collect());
-        }
-        let keys: HashSet<&ChannelKey> = names.iter().map(|(_, key)| *key).collect();
-        let ids = self.find_channels(&keys.into_iter().collect::<Vec<_>>()).await?;
-        let pairs: Vec<(&Uid, i64)> = names.iter().filter_map(|(uid, key)| Some((*uid, *ids.get(*key)?))).collect();
-        let mut found = Vec::with_capacity(pairs.len());
-        for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
-            found.extend(with_whose(&self.query_all(&of_pairs(self.backend(), pairs)).await?)?);
+        let mut found = Vec::with_capacity(names.len());
+        for names in names.chunks(PAIRS_PER_STATEMENT) {
+            found.extend(with_whose(&self.query_all(&of_names(self.backend(), names)).await?)?);
         }
         Ok(found)
     }
@@ -702,20 +624,17 @@ pub(super) fn hot_statements(
     let one = joined_of(&uid).and_where(Expr::col(("c", Column::ChannelId)).eq(channel_id)).to_owned();
     let pairs = [(&uid, channel_id), (&nobody, channel_id)];
     let several: &[&str] = &["conversation", "c", "channel", "ch"];
-    let mut statements: Vec<(&'static str, SelectStatement, &'static [&'static str])> = vec![
+    let key = ChannelKey { channel_type: ChannelType::GROUP, key: "small".to_owned() };
+    vec![
         ("a full list", list_changed(&uid, 0), &["conversation", "c", "message"]),
         ("what changed", list_changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed, under the lock", changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed for several", changed_of(backend, &[(&uid, 1), (&nobody, 1)]), &["conversation", "c", "message"]),
         ("several conversations", of_pairs(backend, &pairs), several),
+        ("several conversations by name", of_names(backend, &[(&uid, &key), (&nobody, &key)]), several),
         ("one conversation", one, several),
         ("members", members_of(channel_id), &["conversation"]),
         ("channels of a subscriber", channel_ids_of(&uid), &["conversation"]),
         ("subscribers who are behind", stale_of(backend, &[uid.as_str(), "nobody"]), &["conversation", "c"]),
-    ];
-    if backend == DbBackend::Postgres {
-        let key = ChannelKey { channel_type: ChannelType::GROUP, key: "small".to_owned() };
-        statements.push(("several conversations by name", of_names(&[(&uid, &key), (&nobody, &key)]), several));
-    }
-    statements
+    ]
 }

@@ -94,37 +94,26 @@ fn select() -> SelectStatement {
     Query::select().columns(COLUMNS.map(|column| (Entity, column))).from(Entity).to_owned()
 }
 
-/// Ranges by the shape that each planner can use: PostgreSQL and SQLite look up each row of a joined list, MySQL and MariaDB
-/// read the whole channel then, and need the ranges as constants.
+/// Ranges by the shape that each planner can use: of a list that is joined, MySQL and MariaDB read the whole channel for each range;
+/// they need the ranges as constants.
 fn in_windows(backend: DbBackend, windows: &[Window]) -> SelectStatement {
-    let of_wanted = |channel_id: &'static str, from: &'static str, to: &'static str| {
-        Condition::all()
-            .add(Expr::col((Entity, Column::ChannelId)).equals(("w", channel_id)))
-            .add(Expr::col((Entity, Column::Seq)).between(Expr::col(("w", from)), Expr::col(("w", to))))
-    };
-    match backend {
-        DbBackend::Postgres => {
-            let wanted = [
-                ("channel_id", windows.iter().map(|window| window.channel_id.into()).collect()),
-                ("from", windows.iter().map(|window| window.from.into()).collect()),
-                ("to", windows.iter().map(|window| window.to.into()).collect()),
-            ];
-            let found = select().cond_where(of_wanted("channel_id", "from", "to")).to_owned();
-            for_each(wanted, found).columns(COLUMNS.map(|column| ("found", column))).to_owned()
-        }
-        DbBackend::Sqlite => Query::select()
-            .columns(COLUMNS.map(|column| (Entity, column)))
-            .from_values(windows.iter().map(|window| (window.channel_id, window.from, window.to)), "w")
-            .join(JoinType::InnerJoin, Entity, of_wanted("column1", "column2", "column3"))
-            .to_owned(),
-        _ => {
-            let any = padded(windows.to_vec()).into_iter().fold(Condition::any(), |any, window| {
-                let seqs = Expr::col(Column::Seq).between(window.from, window.to);
-                any.add(Expr::col(Column::ChannelId).eq(window.channel_id).and(seqs))
-            });
-            select().cond_where(any).to_owned()
-        }
+    if backend == DbBackend::MySql {
+        let any = padded(windows.to_vec()).into_iter().fold(Condition::any(), |any, window| {
+            let seqs = Expr::col(Column::Seq).between(window.from, window.to);
+            any.add(Expr::col(Column::ChannelId).eq(window.channel_id).and(seqs))
+        });
+        return select().cond_where(any).to_owned();
     }
+    let wanted = [
+        ("channel_id", windows.iter().map(|window| window.channel_id.into()).collect()),
+        ("from", windows.iter().map(|window| window.from.into()).collect()),
+        ("to", windows.iter().map(|window| window.to.into()).collect()),
+    ];
+    let found = select()
+        .and_where(Expr::col((Entity, Column::ChannelId)).equals(("w", "channel_id")))
+        .and_where(Expr::col((Entity, Column::Seq)).between(Expr::col(("w", "from")), Expr::col(("w", "to"))))
+        .to_owned();
+    for_each(backend, wanted, found)
 }
 
 fn newest_bounds(heads: &[Position], count: u64) -> SelectStatement {
@@ -188,26 +177,15 @@ fn page(window: Window, limit: u64, newest: bool) -> SelectStatement {
 }
 
 fn by_client_msg_nos(backend: DbBackend, named: &[(i64, &str, &str)]) -> SelectStatement {
-    if backend == DbBackend::Postgres {
-        let columns = [
-            ("channel_id", named.iter().map(|(channel_id, ..)| (*channel_id).into()).collect()),
-            ("from_uid", named.iter().map(|(_, from, _)| (*from).into()).collect()),
-            ("client_msg_no", named.iter().map(|(.., no)| (*no).into()).collect()),
-        ];
-        let same = columns.iter().fold(select(), |mut one, (name, _)| {
-            one.and_where(Expr::col((Entity, Alias::new(*name))).equals(("w", *name))).to_owned()
-        });
-        return for_each(columns, same).columns(COLUMNS.map(|column| ("found", column))).to_owned();
-    }
-    let any = padded(named.to_vec()).into_iter().fold(Condition::any(), |any, (channel_id, from, no)| {
-        any.add(
-            Expr::col(Column::ChannelId)
-                .eq(channel_id)
-                .and(Expr::col(Column::ClientMsgNo).eq(no))
-                .and(Expr::col(Column::FromUid).eq(from)),
-        )
+    let wanted = [
+        ("channel_id", named.iter().map(|(channel_id, ..)| (*channel_id).into()).collect()),
+        ("from_uid", named.iter().map(|(_, from, _)| (*from).into()).collect()),
+        ("client_msg_no", named.iter().map(|(.., no)| (*no).into()).collect()),
+    ];
+    let found = wanted.iter().fold(select(), |mut found, (name, _)| {
+        found.and_where(Expr::col((Entity, Alias::new(*name))).equals(("w", *name))).to_owned()
     });
-    select().cond_where(any).to_owned()
+    for_each(backend, wanted, found)
 }
 
 impl Store {

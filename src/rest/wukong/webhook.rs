@@ -2,7 +2,7 @@
 //! tries it drops the body: one message that cannot be used must not cost the others.
 
 use std::io::Read;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use crate::config::WukongimVersion;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{COMMAND_SUFFIX, ChannelRef, ChannelType, Seq, Uid, check_key};
-use crate::message::{Content, IncomingMessage, Message, Receivers, Report, ingest};
+use crate::message::{Content, Incoming, IncomingMessage, Message, Receivers, Report, ingest};
 
 /// The last second of the year 9999: no message is later.
 const LAST_SECOND: i64 = 253_402_300_799;
@@ -66,7 +66,7 @@ impl Unusable {
 ///
 /// # Errors
 /// [`Error::BadRequest`] or [`Error::BadInput`] only when the body is not the event's JSON shape; [`Error::Store`].
-pub async fn deliver(core: &Core, event: &str, body: &[u8]) -> Result<Delivery, Error> {
+pub async fn deliver(core: &Arc<Core>, event: &str, body: &[u8]) -> Result<Delivery, Error> {
     match event {
         "" => Err(Error::bad_input("event", "must be given: ?event=msg.notify or ?event=msg.offline")),
         "msg.notify" => notify(core, body).await,
@@ -82,7 +82,7 @@ pub async fn deliver(core: &Core, event: &str, body: &[u8]) -> Result<Delivery, 
     }
 }
 
-async fn notify(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
+async fn notify(core: &Arc<Core>, body: &[u8]) -> Result<Delivery, Error> {
     let Value::Array(elements) = parse_json(body)? else {
         return Err(Error::bad_input("the body", "must be a JSON array of messages"));
     };
@@ -95,14 +95,15 @@ async fn notify(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
             Err(reason) => delivery.leave_out(reason),
         }
     }
-    delivery.report = ingest(core, &messages, None).await?;
+    let incoming = Arc::new(Incoming { messages, receivers: None });
+    delivery.report = ingest(core, Arc::clone(&incoming)).await?;
     if let Some(datasource) = core.datasource.get() {
-        datasource.look_at(&messages);
+        datasource.look_at(&incoming.messages);
     }
     Ok(delivery)
 }
 
-async fn offline(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
+async fn offline(core: &Arc<Core>, body: &[u8]) -> Result<Delivery, Error> {
     let fields = Fields::parse(body)?;
     let mut to_uids = fields.strings("to_uids")?;
     if fields.string("compress")? == "gzip" {
@@ -124,7 +125,7 @@ async fn offline(core: &Core, body: &[u8]) -> Result<Delivery, Error> {
         message_id: incoming.message.message_id,
         uids,
     });
-    delivery.report = ingest(core, &[incoming], receivers.as_ref()).await?;
+    delivery.report = ingest(core, Incoming { messages: vec![incoming], receivers }).await?;
     Ok(delivery)
 }
 
