@@ -11,7 +11,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{Seq, Uid};
 use crate::store::{Head, NewConversation, Position, ReadMark, State, StoreError, Tx};
-use crate::together::Answers;
+use crate::together::{Answers, lane};
 
 /// What one body brings.
 #[derive(Clone, Debug, Default)]
@@ -68,8 +68,8 @@ pub async fn ingest(core: &Arc<Core>, incoming: impl Into<Arc<Incoming>>) -> Res
         return Ok(Report::default());
     }
     let shared = Arc::clone(core);
-    // Bodies of a busy system have channels in common: one lane, or they would wait for each other's locks.
-    core.bodies.run(0, incoming, move |bodies| store(Arc::clone(&shared), bodies)).await
+    let lane = lane(&incoming.messages.first().map(|first| first.message.message_id), core.store.writers());
+    core.bodies.run(lane, incoming, move |bodies| store(Arc::clone(&shared), bodies)).await
 }
 
 /// Stores what several bodies bring in one transaction, one body after the other.

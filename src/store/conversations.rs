@@ -208,12 +208,18 @@ fn of_names(backend: DbBackend, names: &[(&Uid, &ChannelKey)]) -> SelectStatemen
         ("type", names.iter().map(|(_, key)| key.channel_type.stored().into()).collect()),
         ("key", names.iter().map(|(_, key)| key.key.as_str().into()).collect()),
     ];
-    let found = joined()
-        .column(("c", Column::Uid))
-        .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
-        .and_where(Expr::col(("ch", channel::Column::ChannelType)).equals(("w", "type")))
-        .and_where(Expr::col(("ch", channel::Column::ChannelKey)).equals(("w", "key")))
-        .to_owned();
+    let named = Condition::all()
+        .add(Expr::col(("ch", channel::Column::ChannelType)).equals(("w", "type")))
+        .add(Expr::col(("ch", channel::Column::ChannelKey)).equals(("w", "key")));
+    let named = if backend == DbBackend::Postgres {
+        // A subquery, or PostgreSQL looks through all conversations of the user for the channel.
+        let id = Query::select().column(channel::Column::Id).from_as(channel::Entity, "ch").cond_where(named).to_owned();
+        Condition::all().add(Expr::col(("c", Column::ChannelId)).eq(Expr::SubQuery(None, Box::new(id.into()))))
+    } else {
+        named
+    };
+    let mine = Expr::col(("c", Column::Uid)).equals(("w", "uid"));
+    let found = joined().column(("c", Column::Uid)).and_where(mine).cond_where(named).to_owned();
     for_each(backend, wanted, found)
 }
 
