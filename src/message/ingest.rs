@@ -290,7 +290,7 @@ async fn settle_late(tx: &Tx, channel_id: i64, message: &Message, before: i64, a
         tx.excuse_from_late_message(channel_id, &message.from_uid, message.seq).await?;
     }
     let Ok(sender) = Uid::parse("from_uid", message.from_uid.as_str()) else { return Ok(()) };
-    if let Some((_, row)) = tx.lock_conversations(&[(&sender, channel_id)]).await?.pop() {
+    if let Some((_, row)) = tx.find_conversations(&[(&sender, channel_id)]).await?.pop() {
         let unread_before = (before - row.read_mark).max(0);
         let of_others: i64 = if unread_before == 0 {
             0

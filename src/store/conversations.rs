@@ -459,8 +459,13 @@ impl Tx {
     /// Locks channels in the order of their ids, and reads conversations as they are under the locks: those that there are, with whose
     /// they are.
     pub(crate) async fn lock_conversations(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
-        let mut found = Vec::with_capacity(pairs.len());
         self.lock_channels(&pairs.iter().map(|(_, channel_id)| *channel_id).collect::<Vec<_>>()).await?;
+        self.find_conversations(pairs).await
+    }
+
+    /// Reads conversations whose channels are locked: those that there are, with whose they are.
+    pub(crate) async fn find_conversations(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<(String, ConversationRow)>, StoreError> {
+        let mut found = Vec::with_capacity(pairs.len());
         for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
             found.extend(with_whose(&self.open.query_all(&of_pairs(self.backend(), pairs)).await?)?);
         }
