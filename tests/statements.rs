@@ -179,8 +179,12 @@ async fn plans_use_the_indexes(engine: Engine) {
         );
         connection.execute_unprepared(&sql).await.unwrap();
     }
-    let analyze = if engine == Engine::MariaDb { "ANALYZE TABLE channel, message, conversation, user_cursor" } else { "ANALYZE" };
-    connection.execute_unprepared(analyze).await.unwrap();
+    // SQLite has no figures of its tables unless somebody asks for them, and nobody does.
+    if engine != Engine::Sqlite {
+        let analyze =
+            if engine == Engine::MariaDb { "ANALYZE TABLE channel, message, conversation, user_cursor" } else { "ANALYZE" };
+        connection.execute_unprepared(analyze).await.unwrap();
+    }
     let mut ids = Vec::new();
     for key in ["crowd-0", "ann-0"] {
         let sql = format!("SELECT id FROM channel WHERE channel_type = 2 AND channel_key = '{key}'");
@@ -202,9 +206,16 @@ async fn plans_use_the_indexes(engine: Engine) {
             };
             assert!(!scans, "{name} reads all of {table} on {engine:?}:\n{plan}\n{sql}");
         }
-        if engine == Engine::Postgres && name.starts_with("several conversations") {
+        // Not all messages of the channel.
+        assert!(name != "a repeated send" || plan.contains("message_client_msg_no"), "{name} on {engine:?}:\n{plan}\n{sql}");
+        if name.starts_with("several conversations") {
             // Not all conversations of a user, nor all of a channel, for the few that are asked for.
-            let by_key = |line: &str| line.contains("Index Cond") && line.contains("uid") && line.contains("channel_id");
+            let by_key = |line: &str| match engine {
+                Engine::MariaDb => line.starts_with("c eq_ref PRIMARY"),
+                _ => ["uid", "channel_id", if engine == Engine::Sqlite { "SEARCH c" } else { "Index Cond" }]
+                    .iter()
+                    .all(|part| line.contains(part)),
+            };
             assert!(plan.lines().any(by_key), "{name} does not look up each conversation:\n{plan}\n{sql}");
         }
     }

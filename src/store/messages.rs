@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use entity::channel;
 use entity::message::{Column, Entity, Model};
-use sea_orm::sea_query::{Alias, CaseStatement, Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
+use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
 
 use super::rows::{self, Target, for_each, is_one_of, padded};
@@ -177,14 +177,38 @@ fn page(window: Window, limit: u64, newest: bool) -> SelectStatement {
 }
 
 fn by_client_msg_nos(backend: DbBackend, named: &[(i64, &str, &str)]) -> SelectStatement {
+    if backend == DbBackend::MySql {
+        // As constants: of a list that is joined they read the whole channel where most messages have the same number, or none.
+        let any = padded(named.to_vec()).into_iter().fold(Condition::any(), |any, (channel_id, from, no)| {
+            any.add(
+                Expr::col(Column::ChannelId)
+                    .eq(channel_id)
+                    .and(Expr::col(Column::ClientMsgNo).eq(no))
+                    .and(Expr::col(Column::FromUid).eq(from)),
+            )
+        });
+        return select().cond_where(any).to_owned();
+    }
     let wanted = [
         ("channel_id", named.iter().map(|(channel_id, ..)| (*channel_id).into()).collect()),
         ("from_uid", named.iter().map(|(_, from, _)| (*from).into()).collect()),
         ("client_msg_no", named.iter().map(|(.., no)| (*no).into()).collect()),
     ];
-    let found = wanted.iter().fold(select(), |mut found, (name, _)| {
-        found.and_where(Expr::col((Entity, Alias::new(*name))).equals(("w", *name))).to_owned()
-    });
+    let by_number = |table: &'static str| {
+        Condition::all()
+            .add(Expr::col((table, Column::ChannelId)).equals(("w", "channel_id")))
+            .add(Expr::col((table, Column::ClientMsgNo)).equals(("w", "client_msg_no")))
+    };
+    let mut found = select().and_where(Expr::col((Entity, Column::FromUid)).equals(("w", "from_uid"))).to_owned();
+    if backend == DbBackend::Sqlite {
+        // SQLite would rather read the whole channel than an index and then a few of its messages; the index alone it reads.
+        let same = Condition::all()
+            .add(Expr::col((Entity, Column::ChannelId)).equals(("k", Column::ChannelId)))
+            .add(Expr::col((Entity, Column::Seq)).equals(("k", Column::Seq)));
+        found.join_as(JoinType::InnerJoin, Entity, "k", same).cond_where(by_number("k"));
+    } else {
+        found.cond_where(by_number("message"));
+    }
     for_each(backend, wanted, found)
 }
 
