@@ -30,22 +30,25 @@ function cases.each(path, file)
     return function() return requests[math.random(#requests)] end
 end
 
+-- What clients give: another number for each message.
+local function send(sender, channel, payload)
+    local run, sent = string.format("%x-%x-", os.time(), math.random(2 ^ 30)), 0
+    return function()
+        sent = sent + 1
+        return post("/message/send", '{"header":{"red_dot":1},"from_uid":"s' .. sender() .. '","channel_id":"' .. channel()
+            .. '","channel_type":2,"client_msg_no":"' .. run .. sent .. '","payload":"' .. payload .. '"}')
+    end
+end
+
 -- send CHANNELS PAYLOAD: a message to one of so many groups, g0, g1, …
 function cases.send(channels, payload)
     channels = tonumber(channels)
-    return function()
-        local channel = math.random(channels) - 1
-        local sender = math.random(20)
-        return post("/message/send", '{"header":{"red_dot":1},"from_uid":"s' .. sender .. '","channel_id":"g' .. channel
-            .. '","channel_type":2,"payload":"' .. payload .. '"}')
-    end
+    return send(function() return math.random(20) end, function() return "g" .. math.random(channels) - 1 end, payload)
 end
 
 -- group CHANNEL PAYLOAD: a message to one group, by its name.
 function cases.group(channel, payload)
-    local request = post("/message/send", '{"header":{"red_dot":1},"from_uid":"s1","channel_id":"' .. channel
-        .. '","channel_type":2,"payload":"' .. payload .. '"}')
-    return function() return request end
+    return send(function() return 1 end, function() return channel end, payload)
 end
 
 -- unread UID CHANNELS: another number of unread messages in one of so many groups; "s": of one of s1 … s19.
