@@ -13,6 +13,7 @@ use crate::support::{Engine, Server, fixtures};
 on_every_database!(
     the_same_again_changes_nothing,
     any_order_and_any_cut_stores_the_same_messages,
+    bodies_at_once_are_as_one_after_the_other,
     the_first_message_of_a_seq_stays,
     late_messages_count_but_not_below_a_watermark,
     a_late_message_of_ones_own_reads_what_lies_before_it,
@@ -85,6 +86,37 @@ async fn any_order_and_any_cut_stores_the_same_messages(engine: Engine) {
             }
         }
         assert_eq!(seqs(&server.full("cid").await[0]), (1..=12).rev().collect::<Vec<_>>());
+    }
+}
+
+async fn bodies_at_once_are_as_one_after_the_other(engine: Engine) {
+    let server = &Server::start(engine).await;
+    let groups = ["g0", "g1", "g2", "g3", "g4"];
+    for group in groups {
+        server.group(group, &["ann", "bob", "cid"]).await;
+    }
+    let id = |group: usize, seq: i64| 1000 * (group as i64 + 1) + seq;
+    let hook = |group: usize, seq: i64| hooked(["bob", "cid"][seq as usize % 2], groups[group], 2, seq, id(group, seq));
+    // Thirty bodies, each of them twice, with two messages for each group; and who receives the 31st of each is in it from there on.
+    let bodies = (0..60).map(|number| async move {
+        let body: Vec<Value> =
+            (0..groups.len()).flat_map(|group| [1, 2].map(|step| hook(group, number / 2 * 2 + step))).collect();
+        server.notify(json!(body)).await.status
+    });
+    let received = (0..groups.len())
+        .map(|group| async move { server.post("/webhook?event=msg.offline", offline(hook(group, 31), &["dan"])).await.status });
+    let (notified, received) = tokio::join!(futures_util::future::join_all(bodies), futures_util::future::join_all(received));
+    assert!(notified.iter().chain(&received).all(|status| *status == 200), "{notified:?}, {received:?}");
+
+    for (uid, unread) in [("ann", 60), ("dan", 30)] {
+        let items = server.sync(json!({"uid": uid, "version": 0, "msg_count": 100})).await;
+        assert_eq!(items.len(), groups.len(), "{uid}");
+        for item in &items {
+            let group = groups.iter().position(|group| item["channel_id"] == *group).unwrap();
+            assert_eq!((&item["unread"], seqs(item)), (&json!(unread), (1..=60).rev().collect()), "{uid} in g{group}");
+            let ids = item["recents"].as_array().unwrap().iter().map(|message| message["message_id"].as_i64().unwrap());
+            assert!(ids.eq((1..=60).rev().map(|seq| id(group, seq))), "{uid} in g{group}");
+        }
     }
 }
 
