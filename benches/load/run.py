@@ -12,6 +12,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -20,7 +21,7 @@ import tempfile
 import time
 import urllib.parse
 
-from tools import PAYLOAD, Load, Server, processes_in, processor_seconds
+from tools import PAYLOAD, Load, PostGraphile, Server, processes_in, processor_seconds
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -63,6 +64,13 @@ SCREEN = """query ($uid: ID!) { conversationList(uid: $uid, first: 50) { totalCo
  lastMessage { fromUid sentAt payload } } } }"""
 
 
+# PostGraphile reads the tables as they are, and is told which belong together.
+RELATIONS = [f"COMMENT ON TABLE {table} IS E'@foreignKey (channel_id) references channel (id)'" for table in ("conversation", "message")]
+SAME_ROWS = """{ allConversations(condition: {uid: "u0"}) { nodes { channelId version readMark deletedToSeq channelByChannelId {
+ channelType channelKey lastSeq redDots lastMessageAt messagesByChannelId(first: 20, orderBy: SEQ_DESC) { nodes {
+ messageId seq clientMsgNo fromUid setting sentAt payload } } } } } }"""
+
+
 class Bench:
     """One database, one server on it, and the figures of its cases."""
 
@@ -74,7 +82,7 @@ class Bench:
         self.start()
 
     def start(self, settings=None):
-        self.server = Server(self.arguments.binary, self.url, self.work, settings)
+        self.server = self.asked = Server(self.arguments.binary, self.url, self.work, settings)
         self.load = Load(self.server)
 
     def new_database(self):
@@ -112,7 +120,7 @@ class Bench:
             subprocess.run([*self.mariadb(self.url), "-e", "ANALYZE TABLE channel, message, conversation, user_cursor"], check=True, stdout=subprocess.DEVNULL)
 
     def used(self):
-        return processor_seconds([self.server.process.pid]), processor_seconds(processes_in(self.data))
+        return processor_seconds([self.asked.process.pid]), processor_seconds(processes_in(self.data))
 
     def record(self, name, rate, p50, p99, seconds, before):
         """A round of a case: how often a second, latencies in ms, processor time of server and database for each."""
@@ -123,7 +131,7 @@ class Bench:
 
     def wrk_command(self, clients, *case):
         return ["wrk", "-t1", f"-c{clients}", f"-d{self.arguments.seconds}s", "--timeout", "60s", "-s", HERE / "requests.lua",
-                f"http://{self.server.address}", "--", *map(str, case)]
+                f"http://{self.asked.address}", "--", *map(str, case)]
 
     @staticmethod
     def wrk_result(name, output):
@@ -138,6 +146,18 @@ class Bench:
         output = subprocess.run(self.wrk_command(clients, *case), check=True, capture_output=True, text=True).stdout
         result = self.wrk_result(name, output)
         self.record(name, result["requests"] * factor / result["seconds"], result["p50"], result["p99"], result["seconds"], before)
+
+    def postgraphile(self, name, clients, query):
+        """The same rows from PostGraphile, which is there for the case alone."""
+        body = {"query": query}
+        self.asked = PostGraphile(self.url)
+        try:
+            nodes = self.asked.post("/graphql", body)["data"]["allConversations"]["nodes"]
+            assert len(nodes) == 500 and all(len(node["channelByChannelId"]["messagesByChannelId"]["nodes"]) == 20 for node in nodes)
+            self.wrk(name, clients, "post", "/graphql", self.file(json.dumps(body)))
+        finally:
+            self.asked.stop()
+            self.asked = self.server
 
     def beside(self, name, clients, case, others):
         """A case while others run."""
@@ -277,7 +297,11 @@ def set_s(bench):
     assert len(server.post(SYNC, everything | {"version": versions[-2]})) == 1
     assert len(server.post("/graphql", graphql)["data"]["conversations"]["conversations"]) == 500
     graphql, screen = bench.file(json.dumps(graphql)), bench.file(json.dumps({"query": SCREEN, "variables": {"uid": "u0"}}))
-    return yardsticks(bench) | {
+    others = {}
+    if bench.engine == "postgres" and shutil.which("postgraphile"):
+        bench.sql(*RELATIONS)
+        others["sync-postgraphile"] = lambda: bench.postgraphile("the same rows over PostGraphile, 4 clients", 4, SAME_ROWS)
+    return yardsticks(bench) | others | {
         "sync-full": lambda: bench.wrk("full sync, REST, 4 clients", 4, "post", SYNC, full),
         "sync-graphql": lambda: bench.wrk("full sync, GraphQL, 4 clients", 4, "post", "/graphql", graphql),
         "sync-nothing": lambda: bench.wrk("nothing changed, 16 clients", 16, "post", SYNC, nothing),

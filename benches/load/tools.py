@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,14 +35,7 @@ class Server:
         self.started_in = time.monotonic() - began
 
     def post(self, path, body, connection=None):
-        """`body` is JSON text, or what becomes it."""
-        own = connection or http.client.HTTPConnection(self.address, timeout=600)
-        own.request("POST", path, body if isinstance(body, str) else json.dumps(body), {"Content-Type": "application/json"})
-        answer = own.getresponse()
-        text = answer.read()
-        if answer.status != 200:
-            sys.exit(f"{path} answered {answer.status}: {text[:500]!r}")
-        return json.loads(text)
+        return post(self.address, path, body, connection)
 
     def memory(self):
         """Megabytes that are resident."""
@@ -52,6 +46,41 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
         self.log.close()
+
+
+class PostGraphile:
+    """The one that is on the PATH (`npm install --global postgraphile@4`), on a database."""
+
+    def __init__(self, url):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        command = ["postgraphile", "-c", url, "-s", "public", "-n", "127.0.0.1", "-p", self.address.split(":")[1], "--disable-query-log", "--disable-graphiql"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(300):
+            with socket.socket() as there:
+                if there.connect_ex(("127.0.0.1", int(self.address.split(":")[1]))) == 0:
+                    return
+            time.sleep(0.1)
+        sys.exit("postgraphile did not start")
+
+    def post(self, path, body):
+        return post(self.address, path, body)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def post(address, path, body, connection=None):
+    """The answer, from JSON; `body` is JSON text, or what becomes it."""
+    own = connection or http.client.HTTPConnection(address, timeout=600)
+    own.request("POST", path, body if isinstance(body, str) else json.dumps(body), {"Content-Type": "application/json"})
+    answer = own.getresponse()
+    text = answer.read()
+    if answer.status != 200:
+        sys.exit(f"{path} answered {answer.status}: {text[:500]!r}")
+    return json.loads(text)
 
 
 def processor_seconds(pids):

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use entity::conversation::{Column, Entity};
 use entity::{channel, user_cursor};
-use sea_orm::sea_query::{Alias, CaseStatement, Condition, Expr, ExprTrait, JoinType, Query, SelectStatement};
+use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, JoinType, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value};
 
-use super::rows::{self, Target, for_each, is_one_of, padded};
+use super::rows::{self, Target, for_each, is_one_of};
 use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid, Version};
@@ -285,28 +285,20 @@ fn changed(uid: &Uid, version: Version) -> SelectStatement {
     select
 }
 
-/// [`changed`] for several users, with whose each is. In a list that is joined MySQL and MariaDB would not find the index by version.
+/// [`changed`] for several users, with whose each is.
 fn changed_of(backend: DbBackend, wanted: &[(&Uid, Version)]) -> SelectStatement {
-    let changed_since = |since: Expr| {
-        let newer = Expr::col(("c", Column::Version)).gt(since);
-        let stale = Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision)));
-        let member = Expr::col(("c", Column::State)).ne(State::Left.stored());
+    let newer = Expr::col(("c", Column::Version)).gt(Expr::col(("w", "version")));
+    let stale = Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::StampedRevision)));
+    let member = Expr::col(("c", Column::State)).ne(State::Left.stored());
+    let found = joined()
+        .column(("c", Column::Uid))
+        .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
+        .and_where(can_be_listed())
         // Who has seen nothing wants everything.
-        let mut select = joined().column(("c", Column::Uid)).and_where(can_be_listed()).to_owned();
-        select.cond_where(Condition::any().add(newer).add(stale.and(member))).to_owned()
-    };
-    if backend == DbBackend::MySql {
-        let wanted = padded(wanted.to_vec());
-        let since = wanted.iter().fold(CaseStatement::new(), |case, (uid, version)| {
-            case.case(Expr::col(("c", Column::Uid)).eq(uid.as_str()), *version)
-        });
-        let uids = wanted.iter().map(|(uid, _)| uid.as_str());
-        return changed_since(Expr::Case(Box::new(since))).and_where(is_one_of(backend, ("c", Column::Uid), uids)).to_owned();
-    }
+        .cond_where(Condition::any().add(newer).add(stale.and(member)))
+        .to_owned();
     let uids = wanted.iter().map(|(uid, _)| uid.as_str().into()).collect();
     let versions = wanted.iter().map(|(_, version)| (*version).into()).collect();
-    let mine = Expr::col(("c", Column::Uid)).equals(("w", "uid"));
-    let found = changed_since(Expr::col(("w", "version"))).and_where(mine).to_owned();
     for_each(backend, [("uid", uids), ("version", versions)], found)
 }
 
