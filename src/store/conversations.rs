@@ -201,25 +201,25 @@ fn joined_of(uid: &Uid) -> SelectStatement {
     joined().and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str())).to_owned()
 }
 
-/// Conversations by user and the channel's identity, with whose each is, for [`with_whose`].
+/// Conversations by user and the channel's identity, with whose each is, for [`with_whose`]. The channel's id is a subquery's: joined by
+/// its name, PostgreSQL and MariaDB may look for it through all conversations of the user.
 fn of_names(backend: DbBackend, names: &[(&Uid, &ChannelKey)]) -> SelectStatement {
+    let id = Query::select()
+        .column(channel::Column::Id)
+        .from_as(channel::Entity, "named")
+        .and_where(Expr::col(("named", channel::Column::ChannelType)).equals(("w", "type")))
+        .and_where(Expr::col(("named", channel::Column::ChannelKey)).equals(("w", "key")))
+        .to_owned();
+    let found = joined()
+        .column(("c", Column::Uid))
+        .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
+        .and_where(Expr::col(("c", Column::ChannelId)).eq(Expr::SubQuery(None, Box::new(id.into()))))
+        .to_owned();
     let wanted = [
         ("uid", names.iter().map(|(uid, _)| uid.as_str().into()).collect()),
         ("type", names.iter().map(|(_, key)| key.channel_type.stored().into()).collect()),
         ("key", names.iter().map(|(_, key)| key.key.as_str().into()).collect()),
     ];
-    let named = Condition::all()
-        .add(Expr::col(("ch", channel::Column::ChannelType)).equals(("w", "type")))
-        .add(Expr::col(("ch", channel::Column::ChannelKey)).equals(("w", "key")));
-    let named = if backend == DbBackend::Postgres {
-        // A subquery, or PostgreSQL looks through all conversations of the user for the channel.
-        let id = Query::select().column(channel::Column::Id).from_as(channel::Entity, "ch").cond_where(named).to_owned();
-        Condition::all().add(Expr::col(("c", Column::ChannelId)).eq(Expr::SubQuery(None, Box::new(id.into()))))
-    } else {
-        named
-    };
-    let mine = Expr::col(("c", Column::Uid)).equals(("w", "uid"));
-    let found = joined().column(("c", Column::Uid)).and_where(mine).cond_where(named).to_owned();
     for_each(backend, wanted, found)
 }
 
@@ -362,22 +362,12 @@ impl Store {
         Ok(self.find_conversations(&[(uid, key)]).await?.pop().map(|(_, row)| row))
     }
 
-    /// Those of these conversations that there are, with whose they are. MySQL and MariaDB need two statements: in one they may look
-    /// through all conversations of the user for each of them.
+    /// Those of these conversations that there are, with whose they are.
     pub(crate) async fn find_conversations(
         &self,
         names: &[(&Uid, &ChannelKey)],
     ) -> Result<Vec<(String, ConversationRow)>, StoreError> {
         let mut found = Vec::with_capacity(names.len());
-        if self.backend() == DbBackend::MySql {
-            let keys: HashSet<&ChannelKey> = names.iter().map(|(_, key)| *key).collect();
-            let ids = self.find_channels(&keys.into_iter().collect::<Vec<_>>()).await?;
-            let pairs: Vec<(&Uid, i64)> = names.iter().filter_map(|(uid, key)| Some((*uid, *ids.get(*key)?))).collect();
-            for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
-                found.extend(with_whose(&self.query_all(&of_pairs(self.backend(), pairs)).await?)?);
-            }
-            return Ok(found);
-        }
         for names in names.chunks(PAIRS_PER_STATEMENT) {
             found.extend(with_whose(&self.query_all(&of_names(self.backend(), names)).await?)?);
         }
@@ -638,18 +628,16 @@ pub(super) fn hot_statements(
     let pairs = [(&uid, channel_id), (&nobody, channel_id)];
     let several: &[&str] = &["conversation", "c", "channel", "ch"];
     let key = ChannelKey { channel_type: ChannelType::GROUP, key: "small".to_owned() };
-    let by_name = (backend != DbBackend::MySql)
-        .then(|| ("several conversations by name", of_names(backend, &[(&uid, &key), (&nobody, &key)]), several));
-    let always: Vec<(&'static str, SelectStatement, &'static [&'static str])> = vec![
+    vec![
         ("a full list", list_changed(&uid, 0), &["conversation", "c", "message"]),
         ("what changed", list_changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed, under the lock", changed(&uid, 1), &["conversation", "c", "message"]),
         ("what changed for several", changed_of(backend, &[(&uid, 1), (&nobody, 1)]), &["conversation", "c", "message"]),
         ("several conversations", of_pairs(backend, &pairs), several),
+        ("several conversations by name", of_names(backend, &[(&uid, &key), (&nobody, &key)]), several),
         ("one conversation", one, several),
         ("members", members_of(channel_id), &["conversation"]),
         ("channels of a subscriber", channel_ids_of(&uid), &["conversation"]),
         ("subscribers who are behind", stale_of(backend, &[uid.as_str(), "nobody"]), &["conversation", "c"]),
-    ];
-    always.into_iter().chain(by_name).collect()
+    ]
 }
