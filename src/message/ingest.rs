@@ -68,6 +68,7 @@ pub async fn ingest(core: &Arc<Core>, incoming: impl Into<Arc<Incoming>>) -> Res
         return Ok(Report::default());
     }
     let shared = Arc::clone(core);
+    // Any lane will do, evenly.
     let lane = lane(&incoming.messages.first().map(|first| first.message.message_id), core.store.writers());
     core.bodies.run(lane, incoming, move |bodies| store(Arc::clone(&shared), bodies)).await
 }

@@ -12,8 +12,7 @@ use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid, Version};
 
-/// Conversations that one statement names by user and channel: all that are changed at once, and fewer than the thousand on which the
-/// planners of MySQL and MariaDB give up.
+/// Conversations that one statement names by user and channel: all that are changed at once.
 const PAIRS_PER_STATEMENT: usize = 512;
 
 /// Where a conversation stands.
