@@ -14,8 +14,7 @@ use crate::config::{ConfigError, Log, LogFormat};
 /// # Errors
 /// `log.level` that is no level and no filter.
 pub fn log_to_stderr(settings: &Log) -> Result<(), ConfigError> {
-    // The migrator tells at every start that there is nothing to do.
-    let filter = EnvFilter::try_new(format!("sea_orm_migration=warn,{}", settings.level))
+    let filter = EnvFilter::try_new(&settings.level)
         .map_err(|error| ConfigError(format!("log.level must be error, warn, info, debug, trace, or a filter: {error}")))?;
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());

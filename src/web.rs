@@ -2,13 +2,15 @@
 //! it is in the binary; nothing is loaded from elsewhere.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderValue, header};
-use axum::response::IntoResponse;
+use axum::extract::Path;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use tower_http::set_header::SetResponseHeaderLayer;
-use utoipa_swagger_ui::{Config, SwaggerUi};
+use utoipa_swagger_ui::Config;
 
 use crate::app::App;
 
@@ -26,13 +28,25 @@ pub const FIRST_QUERY: &str = r#"{ conversations(uid: "u02", msgCount: 1) { vers
 pub fn routes() -> Router<App> {
     let file = |kind: &'static str, text: &'static str| get(move || async move { page(kind, text) });
     let policy = SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_POLICY));
-    let docs: Router<App> = SwaggerUi::new("/docs").config(Config::new(["/openapi.json"])).into();
+    // The library's own routes would switch on serde_json's feature `raw_value`, which overflows the stack on foreign input.
+    let docs = Router::new()
+        .route("/docs", get(|| async { Redirect::to("/docs/") }))
+        .route("/docs/", get(|| async { swagger_file("") }))
+        .route("/docs/{*file}", get(|Path(file): Path<String>| async move { swagger_file(&file) }));
     Router::new()
         .merge(docs.layer(policy))
         .route("/", file("text/html; charset=utf-8", include_str!("../web/index.html")))
         .route("/graphiql", file("text/html; charset=utf-8", include_str!("../web/graphiql.html")))
         .route("/assets/graphiql.js", file("text/javascript; charset=utf-8", include_str!("../web/graphiql.js")))
         .route("/assets/style.css", file("text/css; charset=utf-8", include_str!("../web/style.css")))
+}
+
+/// A file of Swagger UI; 404 for a name that it does not have.
+fn swagger_file(name: &str) -> Response {
+    match utoipa_swagger_ui::serve(name, Arc::new(Config::new(["/openapi.json"]))) {
+        Ok(Some(file)) => ([(header::CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 fn page(kind: &'static str, text: &'static str) -> impl IntoResponse {

@@ -47,10 +47,10 @@ impl Business {
     async fn start(answers: Vec<Result<Value, u16>>) -> Self {
         let (answers, asked) = (Arc::new(Mutex::new(answers)), Arc::new(Mutex::new(Vec::new())));
         let state = (Arc::clone(&answers), Arc::clone(&asked));
-        let answer = move |axum::Json(question): axum::Json<Value>| {
+        let answer = move |question: String| {
             let (answers, asked) = state.clone();
             async move {
-                asked.lock().unwrap().push(question);
+                asked.lock().unwrap().push(serde_json::from_str(&question).unwrap());
                 let mut answers = answers.lock().unwrap();
                 let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
                 answer.map(|value| value.to_string()).map_err(|status| axum::http::StatusCode::from_u16(status).unwrap())

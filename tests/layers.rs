@@ -71,3 +71,14 @@ fn schema_graphql_is_what_the_server_serves() {
     let file = std::fs::read_to_string(root().join("schema.graphql")).unwrap();
     assert_eq!(file, recents::graphql::sdl(), "write it anew: cargo run -- schema > schema.graphql");
 }
+
+/// With `raw_value`, or `arbitrary_precision`, foreign JSON that names a private key of `serde_json` means something else, and nested
+/// text of a few kilobytes overflows the stack. Cargo unites the features of all dependencies, so this sees what any of them switches on.
+#[test]
+fn no_dependency_gives_private_keys_of_json_a_meaning() {
+    for key in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+        let text = serde_json::json!({ key: "[1]" }).to_string();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value.to_string(), text, "a dependency switches on a feature of serde_json: see Cargo.toml");
+    }
+}

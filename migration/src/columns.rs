@@ -1,7 +1,7 @@
 //! Column types that mean the same on every engine.
 
-use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+use sea_orm::DbBackend;
+use sea_orm::sea_query::{Alias, ColumnDef};
 
 /// A text of at most `bytes` bytes that compares byte by byte.
 ///

@@ -1,33 +1,100 @@
 //! The schema of recents, step by step, for SQLite, PostgreSQL and MySQL/MariaDB.
 //!
 //! How to add a step:
-//! 1. A new file `mYYYYMMDD_what.rs` with `up` and `down`. It imports no entities: they move on, a migration does not. It can be
-//!    run again from its beginning: MySQL commits every statement of it, so a server that dies leaves it half done.
-//! 2. Its line at the end of [`Migrator::migrations`].
-//! 3. `tests/migrations.rs` runs all of them up, down and up again on every database; it lists the tables there are.
+//! 1. A new file `mYYYYMMDD_subject.rs` with `up` and `down`: lists of statements. It imports no entities: they move on, a step does
+//!    not. Every statement can be repeated (`IF NOT EXISTS`): MySQL commits each of them, so a server that dies leaves a step half done.
+//! 2. Its line at the end of [`MIGRATIONS`].
+//! 3. `tests/migrations.rs` runs all of them up, down and up again on every database; it lists the tables.
+//!
+//! The table of applied steps is that of sea-orm-migration, which this replaces: the library switches on features of its
+//! dependencies that must be off here (see `Cargo.toml`).
 
-use sea_orm_migration::prelude::*;
+use std::collections::HashSet;
 
-pub use sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait, SchemaManager};
+use sea_orm::sea_query::{ColumnDef, Expr, ExprTrait, Query, Table};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 
 mod columns;
 mod m20261101_tables;
-mod m20261102_import_progress;
-mod m20261123_channel_guard;
-mod m20261125_cleared_channels;
+
+/// One step of the schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Its name in the table of applied steps.
+    pub name: &'static str,
+    up: fn(DbBackend) -> Vec<Statement>,
+    down: fn(DbBackend) -> Vec<Statement>,
+}
 
 /// All steps in order.
-#[derive(Debug)]
-pub struct Migrator;
+pub const MIGRATIONS: [Migration; 1] =
+    [Migration { name: "m20261101_tables", up: m20261101_tables::up, down: m20261101_tables::down }];
 
-#[async_trait::async_trait]
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![
-            Box::new(m20261101_tables::Migration),
-            Box::new(m20261102_import_progress::Migration),
-            Box::new(m20261123_channel_guard::Migration),
-            Box::new(m20261125_cleared_channels::Migration),
-        ]
+const TABLE: &str = "seaql_migrations";
+
+/// The names of the steps that this database has.
+///
+/// # Errors
+/// What the database says.
+pub async fn list_applied(connection: &impl ConnectionTrait) -> Result<HashSet<String>, DbErr> {
+    let backend = connection.get_database_backend();
+    let exists = match backend {
+        DbBackend::Sqlite => format!("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{TABLE}'"),
+        DbBackend::Postgres => format!("SELECT 1 WHERE to_regclass('{TABLE}') IS NOT NULL"),
+        _ => format!("SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = '{TABLE}'"),
+    };
+    if connection.query_one_raw(Statement::from_string(backend, exists)).await?.is_none() {
+        return Ok(HashSet::new());
     }
+    let rows = connection.query_all(Query::select().column("version").from(TABLE)).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// Applies the steps that are missing.
+///
+/// # Errors
+/// What the database says.
+pub async fn up(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
+    let table = Table::create()
+        .table(TABLE)
+        .if_not_exists()
+        .col(ColumnDef::new("version").string_len(255).not_null().primary_key())
+        .col(ColumnDef::new("applied_at").big_integer().not_null())
+        .to_owned();
+    let backend = connection.get_database_backend();
+    connection.execute(&table).await?;
+    let applied = list_applied(connection).await?;
+    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(migration.name)) {
+        run(connection, (migration.up)(backend)).await?;
+        let now = Expr::cust(match backend {
+            DbBackend::Sqlite => "unixepoch()",
+            DbBackend::Postgres => "extract(epoch from now())::bigint",
+            _ => "unix_timestamp()",
+        });
+        let mut insert = Query::insert().into_table(TABLE).columns(["version", "applied_at"]).to_owned();
+        connection.execute(insert.values_panic([migration.name.into(), now])).await?;
+    }
+    Ok(())
+}
+
+/// Takes back the last `steps` applied steps, or all of them.
+///
+/// # Errors
+/// What the database says.
+pub async fn down(connection: &impl ConnectionTrait, steps: Option<u32>) -> Result<(), DbErr> {
+    let applied = list_applied(connection).await?;
+    let steps = steps.map_or(usize::MAX, |steps| usize::try_from(steps).unwrap_or(usize::MAX));
+    for migration in MIGRATIONS.iter().rev().filter(|migration| applied.contains(migration.name)).take(steps) {
+        run(connection, (migration.down)(connection.get_database_backend())).await?;
+        let delete = Query::delete().from_table(TABLE).and_where(Expr::col("version").eq(migration.name)).to_owned();
+        connection.execute(&delete).await?;
+    }
+    Ok(())
+}
+
+async fn run(connection: &impl ConnectionTrait, statements: Vec<Statement>) -> Result<(), DbErr> {
+    for statement in statements {
+        connection.execute_raw(statement).await?;
+    }
+    Ok(())
 }

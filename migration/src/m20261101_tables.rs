@@ -1,7 +1,7 @@
-//! The four tables: channel, message, conversation, `user_cursor`.
+//! The tables: channel, message, conversation, `user_cursor`, `import_progress`.
 
-use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+use sea_orm::sea_query::{ColumnDef, Index, IndexCreateStatement, Table, TableCreateStatement};
+use sea_orm::{DbBackend, Statement};
 
 use crate::columns::{bytes, flag, integer, optional_text, small, text};
 
@@ -10,31 +10,50 @@ const ID: u32 = 255;
 /// Longest channel key in bytes: the length of one uid, a colon, two uids.
 const CHANNEL_KEY: u32 = 4 + 2 * ID;
 
-#[derive(DeriveMigrationName)]
-pub(crate) struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_database_backend();
-        for table in [channel(db), message(db), conversation(db), user_cursor(db)] {
-            manager.create_table(table).await?;
-        }
-        for (table, name, index) in indexes() {
-            // MySQL knows no CREATE INDEX IF NOT EXISTS.
-            if !manager.has_index(table, name).await? {
-                manager.create_index(index).await?;
+pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
+    let mut statements = Vec::new();
+    for (mut table, indexes) in [
+        (channel(db), vec![index("channel", "channel_type_key", &["channel_type", "channel_key"]).unique().to_owned()]),
+        (
+            message(db),
+            vec![
+                // A webhook's message by its global id.
+                index("message", "message_message_id", &["message_id"]).unique().to_owned(),
+                // A repeated send by its sender's key. Not unique: WuKongIM itself stores such repeats under two seqs.
+                index("message", "message_client_msg_no", &["channel_id", "client_msg_no"]),
+            ],
+        ),
+        // The members of a channel.
+        (conversation(db), vec![index("conversation", "conversation_channel", &["channel_id"])]),
+        (user_cursor(db), Vec::new()),
+        (import_progress(db), Vec::new()),
+    ] {
+        if db == DbBackend::MySql {
+            // MySQL knows no CREATE INDEX IF NOT EXISTS: there an index is part of its table.
+            for mut index in indexes {
+                table.index(&mut index);
             }
+            statements.push(db.build(&table));
+        } else {
+            statements.push(db.build(&table));
+            statements.extend(indexes.into_iter().map(|mut index| db.build(index.if_not_exists())));
         }
-        Ok(())
     }
+    statements
+}
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in ["user_cursor", "conversation", "message", "channel"] {
-            manager.drop_table(Table::drop().table(table).if_exists().to_owned()).await?;
-        }
-        Ok(())
+pub(crate) fn down(db: DbBackend) -> Vec<Statement> {
+    ["import_progress", "user_cursor", "conversation", "message", "channel"]
+        .map(|table| db.build(Table::drop().table(table).if_exists()))
+        .into()
+}
+
+fn index(table: &'static str, name: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+    let mut index = Index::create().name(name).table(table).to_owned();
+    for column in columns {
+        index.col(*column);
     }
+    index
 }
 
 fn channel(db: DbBackend) -> TableCreateStatement {
@@ -49,6 +68,8 @@ fn channel(db: DbBackend) -> TableCreateStatement {
         .col(integer("red_dots", 0))
         .col(integer("last_message_at", 0))
         .col(integer("flags", 0))
+        .col(integer("cleared_to_seq", 0))
+        .col(integer("guard", 0))
         .to_owned()
 }
 
@@ -116,28 +137,7 @@ fn clustered(table: &mut TableCreateStatement, db: DbBackend) -> TableCreateStat
     table.to_owned()
 }
 
-/// Table, name and statement of each index.
-fn indexes() -> [(&'static str, &'static str, IndexCreateStatement); 4] {
-    let index = |table: &'static str, name: &'static str, columns: &[&'static str]| {
-        let mut index = Index::create();
-        index.name(name).table(table);
-        for column in columns {
-            index.col(*column);
-        }
-        (table, name, index)
-    };
-    let unique = |(table, name, mut index): (&'static str, &'static str, IndexCreateStatement)| {
-        index.unique();
-        (table, name, index)
-    };
-    [
-        // A channel by what its users call it.
-        unique(index("channel", "channel_type_key", &["channel_type", "channel_key"])),
-        // A webhook's message by its global id.
-        unique(index("message", "message_message_id", &["message_id"])),
-        // A repeated send by its sender's key. Not unique: WuKongIM itself stores such repeats under two seqs.
-        index("message", "message_client_msg_no", &["channel_id", "client_msg_no"]),
-        // The members of a channel, and for late messages those who deleted or joined above them.
-        index("conversation", "conversation_channel", &["channel_id"]),
-    ]
+fn import_progress(db: DbBackend) -> TableCreateStatement {
+    let recording = text("recording", 64, db).primary_key().to_owned();
+    Table::create().table("import_progress").if_not_exists().col(recording).col(integer("lines", 0)).to_owned()
 }

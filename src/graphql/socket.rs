@@ -18,7 +18,6 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
 use tokio_stream::StreamMap;
@@ -65,7 +64,7 @@ struct Frame {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
-    payload: Option<Box<RawValue>>,
+    payload: Option<Value>,
 }
 
 /// What a client says.
@@ -80,16 +79,16 @@ enum Said {
 impl Said {
     /// `None` for what is none of the protocol's messages.
     fn parse(text: &str) -> Option<Self> {
-        let frame: Frame = serde_json::from_str(text).ok()?;
-        let id = || frame.id.clone().filter(|id| (1..=ID_BYTES).contains(&id.len()));
-        Some(match frame.kind.as_str() {
+        let Frame { kind, id, payload } = serde_json::from_str(text).ok()?;
+        let id = || id.filter(|id| (1..=ID_BYTES).contains(&id.len()));
+        Some(match kind.as_str() {
             "connection_init" => {
-                let payload = frame.payload.as_ref().map(|payload| serde_json::from_str(payload.get())).transpose().ok()?;
+                let payload = payload.map(serde_json::from_value).transpose().ok()?;
                 Self::ConnectionInit { payload: payload.flatten() }
             }
             "ping" => Self::Ping,
             "pong" => Self::Pong,
-            "subscribe" => Self::Subscribe { id: id()?, incoming: serde_json::from_str(frame.payload.as_ref()?.get()).ok()? },
+            "subscribe" => Self::Subscribe { id: id()?, incoming: serde_json::from_value(payload?).ok()? },
             "complete" => Self::Complete { id: id()? },
             _ => return None,
         })

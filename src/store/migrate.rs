@@ -1,8 +1,6 @@
 //! Migrations under a lock: two servers may start at once on an empty database.
 
-use std::collections::HashSet;
-
-use migration::{Migrator, MigratorTrait, SchemaManager};
+use migration::MIGRATIONS;
 use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
 
@@ -55,19 +53,11 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, StoreError> {
-        let names = Migrator::migrations().into_iter().map(|migration| migration.name().to_owned());
-        let applied = self.list_applied_migrations().await?;
-        Ok(names.map(|name| MigrationStatus { applied: applied.contains(&name), name }).collect())
-    }
-
-    async fn list_applied_migrations(&self) -> Result<HashSet<String>, StoreError> {
-        let tx = self.begin().await?;
-        if !SchemaManager::new(&tx.open).has_table("seaql_migrations").await? {
-            return Ok(HashSet::new());
-        }
-        let select = Query::select().column("version").from("seaql_migrations").to_owned();
-        let rows = tx.open.query_all(&select).await?;
-        rows.iter().map(|row| row.try_get_by_index(0).map_err(StoreError::from)).collect()
+        let applied = migration::list_applied(&self.begin().await?.open).await?;
+        let status = MIGRATIONS
+            .iter()
+            .map(|migration| MigrationStatus { name: migration.name.to_owned(), applied: applied.contains(migration.name) });
+        Ok(status.collect())
     }
 
     async fn migrate(&self, direction: Direction) -> Result<(), StoreError> {
@@ -109,13 +99,10 @@ async fn wait_for_lock(tx: &DatabaseTransaction) -> Result<(), StoreError> {
     Err(StoreError::Unavailable(format!("another server migrates for more than {WAIT_SECONDS} s")))
 }
 
-async fn run<'c, C>(connection: C, direction: Direction) -> Result<(), StoreError>
-where
-    C: migration::IntoSchemaManagerConnection<'c>,
-{
+async fn run(connection: &impl ConnectionTrait, direction: Direction) -> Result<(), StoreError> {
     match direction {
-        Direction::Up => Migrator::up(connection, None).await?,
-        Direction::Down(steps) => Migrator::down(connection, steps).await?,
+        Direction::Up => migration::up(connection).await?,
+        Direction::Down(steps) => migration::down(connection, steps).await?,
     }
     Ok(())
 }
