@@ -81,9 +81,12 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
     let code = error.code().unwrap_or_default();
     if let Some(mysql) = error.try_downcast_ref::<sea_orm::SqlxMySqlError>() {
         return match mysql.number() {
-            // Lock wait timeout, deadlock, lock table full, snapshot isolation (record has changed since last read), no savepoint
-            // (our mark at the beginning: rolled back meanwhile); TiDB: write conflict, schema changed, can be retried.
-            1020 | 1205 | 1206 | 1213 | 1305 | 8002 | 8022 | 8028 | 9007 => StoreError::Contended(text),
+            // Lock wait timeout, deadlock, lock table full, snapshot isolation (record has changed since last read);
+            // TiDB: write conflict, schema changed, can be retried.
+            1020 | 1205 | 1206 | 1213 | 8002 | 8022 | 8028 | 9007 => StoreError::Contended(text),
+            // No savepoint: our mark at the beginning was rolled back meanwhile. A function or procedure that does not exist
+            // has the same number.
+            1305 if mysql.message().starts_with("SAVEPOINT") => StoreError::Contended(text),
             // Connection killed, disconnected by the server.
             1927 | 4031 => StoreError::Lost(text),
             // Too many connections (1226: of this user), shutting down, disk full, read-only (1290, 1792, 1836), out of

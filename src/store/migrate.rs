@@ -10,8 +10,8 @@ use super::{Store, StoreError};
 const WAIT_SECONDS: u32 = 60;
 /// The lock where locks have numbers.
 const LOCK: i64 = 5_001_001;
-/// The lock where locks have names, of at most 64 characters, and belong to the whole server.
-const LOCK_NAME: &str = "MD5(CONCAT('recents ', DATABASE()))";
+/// The lock where locks have names, of at most 64 characters, and belong to the whole server. (MySQL 9.6 has no `MD5()` any more.)
+const LOCK_NAME: &str = "LEFT(SHA2(CONCAT('recents ', DATABASE()), 256), 60)";
 
 /// One migration and whether it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
