@@ -80,6 +80,11 @@ async fn mariadb() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql() {
+    on_one_server(Engine::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_of_a_galera_cluster() {
     let cluster = OwnServers::start(&["galera"]).await;
     let (node, _) = cluster.url("RECENTS_TEST_GALERA").split_once(' ').unwrap();

@@ -51,8 +51,7 @@ async fn servers_are_killed_under_load(engine: Engine) {
 
 /// The database server and all its processes, again and again, under load.
 async fn the_database_is_killed_under_load(engine: Engine) {
-    let (name, variable) =
-        if engine == Engine::Postgres { ("postgres", "RECENTS_TEST_POSTGRES") } else { ("mariadb", "RECENTS_TEST_MYSQL") };
+    let (name, variable) = engine.server();
     let own = OwnServers::start(&[name]).await;
     let database = TestDatabase::create_on(engine, own.url(variable)).await;
     let fleet = Fleet::start(vec![database.url.clone(); 2], Vec::new()).await;
@@ -78,6 +77,11 @@ async fn postgres_is_killed_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_is_killed_under_load() {
     the_database_is_killed_under_load(Engine::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_is_killed_under_load() {
+    the_database_is_killed_under_load(Engine::MySql).await;
 }
 
 /// One look that stamps hundreds of conversations gives versions that the clock reaches only much later. A server that starts

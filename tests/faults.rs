@@ -101,14 +101,39 @@ async fn mariadb_away_and_slow() {
     away_and_slow(Engine::MariaDb).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_away_and_slow() {
+    away_and_slow(Engine::MySql).await;
+}
+
+/// Both errors have the same number. A missing function is a mistake of ours; a missing savepoint says that the transaction was
+/// rolled back meanwhile, and is begun again.
+async fn missing_functions_and_savepoints(engine: Engine) {
+    let connection = TestDatabase::create(engine).await.connect().await;
+    for (sql, is_passing) in [("SELECT nowhere()", false), ("RELEASE SAVEPOINT nowhere", true)] {
+        let error = recents::store::StoreError::from(connection.execute_unprepared(sql).await.unwrap_err());
+        assert!(error.to_string().contains("1305"), "{sql}: {error}");
+        assert_eq!(error.is_passing(), is_passing, "{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn mariadb_missing_functions_and_savepoints() {
+    missing_functions_and_savepoints(Engine::MariaDb).await;
+}
+
+#[tokio::test]
+async fn mysql_missing_functions_and_savepoints() {
+    missing_functions_and_savepoints(Engine::MySql).await;
+}
+
 async fn execute(connection: &DatabaseConnection, sql: &str) {
     connection.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// A database and the URL of a user without privileges of a superuser's.
 async fn with_a_common_user(engine: Engine, own: &OwnServers) -> (TestDatabase, String, DatabaseConnection) {
-    let variable = if engine == Engine::Postgres { "RECENTS_TEST_POSTGRES" } else { "RECENTS_TEST_MYSQL" };
-    let database = TestDatabase::create_on(engine, own.url(variable)).await;
+    let database = TestDatabase::create_on(engine, own.url(engine.server().1)).await;
     let admin = database.connect().await;
     let (server, name) = database.url.rsplit_once('/').unwrap();
     let address = server.rsplit_once('@').unwrap().1;
@@ -127,7 +152,7 @@ async fn with_a_common_user(engine: Engine, own: &OwnServers) -> (TestDatabase, 
 
 /// No connections, then no writes, then no room.
 async fn short_of_everything(engine: Engine) {
-    let name = if engine == Engine::Postgres { "postgres" } else { "mariadb" };
+    let (name, _) = engine.server();
     let disk = SmallDisk::mount(if engine == Engine::Postgres { 400 } else { 640 });
     let own = OwnServers::start_in(&disk.path, &[name]).await;
     let (database, url, admin) = with_a_common_user(engine, &own).await;
@@ -223,6 +248,11 @@ async fn postgres_short_of_everything() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_short_of_everything() {
     short_of_everything(Engine::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_short_of_everything() {
+    short_of_everything(Engine::MySql).await;
 }
 
 /// A file system of so many MiB in memory. Mounting needs root, as does the rest of what `scripts/test` prepares.

@@ -302,3 +302,8 @@ fn postgres() {
 fn mariadb() {
     histories(Engine::MariaDb);
 }
+
+#[test]
+fn mysql() {
+    histories(Engine::MySql);
+}

@@ -1,4 +1,4 @@
-//! Behaviour through the public interfaces: one scenario, three databases. `scripts/test` starts the databases; a missing one
+//! Behaviour through the public interfaces: one scenario, four databases. `scripts/test` starts the databases; a missing one
 //! fails the run.
 //!
 //! How to add a behaviour: a file here named for it, `async fn scenario(engine: Engine)` in it, its name in

@@ -19,7 +19,9 @@ async fn tables(database: &TestDatabase) -> Vec<String> {
     let sql = match database.engine {
         Engine::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1",
         Engine::Postgres => "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
-        Engine::MariaDb => "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() ORDER BY 1",
+        Engine::MariaDb | Engine::MySql => {
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() ORDER BY 1"
+        }
     };
     texts(&connection, sql).await.into_iter().filter(|name| name != "seaql_migrations").collect()
 }
@@ -81,7 +83,7 @@ async fn columns_and_indexes(engine: Engine) {
             "SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || coalesce(collation_name, '') FROM information_schema.columns
              WHERE table_schema = 'public' UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'"
         }
-        Engine::MariaDb => {
+        Engine::MariaDb | Engine::MySql => {
             "SELECT CONCAT(table_name, '.', column_name, ' ', column_type) FROM information_schema.columns WHERE table_schema = DATABASE()
              UNION ALL SELECT CONCAT('INDEX ', table_name, ' (', GROUP_CONCAT(column_name ORDER BY seq_in_index SEPARATOR ', '), ')')
              FROM information_schema.statistics WHERE table_schema = DATABASE() GROUP BY table_name, index_name"
@@ -107,11 +109,12 @@ async fn columns_and_indexes(engine: Engine) {
             "(channel_id, seq)",
             "(channel_id, client_msg_no)",
         ],
-        Engine::MariaDb => &[
+        Engine::MariaDb | Engine::MySql => &[
             "conversation.uid varbinary(255)",
             "channel.channel_key varbinary(514)",
             "message.client_msg_no varbinary(255)",
-            "message.message_id bigint(20)",
+            // MariaDB adds a width of display.
+            "message.message_id bigint",
             "message.payload longblob",
             "channel (channel_type, channel_key)",
             "conversation (uid, channel_id)",

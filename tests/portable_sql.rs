@@ -120,3 +120,8 @@ async fn postgres() {
 async fn mariadb() {
     nothing_is_asked_that_some_engine_refuses(Engine::MariaDb).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql() {
+    nothing_is_asked_that_some_engine_refuses(Engine::MySql).await;
+}

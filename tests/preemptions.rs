@@ -109,6 +109,11 @@ async fn mariadb() {
     on_one_server(Engine::MariaDb).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql() {
+    on_one_server(Engine::MySql).await;
+}
+
 /// A database on one node of a cluster, and the same on another.
 async fn two_nodes(cluster: &OwnServers) -> (Arc<TestDatabase>, Arc<TestDatabase>) {
     let nodes: Vec<&str> = cluster.url("RECENTS_TEST_GALERA").split(' ').collect();

@@ -43,6 +43,11 @@ async fn three_servers_on_mariadb() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_servers_on_mysql() {
+    calm(Engine::MySql, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_on_one_sqlite_file() {
     calm(Engine::Sqlite, 2).await;
 }

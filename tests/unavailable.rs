@@ -53,7 +53,7 @@ fn statements_running(engine: Engine) -> Option<&'static str> {
         Engine::Postgres => Some(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()",
         ),
-        Engine::MariaDb => Some(
+        Engine::MariaDb | Engine::MySql => Some(
             "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND command <> 'Sleep' AND id <> CONNECTION_ID()",
         ),
     }

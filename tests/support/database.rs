@@ -12,6 +12,24 @@ pub enum Engine {
     Sqlite,
     Postgres,
     MariaDb,
+    MySql,
+}
+
+impl Engine {
+    /// Whether it speaks MySQL's protocol and dialect.
+    pub fn is_mysql_like(self) -> bool {
+        matches!(self, Self::MariaDb | Self::MySql)
+    }
+
+    /// What `scripts/databases` calls its server, and the variable with the server's address.
+    pub fn server(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Sqlite => panic!("SQLite has no server"),
+            Self::Postgres => ("postgres", "RECENTS_TEST_POSTGRES"),
+            Self::MariaDb => ("mariadb", "RECENTS_TEST_MARIADB"),
+            Self::MySql => ("mysql", "RECENTS_TEST_MYSQL"),
+        }
+    }
 }
 
 pub struct TestDatabase {
@@ -34,8 +52,7 @@ impl TestDatabase {
                 let database = Self::sqlite_in(folder.path());
                 Self { _folder: Some(folder), ..database }
             }
-            Engine::Postgres => Self::create_on(engine, &variable("RECENTS_TEST_POSTGRES")).await,
-            Engine::MariaDb => Self::create_on(engine, &variable("RECENTS_TEST_MYSQL")).await,
+            _ => Self::create_on(engine, &variable(engine.server().1)).await,
         }
     }
 

@@ -26,6 +26,8 @@ macro_rules! on_every_database {
             async fn postgres() { super::$scenario(Engine::Postgres).await; }
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn mariadb() { super::$scenario(Engine::MariaDb).await; }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn mysql() { super::$scenario(Engine::MySql).await; }
         })*
     };
 }

@@ -223,10 +223,10 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, next: &NextAns
 
 /// One message of the client, whole.
 async fn read_message(from: &mut OwnedReadHalf, engine: Engine, begun: bool) -> std::io::Result<Vec<u8>> {
-    let mut message = vec![0; if engine == Engine::MariaDb || !begun { 4 } else { 5 }];
+    let mut message = vec![0; if engine.is_mysql_like() || !begun { 4 } else { 5 }];
     from.read_exact(&mut message).await?;
     let (header, length) = match engine {
-        Engine::MariaDb => (4, 4 + u32::from_le_bytes([message[0], message[1], message[2], 0]) as usize),
+        Engine::MariaDb | Engine::MySql => (4, 4 + u32::from_le_bytes([message[0], message[1], message[2], 0]) as usize),
         // The first message has no type.
         _ if !begun => (4, u32::from_be_bytes(message[..4].try_into().unwrap()) as usize),
         _ => (5, 1 + u32::from_be_bytes(message[1..5].try_into().unwrap()) as usize),
@@ -242,7 +242,9 @@ const COM_STMT_PREPARE: u8 = 0x16;
 /// The text of the statement that a message asks for or prepares.
 fn statement(message: &[u8], engine: Engine) -> Option<String> {
     let text = match engine {
-        Engine::MariaDb => (message[3] == 0 && [COM_QUERY, COM_STMT_PREPARE].contains(message.get(4)?)).then(|| &message[5..])?,
+        Engine::MariaDb | Engine::MySql => {
+            (message[3] == 0 && [COM_QUERY, COM_STMT_PREPARE].contains(message.get(4)?)).then(|| &message[5..])?
+        }
         _ => match message[0] {
             b'Q' => message[5..].split(|byte| *byte == 0).next()?,
             b'P' => message[5..].split(|byte| *byte == 0).nth(1)?,
@@ -258,7 +260,7 @@ fn statement(message: &[u8], engine: Engine) -> Option<String> {
 /// A statement that fails as one does that was rolled back for another.
 fn deadlock(engine: Engine) -> Vec<u8> {
     match engine {
-        Engine::MariaDb => {
+        Engine::MariaDb | Engine::MySql => {
             let text = b"\x03SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found'";
             [&[text.len() as u8, 0, 0, 0], text.as_slice()].concat()
         }
@@ -274,7 +276,7 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shar
     let mut begun = false;
     loop {
         let message = read_message(&mut from, engine, begun).await?;
-        let text = if begun || engine == Engine::MariaDb { statement(&message, engine) } else { None };
+        let text = if begun || engine.is_mysql_like() { statement(&message, engine) } else { None };
         begun = true;
         let (fate, delay) = {
             let mut state = shared.state.lock().unwrap();
