@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::process::{Process, run, stderr, stdout};
 use crate::support::server::settings;
-use crate::support::{Engine, Server, TestDatabase};
+use crate::support::{Engine, OwnServers, Server, TestDatabase};
 
 on_every_database!(up_down_up, two_servers_start_at_once, missing_migrations_are_refused_when_told_so, columns_and_indexes);
 
@@ -49,20 +49,64 @@ async fn up_down_up(engine: Engine) {
     assert_eq!(server.only("ann").await["unread"], 1);
 }
 
+/// A server on each of these databases, which are one, all started at once: each must serve.
+async fn start_at_once(urls: &[&str]) {
+    let servers: Vec<Process> = std::thread::scope(|scope| {
+        let starts: Vec<_> = urls.iter().map(|url| scope.spawn(move || Process::start_with(url, &[]))).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    for (number, server) in servers.iter().enumerate() {
+        let message = crate::support::server::message("bob", "ann", 1, &format!("m{number}"));
+        assert_eq!(server.call("/message/send", message).await["data"]["message_seq"], number as i64 + 1);
+    }
+    assert_eq!(servers[0].call("/conversation/sync", json!({"uid": "ann"})).await[0]["unread"], urls.len());
+}
+
 async fn two_servers_start_at_once(engine: Engine) {
     for _ in 0..3 {
         let database = TestDatabase::create(engine).await;
-        let url = &database.url;
-        let servers: Vec<Process> = std::thread::scope(|scope| {
-            let starts: Vec<_> = (0..3).map(|_| scope.spawn(move || Process::start_with(url, &[]))).collect();
-            starts.into_iter().map(|start| start.join().unwrap()).collect()
-        });
-        for (number, server) in servers.iter().enumerate() {
-            let message = crate::support::server::message("bob", "ann", 1, &format!("m{number}"));
-            assert_eq!(server.call("/message/send", message).await["data"]["message_seq"], number as i64 + 1);
-        }
-        assert_eq!(servers[0].call("/conversation/sync", json!({"uid": "ann"})).await[0]["unread"], 3);
+        start_at_once(&[database.url.as_str(); 3]).await;
     }
+}
+
+/// The lock of one node means nothing to the servers on the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_start_at_once_on_all_nodes_of_a_galera_cluster() {
+    let cluster = OwnServers::start(&["galera"]).await;
+    let nodes: Vec<&str> = cluster.url("RECENTS_TEST_GALERA").split(' ').collect();
+    for round in 0..8 {
+        let database = TestDatabase::create_on(Engine::MariaDb, nodes[round % nodes.len()]).await;
+        let everywhere: Vec<TestDatabase> = nodes.iter().map(|node| database.on_node(node)).collect();
+        let mut urls: Vec<&str> = everywhere.iter().map(|database| database.url.as_str()).collect();
+        // Two on one node, too.
+        if round % 2 == 1 {
+            urls.extend_from_within(..);
+        }
+        start_at_once(&urls).await;
+    }
+}
+
+/// A node that has lost the others refuses every statement until they are back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_starts_before_its_node_of_a_galera_cluster_is_ready() {
+    let cluster = OwnServers::start(&["galera"]).await;
+    let (node, _) = cluster.url("RECENTS_TEST_GALERA").split_once(' ').unwrap();
+    let database = TestDatabase::create_on(Engine::MariaDb, node).await;
+    cluster.crash("galera2").await;
+    cluster.crash("galera3").await;
+    let connection = database.connect().await;
+    let begun = std::time::Instant::now();
+    while connection.execute_unprepared("CREATE TABLE probe (id BIGINT PRIMARY KEY)").await.is_ok() {
+        connection.execute_unprepared("DROP TABLE probe").await.unwrap();
+        assert!(begun.elapsed().as_secs() < 30, "the node does not notice that it is alone");
+    }
+    let url = database.url.clone();
+    let start = std::thread::spawn(move || Process::start_with(&url, &[]));
+    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+    assert!(!start.is_finished(), "it did not wait for its node");
+    tokio::join!(cluster.resume("galera2"), cluster.resume("galera3"));
+    let server = start.join().unwrap();
+    assert_eq!(server.get("/readyz").await.0, 200);
 }
 
 async fn missing_migrations_are_refused_when_told_so(engine: Engine) {

@@ -2,7 +2,8 @@
 //!
 //! How to add a step:
 //! 1. A new file `mYYYYMMDD_subject.rs` with `up` and `down`: lists of statements. It imports no entities: they move on, a step does
-//!    not. Every statement can be repeated (`IF NOT EXISTS`): MySQL commits each of them, so a server that dies leaves a step half done.
+//!    not. Every statement can be repeated (`IF NOT EXISTS`): MySQL commits each of them, so a server that dies leaves a step half done;
+//!    and on two nodes of a Galera cluster two servers may run a step at the same time.
 //! 2. Its line at the end of [`MIGRATIONS`].
 //! 3. `tests/migrations.rs` runs all of them up, down and up again on every database; it lists the tables.
 //!

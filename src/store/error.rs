@@ -84,6 +84,9 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
             // Lock wait timeout, deadlock, lock table full, snapshot isolation (record has changed since last read);
             // TiDB: write conflict, schema changed, can be retried.
             1020 | 1205 | 1206 | 1213 | 8002 | 8022 | 8028 | 9007 => StoreError::Contended(text),
+            // Two migrations on two nodes of a cluster that made, or removed, the same table, column or index: the next attempt
+            // finds it.
+            1050 | 1051 | 1060 | 1061 | 1091 => StoreError::Contended(text),
             // No savepoint: our mark at the beginning was rolled back meanwhile. A function or procedure that does not exist
             // has the same number.
             1305 if mysql.message().starts_with("SAVEPOINT") => StoreError::Contended(text),

@@ -1,5 +1,8 @@
 //! Migrations under a lock: two servers may start at once on an empty database.
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use migration::MIGRATIONS;
 use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
@@ -8,6 +11,8 @@ use super::{Store, StoreError};
 
 /// How long one server waits for another's migration.
 const WAIT_SECONDS: u32 = 60;
+/// How long a server on a node of a cluster waits before it looks again.
+const PAUSE: Duration = Duration::from_millis(500);
 /// The lock where locks have numbers.
 const LOCK: i64 = 5_001_001;
 /// The lock where locks have names, of at most 64 characters, and belong to the whole server. (MySQL 9.6 has no `MD5()` any more.)
@@ -30,9 +35,25 @@ enum Direction {
 impl Store {
     /// Applies what is missing.
     ///
+    /// No lock reaches the other nodes of a cluster, so servers that start together on several nodes may apply the same step at
+    /// once. The step is done by the first of them, statement by statement; the others' statements fail, and they look again.
+    ///
     /// # Errors
     /// What the database says.
     pub async fn migrate_up(&self) -> Result<(), StoreError> {
+        let deadline = Instant::now() + Duration::from_secs(WAIT_SECONDS.into());
+        loop {
+            match self.apply_missing().await {
+                Err(error) if error.is_passing() && self.optimistic.load(Ordering::Relaxed) && Instant::now() < deadline => {
+                    tracing::info!(%error, "this node of the cluster is not migrated yet: looking again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn apply_missing(&self) -> Result<(), StoreError> {
         // A database that a newer server has migrated further is fine: its steps only add.
         if self.migration_status().await?.iter().all(|migration| migration.applied) {
             return Ok(());
