@@ -23,9 +23,9 @@ pub enum Error {
     /// The body is larger than the limit.
     #[error("the request body must be at most {0} bytes long")]
     BodyTooLarge(usize),
-    /// A limit on the work of one request.
+    /// A document, or an array of operations, past a limit on the work of one request.
     #[error("{0}")]
-    ResourceExhausted(Cow<'static, str>),
+    TooComplex(Cow<'static, str>),
     /// No, or no valid, credentials.
     #[error("{0}")]
     Unauthenticated(&'static str),
@@ -53,6 +53,9 @@ pub enum Error {
     /// More requests of this user, or from this address, than one may make.
     #[error("too many requests, try again in {0} s")]
     TooMany(u64),
+    /// More connections, or operations on one connection, than one user may have at once.
+    #[error("{0}")]
+    TooManyAtOnce(Cow<'static, str>),
     /// More requests at once than there is room for.
     #[error("too many requests just now, try again")]
     Overloaded,
@@ -84,20 +87,21 @@ impl Error {
     pub fn kind(&self) -> Kind {
         let (code, status) = match self {
             Self::BadInput { .. } | Self::BadRequest(_) => ("BAD_USER_INPUT", StatusCode::BAD_REQUEST),
-            Self::BodyTooLarge(_) => ("RESOURCE_EXHAUSTED", StatusCode::PAYLOAD_TOO_LARGE),
-            Self::ResourceExhausted(_) => ("RESOURCE_EXHAUSTED", StatusCode::BAD_REQUEST),
+            Self::BodyTooLarge(_) => ("BAD_USER_INPUT", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::TooComplex(_) => ("QUERY_TOO_COMPLEX", StatusCode::BAD_REQUEST),
             Self::Unauthenticated(_) => ("UNAUTHENTICATED", StatusCode::UNAUTHORIZED),
-            Self::KeysUnavailable => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
+            Self::KeysUnavailable => ("SERVICE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
             Self::Forbidden(_) => ("FORBIDDEN", StatusCode::FORBIDDEN),
             Self::PersistedQueryNotFound => ("PERSISTED_QUERY_NOT_FOUND", StatusCode::BAD_REQUEST),
             Self::PersistedQueryNotSupported => ("PERSISTED_QUERY_NOT_SUPPORTED", StatusCode::BAD_REQUEST),
             Self::NotFound(_) => ("NOT_FOUND", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("BAD_USER_INPUT", StatusCode::METHOD_NOT_ALLOWED),
             Self::ConversationsOff => ("CONVERSATIONS_OFF", StatusCode::BAD_REQUEST),
-            Self::TooMany(_) => ("RESOURCE_EXHAUSTED", StatusCode::TOO_MANY_REQUESTS),
-            Self::Overloaded => ("RESOURCE_EXHAUSTED", StatusCode::SERVICE_UNAVAILABLE),
+            Self::TooMany(_) | Self::TooManyAtOnce(_) => ("RATE_LIMITED", StatusCode::TOO_MANY_REQUESTS),
+            Self::Overloaded => ("OVERLOADED", StatusCode::SERVICE_UNAVAILABLE),
             Self::Timeout => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Store(error) if error.is_passing() => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Store(StoreError::Contended(_)) => ("CONFLICT", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Store(error) if error.is_passing() => ("SERVICE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
             Self::Store(_) => ("INTERNAL_SERVER_ERROR", StatusCode::INTERNAL_SERVER_ERROR),
         };
         Kind { code, status }
@@ -109,11 +113,13 @@ impl Error {
         self.kind().status == StatusCode::SERVICE_UNAVAILABLE
     }
 
-    /// Seconds until it is worth trying again, for `Retry-After`.
+    /// Seconds until it is worth trying again, for `Retry-After` and `extensions.retryAfter`.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::TooMany(seconds) => Some(*seconds),
+            // Until other connections or operations of the same user have ended.
+            Self::TooManyAtOnce(_) => Some(5),
             _ if self.is_passing() => Some(1),
             _ => None,
         }
@@ -136,12 +142,12 @@ mod tests {
         vec![
             (Error::bad_input("uid", "must be a string"), "BAD_USER_INPUT", 400, "uid must be a string"),
             (Error::BadRequest("no".into()), "BAD_USER_INPUT", 400, "no"),
-            (Error::BodyTooLarge(7), "RESOURCE_EXHAUSTED", 413, "the request body must be at most 7 bytes long"),
-            (Error::ResourceExhausted("too deep".into()), "RESOURCE_EXHAUSTED", 400, "too deep"),
+            (Error::BodyTooLarge(7), "BAD_USER_INPUT", 413, "the request body must be at most 7 bytes long"),
+            (Error::TooComplex("too deep".into()), "QUERY_TOO_COMPLEX", 400, "too deep"),
             (Error::Unauthenticated("a token is required"), "UNAUTHENTICATED", 401, "a token is required"),
             (
                 Error::KeysUnavailable,
-                "REQUEST_TIMEOUT",
+                "SERVICE_UNAVAILABLE",
                 503,
                 "the keys that tokens are checked with cannot be fetched just now, try again",
             ),
@@ -156,18 +162,31 @@ mod tests {
                 400,
                 "recent conversations are off: set conversation.on = true in the configuration",
             ),
-            (Error::TooMany(2), "RESOURCE_EXHAUSTED", 429, "too many requests, try again in 2 s"),
-            (Error::Overloaded, "RESOURCE_EXHAUSTED", 503, "too many requests just now, try again"),
+            (Error::TooMany(2), "RATE_LIMITED", 429, "too many requests, try again in 2 s"),
+            (Error::TooManyAtOnce("too many".into()), "RATE_LIMITED", 429, "too many"),
+            (Error::Overloaded, "OVERLOADED", 503, "too many requests just now, try again"),
             (Error::Timeout, "REQUEST_TIMEOUT", 503, "the request took too long, try again"),
             (
                 Error::Store(StoreError::Unavailable("secret host".into())),
-                "REQUEST_TIMEOUT",
+                "SERVICE_UNAVAILABLE",
                 503,
                 "the database cannot be reached just now, try again",
             ),
-            (Error::Store(StoreError::Contended("deadlock".into())), "REQUEST_TIMEOUT", 503, "too busy just now, try again"),
+            (Error::Store(StoreError::Contended("deadlock".into())), "CONFLICT", 503, "too busy just now, try again"),
             (Error::Store(StoreError::Broken("select 1".into())), "INTERNAL_SERVER_ERROR", 500, "internal error"),
         ]
+    }
+
+    #[test]
+    fn limited_and_overloaded_callers_are_told_when_to_try_again() {
+        for (error, seconds) in [
+            (Error::TooMany(7), Some(7)),
+            (Error::TooManyAtOnce("too many".into()), Some(5)),
+            (Error::Overloaded, Some(1)),
+            (Error::NotFound("conversation"), None),
+        ] {
+            assert_eq!(error.retry_after(), seconds, "{error}");
+        }
     }
 
     #[test]

@@ -229,7 +229,7 @@ async fn limits_at_and_one_past_their_border() {
 
     let document = |length: usize| format!("{:length$}", "{ conversations(uid: \"ann\", msgCount: 1) { version } }");
     server.graphql(&document(1000), json!({})).await;
-    assert_eq!(server.graphql_code(&document(1001), json!({})).await, "RESOURCE_EXHAUSTED");
+    assert_eq!(server.graphql_code(&document(1001), json!({})).await, "QUERY_TOO_COMPLEX");
 }
 
 #[tokio::test]

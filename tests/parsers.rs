@@ -276,8 +276,7 @@ impl Site {
         let said: Value = serde_json::from_str(&answer.text).map_err(|_| TestCaseError::fail(format!("{answer:?}")))?;
         for error in said["errors"].as_array().into_iter().flatten() {
             let code = error["extensions"]["code"].as_str().unwrap_or_default();
-            let codes =
-                ["BAD_USER_INPUT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"];
+            let codes = ["BAD_USER_INPUT", "NOT_FOUND", "QUERY_TOO_COMPLEX", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"];
             prop_assert!(codes.contains(&code), "{answer:?}");
         }
         prop_assert!(answer.status < 400 || said["errors"].is_array(), "{answer:?}");
@@ -516,7 +515,7 @@ async fn documents_that_nest_too_deep_are_refused_and_kill_nobody() {
             let begins = document.get(..20).unwrap_or_default();
             let answer = server.post("/graphql", json!({"query": document}).to_string()).await;
             let answer = answer.unwrap_or_else(|error| panic!("{depth} times {begins}: {error}"));
-            assert_eq!(answer.json()["errors"][0]["extensions"]["code"], "RESOURCE_EXHAUSTED", "{depth} times {begins}");
+            assert_eq!(answer.json()["errors"][0]["extensions"]["code"], "QUERY_TOO_COMPLEX", "{depth} times {begins}");
         }
     }
     // Fragments in a chain, and in a ring.

@@ -1,8 +1,8 @@
 //! Which channels there are.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use super::ChannelKey;
+use super::{ChannelKey, Flags};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid};
@@ -23,22 +23,29 @@ pub async fn list_members(core: &Core, channel: &ChannelRef) -> Result<Vec<Strin
     }
 }
 
-/// Those of `channels` that there are and that `viewer` is in (`None`: a service, which is in all of them). Person channels are
-/// nobody's to see as a whole: each of the two has a conversation.
+/// Those of `channels` that exist and that `viewer` is in (`None`: a service, which may see all of them), with their flags. Nobody
+/// sees a person channel as a whole: each of the two users has a conversation.
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn find_channels(core: &Core, viewer: Option<&Uid>, channels: &[ChannelRef]) -> Result<HashSet<ChannelRef>, Error> {
+pub async fn find_channels(
+    core: &Core,
+    viewer: Option<&Uid>,
+    channels: &[ChannelRef],
+) -> Result<HashMap<ChannelRef, Flags>, Error> {
     let groups = channels.iter().filter(|channel| channel.channel_type != ChannelType::PERSON);
     let keys: Vec<ChannelKey> =
         groups.map(|channel| ChannelKey { channel_type: channel.channel_type, key: channel.channel_id.clone() }).collect();
-    let found: Vec<ChannelKey> = match viewer {
-        None => core.store.find_channels(&keys.iter().collect::<Vec<_>>()).await?.into_keys().collect(),
+    let visible: Vec<ChannelKey> = match viewer {
+        None => keys,
         Some(uid) => {
             let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
             let rows = core.store.find_conversations(&names).await?.into_iter().map(|(_, row)| row);
             rows.filter(|row| row.state != State::Left).map(|row| row.key).collect()
         }
     };
-    Ok(found.into_iter().map(|key| ChannelRef { channel_type: key.channel_type, channel_id: key.key }).collect())
+    let found = core.store.list_flags(&visible.iter().collect::<Vec<_>>()).await?.into_iter();
+    let named =
+        found.map(|(key, bits)| (ChannelRef { channel_type: key.channel_type, channel_id: key.key }, Flags::from_bits(bits)));
+    Ok(named.collect())
 }

@@ -26,6 +26,41 @@ impl Flags {
     fn bits(self) -> i64 {
         i64::from(self.large) | i64::from(self.ban) << 1 | i64::from(self.disband) << 2
     }
+
+    /// As stored.
+    pub(super) fn from_bits(bits: i64) -> Self {
+        Self { large: bits & 1 > 0, ban: bits & 2 > 0, disband: bits & 4 > 0 }
+    }
+}
+
+/// Changes of a channel's flags; `None` leaves a flag as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlagChanges {
+    /// A group of very many.
+    pub large: Option<bool>,
+    /// Banned.
+    pub ban: Option<bool>,
+    /// Disbanded.
+    pub disband: Option<bool>,
+}
+
+impl From<Flags> for FlagChanges {
+    fn from(flags: Flags) -> Self {
+        Self { large: Some(flags.large), ban: Some(flags.ban), disband: Some(flags.disband) }
+    }
+}
+
+impl FlagChanges {
+    /// The stored flags after these changes.
+    fn apply(self, bits: i64) -> i64 {
+        let before = Flags::from_bits(bits);
+        let after = Flags {
+            large: self.large.unwrap_or(before.large),
+            ban: self.ban.unwrap_or(before.ban),
+            disband: self.disband.unwrap_or(before.disband),
+        };
+        after.bits()
+    }
 }
 
 /// A channel to make, or to change.
@@ -34,7 +69,7 @@ pub struct CreateChannel {
     /// Which channel.
     pub channel: ChannelRef,
     /// What it is marked as.
-    pub flags: Flags,
+    pub flags: FlagChanges,
     /// Who is in it.
     pub uids: Vec<Uid>,
     /// Whether nobody else is.
@@ -65,7 +100,7 @@ pub async fn create_channel(core: &Core, request: &CreateChannel) -> Result<(), 
     if request.reset {
         remove_others(core, &key, &request.uids).await?;
     }
-    join(core, &key, &request.uids, Some(request.flags)).await
+    join(core, &key, &request.uids, request.flags).await
 }
 
 /// Adds members, who see what is sent from now on; who is in it already is left alone. An unknown channel is made.
@@ -78,7 +113,7 @@ pub async fn add_members(core: &Core, channel: &ChannelRef, uids: &[Uid], reset:
     if reset {
         remove_others(core, &key, uids).await?;
     }
-    join(core, &key, uids, None).await
+    join(core, &key, uids, FlagChanges::default()).await
 }
 
 /// Removes members; who is not in it is left alone.
@@ -111,7 +146,7 @@ pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -
     leave(core, channel_id, &leaving).await
 }
 
-async fn join(core: &Core, key: &ChannelKey, uids: &[Uid], flags: Option<Flags>) -> Result<(), Error> {
+async fn join(core: &Core, key: &ChannelKey, uids: &[Uid], flags: FlagChanges) -> Result<(), Error> {
     let channels = core.store.ensure_channels(&core.ids, &[key]).await?;
     let channel_id = *channels.get(key).ok_or_else(|| StoreError::Broken("a channel that was made is not there".to_owned()))?;
     let joined = core
@@ -130,10 +165,9 @@ async fn join(core: &Core, key: &ChannelKey, uids: &[Uid], flags: Option<Flags>)
                 .map(|uid| NewConversation { uid: uid.clone(), channel_id, joined_seq: head.last_seq, read_mark: head.red_dots })
                 .collect();
             tx.write_joined(&new).await?;
-            if let Some(flags) = flags
-                && head.flags != flags.bits()
-            {
-                head.flags = flags.bits();
+            let bits = flags.apply(head.flags);
+            if head.flags != bits {
+                head.flags = bits;
                 tx.write_heads(&[&head]).await?;
             }
             let joined: Vec<Uid> = new.into_iter().map(|conversation| conversation.uid).collect();

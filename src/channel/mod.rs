@@ -6,7 +6,7 @@ mod members;
 
 pub use delete::delete_channel;
 pub use find::{find_channels, list_members};
-pub use members::{CreateChannel, Flags, add_members, create_channel, remove_all_members, remove_members};
+pub use members::{CreateChannel, FlagChanges, Flags, add_members, create_channel, remove_all_members, remove_members};
 
 use crate::ids::{ChannelRef, ChannelType, Uid};
 

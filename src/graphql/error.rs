@@ -22,6 +22,9 @@ impl From<Error> for GraphqlError {
     }
 }
 
+/// What a field of a root returns: null beside an error, or where there is no such thing.
+pub type Root<T> = Result<Option<T>>;
+
 /// Says in which argument the field is that an error names.
 pub(super) trait At<T> {
     /// `argument` as a path: `input.channel`.
@@ -49,6 +52,9 @@ impl From<GraphqlError> for async_graphql::Error {
             if let Some(argument) = argument {
                 extensions.set("argument", argument);
             }
+            if let Some(seconds) = error.retry_after() {
+                extensions.set("retryAfter", seconds);
+            }
         })
     }
 }
@@ -66,7 +72,7 @@ fn path(at: &str, field: &str) -> String {
 }
 
 /// `channel_type` → `channelType`
-fn camel_case(name: &str) -> String {
+pub(super) fn camel_case(name: &str) -> String {
     let mut upper = false;
     name.chars()
         .filter_map(|letter| {

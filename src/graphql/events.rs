@@ -15,7 +15,6 @@ use tokio::time::{Instant, timeout};
 
 use super::http::refuse;
 use super::operation::{Asking, Outcome, Prepared};
-use crate::error::Error;
 use crate::live::{Connection, expiry};
 
 /// What a client accepts that wants events.
@@ -35,8 +34,6 @@ pub(super) fn answer(asking: &Asking, headers: &HeaderMap, prepared: Result<Prep
     });
     let connection = match entered {
         Ok(connection) => connection,
-        // Over HTTP a client may be told when to come again.
-        Err(Error::ResourceExhausted(_)) => return refuse(headers, &Error::TooMany(5)),
         Err(error) => return refuse(headers, &error),
     };
     let (send, mut events) = mpsc::channel(1);
@@ -92,9 +89,14 @@ async fn tell(asking: Asking, prepared: Result<Prepared, Outcome>, send: mpsc::S
     say(Bytes::from_static(b"event: complete\ndata: {}\n\n")).await;
 }
 
-/// JSON has no line breaks outside of its strings, and none in them.
+/// A line break would end the event's data. In JSON it can only be white space: a message's content may have it.
 fn event(outcome: &Outcome) -> Bytes {
-    let body = outcome.body();
+    let mut body = outcome.body();
+    for byte in &mut body {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
     let mut event = Vec::with_capacity(body.len() + 24);
     event.extend_from_slice(b"event: next\ndata: ");
     event.extend_from_slice(&body);

@@ -84,10 +84,10 @@ impl Form {
     }
 
     fn status(self, outcome: &Outcome) -> StatusCode {
-        // What is wrong with the document is no failure of the transport to who takes `application/json`.
+        // What is wrong with the document or its variables is no failure of the transport to who takes `application/json`.
         let about_the_document = outcome.answer.errors.iter().any(|error| {
-            let code = code(error);
-            code.is_some_and(|code| code.starts_with("GRAPHQL_") || code.starts_with("PERSISTED_QUERY_"))
+            let named = code(error).is_some_and(|code| code.starts_with("GRAPHQL_") || code.starts_with("PERSISTED_QUERY_"));
+            named || !error.locations.is_empty()
         });
         match self {
             Self::Legacy if outcome.status == StatusCode::BAD_REQUEST && about_the_document => StatusCode::OK,
@@ -162,7 +162,7 @@ async fn batch(asking: &Asking, headers: &HeaderMap, form: Form, body: &[u8]) ->
     }
     if operations.len() > limit {
         let text = format!("the body must be a JSON array of at most {limit} operations");
-        return refuse(headers, &Error::ResourceExhausted(text.into()));
+        return refuse(headers, &Error::TooComplex(text.into()));
     }
     let mut body = Vec::from(b"[");
     for incoming in operations {

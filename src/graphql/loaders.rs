@@ -7,7 +7,7 @@ use async_graphql::dataloader::{DataLoader, Loader};
 
 use super::error::GraphqlError;
 use crate::auth::Caller;
-use crate::channel::find_channels;
+use crate::channel::{ChannelKey, Flags, find_channels};
 use crate::conversation::{Conversation, RecentsKey, UnreadSummary, find_conversations, list_recents, summarize};
 use crate::core::Core;
 use crate::ids::{ChannelRef, Uid};
@@ -47,23 +47,23 @@ impl Loader<(Uid, ChannelRef)> for Batches {
     }
 }
 
-/// A message by its global id.
-impl Loader<i64> for Batches {
+/// A message by its channel and id.
+impl Loader<(ChannelKey, i64)> for Batches {
     type Value = Message;
     type Error = GraphqlError;
 
-    async fn load(&self, message_ids: &[i64]) -> Loaded<i64, Self::Value> {
-        Ok(find_messages(&self.0, self.1.user(), message_ids).await?)
+    async fn load(&self, names: &[(ChannelKey, i64)]) -> Loaded<(ChannelKey, i64), Self::Value> {
+        Ok(find_messages(&self.0, self.1.user(), names).await?)
     }
 }
 
-/// A channel, if there is one.
+/// The flags of a channel, if there is one.
 impl Loader<ChannelRef> for Batches {
-    type Value = ();
+    type Value = Flags;
     type Error = GraphqlError;
 
     async fn load(&self, channels: &[ChannelRef]) -> Loaded<ChannelRef, Self::Value> {
-        Ok(find_channels(&self.0, self.1.user(), channels).await?.into_iter().map(|channel| (channel, ())).collect())
+        Ok(find_channels(&self.0, self.1.user(), channels).await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The GraphQL side. A resolver does four things: read the input, call a use case, map the result, map the error.
 //!
-//! How to add a field: its type in `types/` (one a file), its resolver in `query.rs` or `mutation.rs`, and
+//! How to add a field: its type in `types/` (one a file), its resolver in `query.rs` or `mutation/`, and
 //! `cargo run -- schema > schema.graphql`.
 
 mod conform;
@@ -9,6 +9,7 @@ pub mod error;
 mod events;
 mod guard;
 pub mod http;
+mod json;
 mod loaders;
 mod mutation;
 mod observed;
@@ -16,9 +17,11 @@ mod operation;
 pub(crate) mod persisted;
 mod query;
 mod scalars;
+mod selections;
 pub(crate) mod socket;
 mod subscription;
 mod types;
+mod variables;
 mod written;
 
 use std::sync::Arc;

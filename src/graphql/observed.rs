@@ -23,6 +23,8 @@ pub(super) struct Observed {
     kind: &'static str,
     /// Keys of the answer's root, and the fields that they stand for.
     pub(super) root: Vec<(String, String)>,
+    /// Whether something in the root has a directive.
+    pub(super) has_root_directives: bool,
     began: Instant,
 }
 
@@ -31,7 +33,8 @@ impl Observed {
     pub(super) fn begin(document: &ExecutableDocument, chosen: Option<&str>) -> Self {
         let mut operations = document.operations.iter();
         let found = operations.find(|(name, _)| chosen.is_none_or(|chosen| name.is_some_and(|name| name == chosen)));
-        let mut observed = Self { name: String::new(), kind: "query", root: Vec::new(), began: Instant::now() };
+        let mut observed =
+            Self { name: String::new(), kind: "query", root: Vec::new(), has_root_directives: false, began: Instant::now() };
         if let Some((name, operation)) = found {
             observed.name = name.map(Name::to_string).unwrap_or_default();
             observed.kind = match operation.node.ty {
@@ -46,6 +49,7 @@ impl Observed {
 
     fn collect(&mut self, document: &ExecutableDocument, set: &SelectionSet, deepest: usize) {
         for selection in &set.items {
+            self.has_root_directives |= !selection.node.directives().is_empty();
             match &selection.node {
                 Selection::Field(field) => {
                     self.root.push((field.node.response_key().node.to_string(), field.node.name.node.to_string()));

@@ -16,6 +16,8 @@ use super::guard;
 use super::loaders::Batches;
 use super::observed::Observed;
 use super::persisted::Named;
+use super::selections::keep_objects;
+use super::variables::complete;
 use super::written;
 use crate::app::App;
 use crate::auth::Caller;
@@ -96,7 +98,8 @@ impl Outcome {
 
 /// An operation that may run.
 pub(super) struct Prepared {
-    incoming: Incoming,
+    operation_name: Option<String>,
+    variables: Variables,
     text: Arc<str>,
     guarded: guard::Guarded,
     /// Whether it is a subscription.
@@ -137,7 +140,10 @@ pub(super) fn prepare(app: &App, incoming: Incoming, carries: Carries) -> Result
         return Err(refused(Error::Forbidden("introspection is off on this server".into())));
     }
     app.persisted.keep(found);
-    Ok(Prepared { incoming, text, guarded, subscribes })
+    let Incoming { variables, operation_name, .. } = incoming;
+    let mut variables = variables.map(serde_json::Value::Object).map(Variables::from_json).unwrap_or_default();
+    complete(&guarded.document, operation_name.as_deref(), &mut variables).map_err(|error| invalid(*error, "BAD_USER_INPUT"))?;
+    Ok(Prepared { operation_name, variables, text, guarded, subscribes })
 }
 
 impl Prepared {
@@ -151,20 +157,21 @@ impl Prepared {
     pub(super) fn stream(self, asking: &Asking) -> impl Stream<Item = Outcome> + Send + use<> {
         let subscribes = self.subscribes;
         let (request, mut running) = self.begin(asking);
-        if subscribes && running.observed.root.len() != 1 {
-            let error = ServerError::new("a subscription must have exactly one field at its root", None);
+        if subscribes && (running.observed.root.len() != 1 || running.observed.has_root_directives) {
+            let text = "a subscription must have exactly one field at its root, without @skip and @include";
+            let error = ServerError::new(text, None);
             return futures_util::stream::iter([*invalid(error, "GRAPHQL_VALIDATION_FAILED")]).left_stream();
         }
         asking.app.schema.execute_stream(request).map(move |answer| running.outcome(answer)).right_stream()
     }
 
-    fn begin(self, asking: &Asking) -> (Request, Running) {
-        let observed = Observed::begin(&self.guarded.document, self.incoming.operation_name.as_deref());
+    fn begin(mut self, asking: &Asking) -> (Request, Running) {
+        let observed = Observed::begin(&self.guarded.document, self.operation_name.as_deref());
+        keep_objects(&mut self.guarded.document);
         let Asking { app, caller, request_id } = asking;
-        let variables = self.incoming.variables.map(serde_json::Value::Object).map(Variables::from_json).unwrap_or_default();
         let loader = Batches::loader(app.core.clone(), caller.clone());
-        let mut request = Request::new(&*self.text).variables(variables).data(loader).data(caller.clone());
-        request.operation_name = self.incoming.operation_name;
+        let mut request = Request::new(&*self.text).variables(self.variables).data(loader).data(caller.clone());
+        request.operation_name = self.operation_name;
         request.set_parsed_query(self.guarded.document);
         let slow = app.settings.graphql.slow_milliseconds;
         let slow = (slow > 0).then(|| Duration::from_millis(slow));

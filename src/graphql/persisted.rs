@@ -145,7 +145,8 @@ fn read(path: &Path) -> Result<HashMap<String, Arc<str>>, ConfigError> {
         Manifest::Plain(documents) => documents.into_values().collect(),
     };
     for document in &documents {
-        async_graphql::parser::parse_query(document).map_err(|error| wrong(format!("{document:?} is no GraphQL: {error}")))?;
+        let parsed = super::guard::replace_escapes(document).and_then(async_graphql::parser::parse_query);
+        parsed.map_err(|error| wrong(format!("{document:?} is no GraphQL: {error}")))?;
     }
     Ok(documents.into_iter().map(|document| (hash_of(&document), Arc::from(document))).collect())
 }

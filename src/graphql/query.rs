@@ -3,7 +3,7 @@
 use async_graphql::{Context, ID, Object};
 
 use super::context::ContextExt;
-use super::error::{At, Result};
+use super::error::{At, Result, Root};
 use super::scalars::UInt53;
 use super::types::{
     ChannelInput, Conversation, ConversationConnection, ConversationFilter, ConversationSync, MessageConnection, Node, Page,
@@ -32,7 +32,7 @@ impl Query {
     async fn conversations(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
+        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
         #[graphql(desc = "The version of the last answer; 0 for everything.", default_with = "Some(UInt53(0))")] version: Option<
             UInt53,
         >,
@@ -44,7 +44,7 @@ impl Query {
         #[graphql(desc = "Only conversations with unread messages.", default_with = "Some(false)")] only_unread: Option<bool>,
         #[graphql(desc = "Channel types to leave out.")] exclude_channel_types: Option<Vec<i32>>,
         #[graphql(desc = "At most this many changes, in order of version.")] first: Option<i32>,
-    ) -> Result<ConversationSync> {
+    ) -> Root<ConversationSync> {
         let _timed = ctx.timed();
         let limits = &ctx.core().limits;
         let uid = ctx.viewer(uid.as_ref())?;
@@ -59,7 +59,7 @@ impl Query {
         let first = first.map(|first| check_count("first", first, limits.page_size)).transpose()?;
         let request = SyncRequest {
             uid,
-            // A variable that the client leaves out is a null to async-graphql.
+            // A variable that the client leaves out is a null to async-graphql, so null means the default everywhere.
             version: version.map_or(0, |version| version.signed()),
             last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
             always: std::collections::HashSet::new(),
@@ -71,7 +71,7 @@ impl Query {
             first: first.map(|first| first as usize),
         };
         let answer = conversations::sync(ctx.core(), &request).await?;
-        Ok(ConversationSync::new(request, answer))
+        Ok(Some(ConversationSync::new(request, answer)))
     }
 
     /// The list as a screen shows it: pinned first, then latest activity. Without `first` and `last`: the first 20. A walk through
@@ -81,13 +81,13 @@ impl Query {
     async fn conversation_list(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
+        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
         #[graphql(desc = "At most this many, from the top on.")] first: Option<i32>,
         #[graphql(desc = "Only what is below this cursor's.")] after: Option<String>,
         #[graphql(desc = "At most this many, up to the bottom.")] last: Option<i32>,
         #[graphql(desc = "Only what is above this cursor's.")] before: Option<String>,
         #[graphql(desc = "Which of the conversations.")] filter: Option<ConversationFilter>,
-    ) -> Result<ConversationConnection> {
+    ) -> Root<ConversationConnection> {
         let _timed = ctx.timed();
         let uid = ctx.viewer(uid.as_ref())?;
         let page = Page::parse((first, last), (after.as_deref(), before.as_deref()), ctx.core().limits.page_size, false)?;
@@ -99,38 +99,35 @@ impl Query {
             limit: page.limit,
             from_end: page.from_end,
         };
-        ConversationConnection::load(ctx, conversations::list_conversations(ctx.core(), &request).await?).await
+        let page = conversations::list_conversations(ctx.core(), &request).await?;
+        Ok(Some(ConversationConnection::load(ctx, page).await?))
     }
 
-    /// One conversation.
+    /// One conversation; null when the user has none in this channel.
     async fn conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
-        #[graphql(desc = "Which channel.")] channel: ChannelInput,
-    ) -> Option<Result<Conversation>> {
+        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
+        #[graphql(desc = "The channel.")] channel: ChannelInput,
+    ) -> Root<Conversation> {
         let _timed = ctx.timed();
-        // Null in its place, and the reason beside it: the rest of the request goes on.
-        let find = async || {
-            let name = (ctx.viewer(uid.as_ref())?, channel.parse().at("channel")?);
-            let found = ctx.loaders().load_one(name).await?;
-            Ok(found.ok_or(Error::NotFound("conversation"))?.into())
-        };
-        Some(find().await)
+        let name = (ctx.viewer(uid.as_ref())?, channel.parse().at("channel")?);
+        Ok(ctx.loaders().load_one(name).await?.map(Conversation::from))
     }
 
-    /// A channel's messages, oldest first, as far as the user may see them. Without `first` and `last`: the newest 20.
+    /// A channel's messages, oldest first, as far as the user may see them; null when the user was never in the channel. Without
+    /// `first` and `last`: the newest 20.
     #[expect(clippy::too_many_arguments, reason = "they are the field's arguments")]
     async fn messages(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who looks; left out, the user who asks. A service must say.")] uid: Option<ID>,
-        #[graphql(desc = "Which channel.")] channel: ChannelInput,
+        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
+        #[graphql(desc = "The channel.")] channel: ChannelInput,
         #[graphql(desc = "At most this many, from the oldest on.")] first: Option<i32>,
         #[graphql(desc = "Only newer ones than this cursor's.")] after: Option<String>,
         #[graphql(desc = "At most this many, up to the newest.")] last: Option<i32>,
         #[graphql(desc = "Only older ones than this cursor's.")] before: Option<String>,
-    ) -> Result<MessageConnection> {
+    ) -> Root<MessageConnection> {
         let _timed = ctx.timed();
         let uid = ctx.viewer(uid.as_ref())?;
         let page: Page<SeqCursor> =
@@ -144,29 +141,28 @@ impl Query {
             newest: page.from_end,
             as_service: false,
         };
-        Ok(MessageConnection(list_history(ctx.core(), &request).await?))
+        match list_history(ctx.core(), &request).await {
+            Ok(page) => Ok(Some(MessageConnection(page))),
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Unread in all of the user's conversations.
     async fn unread_summary(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
-    ) -> Result<UnreadSummary> {
+        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
+    ) -> Root<UnreadSummary> {
         let _timed = ctx.timed();
         let uid = ctx.viewer(uid.as_ref())?;
-        UnreadSummary::load(ctx, &uid).await
+        Ok(Some(UnreadSummary::load(ctx, &uid).await?))
     }
 
     /// What has this global id; null when there is no such thing any more.
-    async fn node(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "An `id` that an answer returned.")] id: ID,
-    ) -> Option<Result<Node>> {
+    async fn node(&self, ctx: &Context<'_>, #[graphql(desc = "An `id` that an answer returned.")] id: ID) -> Root<Node> {
         let _timed = ctx.timed();
-        let find = async || Ok(Node::load(ctx, &[Node::parse_id(&id, "id")?]).await?.pop().flatten());
-        find().await.transpose()
+        Ok(Node::load(ctx, &[Node::parse_id(&id, "id")?]).await?.pop().flatten())
     }
 
     /// What has these global ids, each in its place; null for what does not exist any more.
@@ -174,13 +170,13 @@ impl Query {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Each an `id` that an answer returned.")] ids: Vec<ID>,
-    ) -> Result<Vec<Option<Node>>> {
+    ) -> Root<Vec<Option<Node>>> {
         let _timed = ctx.timed();
         let limit = ctx.core().limits.page_size as usize;
         if ids.len() > limit {
             return Err(Error::bad_input("ids", format!("must be at most {limit}")).into());
         }
         let ids = ids.iter().map(|id| Node::parse_id(id, "ids")).collect::<std::result::Result<Vec<_>, _>>()?;
-        Node::load(ctx, &ids).await
+        Ok(Some(Node::load(ctx, &ids).await?))
     }
 }

@@ -3,6 +3,10 @@
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use chrono::SecondsFormat;
+
+use super::written::written;
 
 /// The largest whole number that JavaScript keeps exactly.
 const MAX: u64 = (1 << 53) - 1;
@@ -62,18 +66,57 @@ impl ScalarType for Base64 {
     }
 }
 
-/// Any JSON value.
+/// A point in time, epoch milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DateTime(pub i64);
+
+impl DateTime {
+    /// In RFC 3339, always of one length, so that the order of the texts is that of the times.
+    pub(super) fn text(self) -> String {
+        // The years 0 to 9999: others have more digits.
+        let ms = self.0.clamp(-62_167_219_200_000, 253_402_300_799_999);
+        chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+}
+
+/// A point in time as RFC 3339 writes it, in UTC, always with three fractional digits and `Z`: `2026-11-27T04:52:58.120Z`.
+#[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
+impl ScalarType for DateTime {
+    fn parse(_: Value) -> InputValueResult<Self> {
+        Err(InputValueError::custom("is only in answers"))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.text())
+    }
+}
+
+/// The text of a JSON value. It stands in the answer as it is: a value would lose what Rust's types cannot hold.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Json(pub serde_json::Value);
+pub struct Json(pub Bytes);
 
 /// Any JSON value.
 #[Scalar(name = "JSON", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc8259")]
 impl ScalarType for Json {
-    fn parse(value: Value) -> InputValueResult<Self> {
-        value.into_json().map(Self).map_err(|_| InputValueError::custom("must be JSON"))
+    fn parse(_: Value) -> InputValueResult<Self> {
+        Err(InputValueError::custom("is only in answers"))
     }
 
     fn to_value(&self) -> Value {
-        Value::from_json(self.0.clone()).unwrap_or_default()
+        written(self.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_one_length_and_the_order_of_their_texts() {
+        let times = [i64::MIN, -1, 0, 1, 999, 1_000, 1_795_393_000_120, 253_402_300_799_999, i64::MAX];
+        let texts = times.map(|ms| DateTime(ms).text());
+        assert!(texts.is_sorted() && texts.iter().all(|text| text.len() == 24), "{texts:?}");
+        assert_eq!(texts[2], "1970-01-01T00:00:00.000Z");
+        assert_eq!(texts[6], "2026-11-23T00:16:40.120Z");
     }
 }

@@ -312,7 +312,7 @@ fn begin(asking: &Asking, incoming: Incoming, running: usize) -> Result<Pin<Box<
     let limits = &asking.app.settings.limits;
     if running >= limits.subscriptions {
         let text = format!("a connection may have at most {} operations at once", limits.subscriptions);
-        return Err(refused(Error::ResourceExhausted(text.into())));
+        return Err(refused(Error::TooManyAtOnce(text.into())));
     }
     if let Some(uid) = asking.caller.user() {
         asking.app.rates.check_user(uid).map_err(refused)?;

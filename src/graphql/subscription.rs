@@ -29,7 +29,7 @@ impl Subscriptions {
     async fn conversation_changes(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose; left out, the user's who asks. A service must say.")] uid: Option<ID>,
+        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
         #[graphql(desc = "The version of the last answer or event; 0 for everything.", default_with = "Some(UInt53(0))")] version: Option<UInt53>,
         #[graphql(desc = "At most this many newest messages for each conversation.", default_with = "Some(1)")] msg_count: Option<
             i32,
@@ -50,8 +50,8 @@ impl Subscriptions {
     async fn message_added(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who looks; left out, the user who asks. A service must say.")] uid: Option<ID>,
-        #[graphql(desc = "Which channel.")] channel: ChannelInput,
+        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
+        #[graphql(desc = "The channel.")] channel: ChannelInput,
         #[graphql(desc = "Begin with what is above this `messageSeq`; left out, with what comes from now on.")] after: Option<
             UInt53,
         >,

@@ -5,9 +5,11 @@ use async_graphql::{Response, ServerError, Value};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::selections::MARKER;
+
 /// JSON that stands in the answer as it is.
-pub(super) fn written(json: Vec<u8>) -> Value {
-    Value::Binary(Bytes::from(json))
+pub(super) fn written(json: impl Into<Bytes>) -> Value {
+    Value::Binary(json.into())
 }
 
 #[derive(Serialize)]
@@ -59,7 +61,7 @@ fn write(value: &Value, to: &mut Vec<u8>) {
         }
         Value::Object(fields) => {
             to.push(b'{');
-            for (at, (key, value)) in fields.iter().enumerate() {
+            for (at, (key, value)) in fields.iter().filter(|(key, _)| **key != MARKER).enumerate() {
                 if at > 0 {
                     to.push(b',');
                 }

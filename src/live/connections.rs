@@ -74,7 +74,7 @@ impl Connection {
     /// Counts for this user from now on; services are not counted.
     ///
     /// # Errors
-    /// [`Error::ResourceExhausted`] when the user has too many.
+    /// [`Error::TooManyAtOnce`] when the user has too many.
     pub(crate) fn of(&mut self, user: Option<&Uid>) -> Result<(), Error> {
         let Some(uid) = user else { return Ok(()) };
         let limit = self.all.0.user_limit;
@@ -82,7 +82,7 @@ impl Connection {
         let count = users.entry(uid.to_string()).or_default();
         if *count >= limit {
             metrics::counter!("recents_http_shed_total", "limit" => "user_connections").increment(1);
-            return Err(Error::ResourceExhausted(format!("a user may have at most {limit} connections").into()));
+            return Err(Error::TooManyAtOnce(format!("a user may have at most {limit} connections").into()));
         }
         *count += 1;
         self.uid = Some(uid.to_string());
@@ -118,7 +118,7 @@ mod tests {
             (connections.enter("sse").unwrap(), connections.enter("sse").unwrap(), connections.enter("sse").unwrap());
         assert!(matches!(connections.enter("sse"), Err(Error::Overloaded)));
         one.of(Some(&ann)).unwrap();
-        assert!(matches!(two.of(Some(&ann)), Err(Error::ResourceExhausted(_))));
+        assert!(matches!(two.of(Some(&ann)), Err(Error::TooManyAtOnce(_))));
         three.of(None).unwrap();
         drop((one, two));
         three.of(Some(&ann)).unwrap();

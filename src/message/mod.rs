@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 
 use crate::channel::ChannelKey;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Seq, check_key};
+use crate::ids::{ChannelRef, ChannelType, Seq, check_key};
 pub use crate::store::HeadState;
 use crate::store::{ConversationRow, State};
 
@@ -102,6 +102,16 @@ impl Message {
                 stream_flag: u8::try_from(stored.stream_flag).unwrap_or_default(),
                 payload: stored.payload,
             },
+        }
+    }
+
+    /// The channel as it is stored. In a person channel the sender is one of the two.
+    #[must_use]
+    pub fn channel_key(&self) -> ChannelKey {
+        if self.channel.channel_type == ChannelType::PERSON {
+            ChannelKey::person(&self.from_uid, &self.channel.channel_id)
+        } else {
+            ChannelKey { channel_type: self.channel.channel_type, key: self.channel.channel_id.clone() }
         }
     }
 

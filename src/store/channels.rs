@@ -120,6 +120,23 @@ impl Store {
         Ok(found)
     }
 
+    /// The flags of those of these channels that exist.
+    pub(crate) async fn list_flags(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
+        let mut found = HashMap::with_capacity(keys.len());
+        for keys in keys.chunks(ROWS_PER_STATEMENT) {
+            let mut select = by_key(self.backend(), keys);
+            select.column(Column::Flags);
+            for row in self.query_all(&select).await? {
+                let key = ChannelKey {
+                    channel_type: ChannelType::from_stored(row.try_get_by_index(1)?),
+                    key: row.try_get_by_index(2)?,
+                };
+                found.insert(key, row.try_get_by_index(3)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// The internal ids of channels; those that are missing are made, in a transaction of their own.
     pub(crate) async fn ensure_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, Error> {
         for _ in 0..ATTEMPTS {

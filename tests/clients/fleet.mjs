@@ -410,7 +410,7 @@ await check('limits on connections and operations', async () => {
         ann[0].client.subscribe({ query: SUBSCRIPTION, variables: {} }, { next: () => resolve('next'), error: (errors) => resolve(errors[0].extensions.code), complete() {} }),
       ),
   );
-  assert.deepEqual(await Promise.all(outcomes), ['next', 'next', 'RESOURCE_EXHAUSTED']);
+  assert.deepEqual(await Promise.all(outcomes), ['next', 'next', 'RATE_LIMITED']);
   for (const { client } of [...ann, ...others]) client.dispose();
   server.child.kill('SIGTERM');
   assert.equal(await server.ended, 0);

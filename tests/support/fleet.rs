@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use super::process::Process;
+use super::server::TRY_AGAIN;
 use crate::clients::Asked;
 
 /// For so long a request is asked again before the test fails.
@@ -106,8 +107,8 @@ impl Fleet {
         }
         assert_eq!(status, 200, "{path} {body}: {text}");
         let answer: Value = serde_json::from_str(&text).unwrap();
-        let code = &answer["errors"][0]["extensions"]["code"];
-        if code == "REQUEST_TIMEOUT" || code == "RESOURCE_EXHAUSTED" {
+        let code = answer["errors"][0]["extensions"]["code"].as_str().unwrap_or_default();
+        if code == "OVERLOADED" || TRY_AGAIN.contains(&code) {
             return None;
         }
         assert!(answer.get("errors").is_none(), "{path} {body}: {text}");

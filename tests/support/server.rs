@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use super::{Engine, TestDatabase};
 
+/// GraphQL's codes of a database that cannot answer now; which one depends on the database and on what fails first.
+pub const TRY_AGAIN: [&str; 3] = ["CONFLICT", "REQUEST_TIMEOUT", "SERVICE_UNAVAILABLE"];
+
 pub struct Server {
     pub url: String,
     pub app: App,

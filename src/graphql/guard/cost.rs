@@ -9,6 +9,7 @@ use async_graphql::{Name, Positioned};
 use async_graphql_value::{ConstValue, Value};
 
 use super::shapes::{DEFAULT_RECENTS, Many, SHAPES};
+use crate::config::Limits;
 
 type Variables = serde_json::Map<String, serde_json::Value>;
 
@@ -71,6 +72,11 @@ impl Cost {
     }
 }
 
+/// A number of entries, if its field takes it: one that is out of range is refused before anything is read.
+fn within(asked: usize, limit: u32) -> usize {
+    if asked > limit as usize { 0 } else { asked }
+}
+
 /// What is too deep to be entered.
 #[derive(Debug)]
 pub(super) struct TooDeep;
@@ -82,6 +88,7 @@ pub(super) struct Costs<'a> {
     variables: Option<&'a Variables>,
     /// Bytes of each variable's value.
     sizes: HashMap<&'a str, usize>,
+    limits: &'a Limits,
     max_depth: usize,
     /// The largest `msgCount` of the document.
     recents: usize,
@@ -93,10 +100,12 @@ impl<'a> Costs<'a> {
     pub(super) fn of(
         document: &'a ExecutableDocument,
         variables: Option<&'a Variables>,
-        max_depth: usize,
+        limits: &'a Limits,
     ) -> Result<Cost, TooDeep> {
         let sizes = variables.into_iter().flatten().map(|(name, value)| (name.as_str(), value.to_string().len())).collect();
-        let mut costs = Self { document, variables, sizes, max_depth, recents: DEFAULT_RECENTS, fragments: HashMap::new() };
+        let max_depth = limits.document_depth;
+        let fragments = HashMap::new();
+        let mut costs = Self { document, variables, sizes, limits, max_depth, recents: DEFAULT_RECENTS, fragments };
         costs.recents = costs.largest_msg_count()?;
         costs.total()
     }
@@ -186,8 +195,11 @@ impl<'a> Costs<'a> {
         match many {
             Many::One => 1,
             Many::About(number) => number,
-            Many::Paged(number) => self.number(field, "first").or_else(|| self.number(field, "last")).unwrap_or(number),
-            Many::Recents => self.number(field, "last").unwrap_or(self.recents),
+            Many::Paged(number) => {
+                let asked = self.number(field, "first").or_else(|| self.number(field, "last"));
+                asked.map_or(number, |asked| within(asked, self.limits.page_size))
+            }
+            Many::Recents => self.number(field, "last").map_or(self.recents, |asked| within(asked, self.limits.msg_count)),
             Many::Ids => match field.get_argument("ids").map(|value| &value.node) {
                 Some(Value::List(ids)) => ids.len(),
                 Some(Value::Variable(name)) => match self.variables.and_then(|variables| variables.get(name.as_str())) {
@@ -238,7 +250,8 @@ impl<'a> Costs<'a> {
             for selection in &set.items {
                 match &selection.node {
                     Selection::Field(field) => {
-                        largest = largest.max(self.number(&field.node, "msgCount").unwrap_or(0));
+                        let asked = self.number(&field.node, "msgCount").unwrap_or(0);
+                        largest = largest.max(within(asked, self.limits.msg_count));
                         open.push((&field.node.selection_set.node, level + 1));
                     }
                     Selection::InlineFragment(inline) => open.push((&inline.node.selection_set.node, level + 1)),

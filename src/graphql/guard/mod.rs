@@ -1,9 +1,10 @@
 //! What a document may cost, decided before anything walks it: the executor's own limits walk every expansion of a fragment,
 //! which a document of a kilobyte can multiply into billions, and validation reports every mistake that there is.
 //!
-//! `text.rs` looks at the bytes before the parser does, `cost.rs` at what was parsed, with what `shapes.rs` knows of the schema.
+//! `text.rs` and `escapes.rs` look at the text before the parser does, `cost.rs` at what was parsed, with what `shapes.rs` knows of the schema.
 
 mod cost;
+mod escapes;
 mod shapes;
 mod text;
 
@@ -11,6 +12,7 @@ use async_graphql::ServerError;
 use async_graphql::parser::types::ExecutableDocument;
 
 use self::cost::Costs;
+pub(super) use self::escapes::replace_escapes;
 pub(super) use self::shapes::Nulls;
 use self::shapes::{SHAPES, innermost};
 use self::text::measure;
@@ -35,7 +37,7 @@ pub(super) struct Guarded {
 /// Parses a document that is within the limits; `variables` are what comes with it.
 ///
 /// # Errors
-/// [`Error::ResourceExhausted`] past a limit; `Ok(Err(…))` with the parser's error for what is no GraphQL.
+/// [`Error::TooComplex`] past a limit; `Ok(Err(…))` with the parser's error for what is no GraphQL.
 pub(super) fn parse(
     document: &str,
     variables: Option<&serde_json::Map<String, serde_json::Value>>,
@@ -52,11 +54,11 @@ pub(super) fn parse(
         return Err(exhausted(format!("names and numbers in the document must be at most {NAME_BYTES} bytes long")));
     }
     at_most("tokens", measured.tokens, limits.document_tokens)?;
-    let parsed = match async_graphql::parser::parse_query(document) {
+    let parsed = match replace_escapes(document).and_then(async_graphql::parser::parse_query) {
         Ok(parsed) => parsed,
         Err(error) => return Ok(Err(error)),
     };
-    let cost = Costs::of(&parsed, variables, limits.document_depth).map_err(|_| nests_too_deep(limits))?;
+    let cost = Costs::of(&parsed, variables, limits).map_err(|_| nests_too_deep(limits))?;
     if cost.depth > limits.document_depth {
         return Err(nests_too_deep(limits));
     }
@@ -100,7 +102,7 @@ pub(super) fn root_nulls(name: &str) -> Option<Nulls> {
 }
 
 fn exhausted(text: String) -> Error {
-    Error::ResourceExhausted(text.into())
+    Error::TooComplex(text.into())
 }
 
 fn at_most(what: &str, number: usize, limit: usize) -> Result<(), Error> {
@@ -192,7 +194,7 @@ mod tests {
     fn pages_multiply_what_is_in_them() {
         let complexity = |document: &str, variables: serde_json::Value| {
             let parsed = async_graphql::parser::parse_query(document).unwrap();
-            Costs::of(&parsed, variables.as_object(), 20).unwrap().complexity
+            Costs::of(&parsed, variables.as_object(), &Limits::default()).unwrap().complexity
         };
         for (document, variables, expected) in [
             ("{conversationList(first: 50) {nodes {id unread}}}", json!({}), 50 * 3 + 1),
@@ -206,7 +208,12 @@ mod tests {
             ("{nodes(ids: [1, 2, 3]) {id}}", json!({}), 3 + 1),
             ("query ($ids: [ID!]!) {nodes(ids: $ids) {...f}} fragment f on Node {id}", json!({"ids": [1, 2]}), 2 + 1),
             ("{a: unreadSummary {total} b: unreadSummary {total}}", json!({}), 4),
+            // What is out of range is refused at its place: it reads nothing.
             ("{messages(first: -1) {nodes {id}}}", json!({}), 1),
+            ("{messages(first: 1000) {nodes {id}}}", json!({}), 1000 * 2 + 1),
+            ("{messages(first: 1001) {nodes {id}}}", json!({}), 1),
+            ("{conversationList(first: 2) {nodes {recents(last: 501) {id}}}}", json!({}), 2 * 2 + 1),
+            ("{conversations(first: 2, msgCount: 501) {conversations {recents {id}}}}", json!({}), 2 * (20 + 1 + 1) + 1),
             ("{messages(first: 99999999999999999999999) {nodes {id}}}", json!({}), 1),
             ("query A {conversationList(first: 9) {totalCount}} query B {unreadSummary {total}}", json!({}), 10),
         ] {

@@ -39,8 +39,8 @@ pub(in crate::graphql) enum Nulls {
     Nowhere,
     /// Itself.
     Field,
-    /// Its entries, not itself.
-    Entries,
+    /// Its entries, or itself.
+    FieldAndEntries,
 }
 
 /// The types of the schema.
@@ -101,8 +101,8 @@ pub(super) fn innermost(given: &Type) -> &str {
 
 fn nulls(given: &Type) -> Nulls {
     match &given.base {
+        BaseType::List(inner) if given.nullable && inner.nullable => Nulls::FieldAndEntries,
         _ if given.nullable => Nulls::Field,
-        BaseType::List(inner) if inner.nullable => Nulls::Entries,
         _ => Nulls::Nowhere,
     }
 }

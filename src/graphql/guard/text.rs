@@ -33,7 +33,7 @@ pub(super) fn measure(document: &str) -> Measured {
             b'}' | b']' | b')' => depth = depth.saturating_sub(1),
             b'#' => at += bytes[at..].iter().take_while(|byte| !matches!(byte, b'\n' | b'\r')).count(),
             b'.' if bytes[at..].starts_with(b"...") => at += 2,
-            b'"' if blocks_close && bytes[at..].starts_with(THREE_QUOTES) => {
+            b'"' if blocks_close && starts_block(bytes, at) => {
                 if let Some(end) = end_of_block(bytes, at) {
                     at = end;
                 } else {
@@ -50,8 +50,13 @@ pub(super) fn measure(document: &str) -> Measured {
     measured
 }
 
+/// Whether a block string begins here.
+pub(super) fn starts_block(bytes: &[u8], at: usize) -> bool {
+    bytes[at..].starts_with(THREE_QUOTES)
+}
+
 /// Where the block string that begins at `start` ends, if it does.
-fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
+pub(super) fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + THREE_QUOTES.len();
     while at < bytes.len() {
         if bytes[at..].starts_with(THREE_QUOTES) {
@@ -63,7 +68,7 @@ fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
 }
 
 /// Where the string that begins at `start` ends. One that is not closed ends with its line, and there the parser gives up.
-fn end_of_string(bytes: &[u8], start: usize) -> usize {
+pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while at < bytes.len() {
         match bytes[at] {

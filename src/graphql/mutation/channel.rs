@@ -3,33 +3,26 @@
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 
 use super::super::context::ContextExt;
-use super::super::error::{At, Result};
-use super::super::types::{Channel, ChannelInput};
+use super::super::error::{At, Root};
+use super::super::types::{Channel, ChannelTarget};
 use crate::auth::Action;
-use crate::channel::{self as channels, CreateChannel, Flags};
+use crate::channel::{self as channels, CreateChannel, FlagChanges};
 use crate::error::Error;
 use crate::ids::Uid;
 
 /// What `createChannel` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct CreateChannelInput {
-    /// Which channel; not a person channel, which is there by itself.
-    channel: ChannelInput,
-    /// Who is in it.
-    #[graphql(default)]
-    uids: Vec<ID>,
-    /// A group of very many.
-    #[graphql(default)]
-    large: bool,
-    /// Mark it as banned.
-    #[graphql(default)]
-    ban: bool,
-    /// Mark it as disbanded.
-    #[graphql(default)]
-    disband: bool,
-    /// Whether everybody else leaves.
-    #[graphql(default)]
-    reset: bool,
+    #[graphql(flatten)]
+    target: ChannelTarget,
+    /// The users to add. Nobody is removed.
+    uids: Option<Vec<ID>>,
+    /// Whether to mark it as a group of very many members. Null: as it is.
+    large: Option<bool>,
+    /// Whether to mark it as banned. Null: as it is.
+    ban: Option<bool>,
+    /// Whether to mark it as disbanded. Null: as it is.
+    disband: Option<bool>,
 }
 
 /// What `createChannel` returns.
@@ -42,13 +35,10 @@ pub struct CreateChannelPayload {
 /// What `addMembers` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct AddMembersInput {
-    /// Which channel; an unknown one is made.
-    channel: ChannelInput,
-    /// Who comes.
+    #[graphql(flatten)]
+    target: ChannelTarget,
+    /// The users to add. Nobody is removed.
     uids: Vec<ID>,
-    /// Whether everybody else leaves.
-    #[graphql(default)]
-    reset: bool,
 }
 
 /// What `addMembers` returns.
@@ -58,12 +48,28 @@ pub struct AddMembersPayload {
     channel: Channel,
 }
 
+/// What `replaceMembers` takes.
+#[derive(Clone, Debug, InputObject)]
+pub struct ReplaceMembersInput {
+    #[graphql(flatten)]
+    target: ChannelTarget,
+    /// The users who are members from now on. Everybody else is removed.
+    uids: Vec<ID>,
+}
+
+/// What `replaceMembers` returns.
+#[derive(Clone, Debug, SimpleObject)]
+pub struct ReplaceMembersPayload {
+    /// The channel.
+    channel: Channel,
+}
+
 /// What `removeMembers` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct RemoveMembersInput {
-    /// Which channel.
-    channel: ChannelInput,
-    /// Who goes.
+    #[graphql(flatten)]
+    target: ChannelTarget,
+    /// The users to remove.
     uids: Vec<ID>,
 }
 
@@ -77,8 +83,8 @@ pub struct RemoveMembersPayload {
 /// What `deleteChannel` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct DeleteChannelInput {
-    /// Which channel; not a person channel.
-    channel: ChannelInput,
+    #[graphql(flatten)]
+    target: ChannelTarget,
 }
 
 /// What `deleteChannel` returns.
@@ -98,48 +104,63 @@ pub struct ChannelMutation;
 
 #[Object]
 impl ChannelMutation {
-    /// Makes a channel, or changes one, and adds members.
+    /// Creates a channel, or changes an existing one, and adds members. What is left out stays as it is. A person channel needs no
+    /// creation, and cannot be changed.
     async fn create_channel(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What, and whose.")] input: CreateChannelInput,
-    ) -> Result<CreateChannelPayload> {
+        #[graphql(desc = "The channel, and its change.")] input: CreateChannelInput,
+    ) -> Root<CreateChannelPayload> {
         let _timed = ctx.timed();
         ctx.caller().check(Action::ManageChannels)?;
         let request = CreateChannel {
-            channel: input.channel.parse().at("input.channel")?,
-            flags: Flags { large: input.large, ban: input.ban, disband: input.disband },
-            uids: parse_uids(input.uids).at("input")?,
-            reset: input.reset,
+            channel: input.target.parse()?,
+            flags: FlagChanges { large: input.large, ban: input.ban, disband: input.disband },
+            uids: parse_uids(input.uids.unwrap_or_default()).at("input")?,
+            reset: false,
         };
         channels::create_channel(ctx.core(), &request).await.at("input")?;
-        Ok(CreateChannelPayload { channel: Channel(request.channel) })
+        Ok(Some(CreateChannelPayload { channel: request.channel.into() }))
     }
 
-    /// Adds members, who see what is sent from now on.
+    /// Adds members, who see what is sent from now on. An unknown channel is created.
     async fn add_members(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What, and whose.")] input: AddMembersInput,
-    ) -> Result<AddMembersPayload> {
+        #[graphql(desc = "The channel, and its change.")] input: AddMembersInput,
+    ) -> Root<AddMembersPayload> {
         let _timed = ctx.timed();
         ctx.caller().check(Action::ManageChannels)?;
-        let channel = input.channel.parse().at("input.channel")?;
-        channels::add_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?, input.reset).await.at("input")?;
-        Ok(AddMembersPayload { channel: Channel(channel) })
+        let channel = input.target.parse()?;
+        channels::add_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?, false).await.at("input")?;
+        Ok(Some(AddMembersPayload { channel: channel.into() }))
+    }
+
+    /// Sets the members: adds those that are missing, who see what is sent from now on, and removes everybody else. An unknown channel
+    /// is created.
+    async fn replace_members(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The channel, and its change.")] input: ReplaceMembersInput,
+    ) -> Root<ReplaceMembersPayload> {
+        let _timed = ctx.timed();
+        ctx.caller().check(Action::ManageChannels)?;
+        let channel = input.target.parse()?;
+        channels::add_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?, true).await.at("input")?;
+        Ok(Some(ReplaceMembersPayload { channel: channel.into() }))
     }
 
     /// Removes members; their conversations go.
     async fn remove_members(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What, and whose.")] input: RemoveMembersInput,
-    ) -> Result<RemoveMembersPayload> {
+        #[graphql(desc = "The channel, and its change.")] input: RemoveMembersInput,
+    ) -> Root<RemoveMembersPayload> {
         let _timed = ctx.timed();
         ctx.caller().check(Action::ManageChannels)?;
-        let channel = input.channel.parse().at("input.channel")?;
+        let channel = input.target.parse()?;
         channels::remove_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?).await.at("input")?;
-        Ok(RemoveMembersPayload { channel: Channel(channel) })
+        Ok(Some(RemoveMembersPayload { channel: channel.into() }))
     }
 
     /// Deletes a channel: its conversations go from everybody's list, and what was said never shows again. Who makes it again begins
@@ -147,12 +168,12 @@ impl ChannelMutation {
     async fn delete_channel(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What.")] input: DeleteChannelInput,
-    ) -> Result<DeleteChannelPayload> {
+        #[graphql(desc = "The channel.")] input: DeleteChannelInput,
+    ) -> Root<DeleteChannelPayload> {
         let _timed = ctx.timed();
         ctx.caller().check(Action::ManageChannels)?;
-        let channel = input.channel.parse().at("input.channel")?;
-        channels::delete_channel(ctx.core(), &channel).await.at("input.channel")?;
-        Ok(DeleteChannelPayload { channel: Channel(channel) })
+        let channel = input.target.parse()?;
+        channels::delete_channel(ctx.core(), &channel).await.at("input")?;
+        Ok(Some(DeleteChannelPayload { channel: channel.into() }))
     }
 }

@@ -3,17 +3,15 @@
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 
 use super::super::context::ContextExt;
-use super::super::error::{At, Result};
-use super::super::types::{ChannelInput, Conversation, RemovedConversation, UnreadSummary, parse_channel_types};
+use super::super::error::{At, Root};
+use super::super::types::{Conversation, ConversationTarget, RemovedConversation, SummaryOf, parse_channel_types};
 use crate::conversation as conversations;
 
 /// What `setUnread` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct SetUnreadInput {
-    /// Whose conversation; left out, the user's who asks. A service must say.
-    uid: Option<ID>,
-    /// Which channel.
-    channel: ChannelInput,
+    #[graphql(flatten)]
+    target: ConversationTarget,
     /// How many are unread, at least 0.
     unread: i32,
 }
@@ -23,15 +21,15 @@ pub struct SetUnreadInput {
 pub struct SetUnreadPayload {
     /// As it is now.
     conversation: Conversation,
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    unread_summary: Option<SummaryOf>,
 }
 
 /// What `clearUnread` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct ClearUnreadInput {
-    /// Whose conversation; left out, the user's who asks. A service must say.
-    uid: Option<ID>,
-    /// Which channel.
-    channel: ChannelInput,
+    #[graphql(flatten)]
+    target: ConversationTarget,
 }
 
 /// What `clearUnread` returns.
@@ -39,15 +37,15 @@ pub struct ClearUnreadInput {
 pub struct ClearUnreadPayload {
     /// As it is now.
     conversation: Conversation,
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    unread_summary: Option<SummaryOf>,
 }
 
 /// What `deleteConversation` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct DeleteConversationInput {
-    /// Whose conversation; left out, the user's who asks. A service must say.
-    uid: Option<ID>,
-    /// Which channel.
-    channel: ChannelInput,
+    #[graphql(flatten)]
+    target: ConversationTarget,
 }
 
 /// What `deleteConversation` returns.
@@ -55,12 +53,14 @@ pub struct DeleteConversationInput {
 pub struct DeleteConversationPayload {
     /// What does not show any more.
     removed: RemovedConversation,
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    unread_summary: Option<SummaryOf>,
 }
 
 /// What `markAllRead` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct MarkAllReadInput {
-    /// Whose conversations; left out, the user's who asks. A service must say.
+    /// The user's ID. Defaults to the authenticated user; required for service tokens.
     uid: Option<ID>,
     /// Only those of these channel types.
     channel_types: Option<Vec<i32>>,
@@ -71,20 +71,18 @@ pub struct MarkAllReadInput {
 pub struct MarkAllReadPayload {
     /// Those that had unread messages, as they are now; newest activity first.
     conversations: Vec<Conversation>,
-    /// What is still unread: of other channel types, or said since.
-    unread_summary: UnreadSummary,
+    /// What is still unread: of other channel types, or said since. Null beside an error, if it cannot be read.
+    unread_summary: Option<SummaryOf>,
 }
 
 /// What `pinConversation` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct PinConversationInput {
-    /// Whose conversation; left out, the user's who asks. A service must say.
-    uid: Option<ID>,
-    /// Which channel.
-    channel: ChannelInput,
+    #[graphql(flatten)]
+    target: ConversationTarget,
     /// Whether it is pinned from now on.
-    #[graphql(default = true)]
-    pinned: bool,
+    #[graphql(default_with = "Some(true)")]
+    pinned: Option<bool>,
 }
 
 /// What `pinConversation` returns.
@@ -92,18 +90,18 @@ pub struct PinConversationInput {
 pub struct PinConversationPayload {
     /// As it is now.
     conversation: Conversation,
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    unread_summary: Option<SummaryOf>,
 }
 
 /// What `muteConversation` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct MuteConversationInput {
-    /// Whose conversation; left out, the user's who asks. A service must say.
-    uid: Option<ID>,
-    /// Which channel.
-    channel: ChannelInput,
+    #[graphql(flatten)]
+    target: ConversationTarget,
     /// Whether it is muted from now on.
-    #[graphql(default = true)]
-    muted: bool,
+    #[graphql(default_with = "Some(true)")]
+    muted: Option<bool>,
 }
 
 /// What `muteConversation` returns.
@@ -111,6 +109,8 @@ pub struct MuteConversationInput {
 pub struct MuteConversationPayload {
     /// As it is now.
     conversation: Conversation,
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    unread_summary: Option<SummaryOf>,
 }
 
 /// What a user changes in the own list.
@@ -123,78 +123,75 @@ impl ConversationMutation {
     async fn set_unread(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What, and whose.")] input: SetUnreadInput,
-    ) -> Result<SetUnreadPayload> {
+        #[graphql(desc = "The conversation, and its change.")] input: SetUnreadInput,
+    ) -> Root<SetUnreadPayload> {
         let _timed = ctx.timed();
-        let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
-        let channel = input.channel.parse().at("input.channel")?;
+        let (uid, channel) = input.target.parse(ctx)?;
         let conversation = conversations::set_unread(ctx.core(), &uid, &channel, i64::from(input.unread)).await.at("input")?;
-        Ok(SetUnreadPayload { conversation: conversation.into() })
+        Ok(Some(SetUnreadPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
     }
 
     /// Marks a conversation as read.
     async fn clear_unread(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What, and whose.")] input: ClearUnreadInput,
-    ) -> Result<ClearUnreadPayload> {
+        #[graphql(desc = "The conversation, and its change.")] input: ClearUnreadInput,
+    ) -> Root<ClearUnreadPayload> {
         let _timed = ctx.timed();
-        let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
-        let conversation = conversations::set_unread(ctx.core(), &uid, &input.channel.parse().at("input.channel")?, 0).await?;
-        Ok(ClearUnreadPayload { conversation: conversation.into() })
+        let (uid, channel) = input.target.parse(ctx)?;
+        let conversation = conversations::set_unread(ctx.core(), &uid, &channel, 0).await?;
+        Ok(Some(ClearUnreadPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
     }
 
     /// Deletes a conversation up to its last message; the next message brings it back. Deleting a deleted one changes nothing.
     async fn delete_conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What, and whose.")] input: DeleteConversationInput,
-    ) -> Result<DeleteConversationPayload> {
+        #[graphql(desc = "The conversation, and its change.")] input: DeleteConversationInput,
+    ) -> Root<DeleteConversationPayload> {
         let _timed = ctx.timed();
-        let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
-        let removed = conversations::delete_conversation(ctx.core(), &uid, &input.channel.parse().at("input.channel")?).await?;
-        Ok(DeleteConversationPayload { removed: RemovedConversation(removed) })
+        let (uid, channel) = input.target.parse(ctx)?;
+        let removed = conversations::delete_conversation(ctx.core(), &uid, &channel).await?;
+        Ok(Some(DeleteConversationPayload { removed: RemovedConversation(removed), unread_summary: Some(SummaryOf(uid)) }))
     }
 
     /// Marks all conversations as read, muted ones too, for all devices of the user.
     async fn mark_all_read(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What, and whose.")] input: MarkAllReadInput,
-    ) -> Result<MarkAllReadPayload> {
+        #[graphql(desc = "Which conversations.")] input: MarkAllReadInput,
+    ) -> Root<MarkAllReadPayload> {
         let _timed = ctx.timed();
         let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
         let only = input.channel_types.map(|types| parse_channel_types("channel_types", &types)).transpose().at("input")?;
         let changed = conversations::mark_all_read(ctx.core(), &uid, only.as_deref()).await?;
-        Ok(MarkAllReadPayload {
+        Ok(Some(MarkAllReadPayload {
             conversations: changed.into_iter().map(Conversation::from).collect(),
-            unread_summary: UnreadSummary(conversations::summarize(ctx.core(), &uid).await?),
-        })
+            unread_summary: Some(SummaryOf(uid)),
+        }))
     }
 
     /// Pins a conversation above the others, or unpins it, on all devices of the user.
     async fn pin_conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What, and whose.")] input: PinConversationInput,
-    ) -> Result<PinConversationPayload> {
+        #[graphql(desc = "The conversation, and its change.")] input: PinConversationInput,
+    ) -> Root<PinConversationPayload> {
         let _timed = ctx.timed();
-        let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
-        let channel = input.channel.parse().at("input.channel")?;
-        let conversation = conversations::set_pinned(ctx.core(), &uid, &channel, input.pinned).await?;
-        Ok(PinConversationPayload { conversation: conversation.into() })
+        let (uid, channel) = input.target.parse(ctx)?;
+        let conversation = conversations::set_pinned(ctx.core(), &uid, &channel, input.pinned.unwrap_or(true)).await?;
+        Ok(Some(PinConversationPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
     }
 
     /// Mutes a conversation, or unmutes it, on all devices of the user: what is unread in it is counted apart.
     async fn mute_conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What, and whose.")] input: MuteConversationInput,
-    ) -> Result<MuteConversationPayload> {
+        #[graphql(desc = "The conversation, and its change.")] input: MuteConversationInput,
+    ) -> Root<MuteConversationPayload> {
         let _timed = ctx.timed();
-        let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
-        let channel = input.channel.parse().at("input.channel")?;
-        let conversation = conversations::set_muted(ctx.core(), &uid, &channel, input.muted).await?;
-        Ok(MuteConversationPayload { conversation: conversation.into() })
+        let (uid, channel) = input.target.parse(ctx)?;
+        let conversation = conversations::set_muted(ctx.core(), &uid, &channel, input.muted.unwrap_or(true)).await?;
+        Ok(Some(MuteConversationPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
     }
 }

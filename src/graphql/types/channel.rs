@@ -1,7 +1,9 @@
-use async_graphql::{ID, InputObject, Object};
+use async_graphql::{Context, ID, InputObject, Object};
 
+use super::super::context::ContextExt;
 use super::super::error::Result;
 use super::id::NodeId;
+use crate::channel::Flags;
 use crate::ids::ChannelRef;
 
 /// Which channel.
@@ -21,23 +23,61 @@ impl ChannelInput {
 
 /// Where messages go.
 #[derive(Clone, Debug)]
-pub struct Channel(pub ChannelRef);
+pub struct Channel {
+    channel: ChannelRef,
+    /// `None` until they are asked for.
+    flags: Option<Flags>,
+}
+
+impl From<ChannelRef> for Channel {
+    fn from(channel: ChannelRef) -> Self {
+        Self { channel, flags: None }
+    }
+}
+
+impl Channel {
+    pub(super) fn with_flags(channel: ChannelRef, flags: Flags) -> Self {
+        Self { channel, flags: Some(flags) }
+    }
+
+    async fn flags(&self, ctx: &Context<'_>) -> Result<Flags> {
+        match self.flags {
+            Some(flags) => Ok(flags),
+            None => Ok(ctx.loaders().load_one(self.channel.clone()).await?.unwrap_or_default()),
+        }
+    }
+}
 
 /// Where messages go.
 #[Object]
 impl Channel {
     /// The global id.
     pub(super) async fn id(&self) -> ID {
-        NodeId::Channel(self.0.clone()).encode()
+        NodeId::Channel(self.channel.clone()).encode()
     }
 
     /// The channel's id.
     async fn channel_id(&self) -> ID {
-        ID(self.0.channel_id.clone())
+        ID(self.channel.channel_id.clone())
     }
 
     /// 1 person, 2 group, 3 customer service, … up to 255.
     async fn channel_type(&self) -> i32 {
-        i32::from(self.0.channel_type.number())
+        i32::from(self.channel.channel_type.number())
+    }
+
+    /// Whether it is marked as a group of very many members.
+    async fn large(&self, ctx: &Context<'_>) -> Result<bool> {
+        Ok(self.flags(ctx).await?.large)
+    }
+
+    /// Whether it is marked as banned.
+    async fn ban(&self, ctx: &Context<'_>) -> Result<bool> {
+        Ok(self.flags(ctx).await?.ban)
+    }
+
+    /// Whether it is marked as disbanded.
+    async fn disband(&self, ctx: &Context<'_>) -> Result<bool> {
+        Ok(self.flags(ctx).await?.disband)
     }
 }

@@ -1,14 +1,13 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, ID, Object};
-use chrono::{DateTime, Utc};
 
 use super::super::context::ContextExt;
 use super::super::error::Result;
 use super::super::query::check_count;
-use super::super::scalars::UInt53;
+use super::super::scalars::{DateTime, UInt53};
 use super::id::NodeId;
-use super::{Message, Messages, date_time, int};
+use super::{Message, Messages, int};
 use crate::conversation::{self as conversations, Item, RecentsKey};
 use crate::message::{self, Recents};
 
@@ -112,8 +111,8 @@ impl Conversation {
     }
 
     /// When the last message was sent.
-    async fn last_activity_at(&self) -> DateTime<Utc> {
-        date_time(self.conversation.last_activity_at)
+    async fn last_activity_at(&self) -> DateTime {
+        DateTime(self.conversation.last_activity_at)
     }
 
     /// The last message's number in the channel.
@@ -132,8 +131,8 @@ impl Conversation {
     }
 
     /// When it was pinned; null when it is not.
-    async fn pinned_at(&self) -> Option<DateTime<Utc>> {
-        (self.conversation.pinned_at > 0).then(|| date_time(self.conversation.pinned_at))
+    async fn pinned_at(&self) -> Option<DateTime> {
+        (self.conversation.pinned_at > 0).then_some(DateTime(self.conversation.pinned_at))
     }
 
     /// Whether the user muted it.

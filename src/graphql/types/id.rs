@@ -4,7 +4,8 @@ use async_graphql::ID;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::ids::{ChannelRef, Uid};
+use crate::channel::ChannelKey;
+use crate::ids::{ChannelRef, ChannelType, Uid};
 
 /// The first version of how ids are made.
 const VERSION: u8 = 1;
@@ -14,10 +15,12 @@ const VERSION: u8 = 1;
 pub(in crate::graphql) enum NodeId {
     /// A user's view of a channel.
     Conversation(Uid, ChannelRef),
-    /// A message by its global number.
-    Message(i64),
+    /// A message by its channel, as that is stored, and its id.
+    Message(ChannelKey, i64),
     /// A channel that is not a person channel.
     Channel(ChannelRef),
+    /// What is unread in all of a user's conversations.
+    UnreadSummary(Uid),
 }
 
 impl NodeId {
@@ -29,8 +32,11 @@ impl NodeId {
                 let [channel_type, channel_id] = of_channel(channel);
                 ("Conversation", vec![uid.to_string(), channel_type, channel_id])
             }
-            Self::Message(id) => ("Message", vec![id.to_string()]),
+            Self::Message(ChannelKey { channel_type, key }, id) => {
+                ("Message", vec![channel_type.number().to_string(), key.clone(), id.to_string()])
+            }
             Self::Channel(channel) => ("Channel", of_channel(channel).to_vec()),
+            Self::UnreadSummary(uid) => ("UnreadSummary", vec![uid.to_string()]),
         };
         ID(URL_SAFE_NO_PAD.encode(serde_json::json!([VERSION, kind, parts]).to_string()))
     }
@@ -47,8 +53,14 @@ impl NodeId {
             ("Conversation", [uid, channel_type, id]) => {
                 Some(Self::Conversation(Uid::parse("id", uid.as_str()).ok()?, channel(channel_type, id)?))
             }
-            ("Message", [id]) => Some(Self::Message(id.parse().ok()?)),
+            ("Message", [channel_type, key, id]) => {
+                let channel_type = ChannelType::parse("id", channel_type.parse().ok()?).ok()?;
+                let key = ChannelKey { channel_type, key: key.clone() };
+                let is_key = if channel_type == ChannelType::PERSON { key.pair().is_some() } else { !key.key.is_empty() };
+                is_key.then_some(Self::Message(key, id.parse().ok()?))
+            }
             ("Channel", [channel_type, id]) => Some(Self::Channel(channel(channel_type, id)?)),
+            ("UnreadSummary", [uid]) => Some(Self::UnreadSummary(Uid::parse("id", uid.as_str()).ok()?)),
             _ => None,
         }
     }
@@ -63,8 +75,13 @@ mod tests {
     proptest! {
         #[test]
         fn ids_come_back_and_nothing_panics(uid in "[^\\p{Cc}]{1,50}", channel in "[^\\p{Cc}]{1,50}", kind in 1_i64..=255, text in ".*") {
-            let channel = ChannelRef::parse(channel, kind).unwrap();
-            for id in [NodeId::Conversation(Uid::parse("uid", uid).unwrap(), channel.clone()), NodeId::Channel(channel), NodeId::Message(kind)] {
+            let (uid, channel) = (Uid::parse("uid", uid).unwrap(), ChannelRef::parse(channel, kind).unwrap());
+            for id in [
+                NodeId::Message(ChannelKey::new(&uid, &channel), kind),
+                NodeId::Conversation(uid.clone(), channel.clone()),
+                NodeId::Channel(channel),
+                NodeId::UnreadSummary(uid),
+            ] {
                 prop_assert_eq!(NodeId::decode(&id.encode()), Some(id));
             }
             let _ = NodeId::decode(&text);
@@ -75,9 +92,14 @@ mod tests {
     #[test]
     fn what_is_no_id_is_refused() {
         for text in [
-            "[2,\"Message\",[\"1\"]]",
-            "[1,\"Message\",[\"x\"]]",
+            "[2,\"Message\",[\"2\",\"g\",\"1\"]]",
+            "[1,\"Message\",[\"2\",\"g\",\"x\"]]",
+            "[1,\"Message\",[\"0\",\"g\",\"1\"]]",
+            "[1,\"Message\",[\"2\",\"\",\"1\"]]",
+            "[1,\"Message\",[\"1\",\"annbob\",\"1\"]]",
+            "[1,\"Message\",[\"1\"]]",
             "[1,\"Message\",[]]",
+            "[1,\"UnreadSummary\",[\"\"]]",
             "[1,\"User\",[\"1\"]]",
             "[1,\"Channel\",[\"0\",\"g\"]]",
             "{}",

@@ -16,8 +16,8 @@ use crate::error::Error;
 #[derive(Clone, Debug, Default, InputObject)]
 pub struct ConversationFilter {
     /// Only those with unread messages.
-    #[graphql(default)]
-    only_unread: bool,
+    #[graphql(default_with = "Some(false)")]
+    only_unread: Option<bool>,
     /// Only those of these channel types.
     channel_types: Option<Vec<i32>>,
     /// Only pinned ones, or only others.
@@ -32,7 +32,7 @@ impl ConversationFilter {
     pub(in crate::graphql) fn parse(self) -> Result<ListFilter> {
         let types = self.channel_types.map(|types| parse_channel_types("channel_types", &types)).transpose().at("filter")?;
         Ok(ListFilter {
-            only_unread: self.only_unread,
+            only_unread: self.only_unread.unwrap_or_default(),
             channel_types: types,
             pinned: self.pinned,
             muted: self.muted,
@@ -82,9 +82,9 @@ fn messages_wanted(ctx: &Context<'_>) -> u32 {
                 Value::Number(number) if name == "last" => number.as_u64(),
                 _ => None,
             });
-            // One that is past the limit is refused where it stands.
-            let last = last.map_or(RECENTS.unsigned_abs(), |last| u32::try_from(last).unwrap_or(u32::MAX));
-            most = most.max(last.min(limit));
+            let last = last.map_or(RECENTS.unsigned_abs().min(limit), |last| u32::try_from(last).unwrap_or(u32::MAX));
+            // One that is out of range is refused where it stands: nothing is read for it.
+            most = most.max(if last <= limit { last } else { 0 });
         }
     }
     most

@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
 use async_graphql::{ID, InputObject, Object, SimpleObject};
-use chrono::{DateTime, Utc};
+use bytes::Bytes;
 
-use super::super::scalars::{Base64, Json, UInt53};
-use super::date_time;
+use super::super::json::as_json;
+use super::super::scalars::{Base64, DateTime, Json, UInt53};
 use super::id::NodeId;
 use crate::message;
 
@@ -12,19 +12,30 @@ use crate::message;
 #[derive(Clone, Copy, Debug, InputObject)]
 pub struct MessageHeaderInput {
     /// Only hand it on, do not store it.
-    #[graphql(default)]
-    pub no_persist: bool,
+    #[graphql(default_with = "Some(false)")]
+    no_persist: Option<bool>,
     /// It counts as unread.
-    #[graphql(default = true)]
-    pub red_dot: bool,
+    #[graphql(default_with = "Some(true)")]
+    red_dot: Option<bool>,
     /// A command for clients: handed on, not stored.
-    #[graphql(default)]
-    pub sync_once: bool,
+    #[graphql(default_with = "Some(false)")]
+    sync_once: Option<bool>,
 }
 
 impl Default for MessageHeaderInput {
     fn default() -> Self {
-        Self { no_persist: false, red_dot: true, sync_once: false }
+        Self { no_persist: Some(false), red_dot: Some(true), sync_once: Some(false) }
+    }
+}
+
+impl MessageHeaderInput {
+    pub(in crate::graphql) fn red_dot(self) -> bool {
+        self.red_dot.unwrap_or(true)
+    }
+
+    /// Whether it is handed on and not stored.
+    pub(in crate::graphql) fn transient(self) -> bool {
+        self.no_persist.unwrap_or_default() || self.sync_once.unwrap_or_default()
     }
 }
 
@@ -54,7 +65,7 @@ impl From<message::Message> for Message {
 impl Message {
     /// The global id.
     pub(super) async fn id(&self) -> ID {
-        NodeId::Message(self.0.message_id).encode()
+        NodeId::Message(self.0.channel_key(), self.0.message_id).encode()
     }
 
     /// The message's id in the messaging system, a number above 2^53 in a string.
@@ -104,8 +115,8 @@ impl Message {
     }
 
     /// When it was sent.
-    async fn sent_at(&self) -> DateTime<Utc> {
-        date_time(self.0.sent_at)
+    async fn sent_at(&self) -> DateTime {
+        DateTime(self.0.sent_at)
     }
 
     /// Seconds until it expires, 0 for never.
@@ -118,8 +129,8 @@ impl Message {
         Base64(self.0.content.payload.clone())
     }
 
-    /// The payload, when it is JSON.
+    /// The payload as it was sent, where it is JSON (RFC 8259) that nests at most 500 levels deep; otherwise null.
     async fn content(&self) -> Option<Json> {
-        serde_json::from_slice(&self.0.content.payload).ok().map(Json)
+        as_json(&self.0.content.payload).map(|json| Json(Bytes::copy_from_slice(json)))
     }
 }

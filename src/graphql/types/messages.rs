@@ -9,9 +9,12 @@ use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, Se
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::super::json::as_json;
+use super::super::scalars::DateTime;
+use super::super::selections::MARKER;
 use super::super::written::{push, push_text, written};
+use super::Message;
 use super::id::NodeId;
-use super::{Message, date_time};
 use crate::message;
 
 /// Some of a channel's newest messages, newest first.
@@ -70,7 +73,7 @@ impl What {
         let content = &message.content;
         match self {
             Self::Typename => push_text(to, parent),
-            Self::Id => push_text(to, &NodeId::Message(message.message_id).encode()),
+            Self::Id => push_text(to, &NodeId::Message(message.channel_key(), message.message_id).encode()),
             Self::MessageId => {
                 to.push(b'"');
                 push(to, &message.message_id);
@@ -88,10 +91,10 @@ impl What {
             Self::Setting => push(to, &content.setting),
             Self::Topic if content.topic.is_empty() => push(to, &()),
             Self::Topic => push_text(to, &content.topic),
-            Self::SentAt => push_text(to, &date_time(message.sent_at).to_rfc3339()),
+            Self::SentAt => push_text(to, &DateTime(message.sent_at).text()),
             Self::Expire => push(to, &content.expire),
             Self::Payload => push_base64(to, &content.payload),
-            Self::Content => push(to, &serde_json::from_slice::<serde_json::Value>(&content.payload).unwrap_or_default()),
+            Self::Content => to.extend_from_slice(as_json(&content.payload).unwrap_or(b"null")),
         }
     }
 }
@@ -150,6 +153,7 @@ fn collect<'a>(
     let applies = |condition: &str| condition == parent || (condition == "Node" && parent == "Message");
     for selection in &set.items {
         match &selection.node {
+            Selection::Field(field) if field.node.response_key().node == MARKER => {}
             Selection::Field(field) => {
                 let field = &field.node;
                 let key = field.response_key().node.as_str();

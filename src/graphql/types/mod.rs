@@ -10,6 +10,7 @@ mod messages;
 mod node;
 mod summary;
 mod sync;
+mod target;
 
 pub use self::channel::{Channel, ChannelInput};
 pub use self::conversation::Conversation;
@@ -18,21 +19,16 @@ pub use self::list::{ConversationConnection, ConversationFilter};
 pub use self::message::{Message, MessageHeaderInput};
 pub use self::messages::Messages;
 pub use self::node::Node;
-pub use self::summary::UnreadSummary;
+pub use self::summary::{SummaryOf, UnreadSummary};
 pub use self::sync::{ConversationSync, RemovedConversation};
+pub use self::target::{ChannelTarget, ConversationTarget};
 
 pub(super) use self::conversation::RECENTS;
 pub(super) use self::history::PAGE;
-
-use chrono::{DateTime, Utc};
+pub(super) use self::target::{parse_channel, parse_user};
 
 use crate::error::Error;
 use crate::ids::ChannelType;
-
-/// Epoch milliseconds as a `DateTime`.
-fn date_time(ms: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(ms).unwrap_or_default()
-}
 
 /// A count as `Int`, which ends at 2^31 − 1.
 fn int(number: i64) -> i32 {

@@ -3,7 +3,7 @@ use async_graphql::{Context, ID, Interface};
 use super::super::context::ContextExt;
 use super::super::error::Result;
 use super::id::NodeId;
-use super::{Channel, Conversation, Message};
+use super::{Channel, Conversation, Message, UnreadSummary};
 use crate::error::Error;
 
 /// What has a global id.
@@ -16,6 +16,8 @@ pub enum Node {
     Message(Message),
     /// Where messages go.
     Channel(Channel),
+    /// What is unread in all of a user's conversations.
+    UnreadSummary(UnreadSummary),
 }
 
 impl Node {
@@ -31,23 +33,40 @@ impl Node {
             NodeId::Conversation(uid, channel) => Some((uid.clone(), channel.clone())),
             _ => None,
         });
-        let message_ids = ids.iter().filter_map(|id| match id {
-            NodeId::Message(id) => Some(*id),
+        let messages = ids.iter().filter_map(|id| match id {
+            NodeId::Message(key, id) => Some((key.clone(), *id)),
             _ => None,
         });
         let channels = ids.iter().filter_map(|id| match id {
             NodeId::Channel(channel) => Some(channel.clone()),
             _ => None,
         });
-        let (conversations, messages, channels) =
-            tokio::try_join!(loaders.load_many(names), loaders.load_many(message_ids), loaders.load_many(channels))?;
+        let uids = ids.iter().filter_map(|id| match id {
+            NodeId::UnreadSummary(uid) if ctx.caller().knows_of(uid) => Some(uid.clone()),
+            _ => None,
+        });
+        let (conversations, messages, channels, summaries) = tokio::try_join!(
+            loaders.load_many(names),
+            loaders.load_many(messages),
+            loaders.load_many(channels),
+            loaders.load_many(uids)
+        )?;
         let found = ids.iter().map(|id| match id {
             NodeId::Conversation(uid, channel) => {
                 let found = conversations.get(&(uid.clone(), channel.clone()));
                 found.map(|conversation| Self::Conversation(conversation.clone().into()))
             }
-            NodeId::Message(id) => messages.get(id).map(|message| Self::Message(message.clone().into())),
-            NodeId::Channel(channel) => channels.get(channel).map(|()| Self::Channel(Channel(channel.clone()))),
+            NodeId::Message(key, id) => {
+                let found = messages.get(&(key.clone(), *id));
+                found.map(|message| Self::Message(message.clone().into()))
+            }
+            NodeId::Channel(channel) => {
+                channels.get(channel).map(|flags| Self::Channel(Channel::with_flags(channel.clone(), *flags)))
+            }
+            NodeId::UnreadSummary(uid) => {
+                let found = summaries.get(uid);
+                found.map(|summary| Self::UnreadSummary(UnreadSummary::new(uid.clone(), summary.clone())))
+            }
         });
         Ok(found.collect())
     }

@@ -26,7 +26,7 @@ pub async fn create(core: &Core, caller: &Caller, fields: &Fields) -> Result<Ans
     let reset = fields.flag("reset")?;
     let uids = uids(fields)?;
     let channel = target(caller, fields)?;
-    channels::create_channel(core, &CreateChannel { channel, flags, uids, reset }).await?;
+    channels::create_channel(core, &CreateChannel { channel, flags: flags.into(), uids, reset }).await?;
     Ok(DONE)
 }
 
@@ -57,7 +57,7 @@ pub async fn subscriber_remove(core: &Core, caller: &Caller, fields: &Fields) ->
 pub async fn info(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     let channel = target(caller, fields)?;
     let flags = Flags { large: fields.flag("large")?, ban: fields.flag("ban")?, disband: fields.flag("disband")? };
-    channels::create_channel(core, &CreateChannel { channel, flags, uids: Vec::new(), reset: false }).await?;
+    channels::create_channel(core, &CreateChannel { channel, flags: flags.into(), uids: Vec::new(), reset: false }).await?;
     Ok(DONE)
 }
 
