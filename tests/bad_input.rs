@@ -152,8 +152,9 @@ async fn unknown_conversations(engine: Engine) {
             assert_eq!(answer.text, r#"{"status":200}"#, "{path} {id}");
         }
         let channel = json!({"channel": {"channelId": id, "channelType": kind}});
+        let query = "query ($channel: ChannelInput!) { conversation(uid: \"ann\", channel: $channel) { id } }";
+        assert_eq!(server.graphql(query, channel.clone()).await, json!({"conversation": null}), "{id}");
         for query in [
-            "query ($channel: ChannelInput!) { conversation(uid: \"ann\", channel: $channel) { id } }",
             "mutation ($channel: ChannelInput!) { setUnread(input: {uid: \"ann\", channel: $channel, unread: 3}) { conversation { id } } }",
             "mutation ($channel: ChannelInput!) { clearUnread(input: {uid: \"ann\", channel: $channel}) { conversation { id } } }",
         ] {

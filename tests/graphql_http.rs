@@ -43,7 +43,13 @@ async fn statuses_follow_what_the_client_accepts() {
         ("{ __typename }", None, 200),
         ("{ nope }", Some("GRAPHQL_VALIDATION_FAILED"), 400),
         ("{", Some("GRAPHQL_PARSE_FAILED"), 400),
-        ("{ conversation(uid: \"a\", channel: {channelId: \"b\", channelType: 1}) { id } }", Some("NOT_FOUND"), 200),
+        ("{ conversation(uid: \"a\", channel: {channelId: \"b\", channelType: 1}) { id } }", None, 200),
+        (
+            "mutation { clearUnread(input: {uid: \"a\", channel: {channelId: \"b\", channelType: 1}}) { conversation { id } } }",
+            Some("NOT_FOUND"),
+            200,
+        ),
+        ("query ($n: Int!) { __typename }", Some("BAD_USER_INPUT"), 400),
         ("{ conversations(uid: \"a\", version: -1) { version } }", Some("BAD_USER_INPUT"), 200),
         ("{ conversations { version } }", Some("BAD_USER_INPUT"), 200),
     ] {
@@ -170,12 +176,13 @@ async fn ids_are_the_same_in_every_answer_and_no_two_share_one() {
 async fn a_field_that_fails_does_not_take_the_others_with_it() {
     let server = Server::start(Engine::Sqlite).await;
     server.send("bob", "ann", 1, "one").await;
-    let query = "{ gone: conversation(uid: \"ann\", channel: {channelId: \"cid\", channelType: 1}) { id }
+    let query = "{ wrong: conversation(uid: \"ann\", channel: {channelId: \"cid\", channelType: 0}) { id }
         here: conversation(uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}) { unread } }";
     let answer = server.graphql_raw(query, json!({})).await;
-    assert_eq!(answer["data"], json!({"gone": null, "here": {"unread": 1}}));
+    assert_eq!(answer["data"], json!({"wrong": null, "here": {"unread": 1}}));
+    assert_eq!(answer["errors"].as_array().unwrap().len(), 1, "{answer}");
     let error = &answer["errors"][0];
-    assert_eq!((&error["path"], &error["extensions"]["code"]), (&json!(["gone"]), &json!("NOT_FOUND")));
+    assert_eq!((&error["path"], &error["extensions"]["code"]), (&json!(["wrong"]), &json!("BAD_USER_INPUT")));
 }
 
 #[tokio::test]
@@ -326,7 +333,7 @@ async fn operations_and_root_fields_have_figures_and_labels_are_bounded() {
     server.graphql("query Screen { unreadSummary(uid: \"ann\") { total } }", json!({})).await;
     server
         .graphql_raw(
-            "query Wrong { x: conversation(uid: \"ann\", channel: {channelId: \"b\", channelType: 1}) { id } }",
+            "query Wrong { x: conversation(uid: \"ann\", channel: {channelId: \"b\", channelType: 0}) { id } }",
             json!({}),
         )
         .await;
@@ -339,7 +346,7 @@ async fn operations_and_root_fields_have_figures_and_labels_are_bounded() {
         "recents_graphql_operations_total{operation=\"Screen\",kind=\"query\",outcome=\"ok\"}",
         "recents_graphql_operation_seconds_count{operation=\"Screen\"}",
         "recents_graphql_field_seconds_count{field=\"unreadSummary\"}",
-        "recents_graphql_errors_total{operation=\"Wrong\",field=\"conversation\",code=\"NOT_FOUND\"}",
+        "recents_graphql_errors_total{operation=\"Wrong\",field=\"conversation\",code=\"BAD_USER_INPUT\"}",
         "recents_graphql_operations_total{operation=\"other\",kind=\"query\",outcome=\"ok\"}",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
@@ -357,7 +364,11 @@ async fn a_null_that_may_not_be_goes_up_to_the_next_place_that_may() {
     let id = server.graphql(&format!("{{ {one} {{ id }} }}"), json!({})).await["conversation"]["id"].clone();
     let recents = "id ... on Conversation { recents(last: -1) { id } }";
     for (query, data) in [
-        ("{ unreadSummary { total } conversationList(uid: \"ann\") { totalCount } }".to_owned(), json!(null)),
+        (
+            "{ unreadSummary { total } conversationList(uid: \"ann\") { totalCount } }".to_owned(),
+            json!({"unreadSummary": null, "conversationList": {"totalCount": 1}}),
+        ),
+        ("{ unreadSummary { total } }".to_owned(), json!({"unreadSummary": null})),
         (
             format!("{{ a: {one} {{ id recents(last: -1) {{ id }} }} b: {one} {{ unread }} }}"),
             json!({"a": null, "b": {"unread": 1}}),
@@ -367,8 +378,14 @@ async fn a_null_that_may_not_be_goes_up_to_the_next_place_that_may() {
             json!({"node": null, "__typename": "Query"}),
         ),
         (format!("{{ nodes(ids: [{id}]) {{ {recents} }} }}"), json!({"nodes": [null]})),
-        (format!("{{ nodes(ids: [{id}, \"nope\"]) {{ id }} {one} {{ id }} }}"), json!(null)),
-        ("{ conversationList(uid: \"ann\") { totalCount nodes { id recents(last: -1) { id } } } }".to_owned(), json!(null)),
+        (
+            format!("{{ nodes(ids: [{id}, \"nope\"]) {{ id }} {one} {{ id }} }}"),
+            json!({"nodes": null, "conversation": {"id": id}}),
+        ),
+        (
+            "{ conversationList(uid: \"ann\") { totalCount nodes { id recents(last: -1) { id } } } }".to_owned(),
+            json!({"conversationList": null}),
+        ),
     ] {
         let answer = server.graphql_raw(&query, json!({})).await;
         assert_eq!(answer["data"], data, "{query}: {answer}");

@@ -18,6 +18,7 @@ mod conversations;
 mod crashes;
 mod datasource;
 mod faults;
+mod graphql_answers;
 mod graphql_http;
 mod grpc;
 mod histories;

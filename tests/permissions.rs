@@ -110,13 +110,19 @@ fn table() -> Vec<Line> {
         own(Call::Field("query", "conversations", |case| format!("(uid: \"{}\") {{ version }}", case.uid))),
         own(Call::Field("query", "conversationList", |case| format!("(uid: \"{}\") {{ totalCount }}", case.uid))),
         own(Call::Field("query", "unreadSummary", |case| format!("(uid: \"{}\") {{ total }}", case.uid))),
-        in_group(Call::Field("query", "conversation", |case| format!("(uid: \"{}\", {GROUP}) {{ id }}", case.uid))),
+        (
+            Call::Field("query", "conversation", |case| format!("(uid: \"{}\", {GROUP}) {{ id }}", case.uid)),
+            Done,
+            [No; 3],
+            [Done, Null, Null],
+            Done,
+        ),
         // Who was in the group sees what was said until then.
         (
             Call::Field("query", "messages", |case| format!("(uid: \"{}\", {GROUP}) {{ nodes {{ id }} }}", case.uid)),
             Done,
             [No; 3],
-            [Done, Nothing, Done],
+            [Done, Null, Done],
             Done,
         ),
         // A message that was sent after rex left.
@@ -160,6 +166,9 @@ fn table() -> Vec<Line> {
         })),
         service(Call::Field("mutation", "createChannel", |_| format!("(input: {{{GROUP}, uids: []}}) {{ channel {{ id }} }}"))),
         service(Call::Field("mutation", "addMembers", |_| {
+            "(input: {channel: {channelId: \"other\", channelType: 2}, uids: [\"ann\"]}) { channel { id } }".to_owned()
+        })),
+        service(Call::Field("mutation", "replaceMembers", |_| {
             "(input: {channel: {channelId: \"other\", channelType: 2}, uids: [\"ann\"]}) { channel { id } }".to_owned()
         })),
         service(Call::Field("mutation", "removeMembers", |_| {
