@@ -27,7 +27,7 @@ const start = () => {
   });
   const persisted = new PersistedQueryLink({ sha256, useGETForHashedQueries: true });
   const cache = new InMemoryCache({
-    possibleTypes: { Node: ['Channel', 'Conversation', 'Message'] },
+    possibleTypes: { Node: ['Channel', 'Conversation', 'Message', 'UnreadSummary'] },
     typePolicies: { Query: { fields: { conversationList: relayStylePagination(['uid', 'filter']) } } },
   });
   return { sent, client: new ApolloClient({ link: ApolloLink.from([persisted, http]), cache }) };

@@ -24,7 +24,6 @@ const cache = cacheExchange({
     MessageEdge: whole,
     MessageHeader: whole,
     PageInfo: whole,
-    UnreadSummary: whole,
     ChannelTypeSummary: whole,
   },
   resolvers: { Query: { conversationList: relayPagination() } },
