@@ -72,12 +72,6 @@ impl Ids {
         ((tick >> 12) << 22) | (self.node << 12) | (tick & 0xfff)
     }
 
-    /// A channel's internal id: 63 random bits, never 0.
-    #[must_use]
-    pub fn channel_id(&self) -> i64 {
-        self.rng.lock().unwrap_or_else(PoisonError::into_inner).random_range(1..=i64::MAX)
-    }
-
     /// A name for one request, to find it again in the log: 16 hexadecimal digits.
     #[must_use]
     pub fn request_id(&self) -> String {

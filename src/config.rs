@@ -280,6 +280,7 @@ pub struct Limits {
     pub last_msg_seqs: usize,
     pub page_size: u32,
     pub members: usize,
+    pub read_ahead: u32,
     pub request_seconds: u64,
     pub requests: usize,
     pub bodies_bytes: usize,
@@ -389,6 +390,13 @@ impl Default for Live {
     }
 }
 
+impl Limits {
+    /// The seq up to which a user may read or delete a channel: messages that have not come yet, up to a limit.
+    pub(crate) fn cap_read(&self, up_to: Option<i64>, last_seq: i64) -> Option<i64> {
+        up_to.map(|up_to| up_to.min(last_seq.saturating_add(self.read_ahead.into())))
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -399,6 +407,7 @@ impl Default for Limits {
             last_msg_seqs: 100_000,
             page_size: 1000,
             members: 100_000,
+            read_ahead: 100_000,
             request_seconds: 30,
             requests: 1024,
             bodies_bytes: 268_435_456,
@@ -524,6 +533,7 @@ impl Settings {
             ("limits.last_msg_seqs", self.limits.last_msg_seqs as u64, 1..=MOST),
             ("limits.page_size", u64::from(self.limits.page_size), 1..=MOST),
             ("limits.members", self.limits.members as u64, 1..=MOST),
+            ("limits.read_ahead", self.limits.read_ahead.into(), 0..=MOST),
             ("limits.request_seconds", self.limits.request_seconds, 1..=DAY_SECONDS),
             ("limits.requests", self.limits.requests as u64, 1..=MOST_REQUESTS),
             ("limits.bodies_bytes", self.limits.bodies_bytes as u64, 1..=MOST),

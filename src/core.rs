@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::channel::KnownMembers;
 use crate::clock::{Clock, Ids};
 use crate::config::{Limits, Settings, WukongimVersion};
 use crate::conversation::{Changing, Outcome, Plan, Reading, Stamping};
@@ -39,6 +40,8 @@ pub struct Core {
     pub(crate) sends: Together<Draft, Sent>,
     /// Bodies of messages that another system stored and that wait to be stored here.
     pub(crate) bodies: Together<Incoming, Report>,
+    /// Members of groups whose messages came lately.
+    pub(crate) members: KnownMembers,
     /// The newest messages of channels that were read lately.
     pub newest: NewestCache,
     /// Who is asked for members of groups that we do not know, where somebody is.
@@ -66,6 +69,7 @@ impl Core {
             clock,
             ids,
             bus: Arc::default(),
+            members: KnownMembers::new(),
             newest: NewestCache::new(settings.cache.messages_bytes),
             datasource: OnceLock::new(),
             conversations_on: settings.conversation.on,

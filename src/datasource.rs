@@ -1,8 +1,8 @@
-//! Members of groups that we do not know yet, asked of the business server, as `WuKongIM` asks it (`datasource.addr`):
+//! Members of groups, asked of the business server, as `WuKongIM` asks it (`datasource.addr`):
 //! `POST {"cmd":"getSubscribers","data":{"channel_id","channel_type"}}`, answered with an array of uids.
 //!
-//! A webhook brings a message of a group that nobody is known to be in. It is stored at once; who is in the group is asked beside, and
-//! joins below that message, so that it shows and counts as unread.
+//! A webhook brings a message of a group that was not asked for yet. The message is stored at once; the members are asked for beside, and
+//! join below the message, so that it shows and counts as unread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::message::{Incoming, IncomingMessage, Message, Receivers, ingest};
 
 /// Groups that wait to be asked for; more are asked for with their next message.
 const WAITING: usize = 10_000;
-/// A group is looked at this often at most.
-const AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// A group is asked for again with its first message after so long: members may have come meanwhile.
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
 const REMEMBERED: u64 = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses before it is asked again.
@@ -33,6 +33,7 @@ struct Wanted {
     key: ChannelKey,
     seq: Seq,
     message_id: i64,
+    sent_at: i64,
 }
 
 /// Where webhooks leave groups to be asked for.
@@ -75,7 +76,7 @@ impl Datasource {
             }
         }
         for (key, message) in lowest {
-            let wanted = Wanted { key: key.clone(), seq: message.seq, message_id: message.message_id };
+            let wanted = Wanted { key: key.clone(), seq: message.seq, message_id: message.message_id, sent_at: message.sent_at };
             if self.wanted.try_send(wanted).is_ok() {
                 self.looked_at.insert(key.clone(), ());
             }
@@ -101,15 +102,10 @@ impl Asker {
         }
     }
 
-    /// Asks who is in the group, if nobody is known to be.
+    /// Asks for the members of the group, and makes them members below the message. Those who are known already were named by receivers'
+    /// lists or by their own messages, which leave out others.
     async fn settle(&self, core: &Arc<Core>, wanted: &Wanted) -> Result<(), String> {
         let said = |error: Error| error.to_string();
-        let Some(channel_id) = core.store.find_channel(&wanted.key).await.map_err(|error| error.to_string())? else {
-            return Ok(());
-        };
-        if core.store.has_members(channel_id).await.map_err(|error| error.to_string())? {
-            return Ok(());
-        }
         let (id, kind) = (&wanted.key.key, wanted.key.channel_type.number());
         let question = serde_json::json!({"cmd": "getSubscribers", "data": {"channel_id": id, "channel_type": kind}});
         let answer = self.http.post(&self.url).json(&question).send().await.map_err(|error| error.without_url().to_string())?;
@@ -123,7 +119,8 @@ impl Asker {
             tracing::debug!(number = uids.len(), "members of a group that are none, or more than limits.members");
             return Ok(());
         }
-        let receivers = Receivers { key: wanted.key.clone(), seq: wanted.seq, message_id: wanted.message_id, uids };
+        let Wanted { seq, message_id, sent_at, .. } = *wanted;
+        let receivers = Receivers { key: wanted.key.clone(), seq, message_id, sent_at, uids };
         ingest(core, Incoming { messages: Vec::new(), receivers: Some(receivers) }).await.map(|_| ()).map_err(said)
     }
 }

@@ -42,8 +42,8 @@ enum Step {
     Offline(Hook, Vec<usize>),
     Join(Vec<usize>, Channel),
     Leave(Vec<usize>, Channel),
-    SetUnread(usize, Channel, i64),
-    Delete(usize, Channel),
+    SetUnread(usize, Channel, i64, Option<i64>),
+    Delete(usize, Channel, Option<i64>),
     Sync(usize),
 }
 
@@ -65,6 +65,11 @@ fn any_channel() -> impl Strategy<Value = Channel> {
     prop_oneof![Just(Channel::SentGroup), Just(Channel::SentPerson), Just(Channel::HookedGroup), Just(Channel::HookedPerson)]
 }
 
+/// The seq up to which a request reads or deletes, also above the last message; half of the requests name none.
+fn up_to() -> impl Strategy<Value = Option<i64>> {
+    prop::option::weighted(0.5, 1_i64..14)
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let some_users = || prop::collection::vec(users(), 1..3);
     let sent = prop_oneof![Just(Channel::SentGroup), Just(Channel::SentPerson)];
@@ -75,8 +80,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (hook(), some_users()).prop_map(|(hook, uids)| Step::Offline(hook, uids)),
         2 => (some_users(), group()).prop_map(|(uids, channel)| Step::Join(uids, channel)),
         2 => (some_users(), group()).prop_map(|(uids, channel)| Step::Leave(uids, channel)),
-        3 => (users(), any_channel(), 0_i64..6).prop_map(|(uid, channel, unread)| Step::SetUnread(uid, channel, unread)),
-        2 => (users(), any_channel()).prop_map(|(uid, channel)| Step::Delete(uid, channel)),
+        3 => (users(), any_channel(), 0_i64..4, up_to())
+            .prop_map(|(uid, channel, unread, up_to)| Step::SetUnread(uid, channel, unread, up_to)),
+        2 => (users(), any_channel(), up_to()).prop_map(|(uid, channel, up_to)| Step::Delete(uid, channel, up_to)),
         5 => users().prop_map(Step::Sync),
     ]
 }
@@ -127,6 +133,8 @@ impl History<'_> {
         let from = if place == 0 { (hook.seq as usize + usize::from(hook.twin)) % USERS.len() } else { hook.from };
         let mut message = hooked(&self.uid(from), &id, kind, hook.seq, message_id);
         message["header"]["red_dot"] = json!(u8::from(hook.red || hook.seq % 3 == 0));
+        // From the fourth message on they are sent more than 10 s after any removal.
+        message["timestamp"] = json!(model::NOW / 1000 + hook.seq * 3);
         message
     }
 
@@ -152,12 +160,13 @@ impl History<'_> {
             Step::Offline(hook, uids) => {
                 let message = self.hooked(hook);
                 self.model.message(&message);
+                let sent_at = message["timestamp"].as_i64().unwrap() * 1000;
                 let channel = self.identity(hook.from, hook.channel);
                 let stored = &self.model.messages[&channel][&hook.seq].shape["message_id"];
                 // Only who received the message that is stored there is known to have been in it.
                 if hook.channel == Channel::HookedGroup && *stored == message["message_id"] {
                     for uid in uids {
-                        self.model.receive(&self.uid(*uid), &channel, hook.seq);
+                        self.model.receive(&self.uid(*uid), &channel, hook.seq, sent_at);
                     }
                 }
                 let mut body = message;
@@ -175,15 +184,17 @@ impl History<'_> {
                 let body = json!({"channel_id": id, "channel_type": kind, "subscribers": uids});
                 self.server.call(&format!("/channel/{path}"), body).await;
             }
-            Step::SetUnread(user, channel, unread) => {
-                let (id, kind) = self.name(*user, *channel);
-                self.model.set_unread(&self.uid(*user), &self.identity(*user, *channel), *unread);
-                self.server.set_unread(&self.uid(*user), &id, kind, *unread).await;
+            Step::SetUnread(user, channel, unread, up_to) => {
+                let (uid, (id, kind)) = (self.uid(*user), self.name(*user, *channel));
+                self.model.set_unread(&uid, &self.identity(*user, *channel), *unread, *up_to);
+                let body = json!({"uid": uid, "channel_id": id, "channel_type": kind, "unread": unread, "message_seq": up_to.unwrap_or(0)});
+                self.server.call("/conversations/setUnread", body).await;
             }
-            Step::Delete(user, channel) => {
-                let (id, kind) = self.name(*user, *channel);
-                self.model.delete(&self.uid(*user), &self.identity(*user, *channel));
-                self.server.delete(&self.uid(*user), &id, kind).await;
+            Step::Delete(user, channel, up_to) => {
+                let (uid, (id, kind)) = (self.uid(*user), self.name(*user, *channel));
+                self.model.delete(&uid, &self.identity(*user, *channel), *up_to);
+                let body = json!({"uid": uid, "channel_id": id, "channel_type": kind, "message_seq": up_to.unwrap_or(0)});
+                self.server.call("/conversations/delete", body).await;
             }
             Step::Sync(user) => drop(self.look(*user).await),
         }
@@ -219,6 +230,7 @@ impl History<'_> {
         paged.sync(self.server).await;
         let full = self.server.full(&uid).await;
         assert_eq!(without_versions(&full), self.model.full(&uid, 20, &HashMap::new()), "{uid}");
+        self.model.look(&uid);
         incremental.must_hold(&full);
         paged.must_hold(&full);
         full

@@ -8,7 +8,10 @@ use crate::clients::Incremental;
 use crate::support::{Engine, Server};
 
 on_every_database!(
-    pages_have_neither_gap_nor_double_while_messages_arrive,
+    a_walk_misses_no_conversation_while_messages_arrive,
+    a_walk_does_not_depend_on_times,
+    following_from_a_first_page_sends_no_backlog,
+    a_clock_behind_takes_no_conversation_down,
     pinned_first_then_latest_activity,
     filters,
     pins_and_mutes_are_changes_that_other_devices_see,
@@ -42,7 +45,7 @@ async fn change(server: &Server, mutation: &str, input: Value) -> Value {
     server.graphql(&query, json!({"input": input})).await[mutation]["conversation"].clone()
 }
 
-async fn pages_have_neither_gap_nor_double_while_messages_arrive(engine: Engine) {
+async fn a_walk_misses_no_conversation_while_messages_arrive(engine: Engine) {
     const ALL: i64 = 1000;
     let server = Server::start(engine).await;
     // From a webhook, each a second after the one before.
@@ -78,8 +81,15 @@ async fn pages_have_neither_gap_nor_double_while_messages_arrive(engine: Engine)
         }
         disturb(round).await;
     }
-    let expected: Vec<String> = (0..ALL).rev().map(|number| format!("u{number}")).collect();
-    assert_eq!(forwards, expected, "the list as it was when the walk began");
+    let all = |walk: &[String]| {
+        let seen: HashSet<&String> = walk.iter().collect();
+        let missing = (0..ALL).map(|number| format!("u{number}")).filter(|id| !seen.contains(id));
+        assert_eq!(missing.collect::<Vec<_>>(), Vec::<String>::new(), "missing in {walk:?}");
+    };
+    all(&forwards);
+    // A page of those that moved out of the walk's way comes with the next page, and in between the order is that of the list.
+    let undisturbed: Vec<&String> = forwards.iter().filter(|id| ["u940", "u600", "u300"].contains(&id.as_str())).collect();
+    assert_eq!(undisturbed, ["u940", "u600", "u300"]);
 
     // The same walk backwards, from its end.
     let mut backwards = vec![forwards.last().unwrap().clone()];
@@ -92,8 +102,7 @@ async fn pages_have_neither_gap_nor_double_while_messages_arrive(engine: Engine)
         }
         disturb(round).await;
     }
-    backwards.reverse();
-    assert_eq!(backwards, expected);
+    all(&backwards);
 
     // A new walk backwards shows what has come meanwhile, too.
     let mut all = HashSet::new();
@@ -125,12 +134,12 @@ async fn pinned_first_then_latest_activity(engine: Engine) {
     assert_eq!(list().await, ["b", "a", "e", "d", "c"]);
     change(&server, "pinConversation", json!({"uid": "ann", "channel": channel("b", 1), "pinned": false})).await;
     assert_eq!(list().await, ["a", "e", "d", "c", "b"]);
-    // Between two pages a pin moves nothing in or out of the walk either.
+    // A pin between two pages moves a conversation past the walk: it comes with the next page.
     let first = page(&server, json!({"uid": "ann", "first": 2})).await;
     server.set_clock(1_795_393_100_000);
     change(&server, "pinConversation", json!({"uid": "ann", "channel": channel("c", 1)})).await;
     let rest = page(&server, json!({"uid": "ann", "first": 9, "after": first["pageInfo"]["endCursor"]})).await;
-    assert_eq!([ids(&first), ids(&rest)].concat(), ["a", "e", "d", "c", "b"]);
+    assert_eq!([ids(&first), ids(&rest)].concat(), ["a", "e", "c", "d", "b"]);
     for (wrong, argument) in [
         (json!({"uid": "ann", "first": 1, "last": 1}), "first"),
         (json!({"uid": "ann", "first": -1}), "first"),
@@ -321,4 +330,74 @@ async fn things_are_found_by_their_global_ids(engine: Engine) {
         let answer = server.graphql_raw(query, variables).await;
         assert_eq!(answer["errors"][0]["extensions"], json!({"code": "BAD_USER_INPUT", "argument": argument}));
     }
+}
+
+async fn walk(server: &Server, first: i64, mut between: impl AsyncFnMut(i64)) -> Vec<String> {
+    let (mut seen, mut cursor) = (Vec::new(), Value::Null);
+    for round in 0.. {
+        let page = page(server, json!({"uid": "ann", "first": first, "after": cursor})).await;
+        seen.extend(ids(&page));
+        cursor = page["pageInfo"]["endCursor"].clone();
+        if page["pageInfo"]["hasNextPage"] == false {
+            return seen;
+        }
+        between(round).await;
+    }
+    unreachable!()
+}
+
+/// Feeders give whole seconds, times in the future, and the same time to many messages: a walk misses no conversation all the same.
+async fn a_walk_does_not_depend_on_times(engine: Engine) {
+    for (times, again) in [
+        // The message that moves p1 has the time of the newest one.
+        ((0..12).collect::<Vec<i64>>(), 11),
+        // All of the same second.
+        (vec![0; 12], 0),
+        // One is far in the future, and one that moves has a time before all others.
+        ((0..12).map(|number| if number == 5 { 1_000_000 } else { number }).collect(), -100),
+    ] {
+        let server = Server::start(engine).await;
+        let hook = |number: i64, seq: i64, time: i64| {
+            let mut message = crate::support::server::hooked(&format!("p{number}"), "ann", 1, seq, number * 100 + seq);
+            message["timestamp"] = json!(1_795_393_000 + time);
+            message
+        };
+        let all: Vec<Value> = times.iter().enumerate().map(|(number, time)| hook(number as i64, 1, *time)).collect();
+        server.notify(json!(all)).await;
+        let seen = walk(&server, 4, async |round| {
+            // One that was shown, and one that was not.
+            let moved = json!([hook(10 - round, 2 + round, again), hook(1, 2 + round, again)]);
+            assert_eq!(server.notify(moved).await.status, 200);
+        })
+        .await;
+        let seen: HashSet<String> = seen.into_iter().collect();
+        assert_eq!(seen.len(), 12, "{seen:?}");
+    }
+}
+
+async fn following_from_a_first_page_sends_no_backlog(engine: Engine) {
+    let server = Server::start(engine).await;
+    for number in 0..30 {
+        server.send(&format!("u{number}"), "ann", 1, "hello").await;
+    }
+    let first = page(&server, json!({"uid": "ann", "first": 5})).await;
+    let changes = "query ($version: UInt53) { conversations(uid: \"ann\", version: $version) { version conversations { channelId } removed { id } } }";
+    let none = server.graphql(changes, json!({"version": first["version"]})).await["conversations"].clone();
+    assert_eq!(none, json!({"version": first["version"], "conversations": [], "removed": []}));
+    server.send("u3", "ann", 1, "again").await;
+    let one = server.graphql(changes, json!({"version": first["version"]})).await["conversations"].clone();
+    assert_eq!(one["conversations"], json!([{"channelId": "u3"}]));
+}
+
+/// Servers' clocks differ: a conversation never goes down by a new message.
+async fn a_clock_behind_takes_no_conversation_down(engine: Engine) {
+    let server = Server::start(engine).await;
+    server.send("cat", "ann", 1, "first").await;
+    server.set_clock(1_795_393_005_000);
+    server.send("bob", "ann", 1, "ahead").await;
+    server.set_clock(1_795_393_001_000);
+    server.send("bob", "ann", 1, "behind").await;
+    let list = page(&server, json!({"uid": "ann"})).await;
+    assert_eq!(ids(&list), ["bob", "cat"]);
+    assert_eq!(list["edges"][0]["node"]["lastActivityAt"], "2026-11-23T00:16:45.000Z");
 }

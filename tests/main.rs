@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod arrival_order;
 mod bad_input;
 mod broken_statements;
 mod clients;
@@ -36,6 +37,7 @@ mod parsers;
 mod permissions;
 mod portable_sql;
 mod preemptions;
+mod read_positions;
 mod recorded_history;
 mod replay;
 mod sending;

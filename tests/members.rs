@@ -39,8 +39,15 @@ async fn joining_and_leaving(engine: Engine) {
     server.send("bob", "team", 2, "four").await;
     assert_eq!(server.only("ann").await["unread"], 1);
     assert_eq!(server.only("cid").await["unread"], 3);
-    // Who sends without being in it gets no conversation.
+    // The sender of a group's message is a member.
+    assert_eq!(server.only("bob").await["unread"], 0);
+    change(&server, "/channel/subscriber_remove", &["bob"]).await;
     assert_eq!(server.full("bob").await, Vec::<Value>::new());
+    server.send("bob", "team", 2, "five").await;
+    assert_eq!(server.full("bob").await, Vec::<Value>::new(), "a removal holds for ten seconds");
+    server.set_clock(1_795_393_010_001);
+    server.send("bob", "team", 2, "six").await;
+    assert_eq!(server.only("bob").await["unread"], 0);
 }
 
 async fn coming_back_keeps_what_was_deleted(engine: Engine) {

@@ -34,7 +34,7 @@ async fn up_down_up(engine: Engine) {
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
         stdout(&output)
     };
-    let all = ["channel", "conversation", "import_progress", "message", "user_cursor"];
+    let all = ["channel", "conversation", "import_progress", "late_message", "message", "sender_mark", "user_cursor"];
     assert!(migrate(&["status"]).starts_with("missing"));
     for _ in 0..2 {
         assert!(migrate(&["up"]).starts_with("applied"));
@@ -139,7 +139,7 @@ async fn columns_and_indexes(engine: Engine) {
             "\"uid\" text NOT NULL",
             "WITHOUT ROWID",
             "\"message_id\"",
-            "(\"channel_type\", \"channel_key\")",
+            "(\"channel_id\", \"message_id\")",
             "(\"channel_id\", \"client_msg_no\")",
         ],
         Engine::Postgres => &[
@@ -148,7 +148,7 @@ async fn columns_and_indexes(engine: Engine) {
             "message.client_msg_no text C",
             "message.message_id bigint",
             "message.payload bytea",
-            "(channel_type, channel_key)",
+            "(channel_id, message_id)",
             "(uid, channel_id)",
             "(channel_id, seq)",
             "(channel_id, client_msg_no)",
@@ -160,7 +160,7 @@ async fn columns_and_indexes(engine: Engine) {
             // MariaDB adds a width of display.
             "message.message_id bigint",
             "message.payload longblob",
-            "channel (channel_type, channel_key)",
+            "message (channel_id, message_id)",
             "conversation (uid, channel_id)",
             "message (channel_id, seq)",
             "message (channel_id, client_msg_no)",

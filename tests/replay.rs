@@ -204,9 +204,11 @@ impl Replay {
         match path {
             "/channel" | "/channel/subscriber_add" => subscribers().for_each(|uid| self.model.join(uid, &channel)),
             "/channel/subscriber_remove" => subscribers().for_each(|uid| self.model.leave(uid, &channel)),
-            "/conversations/setUnread" => self.model.set_unread(uid, &channel, request["unread"].as_i64().unwrap()),
-            "/conversations/clearUnread" => self.model.set_unread(uid, &channel, 0),
-            "/conversations/delete" => self.model.delete(uid, &channel),
+            "/conversations/setUnread" => {
+                self.model.set_unread(uid, &channel, request["unread"].as_i64().unwrap(), up_to(request));
+            }
+            "/conversations/clearUnread" => self.model.set_unread(uid, &channel, 0, up_to(request)),
+            "/conversations/delete" => self.model.delete(uid, &channel, up_to(request)),
             other => panic!("nobody taught the model {other}"),
         }
     }
@@ -227,7 +229,8 @@ impl Replay {
         if message["channel_type"] != 1 && header["sync_once"] == 0 && header["no_persist"] == 0 {
             let channel = channel("", message["channel_id"].as_str().unwrap(), message["channel_type"].as_u64().unwrap() as u8);
             for uid in to_uids.as_array().unwrap() {
-                self.model.receive(uid.as_str().unwrap(), &channel, message["message_seq"].as_i64().unwrap());
+                let sent_at = message["timestamp"].as_i64().unwrap() * 1000;
+                self.model.receive(uid.as_str().unwrap(), &channel, message["message_seq"].as_i64().unwrap(), sent_at);
             }
         }
     }
@@ -536,4 +539,9 @@ async fn day_v2_with_a_restart_between_webhooks(engine: Engine) {
     for uid in uids {
         assert_eq!(without_versions(&replay.server.full(&uid).await), replay.model.full(&uid, 20, &HashMap::new()), "{uid}");
     }
+}
+
+/// The seq up to which a request reads or deletes.
+fn up_to(request: &Value) -> Option<i64> {
+    request["message_seq"].as_i64().filter(|seq| *seq > 0)
 }

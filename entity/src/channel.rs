@@ -6,7 +6,7 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "channel")]
 pub struct Model {
-    /// Given by the server: 63 random bits, so that rows spread over shards.
+    /// Derived from the type and the key: see `ChannelKey::derived_id`.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i64,
     /// 1 person, 2 group, … up to 255.
@@ -21,12 +21,14 @@ pub struct Model {
     pub red_dots: i64,
     /// When the message with `last_seq` was sent.
     pub last_message_at: i64,
+    /// The revision of the newest late message with a red dot, 0 for none.
+    pub late_revision: i64,
     /// Bits: 1 large, 2 banned, 4 disbanded.
     pub flags: i64,
-    /// Messages up to here went when the channel was deleted: nobody sees them.
+    /// Messages up to this seq went when the channel was deleted: nobody sees them.
     pub cleared_to_seq: i64,
-    /// Means nothing: grows with every transaction that relies on the channel's lock, where nodes do not see each other's locks.
-    pub guard: i64,
+    /// When all members were removed last, epoch ms: a user without a conversation was no member then.
+    pub cleared_at: i64,
 }
 
 /// No relations: `channel` and `conversation` may live on different shards.

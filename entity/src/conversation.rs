@@ -12,16 +12,24 @@ pub struct Model {
     /// The channel's internal id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub channel_id: i64,
-    /// The value of `channel.red_dots` at which unread is 0.
+    /// The seq up to which the user has read, at least; an own message (`sender_mark`) may be above it.
+    pub read_seq: i64,
+    /// The value of `channel.red_dots` at which unread is 0, as of `marked_revision`.
     pub read_mark: i64,
+    /// The channel's revision when `read_mark` was set.
+    pub marked_revision: i64,
+    /// The channel's `last_seq` when `read_mark` was set.
+    pub marked_seq: i64,
     /// The deletion watermark: messages up to it never show again.
     pub deleted_to_seq: i64,
-    /// The channel's `last_seq` when the user joined.
+    /// The channel's `last_seq` when the user joined, or just below the message that made the user a member.
     pub joined_seq: i64,
     /// The channel's `last_seq` when the user left.
     pub left_seq: i64,
-    /// 0 live, 1 deleted, 2 left.
-    pub state: i16,
+    /// When the user left, epoch ms.
+    pub left_at: i64,
+    /// 0 member, 1 left.
+    pub membership: i16,
     /// The user's version of the last visible change, 0 before the first stamp.
     pub version: i64,
     /// The channel revision that `version` stands for, −1 for none.

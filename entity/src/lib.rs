@@ -6,5 +6,7 @@
 pub mod channel;
 pub mod conversation;
 pub mod import_progress;
+pub mod late_message;
 pub mod message;
+pub mod sender_mark;
 pub mod user_cursor;

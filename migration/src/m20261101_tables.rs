@@ -1,4 +1,5 @@
-//! The tables: channel, message, conversation, `user_cursor`, `import_progress`.
+//! The tables. `channel`, `message`, `sender_mark` and `late_message` belong to channels, `conversation` and `user_cursor` to users: no
+//! transaction writes to both kinds.
 
 use sea_orm::sea_query::{ColumnDef, Index, IndexCreateStatement, Table, TableCreateStatement};
 use sea_orm::{DbBackend, Statement};
@@ -13,16 +14,18 @@ const CHANNEL_KEY: u32 = 4 + 2 * ID;
 pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
     let mut statements = Vec::new();
     for (mut table, indexes) in [
-        (channel(db), vec![index("channel", "channel_type_key", &["channel_type", "channel_key"]).unique().to_owned()]),
+        (channel(db), Vec::new()),
         (
             message(db),
             vec![
                 // A webhook's message by its global id.
-                index("message", "message_message_id", &["message_id"]).unique().to_owned(),
+                index("message", "message_message_id", &["channel_id", "message_id"]).unique().to_owned(),
                 // A repeated send by its sender's key. Not unique: WuKongIM itself stores such repeats under two seqs.
                 index("message", "message_client_msg_no", &["channel_id", "client_msg_no"]),
             ],
         ),
+        (sender_mark(db), Vec::new()),
+        (late_message(db), Vec::new()),
         // The members of a channel.
         (conversation(db), vec![index("conversation", "conversation_channel", &["channel_id"])]),
         (user_cursor(db), Vec::new()),
@@ -43,7 +46,7 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
 }
 
 pub(crate) fn down(db: DbBackend) -> Vec<Statement> {
-    ["import_progress", "user_cursor", "conversation", "message", "channel"]
+    ["import_progress", "user_cursor", "conversation", "late_message", "sender_mark", "message", "channel"]
         .map(|table| db.build(Table::drop().table(table).if_exists()))
         .into()
 }
@@ -60,6 +63,7 @@ fn channel(db: DbBackend) -> TableCreateStatement {
     Table::create()
         .table("channel")
         .if_not_exists()
+        // Derived from the type and the key, so that the primary key is the only unique constraint.
         .col(ColumnDef::new("id").big_integer().not_null().primary_key())
         .col(ColumnDef::new("channel_type").small_integer().not_null())
         .col(text("channel_key", CHANNEL_KEY, db))
@@ -67,9 +71,10 @@ fn channel(db: DbBackend) -> TableCreateStatement {
         .col(integer("revision", 0))
         .col(integer("red_dots", 0))
         .col(integer("last_message_at", 0))
+        .col(integer("late_revision", 0))
         .col(integer("flags", 0))
         .col(integer("cleared_to_seq", 0))
-        .col(integer("guard", 0))
+        .col(integer("cleared_at", 0))
         .to_owned()
 }
 
@@ -97,6 +102,34 @@ fn message(db: DbBackend) -> TableCreateStatement {
     )
 }
 
+fn sender_mark(db: DbBackend) -> TableCreateStatement {
+    clustered(
+        Table::create()
+            .table("sender_mark")
+            .if_not_exists()
+            .col(ColumnDef::new("channel_id").big_integer().not_null())
+            .col(text("uid", ID, db))
+            .col(integer("seq", 0))
+            .col(integer("red_dots", 0))
+            .col(integer("revision", 0))
+            .primary_key(Index::create().col("channel_id").col("uid")),
+        db,
+    )
+}
+
+fn late_message(db: DbBackend) -> TableCreateStatement {
+    clustered(
+        Table::create()
+            .table("late_message")
+            .if_not_exists()
+            .col(ColumnDef::new("channel_id").big_integer().not_null())
+            .col(ColumnDef::new("revision").big_integer().not_null())
+            .col(ColumnDef::new("seq").big_integer().not_null())
+            .primary_key(Index::create().col("channel_id").col("revision")),
+        db,
+    )
+}
+
 fn conversation(db: DbBackend) -> TableCreateStatement {
     clustered(
         Table::create()
@@ -104,11 +137,15 @@ fn conversation(db: DbBackend) -> TableCreateStatement {
             .if_not_exists()
             .col(text("uid", ID, db))
             .col(ColumnDef::new("channel_id").big_integer().not_null())
+            .col(integer("read_seq", 0))
             .col(integer("read_mark", 0))
+            .col(integer("marked_revision", 0))
+            .col(integer("marked_seq", 0))
             .col(integer("deleted_to_seq", 0))
             .col(integer("joined_seq", 0))
             .col(integer("left_seq", 0))
-            .col(small("state", 0))
+            .col(integer("left_at", 0))
+            .col(small("membership", 0))
             .col(integer("version", 0))
             .col(integer("stamped_revision", -1))
             .col(integer("pinned_at", 0))

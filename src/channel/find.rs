@@ -6,7 +6,7 @@ use super::{ChannelKey, Flags};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid};
-use crate::store::State;
+use crate::store::ConversationRow;
 
 /// Who is in a channel: its members, or the two of a person channel that is named by its pair (`bob@ann`) or by one of them.
 ///
@@ -40,12 +40,14 @@ pub async fn find_channels(
         None => keys,
         Some(uid) => {
             let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
-            let rows = core.store.find_conversations(&names).await?.into_iter().map(|(_, row)| row);
-            rows.filter(|row| row.state != State::Left).map(|row| row.key).collect()
+            let rows = core.store.find_uncounted(&names).await?.into_iter().map(|(_, row)| row);
+            rows.filter(ConversationRow::is_member).map(|row| row.key).collect()
         }
     };
-    let found = core.store.list_flags(&visible.iter().collect::<Vec<_>>()).await?.into_iter();
-    let named =
-        found.map(|(key, bits)| (ChannelRef { channel_type: key.channel_type, channel_id: key.key }, Flags::from_bits(bits)));
+    let ids = core.store.find_channels(&visible.iter().collect::<Vec<_>>()).await?;
+    let heads = core.store.list_heads(&ids.into_values().collect::<Vec<_>>()).await?;
+    let named = heads
+        .into_iter()
+        .map(|head| (ChannelRef { channel_type: head.key.channel_type, channel_id: head.key.key }, Flags::from_bits(head.flags)));
     Ok(named.collect())
 }

@@ -1,15 +1,14 @@
-//! Who is in a channel. Joining writes one row, leaving marks it: nobody is ever forgotten, so nobody misses being told.
+//! Members of channels, as requests name them.
 
 use std::collections::HashSet;
 
 use super::ChannelKey;
+use super::join::{MemberHint, Reason, join_members};
+use super::leave::leave;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid};
-use crate::store::{NewConversation, State, StoreError};
-
-/// Users that leave in one transaction: each of them is locked.
-const LEAVING_AT_ONCE: usize = 500;
+use crate::store::StoreError;
 
 /// What a channel is marked as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,7 +99,8 @@ pub async fn create_channel(core: &Core, request: &CreateChannel) -> Result<(), 
     if request.reset {
         remove_others(core, &key, &request.uids).await?;
     }
-    join(core, &key, &request.uids, request.flags).await
+    set_flags(core, ensure_channel(core, &key).await?, request.flags).await?;
+    add(core, &key, &request.uids).await
 }
 
 /// Adds members, who see what is sent from now on; who is in it already is left alone. An unknown channel is made.
@@ -113,20 +113,17 @@ pub async fn add_members(core: &Core, channel: &ChannelRef, uids: &[Uid], reset:
     if reset {
         remove_others(core, &key, uids).await?;
     }
-    join(core, &key, uids, FlagChanges::default()).await
+    add(core, &key, uids).await
 }
 
-/// Removes members; who is not in it is left alone.
+/// Removes members, also those who are not known yet: a webhook that is late does not bring them in.
 ///
 /// # Errors
 /// As [`create_channel`].
 pub async fn remove_members(core: &Core, channel: &ChannelRef, uids: &[Uid]) -> Result<(), Error> {
     let key = group_key(channel)?;
     check_number(core, uids)?;
-    match core.store.find_channel(&key).await? {
-        Some(channel_id) => leave(core, channel_id, uids).await,
-        None => Ok(()),
-    }
+    leave(core, ensure_channel(core, &key).await?, uids).await
 }
 
 /// Removes everybody; the channel stays.
@@ -137,8 +134,19 @@ pub async fn remove_all_members(core: &Core, channel: &ChannelRef) -> Result<(),
     remove_others(core, &group_key(channel)?, &[]).await
 }
 
+/// Removes all members but some. The channel remembers when: users who have no conversation there were no members then.
 pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -> Result<(), Error> {
     let Some(channel_id) = core.store.find_channel(key).await? else { return Ok(()) };
+    let now_ms = core.clock.now_ms();
+    core.store
+        .transaction(|tx| async move {
+            if let Some(mut head) = tx.lock_channel(channel_id).await? {
+                head.cleared_at = head.cleared_at.max(now_ms);
+                tx.write_heads(&[&head]).await?;
+            }
+            tx.commit(()).await
+        })
+        .await?;
     let stay: HashSet<&str> = stay.iter().map(Uid::as_str).collect();
     let members = core.store.list_members(channel_id).await?;
     let leaving = members.into_iter().filter(|uid| !stay.contains(uid.as_str()));
@@ -146,74 +154,30 @@ pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -
     leave(core, channel_id, &leaving).await
 }
 
-async fn join(core: &Core, key: &ChannelKey, uids: &[Uid], flags: FlagChanges) -> Result<(), Error> {
-    let channels = core.store.ensure_channels(&core.ids, &[key]).await?;
-    let channel_id = *channels.get(key).ok_or_else(|| StoreError::Broken("a channel that was made is not there".to_owned()))?;
-    let joined = core
-        .store
-        .transaction(|tx| async move {
-            // The lock keeps the channel's head still: a message in between would count as unread, or not show.
-            let Some(mut head) = tx.lock_channel(channel_id).await? else { return Ok(Vec::new()) };
-            let states = tx.list_states(channel_id, uids).await?;
-            let members: HashSet<&str> =
-                states.iter().filter(|(_, state, _)| *state != State::Left).map(|(uid, ..)| uid.as_str()).collect();
-            let mut joining: Vec<&Uid> = uids.iter().filter(|uid| !members.contains(uid.as_str())).collect();
-            joining.sort_unstable();
-            joining.dedup();
-            let new: Vec<NewConversation> = joining
-                .into_iter()
-                .map(|uid| NewConversation { uid: uid.clone(), channel_id, joined_seq: head.last_seq, read_mark: head.red_dots })
-                .collect();
-            tx.write_joined(&new).await?;
-            let bits = flags.apply(head.flags);
-            if head.flags != bits {
-                head.flags = bits;
-                tx.write_heads(&[&head]).await?;
-            }
-            let joined: Vec<Uid> = new.into_iter().map(|conversation| conversation.uid).collect();
-            tx.commit(joined).await
-        })
-        .await?;
-    core.bus.users_changed(&joined);
-    Ok(())
+async fn add(core: &Core, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
+    let channel_id = ensure_channel(core, key).await?;
+    let hint = |uid: &Uid| MemberHint { channel_id, uid: uid.clone(), reason: Reason::Request };
+    join_members(core, &uids.iter().map(hint).collect::<Vec<_>>()).await
 }
 
-async fn leave(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Error> {
-    let mut uids = uids.to_vec();
-    uids.sort_unstable();
-    uids.dedup();
-    for uids in uids.chunks(LEAVING_AT_ONCE) {
-        leave_some(core, channel_id, uids).await?;
-    }
-    Ok(())
+async fn ensure_channel(core: &Core, key: &ChannelKey) -> Result<i64, Error> {
+    let channels = core.store.ensure_channels(&[key]).await?;
+    let id = channels.get(key).copied();
+    Ok(id.ok_or_else(|| StoreError::Broken("a channel that was made is not there".to_owned()))?)
 }
 
-/// Leaving is a change of the user's list like any other: the users' locks, then the channel's, stamped at once.
-async fn leave_some(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Error> {
-    // Who is no member needs no cursor.
-    let members: HashSet<String> = core.store.list_members_of(channel_id, uids).await?;
-    let uids: Vec<Uid> = uids.iter().filter(|uid| members.contains(uid.as_str())).cloned().collect();
-    if uids.is_empty() {
+async fn set_flags(core: &Core, channel_id: i64, flags: FlagChanges) -> Result<(), Error> {
+    let heads = core.store.list_heads(&[channel_id]).await?;
+    if heads.first().is_none_or(|head| head.flags == flags.apply(head.flags)) {
         return Ok(());
     }
-    core.store.ensure_cursors(&uids).await?;
-    let uids = uids.as_slice();
     core.store
         .transaction(|tx| async move {
-            let cursors = tx.lock_users(uids).await?;
-            let Some(head) = tx.lock_channel(channel_id).await? else { return Ok(()) };
-            let now_ms = core.clock.now_ms();
-            let states = tx.list_states(channel_id, uids).await?;
-            let mut leaving: Vec<(&str, i64)> = states
-                .iter()
-                .filter(|(_, state, _)| *state != State::Left)
-                .map(|(uid, ..)| (uid.as_str(), (cursors.get(uid).copied().unwrap_or(0) + 1).max(now_ms)))
-                .collect();
-            leaving.sort_unstable();
-            tx.write_left(channel_id, head.last_seq, head.revision, &leaving).await?;
+            if let Some(mut head) = tx.lock_channel(channel_id).await? {
+                head.flags = flags.apply(head.flags);
+                tx.write_heads(&[&head]).await?;
+            }
             tx.commit(()).await
         })
-        .await?;
-    core.bus.users_changed(uids);
-    Ok(())
+        .await
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Conversation;
-use super::rules::is_listed;
+use super::visibility::is_listed;
 use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
@@ -21,11 +21,10 @@ pub async fn find_conversations(
     let keys: Vec<(&Uid, ChannelKey)> = names.iter().map(|(uid, channel)| (uid, ChannelKey::new(uid, channel))).collect();
     let rows = core.store.find_conversations(&keys.iter().map(|(uid, key)| (*uid, key)).collect::<Vec<_>>()).await?;
     let shown = rows.into_iter().filter(|(_, row)| is_listed(row));
-    shown
+    Ok(shown
         .map(|(uid, row)| {
-            let uid = Uid::parse("uid", uid)?;
             let conversation = Conversation::new(&uid, &row);
-            Ok(((uid, conversation.channel.clone()), conversation))
+            ((uid, conversation.channel.clone()), conversation)
         })
-        .collect()
+        .collect())
 }

@@ -1,44 +1,46 @@
 //! The heart: what a user's conversations are, what changed, what is unread.
 //!
 //! How to add a use case: a file here named for what the user does, its types and tests beside it; a mutation of one
-//! conversation goes through `change::change`, which takes the locks in their order and stamps the row; then a route in
+//! conversation goes through `change::change`, which takes the user's lock and stamps the row; then a route in
 //! `rest` and a resolver in `graphql`, which only translate.
 
-mod carry_over;
 mod change;
 mod delete;
 mod find;
+mod import_unread;
 mod last_msg_seqs;
 mod list;
 mod pin;
 mod plan;
 mod recents;
-mod rules;
 mod set_unread;
 mod show;
 mod summary;
 mod sync;
+mod unread;
+mod visibility;
 
-pub use self::carry_over::carry_over;
 pub(crate) use self::change::{Changing, Outcome};
-pub use self::delete::delete_conversation;
+pub use self::delete::{Deleted, delete_conversation};
 pub use self::find::find_conversations;
+pub use self::import_unread::import_unread_count;
 pub use self::last_msg_seqs::parse_last_msg_seqs;
-pub use self::list::{ListFilter, ListPage, ListRequest, Place, Rank, list_conversations};
+pub use self::list::{ListCursor, ListFilter, ListPage, ListRequest, SortKey, list_conversations};
 pub use self::pin::{set_muted, set_pinned};
 pub(crate) use self::plan::Plan;
 pub use self::recents::{RecentsKey, list_recents};
-pub use self::rules::{MAX_UNREAD, unread};
 pub use self::set_unread::{mark_all_read, set_unread};
 pub use self::show::{show, show_all};
 pub use self::summary::{TypeSummary, UnreadSummary, summarize};
 pub use self::sync::{Filter, Item, SyncAnswer, SyncRequest, sync};
 pub(crate) use self::sync::{Reading, Stamping, follow};
+pub use self::unread::{MAX_UNREAD, position, unread};
+pub(crate) use self::unread::{join, prepare_join};
 
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelRef, Seq, Uid, Version};
 use crate::message::HeadState;
-use crate::store::{ConversationRow, State};
+use crate::store::ConversationRow;
 
 /// One user's view of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +53,10 @@ pub struct Conversation {
     pub(crate) channel_id: i64,
     /// Who the channel is, whoever looks at it.
     pub(crate) key: ChannelKey,
-    /// Red-dot messages of others since the user's read mark.
+    /// Red-dot messages of others above the read position, unless the user set a number.
     pub unread: i64,
+    /// The read position: the seq up to which the user has read. It may be above `last_msg_seq`.
+    pub read_seq: Seq,
     /// When the last message was sent, epoch ms.
     pub last_activity_at: i64,
     /// The last message's number.
@@ -76,7 +80,8 @@ impl Conversation {
             channel: row.key.seen_by(uid.as_str()),
             channel_id: row.channel_id,
             key: row.key.clone(),
-            unread: rules::unread(row),
+            unread: unread(row),
+            read_seq: position(row),
             last_activity_at: row.last_message_at,
             last_msg_seq: row.last_seq,
             version: row.version,
@@ -110,7 +115,7 @@ impl Removed {
             channel: row.key.seen_by(uid.as_str()),
             version: row.version,
             channel_id: row.channel_id,
-            is_member: row.state != State::Left,
+            is_member: row.is_member(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Conversation;
 use super::change::change;
-use super::rules::is_listed;
+use super::visibility::is_listed;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
@@ -15,7 +15,7 @@ use crate::ids::{ChannelRef, Uid};
 /// [`Error::NotFound`] when the conversation does not show.
 pub async fn set_pinned(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef, pinned: bool) -> Result<Conversation, Error> {
     let now_ms = core.clock.now_ms();
-    let outcome = change(core, uid, channel, move |row| {
+    let outcome = change(core, uid, channel, None, move |row, _| {
         let changes = is_listed(row) && pinned != (row.pinned_at > 0);
         if changes {
             row.pinned_at = if pinned { now_ms } else { 0 };
@@ -30,7 +30,7 @@ pub async fn set_pinned(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef, pinne
 /// # Errors
 /// [`Error::NotFound`] when the conversation does not show.
 pub async fn set_muted(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef, muted: bool) -> Result<Conversation, Error> {
-    let outcome = change(core, uid, channel, move |row| {
+    let outcome = change(core, uid, channel, None, move |row, _| {
         let changes = is_listed(row) && muted != row.muted;
         if changes {
             row.muted = muted;

@@ -1,23 +1,24 @@
 //! Which conversations a sync answers with, which of them it stamps, and with what: without a database.
 
-use super::rules::{is_listed, is_stale};
+use super::unread::{renew_mark, unread};
+use super::visibility::{is_listed, is_stale};
 use crate::ids::Version;
-use crate::store::{ConversationRow, Stamp};
+use crate::store::ConversationRow;
 
 /// What a sync answers with.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The rows of the answer, their new versions in them: by version, the stale ones last.
     pub(super) rows: Vec<ConversationRow>,
-    /// The stamps that must be committed before the answer.
-    pub(super) stamps: Vec<Stamp>,
+    /// How many of them, the last ones, are stamped: they must be committed before the answer.
+    pub(super) stamped: usize,
     /// The version to return.
     pub(super) version: Version,
     /// The largest version that had been given out before.
     pub(super) cursor: Version,
     /// Whether there is more after this page.
     pub(super) has_more: bool,
-    /// Whether the page is the last and rows that did not change may follow.
+    /// Rows that did not change; on the last page they may be returned because the client named them.
     pub(super) rest: Vec<ConversationRow>,
 }
 
@@ -43,31 +44,39 @@ pub(super) fn plan(rows: Vec<ConversationRow>, since: Version, cursor: Version, 
     stale.truncate(room);
 
     let mut last = cursor.max(now_ms - 1);
-    let mut stamps = Vec::with_capacity(stale.len());
     for row in &mut stale {
         last += 1;
         row.version = last;
         row.stamped_revision = row.revision;
-        stamps.push(Stamp { channel_id: row.channel_id, version: last, revision: row.revision });
+        // The row is written anyway: later reads of it have nothing to look for.
+        renew_mark(row);
     }
-    let version = match (stamps.last(), versioned.last()) {
-        (Some(stamp), _) => stamp.version,
+    let version = match (stale.last(), versioned.last()) {
+        (Some(row), _) => row.version,
         (None, Some(row)) if has_more => row.version,
         (None, None) if has_more => since,
         _ => cursor,
     };
+    let stamped = stale.len();
     versioned.append(&mut stale);
-    Plan { rows: versioned, stamps, version, cursor, has_more, rest }
+    Plan { rows: versioned, stamped, version, cursor, has_more, rest }
+}
+
+impl Plan {
+    /// The rows that are stamped.
+    pub(super) fn stamps(&self) -> &[ConversationRow] {
+        &self.rows[self.rows.len() - self.stamped..]
+    }
 }
 
 /// Whether a row of the answer shows as a conversation (or is told as removed).
 pub(super) fn shows(row: &ConversationRow, only_unread: bool, excluded: &[u8]) -> bool {
-    is_listed(row) && !(only_unread && super::rules::unread(row) == 0) && !excluded.contains(&row.key.channel_type.number())
+    is_listed(row) && !(only_unread && unread(row) == 0) && !excluded.contains(&row.key.channel_type.number())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rules::row;
+    use super::super::visibility::row;
     use super::*;
 
     fn stale(channel_id: i64, at: i64) -> ConversationRow {
@@ -94,13 +103,13 @@ mod tests {
     #[test]
     fn the_stamp_carries_the_revision_that_was_read() {
         let result = plan(vec![ConversationRow { revision: 7, ..stale(1, 1) }], 0, 0, 10, None);
-        assert_eq!(result.stamps, [Stamp { channel_id: 1, version: 10, revision: 7 }]);
+        assert_eq!(result.stamps().iter().map(|row| (row.version, row.stamped_revision)).collect::<Vec<_>>(), [(10, 7)]);
     }
 
     #[test]
     fn without_stale_rows_the_cursor_is_the_answer() {
         let result = plan(vec![at_version(1, 40), at_version(2, 30)], 20, 90, 1000, None);
-        assert_eq!((versions(&result), result.version, result.stamps.len()), (vec![(2, 30), (1, 40)], 90, 0));
+        assert_eq!((versions(&result), result.version, result.stamped), (vec![(2, 30), (1, 40)], 90, 0));
     }
 
     #[test]
@@ -134,6 +143,6 @@ mod tests {
     fn only_the_stale_rows_of_the_page_are_stamped() {
         let result = plan(vec![stale(1, 1), stale(2, 2), stale(3, 3)], 5, 10, 0, Some(2));
         assert_eq!((versions(&result), result.version, result.has_more), (vec![(1, 11), (2, 12)], 12, true));
-        assert_eq!(result.stamps.len(), 2);
+        assert_eq!(result.stamped, 2);
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::Item;
-use super::rules::is_listed;
 use super::sync::{items, order};
+use super::visibility::is_listed;
 use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::rules::{is_listed, unread};
+use super::unread::unread;
+use super::visibility::is_listed;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::Uid;

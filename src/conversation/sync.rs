@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::plan::{Plan, plan, shows};
 use super::recents::{RecentsKey, list_recents};
-use super::rules::is_stale;
+use super::visibility::is_stale;
 use super::{Conversation, Removed};
 use crate::core::Core;
 use crate::error::Error;
@@ -117,40 +117,56 @@ impl SyncAnswer {
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn sync(core: &Arc<Core>, request: &SyncRequest) -> Result<SyncAnswer, Error> {
     core.check_conversations_on()?;
-    let asked = request.version.max(0);
     // Rows that did not change are needed only to say what the client lacks of them.
     let needs_all = !request.last_msg_seqs.is_empty() || !request.always.is_empty();
-    let mut read_from = if needs_all { 0 } else { asked };
+    let (plan, since, reset) = plan_changes(core, &request.uid, request.version.max(0), needs_all, request.first).await?;
+    answer(core, request, plan, since, reset).await
+}
 
-    let mut found = read(core, &request.uid, read_from).await?;
+/// All conversations of a user that can show in a list, each with a version, and the user's cursor.
+pub(super) async fn list_stamped(core: &Arc<Core>, uid: &Uid) -> Result<(Vec<ConversationRow>, Version), Error> {
+    let (plan, ..) = plan_changes(core, uid, 0, false, None).await?;
+    Ok((plan.rows, plan.version))
+}
+
+/// The rows of an answer with their versions, the version that it is based on, and whether that is another one than was asked for.
+async fn plan_changes(
+    core: &Arc<Core>,
+    uid: &Uid,
+    asked: Version,
+    needs_all: bool,
+    first: Option<usize>,
+) -> Result<(Plan, Version, bool), Error> {
+    let mut read_from = if needs_all { 0 } else { asked };
+    let mut found = read(core, uid, read_from).await?;
     let reset = asked > found.cursor.unwrap_or(0);
     let since = if reset { 0 } else { asked };
     if reset && read_from > 0 {
         read_from = 0;
-        found = read(core, &request.uid, read_from).await?;
+        found = read(core, uid, read_from).await?;
     }
-    let stamping = |first| Stamping { uid: request.uid.clone(), since, read_from, first };
+    let stamping = Stamping { uid: uid.clone(), since, read_from, first };
     let plan = match found.cursor {
         Some(cursor) if !found.rows.iter().any(is_stale) => {
-            plan(Arc::unwrap_or_clone(found).rows, since, cursor, core.clock.now_ms(), request.first)
+            plan(Arc::unwrap_or_clone(found).rows, since, cursor, core.clock.now_ms(), first)
         }
-        None if !core.store.has_conversations(&request.uid).await? => Plan::default(),
+        None if !core.store.has_conversations(uid).await? => Plan::default(),
         cursor => {
             if cursor.is_none() {
-                core.store.ensure_cursors(std::slice::from_ref(&request.uid)).await?;
+                core.store.ensure_cursors(std::slice::from_ref(uid)).await?;
             }
             if found.rows.len() <= FEW {
                 let shared = Arc::clone(core);
-                let lane = lane(&request.uid, core.store.writers());
-                core.stampings.run(lane, stamping(request.first), move |all| give_versions(Arc::clone(&shared), all)).await?
+                let lane = lane(uid, core.store.writers());
+                core.stampings.run(lane, stamping, move |all| give_versions(Arc::clone(&shared), all)).await?
             } else {
                 // Others would wait for it.
-                let alone = vec![Arc::new(stamping(request.first))];
+                let alone = vec![Arc::new(stamping)];
                 give_versions(Arc::clone(core), alone).await?.pop().unwrap_or_else(|| Ok(Plan::default()))?
             }
         }
     };
-    answer(core, request, plan, since, reset).await
+    Ok((plan, since, reset))
 }
 
 /// What changed of a user whose feed stands at `request.version`: as [`sync`], but where there is nearly always something to stamp,
@@ -237,11 +253,11 @@ async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>) -> Answers<Plan
                     let cursor = cursors.get(uid.as_str()).copied();
                     let cursor =
                         cursor.ok_or_else(|| StoreError::Broken("a user without a cursor cannot be locked".to_owned()))?;
-                    let rows = rows.remove(uid.as_str()).unwrap_or_default();
+                    let rows = rows.remove(uid).unwrap_or_default();
                     plans.push(plan(rows, *since, cursor, core.clock.now_ms(), *first));
                 }
-                let stamped = some.iter().zip(&plans).filter(|(_, plan)| !plan.stamps.is_empty());
-                let stamps = stamped.flat_map(|(stamping, plan)| plan.stamps.iter().map(|stamp| (&stamping.uid, *stamp)));
+                let stamps = some.iter().zip(&plans);
+                let stamps = stamps.flat_map(|(stamping, plan)| plan.stamps().iter().map(|row| (&stamping.uid, row)));
                 tx.stamp(stamps.collect()).await?;
                 tx.commit(plans).await
             })

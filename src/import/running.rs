@@ -17,11 +17,11 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::auth::TOKEN;
 use crate::channel::ChannelKey;
 use crate::config::Secret;
-use crate::conversation::carry_over;
+use crate::conversation::import_unread_count;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
-use crate::message::{Incoming, IncomingMessage, Receivers, Report, ingest};
+use crate::message::{Incoming, IncomingMessage, Message, Receivers, Report, ingest};
 use crate::rest::legacy::Fields;
 use crate::rest::wukong::webhook::{Sender, read_message};
 
@@ -195,7 +195,7 @@ async fn import_user(
         let is_v2 = item.has("readed_to_msg_seq");
         let (unread, last_seq) = (item.int64("unread")?, i64::from(item.uint32("last_msg_seq")?));
         import_channel(core, source, uid, &channel, is_v2, carried).await.with_context(|| format!("{channel:?}"))?;
-        carry_over(core, uid, &channel, last_seq, unread.max(0)).await.map_err(inner)?;
+        import_unread_count(core, uid, &channel, last_seq, unread.max(0)).await.map_err(inner)?;
         carried.conversations += 1;
         progress.set_message(format!("({} messages)", carried.stored));
     }
@@ -216,7 +216,7 @@ async fn import_channel(
     let mark = source.mark(&["channel", &kind, &key.key]);
     let sender = Sender { names_pairs: false, loses_red_dots: is_v2 };
     let mut seq = i64::try_from(core.store.count_imported_lines(&mark).await?)?;
-    let mut first: Option<(i64, i64)> = None;
+    let mut first: Option<FirstMessage> = None;
     loop {
         let body = json!({
             "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
@@ -236,7 +236,7 @@ async fn import_channel(
             }
         }
         let last = answer.objects("messages")?.iter().filter_map(|message| message.int64("message_seq").ok()).max();
-        first = first.or_else(|| messages.first().map(|incoming| (incoming.message.seq, incoming.message.message_id)));
+        first = first.or_else(|| messages.first().map(|incoming| FirstMessage::of(&incoming.message)));
         let report: Report = ingest(core, Incoming { messages, receivers: None }).await.map_err(inner)?;
         carried.stored += report.stored;
         carried.repeated += report.repeated;
@@ -255,6 +255,27 @@ async fn import_channel(
     join(core, source, uid, channel, &key, first).await
 }
 
+/// The first message of a channel, below which its members join.
+struct FirstMessage {
+    seq: i64,
+    message_id: i64,
+    sent_at: i64,
+}
+
+impl FirstMessage {
+    fn of(message: &Message) -> Self {
+        Self { seq: message.seq, message_id: message.message_id, sent_at: message.sent_at }
+    }
+
+    fn read(fields: &Fields) -> Result<Self, Error> {
+        Ok(Self {
+            seq: fields.int64("message_seq")?,
+            message_id: fields.int64("message_id")?,
+            sent_at: fields.int64("timestamp")?.saturating_mul(1000),
+        })
+    }
+}
+
 /// Makes the user a member, below the channel's first message. In a person channel both are by its nature.
 async fn join(
     core: &Arc<Core>,
@@ -262,7 +283,7 @@ async fn join(
     uid: &Uid,
     channel: &ChannelRef,
     key: &ChannelKey,
-    first: Option<(i64, i64)>,
+    first: Option<FirstMessage>,
 ) -> anyhow::Result<()> {
     if key.pair().is_some() {
         return Ok(());
@@ -277,11 +298,11 @@ async fn join(
             });
             let answer = Fields::from_element(source.ask("/channel/messagesync", &body).await?, "history")?;
             let first = answer.objects("messages")?.into_iter().next();
-            first.map(|message| Ok::<_, Error>((message.int64("message_seq")?, message.int64("message_id")?))).transpose()?
+            first.map(|message| FirstMessage::read(&message)).transpose()?
         }
     };
-    let Some((seq, message_id)) = first else { return Ok(()) };
-    let receivers = Receivers { key: key.clone(), seq, message_id, uids: vec![uid.clone()] };
+    let Some(FirstMessage { seq, message_id, sent_at }) = first else { return Ok(()) };
+    let receivers = Receivers { key: key.clone(), seq, message_id, sent_at, uids: vec![uid.clone()] };
     ingest(core, Incoming { messages: Vec::new(), receivers: Some(receivers) }).await.map_err(inner)?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
 use crate::message::{HistoryRequest, Message, list_history};
-use crate::store::State;
+use crate::store::ConversationRow;
 
 /// Which messages.
 #[derive(Clone, Debug)]
@@ -38,8 +38,7 @@ pub(crate) async fn messages_added(
     core.check_conversations_on()?;
     let key = ChannelKey::new(&request.uid, &request.channel);
     let watch = Watch::new(&core.bus, None);
-    let find =
-        async || core.store.find_conversation(&request.uid, &key).await.map(|row| row.filter(|row| row.state != State::Left));
+    let find = async || core.store.find_conversation(&request.uid, &key).await.map(|row| row.filter(ConversationRow::is_member));
     let mut row = find().await?.ok_or(Error::NotFound("conversation"))?;
     watch.add([row.channel_id]);
     if request.after.is_none() {
@@ -87,7 +86,7 @@ impl Chat {
     async fn look(&mut self) -> Result<bool, Error> {
         let row = self.core.store.find_conversation(&self.request.uid, &self.key).await?;
         let Some(row) = row else { return Err(Error::NotFound("conversation")) };
-        let has_left = row.state == State::Left;
+        let has_left = !row.is_member();
         if row.last_seq > self.after {
             let request = HistoryRequest {
                 uid: self.request.uid.clone(),

@@ -1,6 +1,6 @@
-//! Messages by their channels and ids.
+//! Messages by their channels and global ids.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::{Message, seqs_seen_by};
 use crate::channel::ChannelKey;
@@ -8,8 +8,8 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::Uid;
 
-/// The messages with these ids in these channels, as far as `viewer` may see them (`None`: a service, which may see all); one
-/// statement for any number of them, up to 1024, and for a viewer two more.
+/// Those of these messages that there are and that `viewer` may see (`None`: a service, which may see all), by channel and global id;
+/// a number of statements that does not depend on theirs, up to 256.
 ///
 /// # Errors
 /// [`Error::Store`].
@@ -18,18 +18,22 @@ pub async fn find_messages(
     viewer: Option<&Uid>,
     names: &[(ChannelKey, i64)],
 ) -> Result<HashMap<(ChannelKey, i64), Message>, Error> {
-    let named: HashSet<(&ChannelKey, i64)> = names.iter().map(|(key, message_id)| (key, *message_id)).collect();
-    let message_ids: Vec<i64> = named.iter().map(|(_, message_id)| *message_id).collect();
-    let mut found = core.store.list_messages(&message_ids).await?;
-    found.retain(|(stored, key)| named.contains(&(key, stored.message_id)));
+    let mut keys: Vec<&ChannelKey> = names.iter().map(|(key, _)| key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let channels = core.store.find_channels(&keys).await?;
+    let ids: Vec<(i64, i64)> = names.iter().filter_map(|(key, id)| Some((*channels.get(key)?, *id))).collect();
+    let mut found = core.store.list_messages(&ids).await?;
     if let Some(uid) = viewer {
-        let mut keys: Vec<ChannelKey> = found.iter().map(|(_, key)| key.clone()).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
-        let rows = core.store.find_conversations(&names).await?;
-        let seen: HashMap<ChannelKey, _> = rows.into_iter().map(|(_, row)| (row.key.clone(), seqs_seen_by(&row))).collect();
-        found.retain(|(stored, key)| seen.get(key).is_some_and(|seqs| seqs.contains(&stored.seq)));
+        let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, *key)).collect();
+        let rows = core.store.find_uncounted(&names).await?;
+        let seen: HashMap<i64, _> = rows.into_iter().map(|(_, row)| (row.channel_id, seqs_seen_by(&row))).collect();
+        found.retain(|stored| seen.get(&stored.channel_id).is_some_and(|seqs| seqs.contains(&stored.seq)));
     }
-    Ok(found.into_iter().map(|(stored, key)| ((key.clone(), stored.message_id), Message::new(stored, &key))).collect())
+    let keys: HashMap<i64, ChannelKey> = channels.into_iter().map(|(key, id)| (id, key)).collect();
+    let named = found.into_iter().filter_map(|stored| {
+        let key = keys.get(&stored.channel_id)?.clone();
+        Some(((key.clone(), stored.message_id), Message::new(stored, &key)))
+    });
+    Ok(named.collect())
 }

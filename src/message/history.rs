@@ -46,7 +46,7 @@ pub struct HistoryPage {
 pub async fn list_history(core: &Core, request: &HistoryRequest) -> Result<HistoryPage, Error> {
     core.check_conversations_on()?;
     let key = ChannelKey::new(&request.uid, &request.channel);
-    let row = core.store.find_conversation(&request.uid, &key).await?;
+    let row = core.store.find_uncounted(&[(&request.uid, &key)]).await?.pop().map(|(_, row)| row);
     let (channel_id, seen) = match row {
         Some(row) => (row.channel_id, seqs_seen_by(&row)),
         None if request.as_service => core.store.find_seqs(&key).await?.ok_or(Error::NotFound("channel"))?,

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::send::born_conversations;
+use super::send::implies_membership;
 use super::{Message, StoredMessage};
-use crate::channel::ChannelKey;
+use crate::channel::{ChannelKey, MemberHint, Reason, join_members};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{Seq, Uid};
-use crate::store::{Head, NewConversation, Position, ReadMark, State, StoreError, Tx};
+use crate::store::{Head, OwnMessage, Position, SenderMark, Store, StoreError, Tx};
 use crate::together::{Answers, lane};
 
 /// What one body brings.
@@ -40,6 +40,8 @@ pub struct Receivers {
     pub seq: Seq,
     /// The message's global id.
     pub message_id: i64,
+    /// When the message was sent, epoch ms.
+    pub sent_at: i64,
     /// Who.
     pub uids: Vec<Uid>,
 }
@@ -76,12 +78,14 @@ pub async fn ingest(core: &Arc<Core>, incoming: impl Into<Arc<Incoming>>) -> Res
 /// Stores what several bodies bring in one transaction, one body after the other.
 async fn store(core: Arc<Core>, bodies: Vec<Arc<Incoming>>) -> Answers<Report> {
     let keys: HashSet<&ChannelKey> = bodies.iter().flat_map(|body| body.keys()).collect();
-    let ids = core.store.ensure_channels(&core.ids, &keys.into_iter().collect::<Vec<_>>()).await?;
-    let (ids, bodies) = (&ids, &bodies);
-    let (reports, touched, joined) = core
+    let ids = core.store.ensure_channels(&keys.into_iter().collect::<Vec<_>>()).await?;
+    // Before the messages commit: after a crash in between the feeder repeats them, and finds the members.
+    join_implied(&core, &bodies, &ids).await?;
+    let (store, ids, bodies) = (&core.store, &ids, &bodies);
+    let (reports, touched) = core
         .store
         .transaction(|tx| async move {
-            let mut batch = Batch::begin(&tx, ids, bodies).await?;
+            let mut batch = Batch::begin(store, &tx, ids, bodies).await?;
             let mut reports = Vec::with_capacity(bodies.len());
             for body in bodies {
                 reports.push(batch.store(&tx, ids, body).await?);
@@ -89,11 +93,10 @@ async fn store(core: Arc<Core>, bodies: Vec<Arc<Incoming>>) -> Answers<Report> {
             batch.flush(&tx).await?;
             let heads: Vec<&Head> = batch.heads.values().filter(|head| batch.touched.contains(&head.id)).collect();
             tx.write_heads(&heads).await?;
-            tx.commit((reports, batch.touched, batch.joined)).await
+            tx.commit((reports, batch.touched)).await
         })
         .await?;
     core.bus.channels_moved(ids.iter().filter(|(_, id)| touched.contains(id)).map(|(key, id)| (*id, key)));
-    core.bus.users_changed(&joined);
     let sum = |count: fn(&Report) -> u64| reports.iter().map(count).sum::<u64>();
     let (stored, repeated, conflicts) = (sum(|one| one.stored), sum(|one| one.repeated), sum(|one| one.conflicts));
     for (result, count) in [("stored", stored), ("repeated", repeated), ("conflict", conflicts)] {
@@ -102,16 +105,59 @@ async fn store(core: Arc<Core>, bodies: Vec<Arc<Incoming>>) -> Answers<Report> {
     Ok(reports.into_iter().map(Ok).collect())
 }
 
+/// The sender of a group's message is a member, and so are its receivers. A message that is refused, because another one has its seq
+/// or its id, implies nothing.
+async fn join_implied(core: &Core, bodies: &[Arc<Incoming>], ids: &HashMap<ChannelKey, i64>) -> Result<(), Error> {
+    let messages = || bodies.iter().flat_map(|body| &body.messages);
+    let senders: Vec<&IncomingMessage> =
+        messages().filter(|incoming| implies_membership(core, ids, &incoming.key, &incoming.message.from_uid)).collect();
+    let received: Vec<&Receivers> = bodies.iter().filter_map(|body| body.receivers.as_ref()).collect();
+    if senders.is_empty() && received.is_empty() {
+        return Ok(());
+    }
+    // What is stored already, and then what these bodies will store, in their order.
+    let named = messages().map(|incoming| (ids[&incoming.key], incoming.message.seq, incoming.message.message_id));
+    let named = named.chain(received.iter().map(|one| (ids[&one.key], one.seq, one.message_id)));
+    let (positions, named): (Vec<Position>, Vec<(i64, i64)>) =
+        named.map(|(channel_id, seq, message_id)| (Position { channel_id, seq }, (channel_id, message_id))).unzip();
+    let mut by_id = core.store.find_message_ids(&named).await?;
+    let mut by_position = core.store.find_positions(&positions).await?;
+    for IncomingMessage { key, message } in messages() {
+        let position = Position { channel_id: ids[key], seq: message.seq };
+        let id = (position.channel_id, message.message_id);
+        if !by_id.contains_key(&id) && !by_position.contains_key(&position) {
+            by_id.insert(id, message.seq);
+            by_position.insert(position, message.message_id);
+        }
+    }
+    let is_stored = |channel_id: i64, seq: Seq, message_id: i64| by_id.get(&(channel_id, message_id)) == Some(&seq);
+
+    let mut hints = Vec::new();
+    for IncomingMessage { key, message } in senders {
+        let channel_id = ids[key];
+        if is_stored(channel_id, message.seq, message.message_id)
+            && let Ok(uid) = Uid::parse("from_uid", message.from_uid.as_str())
+        {
+            hints.push(MemberHint { channel_id, uid, reason: reason(message.seq, message.sent_at) });
+        }
+    }
+    for receivers in received {
+        let channel_id = ids[&receivers.key];
+        if is_stored(channel_id, receivers.seq, receivers.message_id) {
+            let reason = reason(receivers.seq, receivers.sent_at);
+            hints.extend(receivers.uids.iter().map(|uid| MemberHint { channel_id, uid: uid.clone(), reason }));
+        }
+    }
+    join_members(core, &hints).await
+}
+
+fn reason(seq: Seq, sent_at: i64) -> Reason {
+    Reason::Message { seq, sent_at }
+}
+
 impl Incoming {
     fn keys(&self) -> impl Iterator<Item = &ChannelKey> {
         self.messages.iter().map(|incoming| &incoming.key).chain(self.receivers.iter().map(|receivers| &receivers.key))
-    }
-
-    /// Where its messages belong, and the one that was received, which may be stored already.
-    fn positions(&self, ids: &HashMap<ChannelKey, i64>) -> impl Iterator<Item = Position> {
-        let position = |key: &ChannelKey, seq| Position { channel_id: ids[key], seq };
-        let received = self.receivers.iter().map(move |receivers| position(&receivers.key, receivers.seq));
-        self.messages.iter().map(move |incoming| position(&incoming.key, incoming.message.seq)).chain(received)
     }
 }
 
@@ -119,54 +165,45 @@ impl Incoming {
 struct Batch {
     /// By internal id, in the order in which they were locked.
     heads: BTreeMap<i64, Head>,
-    by_id: HashMap<i64, Position>,
+    /// Seqs by channel and global id.
+    by_id: HashMap<(i64, i64), Seq>,
     by_position: HashMap<Position, i64>,
     /// Channels whose head changed.
     touched: HashSet<i64>,
     /// Not yet written; flushed before anything that must see them.
     messages: Vec<StoredMessage>,
-    marks: HashMap<(i64, String), i64>,
-    /// Users who are in a channel now and were not before.
-    joined: Vec<Uid>,
+    /// The newest own message of each sender; not yet written.
+    own: HashMap<(i64, String), SenderMark>,
     /// Of the body that is being taken in.
     report: Report,
 }
 
 impl Batch {
-    async fn begin(tx: &Tx, ids: &HashMap<ChannelKey, i64>, bodies: &[Arc<Incoming>]) -> Result<Self, StoreError> {
+    async fn begin(store: &Store, tx: &Tx, ids: &HashMap<ChannelKey, i64>, bodies: &[Arc<Incoming>]) -> Result<Self, StoreError> {
         let channel_ids: Vec<i64> = ids.values().copied().collect();
-        let heads: BTreeMap<i64, Head> = tx.lock_channels(&channel_ids).await?.into_iter().map(|head| (head.id, head)).collect();
+        let heads = tx.lock_channels(&channel_ids).await?;
         if heads.len() < channel_ids.len() {
-            return Err(StoreError::Broken("a channel that was found cannot be locked".to_owned()));
+            return Err(store.forget_channels(ids.keys()));
         }
-        let message_ids = bodies.iter().flat_map(|body| &body.messages).map(|incoming| incoming.message.message_id);
-        let by_id = tx.find_message_ids(&message_ids.collect::<Vec<_>>()).await?;
+        let heads: BTreeMap<i64, Head> = heads.into_iter().map(|head| (head.id, head)).collect();
+        let messages = || bodies.iter().flat_map(|body| &body.messages);
+        let named: Vec<(i64, i64)> = messages().map(|incoming| (ids[&incoming.key], incoming.message.message_id)).collect();
+        let by_id = tx.find_message_ids(&named).await?;
         // Above the head there is nothing yet.
-        let below: Vec<Position> = bodies
-            .iter()
-            .flat_map(|body| body.positions(ids))
+        let below: Vec<Position> = messages()
+            .map(|incoming| Position { channel_id: ids[&incoming.key], seq: incoming.message.seq })
             .filter(|position| heads.get(&position.channel_id).is_some_and(|head| position.seq <= head.last_seq))
             .collect();
         let by_position = tx.find_positions(&below).await?;
-        let mut batch = Self {
+        Ok(Self {
             heads,
             by_id,
             by_position,
             touched: HashSet::new(),
             messages: Vec::new(),
-            marks: HashMap::new(),
-            joined: Vec::new(),
+            own: HashMap::new(),
             report: Report::default(),
-        };
-        batch.bear(tx).await?;
-        Ok(batch)
-    }
-
-    /// A person channel's first message makes both sides' conversations.
-    async fn bear(&mut self, tx: &Tx) -> Result<(), StoreError> {
-        let born: Vec<NewConversation> =
-            self.heads.values().filter(|head| head.last_seq == 0).flat_map(born_conversations).collect();
-        tx.write_joined(&born).await
+        })
     }
 
     /// Takes in one body. Not all of it is written yet.
@@ -181,22 +218,16 @@ impl Batch {
                 self.store_one(tx, channel_id, &incoming.message).await?;
             }
         }
-        if let Some(receivers) = &body.receivers
-            && self.holds(ids, receivers)
-        {
-            self.flush(tx).await?;
-            self.join(tx, ids, receivers).await?;
-        }
         Ok(std::mem::take(&mut self.report))
     }
 
     async fn store_one(&mut self, tx: &Tx, channel_id: i64, message: &Message) -> Result<(), StoreError> {
         let position = Position { channel_id, seq: message.seq };
-        if let Some(stored) = self.by_id.get(&message.message_id) {
-            if *stored == position {
+        if let Some(stored) = self.by_id.get(&(channel_id, message.message_id)) {
+            if *stored == message.seq {
                 self.report.repeated += 1;
             } else {
-                self.conflict(message, "a message with this id is stored elsewhere; it stays there");
+                self.conflict(message, "a message with this id is stored under another seq; it stays there");
             }
             return Ok(());
         }
@@ -204,28 +235,50 @@ impl Batch {
             self.conflict(message, "another message has this seq; it stays");
             return Ok(());
         }
-        self.by_id.insert(message.message_id, position);
+        self.by_id.insert((channel_id, message.message_id), message.seq);
         self.by_position.insert(position, message.message_id);
         self.report.stored += 1;
         self.touched.insert(channel_id);
 
         let Some(head) = self.heads.get_mut(&channel_id) else { return Ok(()) };
+        head.revision += 1;
+        head.red_dots += i64::from(message.red_dot);
+        let (revision, red_dots) = (head.revision, head.red_dots);
         let is_late = message.seq < head.last_seq;
+        self.messages.push(message.clone().into_stored(channel_id));
         if is_late {
-            let before = head.red_dots;
-            head.revision += 1;
-            head.red_dots += i64::from(message.red_dot);
-            let after = head.red_dots;
-            self.flush(tx).await?;
-            tx.insert_messages(&[message.clone().into_stored(channel_id)]).await?;
-            return settle_late(tx, channel_id, message, before, after).await;
+            if message.red_dot {
+                head.late_revision = revision;
+            }
+            return self.store_late(tx, channel_id, message, revision, red_dots).await;
         }
         head.last_seq = message.seq;
         head.last_message_at = message.sent_at;
-        head.revision += 1;
-        head.red_dots += i64::from(message.red_dot);
-        self.marks.insert((channel_id, message.from_uid.clone()), head.red_dots);
-        self.messages.push(message.clone().into_stored(channel_id));
+        let mark = SenderMark { seq: message.seq, red_dots, revision };
+        self.own.insert((channel_id, message.from_uid.clone()), mark);
+        Ok(())
+    }
+
+    /// A message below the head: those whose position is above it must know that it came after their mark; for its sender it reads the
+    /// messages before it, if it is the newest own one.
+    async fn store_late(
+        &mut self,
+        tx: &Tx,
+        channel_id: i64,
+        message: &Message,
+        revision: i64,
+        red_dots: i64,
+    ) -> Result<(), StoreError> {
+        self.flush(tx).await?;
+        if message.red_dot {
+            tx.insert_late_message(channel_id, revision, message.seq).await?;
+        }
+        let known = tx.find_sender_mark(channel_id, &message.from_uid).await?;
+        if message.seq > known.seq {
+            let above = tx.count_red_dots_above(channel_id, message.seq, &message.from_uid).await?;
+            let mark = SenderMark { seq: message.seq, red_dots: red_dots - above, revision };
+            self.own.insert((channel_id, message.from_uid.clone()), mark);
+        }
         Ok(())
     }
 
@@ -236,70 +289,8 @@ impl Batch {
 
     async fn flush(&mut self, tx: &Tx) -> Result<(), StoreError> {
         tx.insert_messages(&std::mem::take(&mut self.messages)).await?;
-        let marks: Vec<ReadMark> = std::mem::take(&mut self.marks)
-            .into_iter()
-            .map(|((channel_id, uid), read_mark)| ReadMark { uid, channel_id, read_mark })
-            .collect();
-        tx.write_read_marks(&marks).await
+        let own = std::mem::take(&mut self.own).into_iter();
+        let own = own.map(|((channel_id, uid), mark)| OwnMessage { channel_id, uid, mark });
+        tx.write_sender_marks(own.collect()).await
     }
-
-    /// Whether the message that was received is the one that is stored there.
-    fn holds(&self, ids: &HashMap<ChannelKey, i64>, receivers: &Receivers) -> bool {
-        let position = Position { channel_id: ids[&receivers.key], seq: receivers.seq };
-        self.by_position.get(&position) == Some(&receivers.message_id)
-    }
-
-    /// Receivers who are no members yet become members below the message; who left before it comes back.
-    async fn join(&mut self, tx: &Tx, ids: &HashMap<ChannelKey, i64>, receivers: &Receivers) -> Result<(), StoreError> {
-        let Some(head) = self.heads.get(&ids[&receivers.key]) else { return Ok(()) };
-        let states = tx.list_states(head.id, &receivers.uids).await?;
-        let states: HashMap<&str, (State, Seq)> =
-            states.iter().map(|(uid, state, left_seq)| (uid.as_str(), (*state, *left_seq))).collect();
-        let joining: HashSet<&Uid> = receivers
-            .uids
-            .iter()
-            .filter(|uid| match states.get(uid.as_str()) {
-                None => true,
-                Some((State::Left, left_seq)) => *left_seq < receivers.seq,
-                Some(_) => false,
-            })
-            .collect();
-        if joining.is_empty() {
-            return Ok(());
-        }
-        let by_sender = tx.count_red_dots(head.id, receivers.seq).await?;
-        let all: i64 = by_sender.values().sum();
-        let mut new: Vec<NewConversation> = joining
-            .into_iter()
-            .map(|uid| NewConversation {
-                uid: uid.clone(),
-                channel_id: head.id,
-                joined_seq: receivers.seq - 1,
-                read_mark: head.red_dots - (all - by_sender.get(uid.as_str()).copied().unwrap_or(0)),
-            })
-            .collect();
-        new.sort_unstable_by(|a, b| a.uid.cmp(&b.uid));
-        self.joined.extend(new.iter().map(|conversation| conversation.uid.clone()));
-        tx.write_joined(&new).await
-    }
-}
-
-/// A message below the head counts as unread, but not for whom it lies at or below the watermarks; for its sender it reads
-/// what lies before it. Only this rare path counts rows and touches several conversations.
-async fn settle_late(tx: &Tx, channel_id: i64, message: &Message, before: i64, after: i64) -> Result<(), StoreError> {
-    if message.red_dot {
-        tx.excuse_from_late_message(channel_id, &message.from_uid, message.seq).await?;
-    }
-    let Ok(sender) = Uid::parse("from_uid", message.from_uid.as_str()) else { return Ok(()) };
-    if let Some((_, row)) = tx.find_conversations(&[(&sender, channel_id)]).await?.pop() {
-        let unread_before = (before - row.read_mark).max(0);
-        let of_others: i64 = if unread_before == 0 {
-            0
-        } else {
-            let counts = tx.count_red_dots(channel_id, message.seq + 1).await?;
-            counts.iter().filter(|(from, _)| **from != message.from_uid).map(|(_, count)| count).sum()
-        };
-        tx.write_read_mark(&message.from_uid, channel_id, after - unread_before.min(of_others)).await?;
-    }
-    Ok(())
 }

@@ -18,12 +18,12 @@ use std::ops::RangeInclusive;
 use crate::channel::ChannelKey;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Seq, check_key};
+use crate::store::ConversationRow;
 pub use crate::store::HeadState;
-use crate::store::{ConversationRow, State};
 
 /// The seqs that this conversation's user may see: above the deletion watermark, and up to where a former member left.
 fn seqs_seen_by(row: &ConversationRow) -> RangeInclusive<Seq> {
-    let highest = if row.state == State::Left { row.left_seq.min(row.last_seq) } else { row.last_seq };
+    let highest = if row.is_member() { row.last_seq } else { row.left_seq.min(row.last_seq) };
     row.deleted_to_seq + 1..=highest
 }
 

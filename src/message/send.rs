@@ -1,15 +1,15 @@
-//! Sending: one message, one channel, the sender's conversation. The size of the group does not matter. Messages that are sent at the
-//! same time share a transaction.
+//! Sending: one message, one channel. The size of the group does not matter. Messages that are sent at the same time share a
+//! transaction, which writes nothing but the channels' side.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Content, HeadState, Message};
-use crate::channel::ChannelKey;
+use crate::channel::{ChannelKey, MemberHint, Reason, join_members};
 use crate::core::Core;
 use crate::error::Error;
-use crate::ids::{ChannelRef, ChannelType, Uid, check_key};
-use crate::store::{Head, NewConversation, ReadMark, State, StoreError, Tx};
+use crate::ids::{ChannelRef, ChannelType, Seq, Uid, check_key};
+use crate::store::{Head, OwnMessage, SenderMark, StoreError, Tx};
 use crate::together::{Answers, lane};
 
 /// A message to send.
@@ -54,8 +54,8 @@ pub async fn send(core: &Arc<Core>, request: SendRequest) -> Result<Sent, Error>
     let now_ms = core.clock.now_ms();
     let key = ChannelKey::new(&request.from, &request.channel);
     if request.as_member && request.channel.channel_type != ChannelType::PERSON {
-        let conversation = core.store.find_conversation(&request.from, &key).await?;
-        if conversation.is_none_or(|row| row.state == State::Left) {
+        let conversation = core.store.find_uncounted(&[(&request.from, &key)]).await?.pop();
+        if conversation.is_none_or(|(_, row)| !row.is_member()) {
             return Err(Error::NotFound("channel"));
         }
     }
@@ -86,15 +86,22 @@ pub(crate) struct Draft {
     message: Message,
 }
 
+impl Draft {
+    fn number(&self, ids: &HashMap<ChannelKey, i64>) -> (i64, &str, &str) {
+        (ids[&self.key], &self.message.from_uid, &self.message.client_msg_no)
+    }
+}
+
 /// Stores messages of several senders in one transaction, in the order in which they came.
 async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>) -> Answers<Sent> {
     let keys: HashSet<&ChannelKey> = drafts.iter().map(|draft| &draft.key).collect();
-    let ids = core.store.ensure_channels(&core.ids, &keys.into_iter().collect::<Vec<_>>()).await?;
+    let ids = core.store.ensure_channels(&keys.into_iter().collect::<Vec<_>>()).await?;
+    join_senders(&core, &drafts, &ids).await?;
     let (core, drafts, ids) = (&*core, &drafts, &ids);
     let (sent, moved) = core
         .store
         .transaction(|tx| async move {
-            let mut batch = Batch::begin(&tx, drafts, ids).await?;
+            let mut batch = Batch::begin(core, &tx, drafts, ids).await?;
             let sent = drafts.iter().map(|draft| batch.add(core, draft)).collect::<Result<Vec<Sent>, StoreError>>()?;
             batch.write(&tx).await?;
             tx.commit((sent, batch.channels)).await
@@ -109,6 +116,48 @@ async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>) -> Answers<Sent> {
     metrics::counter!("recents_messages_total", "result" => "repeated").increment(repeated);
     metrics::counter!("recents_messages_total", "result" => "stored").increment(sent.len() as u64 - repeated);
     Ok(sent.into_iter().map(Ok).collect())
+}
+
+/// The sender of a group's message is a member. The conversation must be there before the message commits: after a crash in between the
+/// message is not there, and the next attempt finds the conversation.
+async fn join_senders(core: &Core, drafts: &[Arc<Draft>], ids: &HashMap<ChannelKey, i64>) -> Result<(), Error> {
+    let mut open: Vec<&Draft> = drafts
+        .iter()
+        .map(Arc::as_ref)
+        .filter(|draft| implies_membership(core, ids, &draft.key, &draft.message.from_uid))
+        .collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    // A repeated send stores nothing, so it implies nothing.
+    let stored = core.store.find_by_client_msg_nos(&numbers(open.iter().copied(), ids)).await?;
+    let stored: HashSet<(i64, &str, &str)> =
+        stored.iter().map(|message| (message.channel_id, &*message.from_uid, &*message.client_msg_no)).collect();
+    open.retain(|draft| !stored.contains(&draft.number(ids)));
+    let channel_ids: Vec<i64> = open.iter().map(|draft| ids[&draft.key]).collect();
+    let heads = core.store.list_heads(&channel_ids).await?;
+    let next: HashMap<i64, Seq> = heads.into_iter().map(|head| (head.id, head.last_seq + 1)).collect();
+    let hints = open.into_iter().filter_map(|draft| {
+        let channel_id = ids[&draft.key];
+        let reason = Reason::Message { seq: *next.get(&channel_id)?, sent_at: draft.message.sent_at };
+        Some(MemberHint { channel_id, uid: Uid::parse("from_uid", draft.message.from_uid.as_str()).ok()?, reason })
+    });
+    join_members(core, &hints.collect::<Vec<_>>()).await
+}
+
+/// What names messages that may be repeats: channel, sender and the sender's number.
+fn numbers<'a>(drafts: impl Iterator<Item = &'a Draft>, ids: &HashMap<ChannelKey, i64>) -> Vec<(i64, &'a str, &'a str)> {
+    drafts.filter(|draft| draft.may_repeat).map(|draft| draft.number(ids)).collect()
+}
+
+/// Whether a message makes its sender a member who may not be one yet: not in a person channel, which has its two members by itself,
+/// and not in a channel that never shows.
+pub(super) fn implies_membership(core: &Core, ids: &HashMap<ChannelKey, i64>, key: &ChannelKey, from: &str) -> bool {
+    let Ok(uid) = Uid::parse("from_uid", from) else { return false };
+    key.channel_type != ChannelType::PERSON
+        && key.channel_type.is_listed()
+        && !uid.is_system()
+        && !core.members.contains(ids[key], &uid)
 }
 
 /// A locked channel that messages are appended to.
@@ -127,20 +176,21 @@ struct Batch<'a> {
     channels: BTreeMap<i64, Moving>,
     /// By channel, sender and the sender's number.
     stored: HashMap<(i64, String, String), Message>,
-    /// What senders have read with their own messages.
-    marks: BTreeMap<(i64, String), i64>,
+    /// The newest own message of each sender.
+    own: BTreeMap<(i64, String), SenderMark>,
 }
 
 impl<'a> Batch<'a> {
-    async fn begin(tx: &Tx, drafts: &[Arc<Draft>], ids: &'a HashMap<ChannelKey, i64>) -> Result<Self, StoreError> {
+    async fn begin(core: &Core, tx: &Tx, drafts: &[Arc<Draft>], ids: &'a HashMap<ChannelKey, i64>) -> Result<Self, StoreError> {
         let heads = tx.lock_channels(&ids.values().copied().collect::<Vec<_>>()).await?;
+        if heads.len() < ids.len() {
+            return Err(core.store.forget_channels(ids.keys()));
+        }
         let moving = |head: Head| (head.id, Moving { before: head.state(), head, messages: Vec::new() });
         let mut batch =
-            Self { ids, channels: heads.into_iter().map(moving).collect(), stored: HashMap::new(), marks: BTreeMap::new() };
-        let named = drafts.iter().filter(|draft| draft.may_repeat);
-        let named: Vec<(i64, &str, &str)> =
-            named.map(|draft| (ids[&draft.key], draft.message.from_uid.as_str(), draft.message.client_msg_no.as_str())).collect();
-        for stored in tx.find_by_client_msg_nos(&named).await? {
+            Self { ids, channels: heads.into_iter().map(moving).collect(), stored: HashMap::new(), own: BTreeMap::new() };
+        let numbers = numbers(drafts.iter().map(Arc::as_ref), ids);
+        for stored in tx.find_by_client_msg_nos(&numbers).await? {
             if let Some(channel) = batch.channels.get(&stored.channel_id) {
                 let message = Message::new(stored, &channel.head.key);
                 batch.remember(channel.head.id, message);
@@ -169,11 +219,13 @@ impl<'a> Batch<'a> {
         head.last_seq += 1;
         head.revision += 1;
         head.red_dots += i64::from(message.red_dot);
-        head.last_message_at = message.sent_at;
+        // The clock of another server may be ahead: a conversation never goes down by a new message.
+        head.last_message_at = head.last_message_at.max(message.sent_at);
         // Another id in another attempt: a server that drew the same bits may have given this one.
         let message = Message { seq: head.last_seq, message_id: core.ids.message_id(message.sent_at), ..message.clone() };
+        let mark = SenderMark { seq: head.last_seq, red_dots: head.red_dots, revision: head.revision };
         messages.push(Arc::new(message.clone()));
-        self.marks.insert((channel_id, message.from_uid.clone()), head.red_dots);
+        self.own.insert((channel_id, message.from_uid.clone()), mark);
         if draft.may_repeat {
             self.remember(channel_id, message.clone());
         }
@@ -190,19 +242,11 @@ impl<'a> Batch<'a> {
             .flat_map(|channel| channel.messages.iter().map(|message| Message::clone(message).into_stored(channel.head.id)));
         tx.insert_messages(&messages.collect::<Vec<_>>()).await?;
         tx.write_heads(&moved.iter().map(|channel| &channel.head).collect::<Vec<_>>()).await?;
-        let first = moved.iter().filter(|channel| channel.before.last_seq == 0);
-        tx.write_joined(&first.flat_map(|channel| born_conversations(&channel.head)).collect::<Vec<_>>()).await?;
-        let marks = self.marks.iter().map(|((channel_id, uid), read_mark)| ReadMark {
-            uid: uid.clone(),
+        let own = self.own.iter().map(|((channel_id, uid), mark)| OwnMessage {
             channel_id: *channel_id,
-            read_mark: *read_mark,
+            uid: uid.clone(),
+            mark: *mark,
         });
-        tx.write_read_marks(&marks.collect::<Vec<_>>()).await
+        tx.write_sender_marks(own.collect()).await
     }
-}
-
-/// The conversations that a person channel's first message makes: both sides', with nothing read.
-pub(super) fn born_conversations(head: &Head) -> Vec<NewConversation> {
-    let members = head.key.born_members();
-    members.into_iter().map(|uid| NewConversation { uid, channel_id: head.id, joined_seq: 0, read_mark: 0 }).collect()
 }

@@ -1,4 +1,7 @@
 //! `channel`: identity and head.
+//!
+//! A channel's id is derived from its type and key, so a name needs no look-up. Two names may share a derived id; the row that is there
+//! tells, and the other one takes the next id of its sequence. Rows are never removed, so a name keeps its id for good.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -7,10 +10,10 @@ use entity::channel::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
 
+use super::conversations::person_conversations;
 use super::rows::{self, Target, is_one_of};
 use super::{ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
-use crate::clock::Ids;
 use crate::error::Error;
 use crate::ids::{ChannelType, Seq};
 
@@ -29,10 +32,14 @@ pub struct Head {
     pub red_dots: i64,
     /// When the message with `last_seq` was sent, epoch ms.
     pub last_message_at: i64,
+    /// The revision of the newest late message with a red dot.
+    pub late_revision: i64,
     /// Bits: 1 large, 2 banned, 4 disbanded.
     pub flags: i64,
-    /// Messages up to here went when the channel was deleted.
+    /// Messages up to this seq went when the channel was deleted.
     pub cleared_to_seq: Seq,
+    /// When all members were removed last, epoch ms.
+    pub cleared_at: i64,
 }
 
 /// A state of a channel, as far as its messages go. The revision alone would do, but for a database that was restored to an earlier
@@ -54,7 +61,7 @@ impl Head {
     }
 }
 
-const HEAD: [Column; 9] = [
+const HEAD: [Column; 11] = [
     Column::Id,
     Column::ChannelType,
     Column::ChannelKey,
@@ -62,8 +69,10 @@ const HEAD: [Column; 9] = [
     Column::Revision,
     Column::RedDots,
     Column::LastMessageAt,
+    Column::LateRevision,
     Column::Flags,
     Column::ClearedToSeq,
+    Column::ClearedAt,
 ];
 
 fn head(row: &QueryResult) -> Result<Head, DbErr> {
@@ -74,20 +83,28 @@ fn head(row: &QueryResult) -> Result<Head, DbErr> {
         revision: row.try_get_by_index(4)?,
         red_dots: row.try_get_by_index(5)?,
         last_message_at: row.try_get_by_index(6)?,
-        flags: row.try_get_by_index(7)?,
-        cleared_to_seq: row.try_get_by_index(8)?,
+        late_revision: row.try_get_by_index(7)?,
+        flags: row.try_get_by_index(8)?,
+        cleared_to_seq: row.try_get_by_index(9)?,
+        cleared_at: row.try_get_by_index(10)?,
     })
 }
 
-fn by_key(backend: DbBackend, keys: &[&ChannelKey]) -> SelectStatement {
-    let mut types: HashMap<i16, Vec<&str>> = HashMap::new();
-    for key in keys {
-        types.entry(key.channel_type.stored()).or_default().push(&key.key);
-    }
-    let any = types.into_iter().fold(sea_orm::Condition::any(), |any, (channel_type, keys)| {
-        any.add(Expr::col(Column::ChannelType).eq(channel_type).and(is_one_of(backend, Column::ChannelKey, keys)))
-    });
-    Query::select().columns([Column::Id, Column::ChannelType, Column::ChannelKey]).from(Entity).cond_where(any).to_owned()
+/// Channels by their internal ids, with their keys.
+fn by_id(backend: DbBackend, ids: impl IntoIterator<Item = i64>) -> SelectStatement {
+    let id = is_one_of(backend, Column::Id, ids);
+    Query::select().columns([Column::Id, Column::ChannelType, Column::ChannelKey]).from(Entity).and_where(id).to_owned()
+}
+
+fn key_from(row: &QueryResult) -> Result<ChannelKey, DbErr> {
+    Ok(ChannelKey { channel_type: ChannelType::from_stored(row.try_get_by_index(1)?), key: row.try_get_by_index(2)? })
+}
+
+/// Internal ids of channels, as far as they are known without asking the database.
+struct Search<'a> {
+    found: HashMap<ChannelKey, i64>,
+    /// Channels that are not there, with the ids that they would get.
+    missing: Vec<(&'a ChannelKey, i64)>,
 }
 
 impl Store {
@@ -98,78 +115,114 @@ impl Store {
 
     /// A channel's internal id, and the seqs of its messages but for those that went when it was deleted.
     pub(crate) async fn find_seqs(&self, key: &ChannelKey) -> Result<Option<(i64, RangeInclusive<Seq>)>, StoreError> {
-        let mut select = by_key(self.backend(), &[key]);
-        select.columns([Column::ClearedToSeq, Column::LastSeq]);
+        let Some(channel_id) = self.find_channel(key).await? else { return Ok(None) };
+        let select = Query::select()
+            .columns([Column::ClearedToSeq, Column::LastSeq])
+            .from(Entity)
+            .and_where(Expr::col(Column::Id).eq(channel_id))
+            .to_owned();
         let Some(row) = self.query_one(&select).await? else { return Ok(None) };
-        let cleared: Seq = row.try_get_by_index(3)?;
-        Ok(Some((row.try_get_by_index(0)?, cleared + 1..=row.try_get_by_index(4)?)))
+        let cleared: Seq = row.try_get_by_index(0)?;
+        Ok(Some((channel_id, cleared + 1..=row.try_get_by_index(1)?)))
+    }
+
+    /// The heads of channels, read without a lock.
+    pub(crate) async fn list_heads(&self, ids: &[i64]) -> Result<Vec<Head>, StoreError> {
+        let mut heads = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(ROWS_PER_STATEMENT) {
+            let id = is_one_of(self.backend(), Column::Id, ids.iter().copied());
+            let select = Query::select().columns(HEAD).from(Entity).and_where(id).to_owned();
+            for row in self.query_all(&select).await? {
+                heads.push(head(&row)?);
+            }
+        }
+        Ok(heads)
     }
 
     /// The internal ids of those of these channels that there are.
     pub(crate) async fn find_channels(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
-        let mut found = HashMap::with_capacity(keys.len());
-        for keys in keys.chunks(ROWS_PER_STATEMENT) {
-            for row in self.query_all(&by_key(self.backend(), keys)).await? {
-                let key = ChannelKey {
-                    channel_type: ChannelType::from_stored(row.try_get_by_index(1)?),
-                    key: row.try_get_by_index(2)?,
-                };
-                found.insert(key, row.try_get_by_index(0)?);
-            }
-        }
-        Ok(found)
+        Ok(self.search_channels(keys).await?.found)
     }
 
-    /// The flags of those of these channels that exist.
-    pub(crate) async fn list_flags(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
-        let mut found = HashMap::with_capacity(keys.len());
-        for keys in keys.chunks(ROWS_PER_STATEMENT) {
-            let mut select = by_key(self.backend(), keys);
-            select.column(Column::Flags);
-            for row in self.query_all(&select).await? {
-                let key = ChannelKey {
-                    channel_type: ChannelType::from_stored(row.try_get_by_index(1)?),
-                    key: row.try_get_by_index(2)?,
-                };
-                found.insert(key, row.try_get_by_index(3)?);
-            }
-        }
-        Ok(found)
+    /// The id under which a channel is, or would be, if no other channel has it; no statement.
+    pub(super) fn likely_id(&self, key: &ChannelKey) -> i64 {
+        self.channel_ids.get(key).unwrap_or_else(|| key.derived_id(0))
     }
 
-    /// The internal ids of channels; those that are missing are made, in a transaction of their own.
-    pub(crate) async fn ensure_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, Error> {
+    async fn search_channels<'a>(&self, keys: &[&'a ChannelKey]) -> Result<Search<'a>, StoreError> {
+        let mut search = Search { found: HashMap::with_capacity(keys.len()), missing: Vec::new() };
+        let mut open: Vec<&ChannelKey> = Vec::new();
+        for key in keys {
+            match self.channel_ids.get(*key) {
+                Some(id) => {
+                    search.found.insert((*key).clone(), id);
+                }
+                None => open.push(key),
+            }
+        }
+        // Two that make the same ones wait for each other in one order.
+        open.sort_unstable();
+        open.dedup();
+        let mut attempt = 0;
+        while !open.is_empty() {
+            let mut stored: HashMap<i64, ChannelKey> = HashMap::new();
+            for keys in open.chunks(ROWS_PER_STATEMENT) {
+                let ids = keys.iter().map(|key| key.derived_id(attempt));
+                for row in self.query_all(&by_id(self.backend(), ids)).await? {
+                    stored.insert(row.try_get_by_index(0)?, key_from(&row)?);
+                }
+            }
+            open.retain(|key| {
+                let id = key.derived_id(attempt);
+                match stored.get(&id) {
+                    Some(other) if other != *key => return true,
+                    Some(_) => {
+                        self.channel_ids.insert((*key).clone(), id);
+                        search.found.insert((*key).clone(), id);
+                    }
+                    None => search.missing.push((key, id)),
+                }
+                false
+            });
+            attempt += 1;
+        }
+        Ok(search)
+    }
+
+    /// The internal ids of channels; those that are missing are made before. Both sides of a person channel have their conversation
+    /// before the channel is there, so that its first message needs no other row.
+    pub(crate) async fn ensure_channels(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, Error> {
         for _ in 0..ATTEMPTS {
-            let found = self.find_channels(keys).await?;
-            let mut missing: Vec<&ChannelKey> = keys.iter().copied().filter(|key| !found.contains_key(*key)).collect();
-            // Two that make the same ones wait for each other in one order.
-            missing.sort_unstable();
-            missing.dedup();
+            let Search { found, missing } = self.search_channels(keys).await?;
             if missing.is_empty() {
                 return Ok(found);
             }
-            match self.insert_channels(ids, &missing).await {
-                // An id that is taken: the next attempt draws others.
-                Ok(()) | Err(Error::Store(StoreError::Contended(_))) => {}
-                Err(error) => return Err(error),
+            for missing in missing.chunks(ROWS_PER_STATEMENT) {
+                let conversations = missing.iter().flat_map(|(key, id)| person_conversations(key, *id));
+                self.insert_conversations(&conversations.collect::<Vec<_>>()).await?;
+                self.insert_channels(missing).await?;
             }
         }
         Err(StoreError::Contended("channels could not be made".to_owned()).into())
     }
 
-    async fn insert_channels(&self, ids: &Ids, keys: &[&ChannelKey]) -> Result<(), Error> {
-        for keys in keys.chunks(ROWS_PER_STATEMENT) {
-            let columns = [Column::Id, Column::ChannelType, Column::ChannelKey];
-            let mut insert = Query::insert().into_table(Entity).columns(columns).to_owned();
-            for key in keys {
-                insert.values_panic([ids.channel_id().into(), key.channel_type.stored().into(), key.key.as_str().into()]);
-            }
-            // Another server may have made it just now.
-            let conflict = OnConflict::columns([Column::ChannelType, Column::ChannelKey]).do_nothing_on([Column::Id]).to_owned();
-            insert.on_conflict(conflict);
-            self.insert(&insert).await?;
+    /// A channel is not where it was: the database was restored to an earlier state. The next request looks again.
+    pub(crate) fn forget_channels<'a>(&self, keys: impl Iterator<Item = &'a ChannelKey>) -> StoreError {
+        for key in keys {
+            self.channel_ids.invalidate(key);
         }
-        Ok(())
+        StoreError::Unavailable("a channel that was found is gone".to_owned())
+    }
+
+    async fn insert_channels(&self, missing: &[(&ChannelKey, i64)]) -> Result<(), Error> {
+        let columns = [Column::Id, Column::ChannelType, Column::ChannelKey];
+        let mut insert = Query::insert().into_table(Entity).columns(columns).to_owned();
+        for (key, id) in missing {
+            insert.values_panic([(*id).into(), key.channel_type.stored().into(), key.key.as_str().into()]);
+        }
+        // Another server may have made it just now, or another channel with that id; the next search tells.
+        insert.on_conflict(OnConflict::column(Column::Id).do_nothing_on([Column::Flags]).to_owned());
+        self.insert(&insert).await
     }
 }
 
@@ -186,9 +239,6 @@ impl Tx {
         sorted.dedup();
         let mut heads = Vec::with_capacity(sorted.len());
         for ids in sorted.chunks(ROWS_PER_STATEMENT) {
-            if self.optimistic {
-                self.guard_channels(ids).await?;
-            }
             let select = Query::select()
                 .columns(HEAD)
                 .from(Entity)
@@ -203,18 +253,6 @@ impl Tx {
         Ok(heads)
     }
 
-    /// Where nodes do not see each other's locks, two transactions that rely on a channel's lock must write to it, so that one of
-    /// them is rolled back when they meet.
-    async fn guard_channels(&self, ids: &[i64]) -> Result<(), StoreError> {
-        let update = Query::update()
-            .table(Entity)
-            .value(Column::Guard, Expr::col(Column::Guard).add(1))
-            .and_where(is_one_of(self.backend(), Column::Id, ids.iter().copied()))
-            .to_owned();
-        self.open.execute(&update).await?;
-        Ok(())
-    }
-
     /// Writes the heads of locked channels.
     pub(crate) async fn write_heads(&self, heads: &[&Head]) -> Result<(), StoreError> {
         if let [head] = heads {
@@ -225,8 +263,10 @@ impl Tx {
                     (Column::Revision, head.revision.into()),
                     (Column::RedDots, head.red_dots.into()),
                     (Column::LastMessageAt, head.last_message_at.into()),
+                    (Column::LateRevision, head.late_revision.into()),
                     (Column::Flags, head.flags.into()),
                     (Column::ClearedToSeq, head.cleared_to_seq.into()),
+                    (Column::ClearedAt, head.cleared_at.into()),
                 ])
                 .and_where(Expr::col(Column::Id).eq(head.id))
                 .to_owned();
@@ -243,11 +283,13 @@ impl Tx {
                 head.revision.into(),
                 head.red_dots.into(),
                 head.last_message_at.into(),
+                head.late_revision.into(),
                 head.flags.into(),
                 head.cleared_to_seq.into(),
+                head.cleared_at.into(),
             ]
         });
-        let target = Target { columns: &HEAD, key: &[Column::Id], update: &HEAD[3..] };
+        let target = Target { columns: &HEAD, key: &[Column::Id], update: &HEAD[3..], unchanged: Column::Flags };
         rows::write::<Entity>(&self.open, &target, rows.collect()).await
     }
 }

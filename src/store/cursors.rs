@@ -20,7 +20,7 @@ impl Store {
             for uid in uids {
                 insert.values_panic([uid.as_str().into(), 0_i64.into()]);
             }
-            let conflict = OnConflict::column(Column::Uid).do_nothing_on([Column::Uid]).to_owned();
+            let conflict = OnConflict::column(Column::Uid).do_nothing_on([Column::Version]).to_owned();
             insert.on_conflict(conflict);
             self.insert(&insert).await?;
         }
@@ -29,12 +29,6 @@ impl Store {
 }
 
 impl Tx {
-    /// Locks a user and reads the cursor, which [`Store::ensure_cursors`] has made.
-    pub(crate) async fn lock_user(&self, uid: &Uid) -> Result<Version, StoreError> {
-        let cursor = self.lock_users(std::slice::from_ref(uid)).await?.remove(uid.as_str());
-        cursor.ok_or_else(|| StoreError::Broken("a user without a cursor cannot be locked".to_owned()))
-    }
-
     /// Locks users in the order of their uids and reads their cursors.
     pub(crate) async fn lock_users(&self, uids: &[Uid]) -> Result<HashMap<String, Version>, StoreError> {
         let mut sorted: Vec<&str> = uids.iter().map(Uid::as_str).collect();
@@ -62,7 +56,12 @@ impl Tx {
             let cursor = largest.entry(uid).or_insert(version);
             *cursor = version.max(*cursor);
         }
-        let target = Target { columns: &[Column::Uid, Column::Version], key: &[Column::Uid], update: &[Column::Version] };
+        let target = Target {
+            columns: &[Column::Uid, Column::Version],
+            key: &[Column::Uid],
+            update: &[Column::Version],
+            unchanged: Column::Version,
+        };
         let rows = largest.into_iter().map(|(uid, version)| vec![uid.into(), version.into()]);
         rows::write::<Entity>(&self.open, &target, rows.collect()).await
     }

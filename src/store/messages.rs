@@ -5,17 +5,18 @@ use std::collections::HashMap;
 use entity::channel;
 use entity::message::{Column, Entity, Model};
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value};
 
 use super::rows::{self, Target, for_each, is_one_of, padded};
-use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
-use crate::channel::ChannelKey;
-use crate::ids::{ChannelType, Seq};
+use super::{Ask, ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use crate::ids::Seq;
 
 /// Channels of one statement that reads ranges: the planners of MySQL and MariaDB give up on longer lists.
 const RANGES_PER_STATEMENT: usize = 1000;
 /// A CASE of more branches is slow to plan.
 const HEADS_PER_STATEMENT: usize = 200;
+/// Messages that one statement names by channel and id: longer lists of alternatives are slow to plan on MySQL and MariaDB.
+const IDS_PER_STATEMENT: usize = 256;
 /// Bytes of payload in one statement: below the packet size that MySQL takes by default.
 const BYTES_PER_STATEMENT: usize = 4 << 20;
 /// The parameters of a message row allow fewer rows than [`ROWS_PER_STATEMENT`].
@@ -39,15 +40,6 @@ pub struct Position {
     pub channel_id: i64,
     /// Its number there.
     pub seq: Seq,
-}
-
-/// What was the last message of a channel at some time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Latest {
-    /// Its number in the channel.
-    pub seq: Seq,
-    /// When it was sent, epoch ms.
-    pub sent_at: i64,
 }
 
 const COLUMNS: [Column; 14] = [
@@ -138,33 +130,19 @@ fn newest_bounds(heads: &[Position], count: u64) -> SelectStatement {
         .to_owned()
 }
 
-/// The last messages that were sent up to some time: each channel is read backwards from its end, as far as it is newer.
-fn latest_at(channel_ids: &[i64], at: i64) -> SelectStatement {
-    let seq = Query::select()
-        .column(Column::Seq)
-        .from(Entity)
-        .and_where(Expr::col((Entity, Column::ChannelId)).equals((channel::Entity, channel::Column::Id)))
-        .and_where(Expr::col((Entity, Column::SentAt)).lte(at))
-        .order_by(Column::Seq, Order::Desc)
-        .limit(1)
-        .to_owned();
-    let last = Query::select()
-        .column((channel::Entity, channel::Column::Id))
-        .expr_as(Expr::SubQuery(None, Box::new(seq.into())), "last_seq")
-        .from(channel::Entity)
-        .and_where(Expr::col((channel::Entity, channel::Column::Id)).is_in(channel_ids.iter().copied()))
-        .to_owned();
-    Query::select()
-        .columns([Column::ChannelId, Column::Seq, Column::SentAt].map(|column| (Entity, column)))
-        .from_subquery(last, "last")
-        .join(
-            JoinType::InnerJoin,
-            Entity,
-            Condition::all()
-                .add(Expr::col((Entity, Column::ChannelId)).equals(("last", "id")))
-                .add(Expr::col((Entity, Column::Seq)).equals(("last", "last_seq"))),
-        )
-        .to_owned()
+/// Messages by the internal ids of their channels and their global ids. As constants on MySQL and MariaDB, see [`in_windows`].
+fn by_message_ids(backend: DbBackend, mut select: SelectStatement, ids: &[(i64, i64)]) -> SelectStatement {
+    if backend == DbBackend::MySql {
+        let any = padded(ids.to_vec()).into_iter().fold(Condition::any(), |any, (channel_id, message_id)| {
+            any.add(Expr::col(Column::ChannelId).eq(channel_id).and(Expr::col(Column::MessageId).eq(message_id)))
+        });
+        return select.cond_where(any).to_owned();
+    }
+    let (channels, messages) = ids.iter().map(|(channel, message)| (Value::from(*channel), Value::from(*message))).unzip();
+    select
+        .and_where(Expr::col((Entity, Column::ChannelId)).equals(("w", "channel_id")))
+        .and_where(Expr::col((Entity, Column::MessageId)).equals(("w", "message_id")));
+    for_each(backend, [("channel_id", channels), ("message_id", messages)], select)
 }
 
 fn page(window: Window, limit: u64, newest: bool) -> SelectStatement {
@@ -212,6 +190,47 @@ fn by_client_msg_nos(backend: DbBackend, named: &[(i64, &str, &str)]) -> SelectS
     for_each(backend, wanted, found)
 }
 
+async fn find_by_client_msg_nos(connection: &impl Ask, named: &[(i64, &str, &str)]) -> Result<Vec<Model>, StoreError> {
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found = models(&connection.ask(&by_client_msg_nos(connection.backend(), named)).await?)?;
+    found.sort_unstable_by_key(|message| message.seq);
+    Ok(found)
+}
+
+async fn find_positions(connection: &impl Ask, positions: &[Position]) -> Result<HashMap<Position, i64>, StoreError> {
+    let mut found = HashMap::new();
+    for positions in positions.chunks(ROWS_PER_STATEMENT / 4) {
+        let mut channels: HashMap<i64, Vec<Seq>> = HashMap::new();
+        for position in positions {
+            channels.entry(position.channel_id).or_default().push(position.seq);
+        }
+        let any = channels.into_iter().fold(Condition::any(), |any, (channel_id, seqs)| {
+            any.add(Expr::col(Column::ChannelId).eq(channel_id).and(is_one_of(connection.backend(), Column::Seq, seqs)))
+        });
+        let statement =
+            Query::select().columns([Column::MessageId, Column::ChannelId, Column::Seq]).from(Entity).cond_where(any).to_owned();
+        for row in connection.ask(&statement).await? {
+            let position = Position { channel_id: row.try_get_by_index(1)?, seq: row.try_get_by_index(2)? };
+            found.insert(position, row.try_get_by_index(0)?);
+        }
+    }
+    Ok(found)
+}
+
+async fn find_message_ids(connection: &impl Ask, ids: &[(i64, i64)]) -> Result<HashMap<(i64, i64), Seq>, StoreError> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for ids in ids.chunks(IDS_PER_STATEMENT) {
+        let columns = [Column::ChannelId, Column::MessageId, Column::Seq].map(|column| (Entity, column));
+        let select = Query::select().columns(columns).from(Entity).to_owned();
+        for row in connection.ask(&by_message_ids(connection.backend(), select, ids)).await? {
+            found.insert((row.try_get_by_index(0)?, row.try_get_by_index(1)?), row.try_get_by_index(2)?);
+        }
+    }
+    Ok(found)
+}
+
 impl Store {
     /// The messages of ranges, by channel, newest first.
     pub(crate) async fn list_windows(&self, windows: &[Window]) -> Result<HashMap<i64, Vec<Model>>, StoreError> {
@@ -243,38 +262,28 @@ impl Store {
         Ok(bounds)
     }
 
-    /// What were the last messages of channels at some time, epoch ms; those without one are not in the answer.
-    pub(crate) async fn list_latest_at(&self, channel_ids: &[i64], at: i64) -> Result<HashMap<i64, Latest>, StoreError> {
-        let mut latest = HashMap::with_capacity(channel_ids.len());
-        for ids in channel_ids.chunks(ROWS_PER_STATEMENT) {
-            for row in self.query_all(&latest_at(ids, at)).await? {
-                latest.insert(
-                    row.try_get_by_index(0)?,
-                    Latest { seq: row.try_get_by_index(1)?, sent_at: row.try_get_by_index(2)? },
-                );
-            }
-        }
-        Ok(latest)
-    }
-
-    /// Messages by their global ids, with who their channels are.
-    pub(crate) async fn list_messages(&self, message_ids: &[i64]) -> Result<Vec<(Model, ChannelKey)>, StoreError> {
-        let mut found = Vec::with_capacity(message_ids.len());
-        for ids in message_ids.chunks(ROWS_PER_STATEMENT) {
-            let statement = select()
-                .columns([channel::Column::ChannelType, channel::Column::ChannelKey].map(|column| (channel::Entity, column)))
-                .inner_join(
-                    channel::Entity,
-                    Expr::col((channel::Entity, channel::Column::Id)).equals((Entity, Column::ChannelId)),
-                )
-                .and_where(is_one_of(self.backend(), (Entity, Column::MessageId), ids.iter().copied()))
-                .to_owned();
-            for row in self.query_all(&statement).await? {
-                let channel_type = ChannelType::from_stored(row.try_get_by_index(COLUMNS.len())?);
-                found.push((model(&row)?, ChannelKey { channel_type, key: row.try_get_by_index(COLUMNS.len() + 1)? }));
-            }
+    /// Messages by the internal ids of their channels and their global ids.
+    pub(crate) async fn list_messages(&self, ids: &[(i64, i64)]) -> Result<Vec<Model>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(IDS_PER_STATEMENT) {
+            found.extend(models(&self.query_all(&by_message_ids(self.backend(), select(), ids)).await?)?);
         }
         Ok(found)
+    }
+
+    /// The seqs of those of these messages that are stored, by their channels' internal ids and their global ids.
+    pub(crate) async fn find_message_ids(&self, ids: &[(i64, i64)]) -> Result<HashMap<(i64, i64), Seq>, StoreError> {
+        find_message_ids(self, ids).await
+    }
+
+    /// Which of these positions are taken, and by which message.
+    pub(crate) async fn find_positions(&self, positions: &[Position]) -> Result<HashMap<Position, i64>, StoreError> {
+        find_positions(self, positions).await
+    }
+
+    /// The messages that these senders sent to these channels under these numbers: (channel, sender, number). The oldest first.
+    pub(crate) async fn find_by_client_msg_nos(&self, named: &[(i64, &str, &str)]) -> Result<Vec<Model>, StoreError> {
+        find_by_client_msg_nos(self, named).await
     }
 
     /// At most `limit` messages of a range of one channel, from its end (`newest`) or its beginning.
@@ -284,73 +293,33 @@ impl Store {
 }
 
 impl Tx {
-    /// The messages that these senders sent to these channels under these numbers: (channel, sender, number). The oldest first.
+    /// As [`Store::find_by_client_msg_nos`], of locked channels.
     pub(crate) async fn find_by_client_msg_nos(&self, named: &[(i64, &str, &str)]) -> Result<Vec<Model>, StoreError> {
-        if named.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut found = models(&self.open.query_all(&by_client_msg_nos(self.backend(), named)).await?)?;
-        found.sort_unstable_by_key(|message| message.seq);
-        Ok(found)
+        find_by_client_msg_nos(self, named).await
     }
 
-    /// Which of these messages are stored, by their global ids.
-    pub(crate) async fn find_message_ids(&self, message_ids: &[i64]) -> Result<HashMap<i64, Position>, StoreError> {
-        let mut found = HashMap::new();
-        for ids in message_ids.chunks(ROWS_PER_STATEMENT) {
-            let statement = Query::select()
-                .columns([Column::MessageId, Column::ChannelId, Column::Seq])
-                .from(Entity)
-                .and_where(is_one_of(self.backend(), Column::MessageId, ids.iter().copied()))
-                .to_owned();
-            for row in self.open.query_all(&statement).await? {
-                let position = Position { channel_id: row.try_get_by_index(1)?, seq: row.try_get_by_index(2)? };
-                found.insert(row.try_get_by_index(0)?, position);
-            }
-        }
-        Ok(found)
+    /// As [`Store::find_message_ids`], of locked channels.
+    pub(crate) async fn find_message_ids(&self, ids: &[(i64, i64)]) -> Result<HashMap<(i64, i64), Seq>, StoreError> {
+        find_message_ids(self, ids).await
     }
 
-    /// Which of these positions are taken, and by which message.
+    /// As [`Store::find_positions`], of locked channels.
     pub(crate) async fn find_positions(&self, positions: &[Position]) -> Result<HashMap<Position, i64>, StoreError> {
-        let mut found = HashMap::new();
-        for positions in positions.chunks(ROWS_PER_STATEMENT / 4) {
-            let mut channels: HashMap<i64, Vec<Seq>> = HashMap::new();
-            for position in positions {
-                channels.entry(position.channel_id).or_default().push(position.seq);
-            }
-            let any = channels.into_iter().fold(Condition::any(), |any, (channel_id, seqs)| {
-                any.add(Expr::col(Column::ChannelId).eq(channel_id).and(is_one_of(self.backend(), Column::Seq, seqs)))
-            });
-            let statement = Query::select()
-                .columns([Column::MessageId, Column::ChannelId, Column::Seq])
-                .from(Entity)
-                .cond_where(any)
-                .to_owned();
-            for row in self.open.query_all(&statement).await? {
-                let position = Position { channel_id: row.try_get_by_index(1)?, seq: row.try_get_by_index(2)? };
-                found.insert(position, row.try_get_by_index(0)?);
-            }
-        }
-        Ok(found)
+        find_positions(self, positions).await
     }
 
-    /// How many red-dot messages each sender has at or above `from`.
-    pub(crate) async fn count_red_dots(&self, channel_id: i64, from: Seq) -> Result<HashMap<String, i64>, StoreError> {
+    /// How many red-dot messages of others than `uid` there are above `seq` in a locked channel.
+    pub(crate) async fn count_red_dots_above(&self, channel_id: i64, seq: Seq, uid: &str) -> Result<i64, StoreError> {
         let statement = Query::select()
-            .column(Column::FromUid)
             .expr(Func::count(Expr::col(Column::Seq)))
             .from(Entity)
             .and_where(Expr::col(Column::ChannelId).eq(channel_id))
-            .and_where(Expr::col(Column::Seq).gte(from))
+            .and_where(Expr::col(Column::Seq).gt(seq))
             .and_where(Expr::col(Column::RedDot).eq(true))
-            .group_by_col(Column::FromUid)
+            .and_where(Expr::col(Column::FromUid).ne(uid))
             .to_owned();
-        let mut counts = HashMap::new();
-        for row in self.open.query_all(&statement).await? {
-            counts.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
-        }
-        Ok(counts)
+        let row = self.open.query_one(&statement).await?;
+        Ok(row.map(|row| row.try_get_by_index(0)).transpose()?.unwrap_or_default())
     }
 
     /// Stores messages. Their channels are locked.
@@ -385,7 +354,7 @@ impl Tx {
                     message.payload.clone().into(),
                 ]
             });
-            let target = Target { columns: &COLUMNS, key: &[], update: &[] };
+            let target = Target { columns: &COLUMNS, key: &[], update: &[], unchanged: Column::RedDot };
             rows::write::<Entity>(&self.open, &target, rows.collect()).await?;
             rest = &rest[fit..];
         }
@@ -402,7 +371,7 @@ pub(super) fn hot_statements(
     vec![
         ("recent messages", in_windows(backend, &windows), &["message"]),
         ("where the newest begin", newest_bounds(&[Position { channel_id, seq: 400 }], 20), &["message"]),
-        ("the last at some time", latest_at(&[channel_id], 0), &["message"]),
+        ("messages by their ids", by_message_ids(backend, select(), &[(channel_id, 1), (channel_id, 2)]), &["message"]),
         ("a page of messages", page(windows[0], 20, true), &["message"]),
         ("a repeated send", by_client_msg_nos(backend, &[(channel_id, "bob", "c1"), (channel_id, "cat", "c2")]), &["message"]),
     ]

@@ -3,7 +3,8 @@
 //! Reading needs no transaction: every use case reads what belongs together in one statement. Writing happens in
 //! `Store::transaction`, which begins again when the database says so (deadlock, serialization failure).
 //!
-//! Locks are taken in one order everywhere: `user_cursor` by uid, `channel` by id, `conversation` by (channel, uid).
+//! No transaction writes to both sides: messages lock their channel and write `channel`, `message`, `sender_mark` and `late_message`;
+//! users' changes lock `user_cursor` and write `conversation`, and read heads without a lock. Several locks are taken by key order.
 //!
 //! How to add a query:
 //! 1. A method of `Store` (outside of transactions) or `Tx` (inside) beside its table: `channels`, `conversations`, `messages`,
@@ -20,12 +21,14 @@ mod imports;
 mod messages;
 mod migrate;
 mod rows;
+mod sender_marks;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use moka::sync::Cache;
 use sea_orm::sea_query::{InsertStatement, SelectStatement};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, QueryResult, SqliteTransactionMode, TransactionOptions,
@@ -33,10 +36,13 @@ use sea_orm::{
 };
 
 pub use self::channels::{Head, HeadState};
-pub use self::conversations::{Changed, ConversationRow, NewConversation, ReadMark, Stamp, State};
+pub use self::conversations::{Changed, ConversationRow, Counts, Membership, SenderMark};
+pub(crate) use self::conversations::{Counted, View};
 pub use self::error::StoreError;
-pub use self::messages::{Latest, Position, Window};
+pub use self::messages::{Position, Window};
 pub use self::migrate::MigrationStatus;
+pub(crate) use self::sender_marks::OwnMessage;
+use crate::channel::ChannelKey;
 use crate::config::Database;
 use crate::error::Error;
 
@@ -50,6 +56,9 @@ const MARK_BEGINNING: &str = "SET autocommit = 0; SAVEPOINT begun";
 const CHECK_BEGINNING: &str = "RELEASE SAVEPOINT begun";
 /// Rows of one multi-row statement at most: below every engine's limit on parameters.
 const ROWS_PER_STATEMENT: usize = 1024;
+
+/// Channels whose ids are remembered: about 20 MB.
+const KNOWN_CHANNELS: u64 = 100_000;
 
 /// The database.
 #[derive(Clone, Debug)]
@@ -65,6 +74,8 @@ pub struct Store {
     optimistic: Arc<AtomicBool>,
     /// How many connections there are at most.
     connections: u32,
+    /// Internal ids of channels that are there. A channel keeps its id for good.
+    channel_ids: Cache<ChannelKey, i64>,
     health: Arc<health::Health>,
 }
 
@@ -103,7 +114,15 @@ impl Store {
     }
 
     fn over(read: DatabaseConnection, write: DatabaseConnection) -> Self {
-        Self { read, write, preamble: None, optimistic: Arc::default(), connections: 0, health: Arc::default() }
+        Self {
+            read,
+            write,
+            preamble: None,
+            optimistic: Arc::default(),
+            connections: 0,
+            channel_ids: Cache::new(KNOWN_CHANNELS),
+            health: Arc::default(),
+        }
     }
 
     fn backend(&self) -> DbBackend {
@@ -212,6 +231,32 @@ impl Store {
                 tracing::warn!(error = %error, "a connection did not close");
             }
         }
+    }
+}
+
+/// Where statements can be asked: outside of a transaction, or in one.
+trait Ask: Sync {
+    fn backend(&self) -> DbBackend;
+    fn ask(&self, statement: &SelectStatement) -> impl Future<Output = Result<Vec<QueryResult>, StoreError>> + Send;
+}
+
+impl Ask for Store {
+    fn backend(&self) -> DbBackend {
+        self.backend()
+    }
+
+    async fn ask(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
+        self.query_all(statement).await
+    }
+}
+
+impl Ask for Tx {
+    fn backend(&self) -> DbBackend {
+        self.backend()
+    }
+
+    async fn ask(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
+        Ok(self.open.query_all(statement).await?)
     }
 }
 

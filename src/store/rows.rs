@@ -35,7 +35,7 @@ where
 }
 
 /// The named columns side by side, as rows. All but PostgreSQL get rows of nulls, which are equal to nothing, up to the next power of two.
-fn listed<const N: usize>(backend: DbBackend, columns: [(&'static str, Vec<Value>); N]) -> SelectStatement {
+pub(super) fn listed<const N: usize>(backend: DbBackend, columns: [(&'static str, Vec<Value>); N]) -> SelectStatement {
     if backend == DbBackend::Postgres {
         return columns.into_iter().fold(Query::select(), |mut select, (name, values)| {
             select.expr_as(Func::cust("unnest").arg(Expr::val(array(values).0)), name).to_owned()
@@ -82,6 +82,11 @@ pub(super) fn for_each<const N: usize>(
     if backend != DbBackend::Postgres {
         return found.join_subquery(JoinType::InnerJoin, wanted, "w", Condition::all()).to_owned();
     }
+    lateral(wanted, found)
+}
+
+/// What `found` finds for each row of `wanted`, on PostgreSQL.
+pub(super) fn lateral(wanted: SelectStatement, mut found: SelectStatement) -> SelectStatement {
     Query::select()
         .column(("found", Asterisk))
         .from_subquery(wanted, "w")
@@ -95,8 +100,10 @@ pub(super) struct Target<'a, C> {
     pub(super) columns: &'a [C],
     /// The key, when rows may be there already.
     pub(super) key: &'a [C],
-    /// What is written over in these.
+    /// The columns that are overwritten in rows that exist; none: such rows stay as they are.
     pub(super) update: &'a [C],
+    /// A column outside of the key, to say on MySQL that a row stays as it is.
+    pub(super) unchanged: C,
 }
 
 /// Writes rows in the order given.
@@ -135,7 +142,12 @@ where
 fn on_conflict<'a, C: IntoIden + Copy>(insert: &'a mut InsertStatement, target: &Target<'_, C>) -> &'a InsertStatement {
     if !target.key.is_empty() {
         let mut conflict = OnConflict::columns(target.key.iter().copied());
-        insert.on_conflict(conflict.update_columns(target.update.iter().copied()).to_owned());
+        if target.update.is_empty() {
+            conflict.do_nothing_on([target.unchanged]);
+        } else {
+            conflict.update_columns(target.update.iter().copied());
+        }
+        insert.on_conflict(conflict);
     }
     insert
 }
@@ -167,11 +179,12 @@ fn as_arrays<E: EntityTrait>(target: &Target<'_, E::Column>, rows: Vec<Vec<Value
         places.join(", ")
     );
     if !target.key.is_empty() {
-        sql += &format!(
-            " ON CONFLICT ({}) DO UPDATE SET {}",
-            names(target.key, &|name| format!("\"{name}\"")),
-            names(target.update, &|name| format!("\"{name}\" = \"excluded\".\"{name}\""))
-        );
+        sql += &format!(" ON CONFLICT ({})", names(target.key, &|name| format!("\"{name}\"")));
+        if target.update.is_empty() {
+            sql += " DO NOTHING";
+        } else {
+            sql += &format!(" DO UPDATE SET {}", names(target.update, &|name| format!("\"{name}\" = \"excluded\".\"{name}\"")));
+        }
     }
     Statement::from_sql_and_values(DbBackend::Postgres, sql, arrays)
 }

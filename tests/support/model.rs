@@ -7,11 +7,24 @@ use serde_json::{Value, json};
 
 pub type Channel = (u8, String, String);
 
+/// The time that a test's server says it is, epoch ms.
+pub const NOW: i64 = 1_795_393_000_000;
+
 #[derive(Clone, Debug)]
 pub struct Message {
     pub shape: Value,
     pub from: String,
     pub red: bool,
+    /// How many messages of the channel arrived before it.
+    pub arrived: usize,
+}
+
+/// A number that the user set, how many messages had arrived then, and the position then.
+#[derive(Clone, Copy, Debug)]
+pub struct SetByHand {
+    pub unread: i64,
+    pub arrived: usize,
+    pub position: i64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -20,7 +33,11 @@ pub struct Member {
     pub deleted_to: i64,
     pub joined: i64,
     pub left: i64,
-    pub unread: i64,
+    /// When the user was removed, epoch ms.
+    pub left_at: Option<i64>,
+    /// The largest seq that was read, deleted or joined at; own messages count beside it.
+    pub read_seq: i64,
+    pub by_hand: Option<SetByHand>,
     /// For the explanations of differences: what the user ever did here.
     pub has_sent: bool,
     pub has_set_unread: bool,
@@ -57,9 +74,33 @@ impl Model {
         self.messages.get(channel).and_then(|messages| messages.keys().next_back().copied()).unwrap_or(0)
     }
 
-    fn red_of_others(&self, channel: &Channel, uid: &str, above: i64) -> i64 {
+    /// Red dots of others above a seq, of the messages that arrived after so many others.
+    fn red_of_others(&self, channel: &Channel, uid: &str, above: i64, arrived: usize) -> i64 {
         let messages = self.messages.get(channel).into_iter().flatten();
-        messages.filter(|(seq, message)| **seq > above && message.red && message.from != uid).count() as i64
+        let counts =
+            |seq: i64, message: &Message| seq > above && message.red && message.from != uid && message.arrived >= arrived;
+        messages.filter(|(seq, message)| counts(**seq, message)).count() as i64
+    }
+
+    fn arrived(&self, channel: &Channel) -> usize {
+        self.messages.get(channel).map_or(0, BTreeMap::len)
+    }
+
+    fn position(&self, channel: &Channel, uid: &str, member: &Member) -> i64 {
+        let own = self.messages.get(channel).into_iter().flatten().filter(|(_, message)| message.from == uid);
+        own.map(|(seq, _)| *seq).max().unwrap_or(0).max(member.read_seq)
+    }
+
+    fn unread_above(&self, channel: &Channel, uid: &str, member: &Member, position: i64) -> i64 {
+        let all = self.red_of_others(channel, uid, position, 0);
+        let Some(set) = member.by_hand else { return all };
+        let unread = set.unread + self.red_of_others(channel, uid, position, set.arrived);
+        // The position moved: no more than what is above it.
+        if position == set.position { unread } else { unread.min(all) }
+    }
+
+    pub fn unread(&self, channel: &Channel, uid: &str, member: &Member) -> i64 {
+        self.unread_above(channel, uid, member, self.position(channel, uid, member))
     }
 
     /// A message with its seq, as it would show in `recents`.
@@ -74,12 +115,14 @@ impl Model {
             from => from,
         };
         let kind = shape["channel_type"].as_u64().unwrap() as u8;
+        let id = if kind == 1 && id == format!("{from}@{from}") { from } else { id };
         let channel = channel(from, id, kind);
         let seq = shape["message_seq"].as_i64().unwrap();
-        let stored = self.messages.get(&channel);
-        let repeated = stored.is_some_and(|stored| stored.contains_key(&seq))
-            || self.messages.values().flat_map(BTreeMap::values).any(|other| other.shape["message_id"] == shape["message_id"]);
-        if repeated {
+        let stored = self.messages.entry(channel.clone()).or_default();
+        let is_same = stored.get(&seq).is_some_and(|other| other.shape["message_id"] == shape["message_id"]);
+        if !is_same
+            && (stored.contains_key(&seq) || stored.values().any(|other| other.shape["message_id"] == shape["message_id"]))
+        {
             return;
         }
         if kind == 1 && from != "____system" && id != "____system" {
@@ -87,52 +130,53 @@ impl Model {
                 self.members.entry((uid.to_owned(), channel.clone())).or_default().in_it = true;
             }
         }
-        let late = seq < self.last_seq(&channel);
-        let red = header["red_dot"] == 1;
-        let above = self.red_of_others(&channel, from, seq);
+        // The sender of a group's message is a member.
+        if kind != 1 && from != "____system" {
+            self.receive(from, &channel, seq, shape["timestamp"].as_i64().map_or(NOW, |seconds| seconds * 1000));
+        }
+        if is_same {
+            return;
+        }
         let mut shape = shape.clone();
         shape["from_uid"] = json!(from);
-        self.messages.entry(channel.clone()).or_default().insert(seq, Message { shape, from: from.to_owned(), red });
-        for ((uid, other), member) in &mut self.members {
-            if *other != channel {
-                continue;
-            }
-            if uid == from {
-                member.has_sent = true;
-                member.unread = if late { member.unread.min(above) } else { 0 };
-            } else if red && seq > member.deleted_to.max(member.joined) {
-                member.unread += 1;
-            }
+        let message = Message { shape, from: from.to_owned(), red: header["red_dot"] == 1, arrived: self.arrived(&channel) };
+        self.messages.entry(channel.clone()).or_default().insert(seq, message);
+        if let Some(member) = self.members.get_mut(&(from.to_owned(), channel)) {
+            member.has_sent = true;
         }
     }
 
-    pub fn join(&mut self, uid: &str, channel: &Channel) {
-        let joined = self.last_seq(channel);
+    /// Begins a membership: the position is the largest of where it begins and what was deleted.
+    fn begin(&mut self, uid: &str, channel: &Channel, joined: i64) {
         let member = self.members.entry((uid.to_owned(), channel.clone())).or_default();
-        if !member.in_it {
-            member.in_it = true;
-            member.joined = joined;
-            member.unread = 0;
+        member.in_it = true;
+        member.joined = joined;
+        member.read_seq = joined.max(member.deleted_to);
+        member.by_hand = None;
+    }
+
+    pub fn join(&mut self, uid: &str, channel: &Channel) {
+        if !self.members.get(&(uid.to_owned(), channel.clone())).is_some_and(|member| member.in_it) {
+            self.begin(uid, channel, self.last_seq(channel));
         }
     }
 
     pub fn leave(&mut self, uid: &str, channel: &Channel) {
         let left = self.last_seq(channel);
-        if let Some(member) = self.members.get_mut(&(uid.to_owned(), channel.clone())).filter(|member| member.in_it) {
+        let member = self.members.entry((uid.to_owned(), channel.clone())).or_default();
+        if member.in_it || member.left_at.is_none() {
             member.in_it = false;
             member.left = left;
         }
+        member.left_at = Some(NOW);
     }
 
-    /// Somebody received a message of a group and must be in it.
-    pub fn receive(&mut self, uid: &str, channel: &Channel, seq: i64) {
-        let unread = self.red_of_others(channel, uid, seq - 1);
-        let member = self.members.entry((uid.to_owned(), channel.clone())).or_default();
-        let comes = !member.in_it && (member.left == 0 || member.left < seq);
-        if comes {
-            member.in_it = true;
-            member.joined = seq - 1;
-            member.unread = unread;
+    /// A message says that somebody is in a group: it was sent at that time, epoch ms.
+    pub fn receive(&mut self, uid: &str, channel: &Channel, seq: i64, sent_at: i64) {
+        let member = self.members.get(&(uid.to_owned(), channel.clone())).cloned().unwrap_or_default();
+        let stands = member.left_at.is_none_or(|left_at| seq > member.left && sent_at > left_at + 10_000);
+        if !member.in_it && stands {
+            self.begin(uid, channel, seq - 1);
         }
     }
 
@@ -140,24 +184,70 @@ impl Model {
         member.in_it && ![6, 9].contains(&channel.0) && self.last_seq(channel) > member.deleted_to.max(member.joined)
     }
 
-    fn listed(&mut self, uid: &str, channel: &Channel) -> Option<&mut Member> {
+    /// Reads up to a seq, or everything; `forced`: a deletion, which acts also below the position.
+    fn read(&mut self, uid: &str, channel: &Channel, up_to: Option<i64>, forced: bool) {
         let key = (uid.to_owned(), channel.clone());
-        let listed = self.members.get(&key).is_some_and(|member| self.is_listed(channel, member));
-        if listed { self.members.get_mut(&key) } else { None }
+        let Some(mut member) = self.members.get(&key).filter(|member| member.in_it).cloned() else { return };
+        let position = self.position(channel, uid, &member);
+        if !forced && up_to.is_some_and(|up_to| up_to < position) {
+            return;
+        }
+        let new = position.max(up_to.unwrap_or_else(|| self.last_seq(channel)));
+        if member.by_hand.is_some() {
+            let all = self.red_of_others(channel, uid, new, 0);
+            let unread = self.unread_above(channel, uid, &member, new).min(all);
+            let set = SetByHand { unread, arrived: self.arrived(channel), position: new };
+            member.by_hand = (unread != all).then_some(set);
+        }
+        member.read_seq = new;
+        self.members.insert(key, member);
     }
 
-    pub fn set_unread(&mut self, uid: &str, channel: &Channel, unread: i64) {
-        if let Some(member) = self.listed(uid, channel) {
-            member.unread = unread;
+    pub fn set_unread(&mut self, uid: &str, channel: &Channel, unread: i64, up_to: Option<i64>) {
+        let key = (uid.to_owned(), channel.clone());
+        let Some(mut member) = self.members.get(&key).cloned() else { return };
+        let listed = self.is_listed(channel, &member);
+        if unread == 0 {
+            if listed || up_to.is_some_and(|up_to| up_to > self.last_seq(channel)) {
+                self.read(uid, channel, up_to, false);
+            }
+        } else if listed {
+            let position = self.position(channel, uid, &member);
+            let above = up_to.map_or(0, |up_to| self.red_of_others(channel, uid, up_to.max(position), 0));
+            member.by_hand = Some(SetByHand { unread: unread + above, arrived: self.arrived(channel), position });
+            self.members.insert(key.clone(), member);
+        }
+        if listed && let Some(member) = self.members.get_mut(&key) {
             member.has_set_unread = true;
         }
     }
 
-    pub fn delete(&mut self, uid: &str, channel: &Channel) {
+    /// The user has looked: what came since is counted into a number set by hand, so that later reads of the list need not count it. A
+    /// message that came late below the head then stays in that number when the position moves past it.
+    pub fn look(&mut self, uid: &str) {
+        let keys: Vec<(String, Channel)> = self.members.keys().filter(|(owner, _)| owner == uid).cloned().collect();
+        for key in keys {
+            let mut member = self.members[&key].clone();
+            if member.by_hand.is_some() && member.in_it {
+                let position = self.position(&key.1, uid, &member);
+                let unread = self.unread(&key.1, uid, &member);
+                member.by_hand = Some(SetByHand { unread, arrived: self.arrived(&key.1), position });
+                self.members.insert(key, member);
+            }
+        }
+    }
+
+    pub fn delete(&mut self, uid: &str, channel: &Channel, up_to: Option<i64>) {
+        let key = (uid.to_owned(), channel.clone());
+        let Some(member) = self.members.get(&key).filter(|member| member.in_it).cloned() else { return };
         let last = self.last_seq(channel);
-        if let Some(member) = self.listed(uid, channel) {
-            member.deleted_to = last;
-            member.unread = 0;
+        let up_to = up_to.unwrap_or(last);
+        if !self.is_listed(channel, &member) && up_to <= last {
+            return;
+        }
+        self.read(uid, channel, Some(up_to), true);
+        if let Some(member) = self.members.get_mut(&key) {
+            member.deleted_to = member.deleted_to.max(up_to);
             member.has_deleted = true;
         }
     }
@@ -173,17 +263,18 @@ impl Model {
             let messages = &self.messages[channel];
             let (last_seq, last) = messages.iter().next_back().unwrap();
             let newest = messages.iter().rev().filter(|(seq, _)| **seq > member.deleted_to).take(msg_count);
+            let unread = self.unread(channel, uid, member);
             let held = held.get(&(id.clone(), channel.0)).copied().unwrap_or(0);
             let recents: Vec<Value> = newest.filter(|(seq, _)| **seq > held).map(|(_, message)| message.shape.clone()).collect();
             items.push(json!({
                 "channel_id": id,
                 "channel_type": channel.0,
-                "unread": member.unread,
+                "unread": unread,
                 "timestamp": last.shape["timestamp"],
                 "last_msg_seq": last_seq,
                 "last_client_msg_no": last.shape["client_msg_no"],
                 "offset_msg_seq": 0,
-                "readed_to_msg_seq": (last_seq - member.unread).max(0),
+                "readed_to_msg_seq": (last_seq - unread).max(0),
                 "recents": recents,
             }));
         }

@@ -186,8 +186,8 @@ impl Stage {
                 model.message(&message);
             }
             Hook(..) => model.message(&self.body(operation).1[0]),
-            SetUnread(unread) => model.set_unread(&ann, &channel, unread),
-            Delete => model.delete(&ann, &channel),
+            SetUnread(unread) => model.set_unread(&ann, &channel, unread, None),
+            Delete => model.delete(&ann, &channel, None),
             Leave => model.leave(&ann, &channel),
             Join => model.join(&ann, &channel),
             Sync => {}

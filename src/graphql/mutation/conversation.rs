@@ -4,8 +4,9 @@ use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 
 use super::super::context::ContextExt;
 use super::super::error::{At, Root};
+use super::super::scalars::UInt53;
 use super::super::types::{Conversation, ConversationTarget, RemovedConversation, SummaryOf, parse_channel_types};
-use crate::conversation as conversations;
+use crate::conversation::{self as conversations, Deleted};
 
 /// What `setUnread` takes.
 #[derive(Clone, Debug, InputObject)]
@@ -14,6 +15,8 @@ pub struct SetUnreadInput {
     target: ConversationTarget,
     /// How many are unread, at least 0.
     unread: i32,
+    /// Count only up to the message with this number: messages that came later are unread on top. Defaults to the last message.
+    up_to: Option<UInt53>,
 }
 
 /// What `setUnread` returns.
@@ -30,6 +33,9 @@ pub struct SetUnreadPayload {
 pub struct ClearUnreadInput {
     #[graphql(flatten)]
     target: ConversationTarget,
+    /// Only up to the message with this number: what came later stays unread. A number above the last message is kept, and the messages
+    /// up to it are read when they come. Defaults to the last message.
+    up_to: Option<UInt53>,
 }
 
 /// What `clearUnread` returns.
@@ -46,13 +52,18 @@ pub struct ClearUnreadPayload {
 pub struct DeleteConversationInput {
     #[graphql(flatten)]
     target: ConversationTarget,
+    /// Only up to the message with this number: later messages still show. A number above the last message is kept, and the messages up
+    /// to it are deleted when they come. Defaults to the last message.
+    up_to: Option<UInt53>,
 }
 
 /// What `deleteConversation` returns.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct DeleteConversationPayload {
-    /// What does not show any more.
-    removed: RemovedConversation,
+    /// The conversation that does not show any more. Null where messages above `upTo` still show.
+    removed: Option<RemovedConversation>,
+    /// The conversation, where messages above `upTo` still show.
+    conversation: Option<Conversation>,
     /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
     unread_summary: Option<SummaryOf>,
 }
@@ -64,6 +75,9 @@ pub struct MarkAllReadInput {
     uid: Option<ID>,
     /// Only those of these channel types.
     channel_types: Option<Vec<i32>>,
+    /// Leave alone conversations that changed after this version, which the user has not seen as they are: the `version` of the list
+    /// on the screen.
+    up_to_version: Option<UInt53>,
 }
 
 /// What `markAllRead` returns.
@@ -127,11 +141,14 @@ impl ConversationMutation {
     ) -> Root<SetUnreadPayload> {
         let _timed = ctx.timed();
         let (uid, channel) = input.target.parse(ctx)?;
-        let conversation = conversations::set_unread(ctx.core(), &uid, &channel, i64::from(input.unread)).await.at("input")?;
+        let conversation =
+            conversations::set_unread(ctx.core(), &uid, &channel, i64::from(input.unread), input.up_to.map(UInt53::signed))
+                .await
+                .at("input")?;
         Ok(Some(SetUnreadPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
     }
 
-    /// Marks a conversation as read.
+    /// Marks a conversation as read, up to its last message or up to `upTo`. A number below the read position changes nothing.
     async fn clear_unread(
         &self,
         ctx: &Context<'_>,
@@ -139,11 +156,11 @@ impl ConversationMutation {
     ) -> Root<ClearUnreadPayload> {
         let _timed = ctx.timed();
         let (uid, channel) = input.target.parse(ctx)?;
-        let conversation = conversations::set_unread(ctx.core(), &uid, &channel, 0).await?;
+        let conversation = conversations::set_unread(ctx.core(), &uid, &channel, 0, input.up_to.map(UInt53::signed)).await?;
         Ok(Some(ClearUnreadPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
     }
 
-    /// Deletes a conversation up to its last message; the next message brings it back. Deleting a deleted one changes nothing.
+    /// Deletes a conversation up to its last message, or up to `upTo`; the next message brings it back. Deleting a deleted one changes nothing.
     async fn delete_conversation(
         &self,
         ctx: &Context<'_>,
@@ -151,8 +168,13 @@ impl ConversationMutation {
     ) -> Root<DeleteConversationPayload> {
         let _timed = ctx.timed();
         let (uid, channel) = input.target.parse(ctx)?;
-        let removed = conversations::delete_conversation(ctx.core(), &uid, &channel).await?;
-        Ok(Some(DeleteConversationPayload { removed: RemovedConversation(removed), unread_summary: Some(SummaryOf(uid)) }))
+        let up_to = input.up_to.map(UInt53::signed);
+        let deleted = conversations::delete_conversation(ctx.core(), &uid, &channel, up_to).await?;
+        let (removed, conversation) = match deleted {
+            Deleted::Removed(removed) => (Some(RemovedConversation(removed)), None),
+            Deleted::StillShows(conversation) => (None, Some(conversation.into())),
+        };
+        Ok(Some(DeleteConversationPayload { removed, conversation, unread_summary: Some(SummaryOf(uid)) }))
     }
 
     /// Marks all conversations as read, muted ones too, for all devices of the user.
@@ -164,7 +186,8 @@ impl ConversationMutation {
         let _timed = ctx.timed();
         let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
         let only = input.channel_types.map(|types| parse_channel_types("channel_types", &types)).transpose().at("input")?;
-        let changed = conversations::mark_all_read(ctx.core(), &uid, only.as_deref()).await?;
+        let changed =
+            conversations::mark_all_read(ctx.core(), &uid, only.as_deref(), input.up_to_version.map(UInt53::signed)).await?;
         Ok(Some(MarkAllReadPayload {
             conversations: changed.into_iter().map(Conversation::from).collect(),
             unread_summary: Some(SummaryOf(uid)),

@@ -105,7 +105,7 @@ impl Conversation {
         i32::from(self.conversation.channel.channel_type.number())
     }
 
-    /// Red-dot messages of others since the user's read mark.
+    /// Red-dot messages of others above the read position, unless the user set a number.
     async fn unread(&self) -> i32 {
         int(self.conversation.unread)
     }
@@ -118,6 +118,12 @@ impl Conversation {
     /// The last message's number in the channel.
     async fn last_msg_seq(&self) -> UInt53 {
         self.conversation.last_msg_seq.into()
+    }
+
+    /// The read position: the number of the last message that the user has read, sent or deleted. It is above `lastMsgSeq` where the
+    /// user has read messages that have not arrived yet.
+    async fn read_seq(&self) -> UInt53 {
+        self.conversation.read_seq.into()
     }
 
     /// The last message's client number.

@@ -9,7 +9,7 @@ use super::super::context::ContextExt;
 use super::super::error::{At, Result};
 use super::super::scalars::UInt53;
 use super::{Conversation, RECENTS, int, parse_channel_types};
-use crate::conversation::{ListFilter, ListPage, Place, Rank};
+use crate::conversation::{ListCursor, ListFilter, ListPage, SortKey};
 use crate::error::Error;
 
 /// Which conversations of a list. What is left out does not matter.
@@ -44,7 +44,7 @@ impl ConversationFilter {
 /// A page of the list.
 #[derive(Clone, Debug)]
 pub struct ConversationConnection {
-    entries: Vec<(Place, Conversation)>,
+    entries: Vec<(ListCursor, Conversation)>,
     has_previous: bool,
     has_next: bool,
     total: usize,
@@ -55,7 +55,7 @@ impl ConversationConnection {
     /// With the messages that the document asks for: one read for the whole page.
     pub(in crate::graphql) async fn load(ctx: &Context<'_>, page: ListPage) -> Result<Self> {
         let count = messages_wanted(ctx);
-        let (places, rows): (Vec<Place>, Vec<_>) = page.conversations.into_iter().unzip();
+        let (places, rows): (Vec<ListCursor>, Vec<_>) = page.conversations.into_iter().unzip();
         let rows = Conversation::load_all(ctx, rows, count).await?;
         Ok(Self {
             entries: places.into_iter().zip(rows).collect(),
@@ -106,7 +106,7 @@ impl ConversationConnection {
 
     /// What there is beside the page.
     async fn page_info(&self) -> PageInfo {
-        let cursor = |entry: Option<&(Place, _)>| entry.map(|(place, _)| place.encode_cursor());
+        let cursor = |entry: Option<&(ListCursor, _)>| entry.map(|(place, _)| place.encode_cursor());
         PageInfo {
             has_previous_page: self.has_previous,
             has_next_page: self.has_next,
@@ -136,28 +136,26 @@ pub struct ConversationEdge {
 }
 
 /// How a place is written: opaque to clients, versioned for us.
-type Written = (String, i64, i64, bool, i64, u8, String);
+type Written = (String, i64, bool, i64, u8, String);
 
-const KIND: &str = "l1";
+const KIND: &str = "l2";
 
-impl CursorType for Place {
+impl CursorType for ListCursor {
     type Error = Error;
 
     fn decode_cursor(cursor: &str) -> std::result::Result<Self, Error> {
         let written = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|text| serde_json::from_slice::<Written>(&text).ok());
         match written {
-            Some((kind, walk_activity, walk_pin, unpinned, activity, channel_type, channel_id)) if kind == KIND => Ok(Self {
-                rank: Rank { unpinned, activity: Reverse(activity), channel_type, channel_id },
-                walk_activity,
-                walk_pin,
-            }),
+            Some((kind, version, unpinned, activity, channel_type, channel_id)) if kind == KIND => {
+                Ok(Self { key: SortKey { unpinned, activity: Reverse(activity), channel_type, channel_id }, version })
+            }
             _ => Err(Error::bad_input("cursor", "must be one that conversationList returned")),
         }
     }
 
     fn encode_cursor(&self) -> String {
-        let Rank { unpinned, activity, channel_type, channel_id } = &self.rank;
-        let written = (KIND, self.walk_activity, self.walk_pin, unpinned, activity.0, channel_type, channel_id);
+        let SortKey { unpinned, activity, channel_type, channel_id } = &self.key;
+        let written = (KIND, self.version, unpinned, activity.0, channel_type, channel_id);
         URL_SAFE_NO_PAD.encode(serde_json::json!(written).to_string())
     }
 }
@@ -171,11 +169,10 @@ mod tests {
     proptest! {
         #[test]
         fn cursors_come_back_and_others_are_refused(at in 0_i64.., unpinned: bool, channel_type: u8, channel_id in ".{1,50}", text in ".*") {
-            let rank = Rank { unpinned, activity: Reverse(at), channel_type, channel_id };
-            let place = Place { rank, walk_activity: at, walk_pin: 0 };
-            prop_assert_eq!(&Place::decode_cursor(&place.encode_cursor()).unwrap(), &place);
-            prop_assert!(Place::decode_cursor(&text).is_err());
-            prop_assert!(Place::decode_cursor(&super::super::history::SeqCursor(at).encode_cursor()).is_err());
+            let cursor = ListCursor { key: SortKey { unpinned, activity: Reverse(at), channel_type, channel_id }, version: at };
+            prop_assert_eq!(&ListCursor::decode_cursor(&cursor.encode_cursor()).unwrap(), &cursor);
+            prop_assert!(ListCursor::decode_cursor(&text).is_err());
+            prop_assert!(ListCursor::decode_cursor(&super::super::history::SeqCursor(at).encode_cursor()).is_err());
         }
     }
 }

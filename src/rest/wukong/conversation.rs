@@ -10,7 +10,7 @@ use crate::auth::{Action, Caller};
 use crate::conversation::{self as conversations, Filter, SyncRequest, parse_last_msg_seqs};
 use crate::core::Core;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Uid};
+use crate::ids::{ChannelRef, Seq, Uid};
 
 /// Conversations of a page where `page_size` is not given.
 const PAGE_SIZE: usize = 100;
@@ -192,11 +192,12 @@ fn message_count(core: &Core, fields: &Fields) -> Result<u32, Error> {
 
 /// The uid and the channel that a request is about, if the caller may act for the user; an empty uid is refused with `WuKongIM`'s
 /// words.
-fn target(caller: &Caller, fields: &Fields, no_uid: &'static str) -> Result<(Uid, ChannelRef), Error> {
+/// Whose conversation, which channel, and the seq up to which it is read or deleted; 0 or missing: to the end.
+fn target(caller: &Caller, fields: &Fields, no_uid: &'static str) -> Result<(Uid, ChannelRef, Option<Seq>), Error> {
     let uid = fields.string("uid")?;
     let channel_id = fields.string("channel_id")?;
     let channel_type = fields.uint8("channel_type")?;
-    fields.uint32("message_seq")?;
+    let up_to = Some(Seq::from(fields.uint32("message_seq")?)).filter(|seq| *seq > 0);
     if uid.is_empty() {
         return Err(Error::BadRequest(no_uid.into()));
     }
@@ -205,7 +206,7 @@ fn target(caller: &Caller, fields: &Fields, no_uid: &'static str) -> Result<(Uid
     }
     let uid = Uid::parse("uid", uid)?;
     caller.check(Action::ActFor(&uid))?;
-    Ok((uid, ChannelRef::parse(channel_id, i64::from(channel_type))?))
+    Ok((uid, ChannelRef::parse(channel_id, i64::from(channel_type))?, up_to))
 }
 
 /// What is not there needs no change: on these routes that is a success.
@@ -222,8 +223,8 @@ fn done<T>(result: Result<T, Error>) -> Result<Answer<Done>, Error> {
 /// As [`sync`].
 pub async fn set_unread(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     let unread = fields.int64("unread")?;
-    let (uid, channel) = target(caller, fields, "UID cannot be empty")?;
-    done(conversations::set_unread(core, &uid, &channel, unread).await)
+    let (uid, channel, up_to) = target(caller, fields, "UID cannot be empty")?;
+    done(conversations::set_unread(core, &uid, &channel, unread, up_to).await)
 }
 
 /// `POST /conversations/clearUnread`
@@ -231,8 +232,8 @@ pub async fn set_unread(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> R
 /// # Errors
 /// As [`sync`].
 pub async fn clear_unread(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
-    let (uid, channel) = target(caller, fields, NOBODY)?;
-    done(conversations::set_unread(core, &uid, &channel, 0).await)
+    let (uid, channel, up_to) = target(caller, fields, NOBODY)?;
+    done(conversations::set_unread(core, &uid, &channel, 0, up_to).await)
 }
 
 /// `POST /conversations/delete`
@@ -240,6 +241,6 @@ pub async fn clear_unread(core: &Arc<Core>, caller: &Caller, fields: &Fields) ->
 /// # Errors
 /// As [`sync`].
 pub async fn delete(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
-    let (uid, channel) = target(caller, fields, "Uid cannot be empty")?;
-    done(conversations::delete_conversation(core, &uid, &channel).await)
+    let (uid, channel, up_to) = target(caller, fields, "Uid cannot be empty")?;
+    done(conversations::delete_conversation(core, &uid, &channel, up_to).await)
 }

@@ -95,7 +95,11 @@ async fn notify(core: &Arc<Core>, body: &[u8]) -> Result<Delivery, Error> {
             Err(reason) => delivery.leave_out(reason),
         }
     }
-    let incoming = Arc::new(Incoming { messages, receivers: None });
+    store(core, Incoming { messages, receivers: None }, delivery).await
+}
+
+async fn store(core: &Arc<Core>, incoming: Incoming, mut delivery: Delivery) -> Result<Delivery, Error> {
+    let incoming = Arc::new(incoming);
     delivery.report = ingest(core, Arc::clone(&incoming)).await?;
     if let Some(datasource) = core.datasource.get() {
         datasource.look_at(&incoming.messages);
@@ -123,10 +127,10 @@ async fn offline(core: &Arc<Core>, body: &[u8]) -> Result<Delivery, Error> {
         key: incoming.key.clone(),
         seq: incoming.message.seq,
         message_id: incoming.message.message_id,
+        sent_at: incoming.message.sent_at,
         uids,
     });
-    delivery.report = ingest(core, Incoming { messages: vec![incoming], receivers }).await?;
-    Ok(delivery)
+    store(core, Incoming { messages: vec![incoming], receivers }, delivery).await
 }
 
 /// v1 packs long lists of receivers: base64 of a gzip of a JSON array, which may be as large as a body: gzip packs a thousand to
@@ -193,6 +197,10 @@ fn read(core: &Core, sender: Sender, fields: &Fields) -> Result<IncomingMessage,
         if from_uid.is_empty() { Uid::system() } else { Uid::parse("from_uid", from_uid).map_err(|_| Unusable::Sender)? };
     let key = match (channel_type, sender.names_pairs) {
         (ChannelType::PERSON, true) => pair_of(&from, &channel.channel_id).ok_or(Unusable::Channel)?,
+        // v2 names a message to oneself by its pair in msg.notify, by the uid in msg.offline.
+        (ChannelType::PERSON, false) if channel.channel_id == format!("{from}@{from}") => {
+            ChannelKey::person(from.as_str(), from.as_str())
+        }
         (ChannelType::PERSON, false) => {
             warn_about_pairs(&from, &channel.channel_id);
             ChannelKey::new(&from, &channel)

@@ -1,0 +1,177 @@
+//! Becoming a member: because somebody says so, or because a message implies it.
+//!
+//! A user who has no conversation gets one by an insert that never overwrites, from the head that was read: no lock is needed, because a
+//! row and any newer head belong together. A user who left is locked: the row is written over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use crate::conversation::{join, position, prepare_join};
+use crate::core::Core;
+use crate::error::Error;
+use crate::ids::{Seq, Uid};
+use crate::store::{Counted, Membership, Tx, View};
+
+/// Users that are looked up, or locked, at once.
+const USERS_AT_ONCE: usize = 500;
+/// A message makes a removed user a member again only when it was sent so long after the removal: webhooks are delayed and repeated.
+const REMOVAL_HOLDS_MS: i64 = 10_000;
+
+/// What says that a user is in a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// A request to add the user.
+    Request,
+    /// A message that the user sent or received.
+    Message {
+        /// Its seq: the user joins just below it.
+        seq: Seq,
+        /// When it was sent, epoch ms.
+        sent_at: i64,
+    },
+}
+
+impl Reason {
+    fn below(self) -> Option<Seq> {
+        match self {
+            Self::Request => None,
+            Self::Message { seq, .. } => Some(seq),
+        }
+    }
+
+    /// Whether it stands against a removal.
+    fn makes_member(self, view: &View) -> bool {
+        let Self::Message { seq, sent_at } = self else { return true };
+        let is_after = |removed_at: i64| removed_at == 0 || sent_at > removed_at.saturating_add(REMOVAL_HOLDS_MS);
+        match view.row.membership {
+            Membership::Absent => is_after(view.cleared_at),
+            Membership::Left => seq > view.row.left_seq && is_after(view.row.left_at) && is_after(view.cleared_at),
+            Membership::Member => false,
+        }
+    }
+}
+
+/// A user who is, or should be, in a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemberHint {
+    pub(crate) channel_id: i64,
+    pub(crate) uid: Uid,
+    pub(crate) reason: Reason,
+}
+
+/// Members who were seen lately, so that not every message asks for its sender. It forgets within a minute: a user who is removed
+/// through another server may come back by a later message only after that.
+#[derive(Debug)]
+pub(crate) struct KnownMembers(Cache<(i64, Uid), ()>);
+
+impl KnownMembers {
+    pub(crate) fn new() -> Self {
+        Self(Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(60)).build())
+    }
+
+    pub(crate) fn contains(&self, channel_id: i64, uid: &Uid) -> bool {
+        self.0.contains_key(&(channel_id, uid.clone()))
+    }
+
+    fn insert(&self, channel_id: i64, uid: Uid) {
+        self.0.insert((channel_id, uid), ());
+    }
+
+    pub(super) fn remove(&self, channel_id: i64, uid: &Uid) {
+        self.0.invalidate(&(channel_id, uid.clone()));
+    }
+}
+
+/// Makes users members where the hints stand against what is stored; their devices are told.
+///
+/// # Errors
+/// [`Error::Store`].
+pub(crate) async fn join_members(core: &Core, hints: &[MemberHint]) -> Result<(), Error> {
+    for hints in hints.chunks(USERS_AT_ONCE) {
+        join_some(core, hints).await?;
+    }
+    Ok(())
+}
+
+async fn join_some(core: &Core, hints: &[MemberHint]) -> Result<(), Error> {
+    let mut reasons: HashMap<(i64, &Uid), Vec<Reason>> = HashMap::new();
+    for hint in hints {
+        reasons.entry((hint.channel_id, &hint.uid)).or_default().push(hint.reason);
+    }
+    let pairs: Vec<(&Uid, i64)> = reasons.keys().map(|(channel_id, uid)| (*uid, *channel_id)).collect();
+    let mut new = Vec::new();
+    let mut returning: Vec<(Uid, i64, Reason)> = Vec::new();
+    for view in core.store.find_views(&pairs).await? {
+        let channel_id = view.row.channel_id;
+        let Some(reasons) = reasons.get(&(channel_id, &view.uid)) else { continue };
+        if view.row.is_member() {
+            core.members.insert(channel_id, view.uid);
+            continue;
+        }
+        // Of several messages the lowest decides where the membership begins.
+        let reason = reasons.iter().copied().filter(|reason| reason.makes_member(&view)).min_by_key(|reason| reason.below());
+        if let Some(reason) = reason {
+            match view.row.membership {
+                Membership::Absent => new.push((view, reason)),
+                _ => returning.push((view.uid, channel_id, reason)),
+            }
+        }
+    }
+    let mut joined = Vec::with_capacity(new.len() + returning.len());
+    for (view, reason) in &mut new {
+        prepare_join(&mut view.row, reason.below());
+    }
+    core.store.count(&mut new.iter_mut().map(|(view, _)| counted(view)).collect::<Vec<_>>()).await?;
+    let mut rows = Vec::with_capacity(new.len());
+    for (mut view, _) in new {
+        join(&mut view.row);
+        joined.push(view.uid.clone());
+        rows.push((view.uid, view.row));
+    }
+    core.store.insert_conversations(&rows).await?;
+    joined.extend(rejoin(core, &returning).await?);
+    core.bus.users_changed(&joined);
+    Ok(())
+}
+
+fn counted(view: &mut View) -> Counted<'_> {
+    let up_to = Some(position(&view.row));
+    Counted { uid: &view.uid, row: &mut view.row, up_to }
+}
+
+/// Users who left become members again, under their locks.
+async fn rejoin(core: &Core, returning: &[(Uid, i64, Reason)]) -> Result<Vec<Uid>, Error> {
+    if returning.is_empty() {
+        return Ok(Vec::new());
+    }
+    let uids: Vec<Uid> = returning.iter().map(|(uid, ..)| uid.clone()).collect();
+    core.store.ensure_cursors(&uids).await?;
+    let (uids, reasons): (_, HashMap<(i64, &Uid), Reason>) =
+        (&uids, returning.iter().map(|(uid, channel_id, reason)| ((*channel_id, uid), *reason)).collect());
+    let reasons = Arc::new(reasons);
+    core.store
+        .transaction(|tx: Tx| {
+            let reasons = Arc::clone(&reasons);
+            async move {
+                let locked = tx.lock_users(uids).await?;
+                let pairs: Vec<(&Uid, i64)> = reasons.keys().map(|(channel_id, uid)| (*uid, *channel_id)).collect();
+                let mut views = tx.find_views(&pairs).await?;
+                let reason = |view: &View| reasons.get(&(view.row.channel_id, &view.uid)).copied();
+                views.retain(|view| reason(view).is_some_and(|reason| !view.row.is_member() && reason.makes_member(view)));
+                for view in &mut views {
+                    let below = reason(view).and_then(Reason::below);
+                    prepare_join(&mut view.row, below);
+                }
+                tx.count(&mut views.iter_mut().map(counted).collect::<Vec<_>>()).await?;
+                for view in &mut views {
+                    join(&mut view.row);
+                }
+                tx.write_conversations(views.iter().map(|view| (&view.uid, &view.row)).collect(), &locked).await?;
+                tx.commit(views.into_iter().map(|view| view.uid).collect::<Vec<Uid>>()).await
+            }
+        })
+        .await
+}

@@ -1,0 +1,80 @@
+//! Leaving a channel: a change of the user's list like any other, under the user's lock and stamped at once. A removal is stored also for
+//! a user who is not known as a member yet: a delayed webhook must not bring the user in.
+
+use std::collections::HashSet;
+
+use crate::core::Core;
+use crate::error::Error;
+use crate::ids::Uid;
+use crate::store::{ConversationRow, Membership, View};
+
+/// Users that leave in one transaction: each of them is locked.
+const LEAVING_AT_ONCE: usize = 500;
+
+/// Removes users from a channel.
+pub(super) async fn leave(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Error> {
+    let mut uids = uids.to_vec();
+    uids.sort_unstable();
+    uids.dedup();
+    for uids in uids.chunks(LEAVING_AT_ONCE) {
+        leave_some(core, channel_id, uids).await?;
+        for uid in uids {
+            core.members.remove(channel_id, uid);
+        }
+    }
+    Ok(())
+}
+
+async fn leave_some(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Error> {
+    let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
+    let mut views = core.store.find_views(&pairs).await?;
+    let now_ms = core.clock.now_ms();
+    let absent: Vec<(Uid, ConversationRow)> = views
+        .iter()
+        .filter(|view| view.row.membership == Membership::Absent)
+        .map(|view| {
+            let row = ConversationRow {
+                membership: Membership::Left,
+                left_seq: view.row.last_seq,
+                left_at: now_ms,
+                ..view.row.clone()
+            };
+            (view.uid.clone(), row)
+        })
+        .collect();
+    if !absent.is_empty() {
+        core.store.insert_conversations(&absent).await?;
+        // One of them may have become a member just now: then the row stayed as it was.
+        views = core.store.find_views(&pairs).await?;
+    }
+    let removed: HashSet<&Uid> = absent.iter().map(|(uid, _)| uid).collect();
+    let is_open = |view: &View| view.row.is_member() || !removed.contains(&view.uid);
+    let uids: Vec<Uid> = views.into_iter().filter(is_open).map(|view| view.uid).collect();
+    if uids.is_empty() {
+        return Ok(());
+    }
+    core.store.ensure_cursors(&uids).await?;
+    let uids = uids.as_slice();
+    core.store
+        .transaction(|tx| async move {
+            let locked = tx.lock_users(uids).await?;
+            let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
+            let mut views = tx.find_views(&pairs).await?;
+            for View { uid, row, .. } in &mut views {
+                if row.is_member() {
+                    row.membership = Membership::Left;
+                    row.left_seq = row.last_seq;
+                    row.version = (locked.get(uid.as_str()).copied().unwrap_or(0) + 1).max(now_ms);
+                    row.stamped_revision = row.revision;
+                }
+                // A user who is removed again stays away for as long as after the first time.
+                row.left_at = now_ms;
+            }
+            views.retain(|view| view.row.membership == Membership::Left);
+            tx.write_conversations(views.iter().map(|view| (&view.uid, &view.row)).collect(), &locked).await?;
+            tx.commit(()).await
+        })
+        .await?;
+    core.bus.users_changed(uids);
+    Ok(())
+}
