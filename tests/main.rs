@@ -30,6 +30,7 @@ mod layers;
 mod lists;
 mod live;
 mod members;
+mod message_content;
 mod migrations;
 mod old_clients;
 mod overload;
