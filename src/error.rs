@@ -172,6 +172,13 @@ mod tests {
                 503,
                 "the database cannot be reached just now, try again",
             ),
+            (
+                Error::Store(StoreError::Lost("2013".into())),
+                "SERVICE_UNAVAILABLE",
+                503,
+                "the database did not confirm this, so its outcome is not known: repeating it is safe (for a message: with the same \
+                 client_msg_no), try again",
+            ),
             (Error::Store(StoreError::Contended("deadlock".into())), "CONFLICT", 503, "too busy just now, try again"),
             (Error::Store(StoreError::Broken("select 1".into())), "INTERNAL_SERVER_ERROR", 500, "internal error"),
         ]

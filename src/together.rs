@@ -106,7 +106,7 @@ impl<T, R> Running<T, R> {
             if let Err(Error::Store(StoreError::Broken(_))) = &answers
                 && items.len() > 1
             {
-                // A statement failed, so nothing was done: whose fault it is shows when each is alone.
+                // A statement failed, so nothing was done (a COMMIT never fails like this): whose fault it is shows when each is alone.
                 for (item, sender) in items.into_iter().zip(senders) {
                     let answer = work(vec![item]).await.map(|mut answers| answers.pop());
                     let _ = sender.send(answer.and_then(|answer| answer.unwrap_or_else(|| Err(left_out()))));

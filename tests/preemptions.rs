@@ -85,6 +85,7 @@ async fn every_pair_at_every_statement(direct: &Server, node: &Arc<TestDatabase>
         let (was_held, was_done) = meet(pair, number, meeting, one, other, passing).await;
         done.fetch_add(u32::from(was_done), Ordering::Relaxed);
         waited.fetch_add(u32::from(was_held && !was_done), Ordering::Relaxed);
+        assert!(was_held || passing > 0, "{one:?} in {meeting:?} asks the database for nothing");
         was_held
     })
     .await;

@@ -9,7 +9,7 @@ pub enum StoreError {
     /// Rolled back for the sake of another transaction: begin again.
     #[error("contended: {0}")]
     Contended(String),
-    /// The connection broke. What was not committed is rolled back; a commit may or may not have happened.
+    /// The connection broke, or COMMIT failed without a rollback. Whether it was committed is not known, so nothing may begin again.
     #[error("connection lost: {0}")]
     Lost(String),
     /// Cannot be reached, is starting, full, read-only, or too slow: try later.
@@ -35,10 +35,42 @@ impl StoreError {
     pub(crate) fn public_text(&self) -> &'static str {
         match self {
             Self::Contended(_) => "too busy just now, try again",
-            Self::Lost(_) | Self::Unavailable(_) => "the database cannot be reached just now, try again",
+            Self::Lost(_) => {
+                "the database did not confirm this, so its outcome is not known: repeating it is safe (for a message: with the \
+                 same client_msg_no), try again"
+            }
+            Self::Unavailable(_) => "the database cannot be reached just now, try again",
             Self::Broken(_) => "internal error",
         }
     }
+
+    /// The meaning of a failed COMMIT. Only after a sure rollback may a transaction begin again: every other error leaves open whether
+    /// the database committed, whatever the same code means after a statement.
+    pub(super) fn of_commit(error: &DbErr) -> Self {
+        let text = format!("COMMIT: {error}");
+        if was_rolled_back(error) { Self::Contended(text) } else { Self::Lost(text) }
+    }
+}
+
+fn was_rolled_back(error: &DbErr) -> bool {
+    let (DbErr::Conn(RuntimeErr::SqlxError(inner))
+    | DbErr::Exec(RuntimeErr::SqlxError(inner))
+    | DbErr::Query(RuntimeErr::SqlxError(inner))) = error
+    else {
+        return false;
+    };
+    let Some(error) = inner.as_database_error() else { return false };
+    let code = error.code().unwrap_or_default();
+    if let Some(mysql) = error.try_downcast_ref::<sea_orm::SqlxMySqlError>() {
+        // Deadlock; a node of a cluster says the same when its certification of the transaction fails.
+        return mysql.number() == 1213;
+    }
+    if error.try_downcast_ref::<sea_orm::SqlxPostgresError>().is_some() {
+        // Serialization failure, deadlock.
+        return ["40001", "40P01"].contains(&code.as_ref());
+    }
+    // SQLite: after BUSY and LOCKED the transaction is still open, and dropping it rolls it back.
+    matches!(code.parse::<i32>().map(|code| code & 0xff), Ok(5 | 6))
 }
 
 impl From<DbErr> for StoreError {
@@ -121,5 +153,36 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
         // PERM, INTERRUPT, READONLY, IOERR, FULL, CANTOPEN
         Ok(3 | 8 | 9 | 10 | 13 | 14) => StoreError::Unavailable(text),
         _ => StoreError::Broken(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectionTrait, Database, TransactionTrait};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_commit_that_was_surely_rolled_back_may_begin_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}?mode=rwc", folder.path().join("db").display());
+        let connection = Database::connect(&url).await.unwrap();
+        connection.execute_unprepared("CREATE TABLE one (id INTEGER PRIMARY KEY)").await.unwrap();
+        let other = "CREATE TABLE other (id INTEGER REFERENCES one (id) DEFERRABLE INITIALLY DEFERRED)";
+        connection.execute_unprepared(other).await.unwrap();
+
+        // Without a write-ahead log a reader keeps a writer from committing.
+        let reader = Database::connect(&url).await.unwrap().begin().await.unwrap();
+        reader.execute_unprepared("SELECT * FROM one").await.unwrap();
+        let writer = connection.begin().await.unwrap();
+        writer.execute_unprepared("PRAGMA busy_timeout = 0; INSERT INTO one VALUES (1)").await.unwrap();
+        let busy = StoreError::of_commit(&writer.commit().await.unwrap_err());
+        assert!(matches!(busy, StoreError::Contended(_)), "{busy:?}");
+        reader.rollback().await.unwrap();
+
+        let writer = connection.begin().await.unwrap();
+        writer.execute_unprepared("INSERT INTO other VALUES (7)").await.unwrap();
+        let refused = StoreError::of_commit(&writer.commit().await.unwrap_err());
+        assert!(matches!(refused, StoreError::Lost(_)), "{refused:?}");
     }
 }

@@ -94,12 +94,12 @@ impl Tx {
     /// Commits; only then is there a result to answer with.
     ///
     /// # Errors
-    /// What the database says. Nothing was committed, unless the connection broke just then.
+    /// What the database says. [`StoreError::Lost`]: whether it was committed is not known.
     pub async fn commit<T, E: From<StoreError>>(self, result: T) -> Result<T, E> {
         if self.optimistic {
             self.open.execute_unprepared(CHECK_BEGINNING).await.map_err(StoreError::from)?;
         }
-        self.open.commit().await.map_err(StoreError::from)?;
+        self.open.commit().await.map_err(|error| StoreError::of_commit(&error))?;
         Ok(result)
     }
 }
