@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelType, Seq, Uid};
 use crate::message::{Incoming, IncomingMessage, Message, Receivers, ingest};
+use crate::outside::read_answer;
 
 /// Groups that wait to be asked for; more are asked for with their next message.
 const WAITING: usize = 10_000;
@@ -112,7 +113,10 @@ impl Asker {
         if !answer.status().is_success() {
             return Err(format!("status {}", answer.status()));
         }
-        let uids: Option<Vec<String>> = answer.json().await.map_err(|_| "the answer is no JSON array of uids".to_owned())?;
+        // As long as a body that names members may be.
+        let answer = read_answer(answer, core.limits.body_bytes).await.map_err(|error| error.to_string())?;
+        let uids: Option<Vec<String>> =
+            serde_json::from_slice(&answer).map_err(|_| "the answer is no JSON array of uids".to_owned())?;
         metrics::counter!("recents_datasource_requests_total", "result" => "ok").increment(1);
         let uids: Vec<Uid> = uids.unwrap_or_default().into_iter().filter_map(|uid| Uid::parse("uid", uid).ok()).collect();
         if uids.is_empty() || uids.len() > core.limits.members {

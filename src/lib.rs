@@ -21,6 +21,7 @@ pub mod ids;
 pub mod import;
 pub mod live;
 pub mod message;
+mod outside;
 mod overload;
 mod rates;
 pub mod rest;

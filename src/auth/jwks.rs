@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use super::jwt::Key;
 use crate::config::ConfigError;
 use crate::error::Error;
+use crate::outside::read_answer;
 
 /// Keys that the issuer took back are forgotten within this time.
 const FRESH_FOR: Duration = Duration::from_secs(300);
@@ -117,14 +118,7 @@ impl Inner {
         if !response.status().is_success() {
             return Err(format!("status {}", response.status()));
         }
-        let (mut body, mut response) = (Vec::new(), response);
-        while let Some(chunk) = response.chunk().await.map_err(|error| error.without_url().to_string())? {
-            body.extend_from_slice(&chunk);
-            if body.len() > LONGEST_SET {
-                return Err(format!("more than {LONGEST_SET} bytes"));
-            }
-        }
-        let keys = parse(&body)?;
+        let keys = parse(&read_answer(response, LONGEST_SET).await.map_err(|error| error.to_string())?)?;
         if keys.is_empty() {
             return Err("no key for RS256, ES256 or EdDSA among them".to_owned());
         }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use flate2::read::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
@@ -87,8 +87,19 @@ pub async fn import_file(core: &Arc<Core>, path: &Path) -> anyhow::Result<Summar
     let recording = fingerprint(path)?;
     let imported = core.store.count_imported_lines(&recording).await?;
     let mut summary = Summary::default();
-    for line in BufReader::new(reader).split(b'\n') {
-        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
+    // A webhook's body is written as a JSON string, with escapes; a packed file of a megabyte may unpack to a line of a gigabyte.
+    let longest = core.limits.webhook_body_bytes.saturating_mul(2);
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let bounded = reader.by_ref().take(longest as u64 + 1).read_until(b'\n', &mut line);
+        if bounded.with_context(|| format!("cannot read {}", path.display()))? == 0 {
+            break;
+        }
+        if line.len() > longest {
+            bail!("line {} of {} is longer than {longest} bytes", summary.lines + 1, path.display());
+        }
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }

@@ -22,6 +22,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
 use crate::message::{Incoming, IncomingMessage, Message, Receivers, Report, ingest};
+use crate::outside::{NoAnswer, read_answer};
 use crate::rest::legacy::Fields;
 use crate::rest::wukong::webhook::{Sender, read_message};
 
@@ -30,6 +31,10 @@ const PAGE: i64 = 500;
 /// A request that fails is made again after these pauses.
 const PAUSES: [u64; 4] = [1, 2, 5, 10];
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of an answer: a page of messages with the longest payloads that a `WuKongIM` takes (32 KiB) is a third of it.
+const ANSWER_BYTES: usize = 64 << 20;
+/// Characters of an answer that is no success: it is shown.
+const SHOWN: usize = 1000;
 
 /// A server that is asked.
 #[derive(Debug)]
@@ -117,11 +122,16 @@ impl Source {
         if status.as_u16() == 404 {
             return Ok(Err("status 404: is it a WuKongIM v1 or v2? (v3 has no such route)".to_owned()));
         }
-        let text = response.text().await.map_err(|error| error.without_url().to_string())?;
+        let body = match read_answer(response, ANSWER_BYTES).await {
+            Ok(body) => body,
+            Err(error @ NoAnswer::TooLong(_)) => return Ok(Err(error.to_string())),
+            Err(error @ NoAnswer::Broken(_)) => return Err(error.to_string()),
+        };
         if !status.is_success() {
+            let text: String = String::from_utf8_lossy(&body).chars().take(SHOWN).collect();
             return Ok(Err(format!("status {status} {text}")));
         }
-        Ok(serde_json::from_str(&text).map_err(|error| format!("the answer is no JSON: {error}")))
+        Ok(serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON: {error}")))
     }
 
     /// Under what a thing's progress is kept.
