@@ -9,6 +9,7 @@ use moka::sync::Cache;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::guard::parse_listed;
 use crate::config::{ConfigError, Graphql};
 use crate::error::Error;
 
@@ -145,8 +146,7 @@ fn read(path: &Path) -> Result<HashMap<String, Arc<str>>, ConfigError> {
         Manifest::Plain(documents) => documents.into_values().collect(),
     };
     for document in &documents {
-        let parsed = super::guard::replace_escapes(document).and_then(async_graphql::parser::parse_query);
-        parsed.map_err(|error| wrong(format!("{document:?} is no GraphQL: {error}")))?;
+        parse_listed(document).map_err(|problem| wrong(format!("{document:?} is no GraphQL: {problem}")))?;
     }
     Ok(documents.into_iter().map(|document| (hash_of(&document), Arc::from(document))).collect())
 }

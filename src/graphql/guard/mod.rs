@@ -12,7 +12,7 @@ use async_graphql::ServerError;
 use async_graphql::parser::types::ExecutableDocument;
 
 use self::cost::Costs;
-pub(super) use self::escapes::replace_escapes;
+use self::escapes::replace_escapes;
 pub(super) use self::shapes::Nulls;
 use self::shapes::{SHAPES, innermost};
 use self::text::measure;
@@ -83,6 +83,17 @@ pub(super) fn parse(
         return Err(exhausted(format!("the document must use at most {copied} bytes of variables, each as often as it is used")));
     }
     Ok(Ok(Guarded { document: parsed, introspects: cost.introspects }))
+}
+
+/// Parses a document of the operator's own: no limit applies but that of the parser.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse_listed(document: &str) -> Result<ExecutableDocument, String> {
+    if measure(document).deepest > BRACKETS {
+        return Err(format!("its brackets nest deeper than {BRACKETS}"));
+    }
+    replace_escapes(document).and_then(async_graphql::parser::parse_query).map_err(|error| error.to_string())
 }
 
 /// What is wrong when a variable is of a type that there is not: async-graphql 7.2.1 panics at a default value of a list of one.
