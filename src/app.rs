@@ -141,8 +141,13 @@ impl App {
 
     /// All routes.
     pub fn router(self) -> Router {
-        let graphql_routes = graphql::http::routes().layer(CatchPanicLayer::custom(panicked_in_graphql));
-        let guarded = wukong::routes().merge(graphql_routes).layer(middleware::from_fn_with_state(self.clone(), authenticate));
+        self.router_of(wukong::routes(), graphql::http::routes())
+    }
+
+    /// All routes, those of the two interfaces given.
+    fn router_of(self, legacy_routes: Router<App>, graphql_routes: Router<App>) -> Router {
+        let graphql_routes = graphql_routes.layer(CatchPanicLayer::custom(panicked_in_graphql));
+        let guarded = legacy_routes.merge(graphql_routes).layer(middleware::from_fn_with_state(self.clone(), authenticate));
         let working = guarded.merge(wukong::feed::routes()).layer(middleware::from_fn_with_state(self.clone(), make_room));
         // What is left always has an answer: how it is doing is asked when it is doing badly.
         Router::new()
@@ -291,5 +296,46 @@ async fn either(one: &mut tokio::signal::unix::Signal, other: &mut tokio::signal
     tokio::select! {
         _ = one.recv() => {}
         _ = other.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::clock::{Clock, Ids};
+
+    /// Always panics, which the compiler must not know.
+    async fn panics() -> String {
+        let reason = String::from("on purpose");
+        assert!(reason.is_empty(), "{reason}");
+        reason
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_request_in_the_form_of_its_interface() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.database.url = format!("sqlite://{}?mode=rwc", folder.path().join("db").display()).as_str().into();
+        let store = connect(&settings).await.unwrap();
+        let app = App::new(settings, store, Clock::System, Ids::random()).unwrap();
+        let graphql_routes = Router::new().route(graphql::http::PATH, post(panics));
+        let router = app.router_of(Router::new().route("/conversation/sync", post(panics)), graphql_routes);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        for _ in 0..2 {
+            let response = http.post(format!("{url}/conversation/sync")).send().await.unwrap();
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.json::<Value>().await.unwrap(), json!({"msg": "internal error", "status": 500}));
+            let response = http.post(format!("{url}/graphql")).send().await.unwrap();
+            assert_eq!(response.status(), 500);
+            let answer: Value = response.json().await.unwrap();
+            assert_eq!(answer["errors"][0]["extensions"]["code"], "INTERNAL_SERVER_ERROR");
+            assert_eq!(http.get(format!("{url}/livez")).send().await.unwrap().status(), 200);
+        }
     }
 }

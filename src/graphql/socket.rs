@@ -7,6 +7,7 @@
 //! `live.send_seconds` is closed.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use crate::auth::{Caller, TOKEN, strip_bearer};
 use crate::border::REQUEST_ID;
 use crate::error::Error;
 use crate::live::{Connection, expiry};
+use crate::store::StoreError;
 
 const PROTOCOL: &str = "graphql-transport-ws";
 /// Bytes that are read at once.
@@ -320,7 +322,7 @@ fn begin(asking: &Asking, incoming: Incoming, running: usize) -> Result<Pin<Box<
     let prepared = prepare(&asking.app, incoming, Carries::Events)?;
     let complete = stream::iter([News::Complete]);
     if prepared.subscribes {
-        return Ok(prepared.stream(asking).map(|outcome| News::Next(Box::new(outcome))).chain(complete).boxed());
+        return Ok(surviving(prepared.stream(asking).map(|outcome| News::Next(Box::new(outcome))).chain(complete)).boxed());
     }
     // As a request of its own: it needs a place, and has so much time.
     let place = asking.app.room.enter(&HeaderMap::new(), 0).map_err(refused)?;
@@ -330,7 +332,17 @@ fn begin(asking: &Asking, incoming: Incoming, running: usize) -> Result<Pin<Box<
         drop(place);
         News::Next(Box::new(outcome.unwrap_or_else(|_| Outcome { ran: true, ..Outcome::refused(&Error::Timeout) })))
     });
-    Ok(answer.chain(complete).boxed())
+    Ok(surviving(answer.chain(complete)).boxed())
+}
+
+/// A panic ends its own operation; the connection and its other operations go on.
+fn surviving(news: impl Stream<Item = News> + Send) -> impl Stream<Item = News> + Send {
+    AssertUnwindSafe(news).catch_unwind().map(|news| {
+        news.unwrap_or_else(|_| {
+            tracing::error!("an operation panicked");
+            News::Next(Box::new(Outcome::refused(&StoreError::Broken("panic".to_owned()).into())))
+        })
+    })
 }
 
 fn next(id: &str, outcome: &Outcome) -> String {
@@ -341,4 +353,21 @@ fn next(id: &str, outcome: &Outcome) -> String {
 fn failed(id: &str, errors: &[ServerError]) -> String {
     let errors = serde_json::to_string(errors).unwrap_or_default();
     format!(r#"{{"id":{},"type":"error","payload":{errors}}}"#, Value::from(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_operation_with_an_error() {
+        let operation = surviving(stream::once(async { panic!("on purpose") }));
+        let news: Vec<News> = operation.collect().await;
+        let [News::Next(outcome)] = news.as_slice() else { panic!("one piece of news") };
+        assert!(!outcome.ran);
+        assert_eq!(
+            failed("1", &outcome.answer.errors),
+            r#"{"id":"1","type":"error","payload":[{"message":"internal error","extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}"#
+        );
+    }
 }
