@@ -4,11 +4,14 @@ pub mod database;
 pub mod events;
 pub mod fixtures;
 pub mod fleet;
+pub mod hostile;
 pub mod model;
 pub mod operations;
 pub mod process;
 pub mod proxy;
 pub mod server;
+pub mod site;
+pub mod socket;
 pub mod storm;
 pub mod tokens;
 

@@ -66,6 +66,10 @@ impl Process {
         Self { child, url, started_in: begun.elapsed(), http }
     }
 
+    pub fn http(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method.parse().unwrap(), format!("{}{path}", self.url))
+    }
+
     pub async fn post(&self, path: &str, body: String) -> reqwest::Result<Answer> {
         let request = self.http.post(format!("{}{path}", self.url)).header("content-type", "application/json").body(body);
         let response = request.send().await?;

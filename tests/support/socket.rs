@@ -1,0 +1,60 @@
+//! A client of GraphQL over WebSocket that may say anything.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+pub struct Socket(WebSocketStream<TcpStream>);
+
+/// What a server says.
+#[derive(Debug, PartialEq)]
+pub enum Heard {
+    Text(String),
+    /// It closes, with this code.
+    Closed(u16),
+    /// The connection ended without a word.
+    Gone,
+}
+
+impl Socket {
+    pub async fn open(url: &str) -> Self {
+        let address = url.strip_prefix("http://").unwrap();
+        let mut request = format!("ws://{address}/graphql").into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self(tokio_tungstenite::client_async(request, stream).await.unwrap().0)
+    }
+
+    /// Says this in a text frame, which should be UTF-8. A server may have closed meanwhile.
+    pub async fn say(&mut self, text: &[u8]) {
+        let frame = Frame::message(text.to_vec(), OpCode::Data(Data::Text), true);
+        let _ = self.0.send(Message::Frame(frame)).await;
+    }
+
+    /// What comes next, within ten seconds.
+    pub async fn hear(&mut self) -> Heard {
+        loop {
+            let message = tokio::time::timeout(Duration::from_secs(10), self.0.next()).await.expect("it says nothing");
+            match message {
+                Some(Ok(Message::Text(text))) => return Heard::Text(text.to_string()),
+                Some(Ok(Message::Close(frame))) => return Heard::Closed(frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Heard::Gone,
+            }
+        }
+    }
+
+    /// A connection that is acknowledged.
+    pub async fn begun(url: &str) -> Self {
+        let mut socket = Self::open(url).await;
+        socket.say(br#"{"type":"connection_init"}"#).await;
+        assert_eq!(socket.hear().await, Heard::Text(r#"{"type":"connection_ack"}"#.to_owned()));
+        socket
+    }
+}
