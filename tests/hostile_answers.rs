@@ -212,6 +212,10 @@ async fn notes_in_redis() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut redis = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    // By default Redis closes a subscriber that is megabytes behind, as a server on a busy machine may be.
+    let mut unlimited = redis::cmd("CONFIG");
+    unlimited.arg("SET").arg("client-output-buffer-limit").arg("pubsub 0 0 0");
+    let () = unlimited.query_async(&mut redis).await.unwrap();
     for (_, text) in texts(1 << 20) {
         for template in
             ["@", "{\"from\":@}", "{\"from\":\"x\",\"x\":@}", "{\"from\":\"x\",\"users\":[@]}", "{\"from\":\"x\",\"channels\":@}"]

@@ -114,12 +114,10 @@ const LATE_BELOW_A_NUMBER_SET_BY_HAND: &[Step] = &[Bob(2), Bob(3), Set(1, None),
 
 async fn the_shortest_histories(engine: Engine) {
     let server = &Server::start(engine).await;
-    let mut number = 0;
     // Looking gives versions and sets marks anew, which must not change what is unread; nor must a summary.
     let both = HISTORIES.iter().flat_map(|history| [(*history, false), (*history, true)]);
     let late = [((LATE_BELOW_A_NUMBER_SET_BY_HAND, 1, 1), false), ((LATE_BELOW_A_NUMBER_SET_BY_HAND, 2, 1), true)];
-    for ((history, unread, position), looks) in both.chain(late) {
-        number += 1;
+    for (number, ((history, unread, position), looks)) in (1..).zip(both.chain(late)) {
         let ann = Ann { server, number };
         server.group(&ann.group(), &[&ann.uid(), "bob"]).await;
         for step in history {

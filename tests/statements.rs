@@ -185,10 +185,16 @@ async fn plans_use_the_indexes(engine: Engine) {
         );
         connection.execute_unprepared(&sql).await.unwrap();
     }
+    // As many late messages as a channel with a restless feeder may have.
+    let sql = "INSERT INTO late_message (channel_id, revision, seq) SELECT channel_id, seq, seq FROM message WHERE seq < 2000";
+    connection.execute_unprepared(sql).await.unwrap();
     // SQLite has no figures of its tables unless somebody asks for them, and nobody does.
     if engine != Engine::Sqlite {
-        let analyze =
-            if engine.is_mysql_like() { "ANALYZE TABLE channel, message, conversation, user_cursor" } else { "ANALYZE" };
+        let analyze = if engine.is_mysql_like() {
+            "ANALYZE TABLE channel, message, sender_mark, late_message, conversation, user_cursor"
+        } else {
+            "ANALYZE"
+        };
         connection.execute_unprepared(analyze).await.unwrap();
     }
     let mut ids = Vec::new();

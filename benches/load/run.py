@@ -30,7 +30,7 @@ SYNC = "/conversation/sync"
 READS = ("raw-list", "raw-messages", "sync", "screen", "m-full", "m-nothing", "m-screen", "l-nothing", "l-screen")
 
 LIST = """SELECT c.channel_id, ch.channel_type, ch.channel_key, ch.last_seq, ch.revision, ch.red_dots, ch.last_message_at, c.read_mark,
- c.deleted_to_seq, c.joined_seq, c.left_seq, c.state, c.version, c.stamped_revision, c.pinned_at, c.muted
+ c.deleted_to_seq, c.joined_seq, c.left_seq, c.membership, c.version, c.stamped_revision, c.pinned_at, c.muted
  FROM conversation c JOIN channel ch ON ch.id = c.channel_id WHERE c.uid = 'u0';"""
 MESSAGES = """SELECT m.* FROM conversation c JOIN channel ch ON ch.id = c.channel_id
  JOIN message m ON m.channel_id = c.channel_id AND m.seq > ch.last_seq - 20 WHERE c.uid = 'u0';"""

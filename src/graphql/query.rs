@@ -75,8 +75,7 @@ impl Query {
     }
 
     /// The list as a screen shows it: pinned first, then latest activity. Without `first` and `last`: the first 20. A walk through
-    /// the pages shows the list as it was at its first page: a message that is sent meanwhile moves no conversation in or out of it.
-    /// (One that arrives late, with a time before that, may. `version` tells of all of them.)
+    /// the pages misses no conversation: one that moves to the top meanwhile comes with the next page, and may come twice.
     #[expect(clippy::too_many_arguments, reason = "they are the field's arguments")]
     async fn conversation_list(
         &self,
