@@ -6,7 +6,7 @@
 //! before they came, and messages that came late. A newer own message is a mark, too; it stands beside the channel.
 //!
 //! The functions that change a row return whether they changed it. They set a new mark at the head in the row, which was read under the
-//! user's lock. `docs/ARCHITECTURE.md` has the reasons, and `tests` below the shortest history that breaks each simplification.
+//! user's lock. `docs/ARCHITECTURE.md` has the reasons, and `tests/read_positions.rs` the shortest histories that break simpler rules.
 
 use crate::ids::Seq;
 use crate::store::{ConversationRow, Counts, Membership};

@@ -145,7 +145,8 @@ async fn join_implied(core: &Core, bodies: &[Arc<Incoming>], ids: &HashMap<Chann
         let channel_id = ids[&receivers.key];
         if is_stored(channel_id, receivers.seq, receivers.message_id) {
             let reason = reason(receivers.seq, receivers.sent_at);
-            hints.extend(receivers.uids.iter().map(|uid| MemberHint { channel_id, uid: uid.clone(), reason }));
+            let unknown = receivers.uids.iter().filter(|uid| !core.members.contains(channel_id, uid));
+            hints.extend(unknown.map(|uid| MemberHint { channel_id, uid: uid.clone(), reason }));
         }
     }
     join_members(core, &hints).await

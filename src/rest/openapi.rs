@@ -41,11 +41,22 @@ fn texts(example: &str) -> Schema {
     ArrayBuilder::new().items(text(example)).build().into()
 }
 
+/// The seq up to which a route reads or deletes.
+fn up_to() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::Integer))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+        .description(Some("up to this message; 0 or missing: to the end"))
+        .examples([0])
+        .build()
+}
+
 fn target(more: &[(&str, Object)]) -> ObjectBuilder {
     let builder = ObjectBuilder::new()
         .property("uid", text("u02"))
         .property("channel_id", text("team-1"))
         .property("channel_type", integer(2))
+        .property("message_seq", up_to())
         .required("uid")
         .required("channel_id")
         .required("channel_type");
