@@ -36,7 +36,7 @@ const TABLE: &str = "seaql_migrations";
 /// The names of the steps that this database has.
 ///
 /// # Errors
-/// What the database says.
+/// An error of the database.
 pub async fn list_applied(connection: &impl ConnectionTrait) -> Result<HashSet<String>, DbErr> {
     let backend = connection.get_database_backend();
     let exists = match backend {
@@ -54,7 +54,7 @@ pub async fn list_applied(connection: &impl ConnectionTrait) -> Result<HashSet<S
 /// Applies the steps that are missing.
 ///
 /// # Errors
-/// What the database says.
+/// An error of the database.
 pub async fn up(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
     let table = Table::create()
         .table(TABLE)
@@ -81,7 +81,7 @@ pub async fn up(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
 /// Takes back the last `steps` applied steps, or all of them.
 ///
 /// # Errors
-/// What the database says.
+/// An error of the database.
 pub async fn down(connection: &impl ConnectionTrait, steps: Option<u32>) -> Result<(), DbErr> {
     let applied = list_applied(connection).await?;
     let steps = steps.map_or(usize::MAX, |steps| usize::try_from(steps).unwrap_or(usize::MAX));

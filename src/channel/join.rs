@@ -20,7 +20,7 @@ const USERS_AT_ONCE: usize = 500;
 /// A message makes a removed user a member again only when it was sent so long after the removal: webhooks are delayed and repeated.
 const REMOVAL_HOLDS_MS: i64 = 10_000;
 
-/// What says that a user is in a channel.
+/// The reason to take a user for a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// A request to add the user.
@@ -42,7 +42,7 @@ impl Reason {
         }
     }
 
-    /// Whether it stands against a removal.
+    /// Returns whether the reason makes the user a member, also against a removal.
     fn makes_member(self, view: &View) -> bool {
         let Self::Message { seq, sent_at } = self else { return true };
         let is_after = |removed_at: i64| removed_at == 0 || sent_at > removed_at.saturating_add(REMOVAL_HOLDS_MS);

@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
 
-/// What a deletion leaves.
+/// The result of a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deleted {
     /// The conversation does not show any more.
