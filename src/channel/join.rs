@@ -1,10 +1,9 @@
-//! Becoming a member: because somebody says so, or because a message implies it.
+//! Becoming a member: by a request, or because a message implies it.
 //!
 //! A user who has no conversation gets one by an insert that never overwrites, from the head that was read: no lock is needed, because a
 //! row and any newer head belong together. A user who left is locked: the row is written over.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -13,7 +12,7 @@ use crate::conversation::{join, position, prepare_join};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{Seq, Uid};
-use crate::store::{Counted, Membership, Tx, View};
+use crate::store::{Counted, Membership, View};
 
 /// Users that are looked up, or locked, at once.
 const USERS_AT_ONCE: usize = 500;
@@ -85,7 +84,7 @@ impl KnownMembers {
     }
 }
 
-/// Makes users members where the hints stand against what is stored; their devices are told.
+/// Makes users members, unless a stored removal stands against the hint; their devices are told.
 ///
 /// # Errors
 /// [`Error::Store`].
@@ -149,29 +148,26 @@ async fn rejoin(core: &Core, returning: &[(Uid, i64, Reason)]) -> Result<Vec<Uid
     }
     let uids: Vec<Uid> = returning.iter().map(|(uid, ..)| uid.clone()).collect();
     core.store.ensure_cursors(&uids).await?;
-    let (uids, reasons): (_, HashMap<(i64, &Uid), Reason>) =
-        (&uids, returning.iter().map(|(uid, channel_id, reason)| ((*channel_id, uid), *reason)).collect());
-    let reasons = Arc::new(reasons);
+    let reasons: HashMap<(i64, &Uid), Reason> =
+        returning.iter().map(|(uid, channel_id, reason)| ((*channel_id, uid), *reason)).collect();
+    let (uids, reasons) = (&uids, &reasons);
     core.store
-        .transaction(|tx: Tx| {
-            let reasons = Arc::clone(&reasons);
-            async move {
-                let locked = tx.lock_users(uids).await?;
-                let pairs: Vec<(&Uid, i64)> = reasons.keys().map(|(channel_id, uid)| (*uid, *channel_id)).collect();
-                let mut views = tx.find_views(&pairs).await?;
-                let reason = |view: &View| reasons.get(&(view.row.channel_id, &view.uid)).copied();
-                views.retain(|view| reason(view).is_some_and(|reason| !view.row.is_member() && reason.makes_member(view)));
-                for view in &mut views {
-                    let below = reason(view).and_then(Reason::below);
-                    prepare_join(&mut view.row, below);
-                }
-                tx.count(&mut views.iter_mut().map(counted).collect::<Vec<_>>()).await?;
-                for view in &mut views {
-                    join(&mut view.row);
-                }
-                tx.write_conversations(views.iter().map(|view| (&view.uid, &view.row)).collect(), &locked).await?;
-                tx.commit(views.into_iter().map(|view| view.uid).collect::<Vec<Uid>>()).await
+        .transaction(|tx| async move {
+            let locked = tx.lock_users(uids).await?;
+            let pairs: Vec<(&Uid, i64)> = reasons.keys().map(|(channel_id, uid)| (*uid, *channel_id)).collect();
+            let mut views = tx.find_views(&pairs).await?;
+            let reason = |view: &View| reasons.get(&(view.row.channel_id, &view.uid)).copied();
+            views.retain(|view| reason(view).is_some_and(|reason| !view.row.is_member() && reason.makes_member(view)));
+            for view in &mut views {
+                let below = reason(view).and_then(Reason::below);
+                prepare_join(&mut view.row, below);
             }
+            tx.count(&mut views.iter_mut().map(counted).collect::<Vec<_>>()).await?;
+            for view in &mut views {
+                join(&mut view.row);
+            }
+            tx.write_conversations(views.iter().map(|view| (&view.uid, &view.row)).collect(), &locked).await?;
+            tx.commit(views.into_iter().map(|view| view.uid).collect::<Vec<Uid>>()).await
         })
         .await
 }

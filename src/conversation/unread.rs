@@ -20,7 +20,7 @@ pub fn position(row: &ConversationRow) -> Seq {
     row.read_seq.max(row.own.seq)
 }
 
-/// What the row's mark and the head say: unread at the mark and what came since, above the position that was counted for.
+/// Unread at the mark, and the red dots that came since above the position that was counted for.
 fn since_mark(row: &ConversationRow) -> i64 {
     row.red_dots - row.read_mark - row.counts.ahead - row.counts.late
 }

@@ -2,13 +2,13 @@
 
 use crate::store::ConversationRow;
 
-/// Whether the conversation shows: the user is in the channel, and there is a message that was neither deleted nor before the
+/// A conversation shows if the user is in the channel, and there is a message that was neither deleted nor before the
 /// user joined.
 pub(crate) fn is_listed(row: &ConversationRow) -> bool {
     row.is_member() && row.key.channel_type.is_listed() && row.last_seq > row.deleted_to_seq.max(row.joined_seq)
 }
 
-/// Whether the channel changed since the row was stamped. A user who left is told nothing more.
+/// A conversation is stale if its channel changed since the row was stamped. A user who left is told nothing more.
 pub(crate) fn is_stale(row: &ConversationRow) -> bool {
     row.is_member() && (row.revision > row.stamped_revision || row.version == 0)
 }

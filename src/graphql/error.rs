@@ -22,7 +22,7 @@ impl From<Error> for GraphqlError {
     }
 }
 
-/// What a field of a root returns: null beside an error, or where there is no such thing.
+/// The result of a root field: null beside an error, and for absent things.
 pub type Root<T> = Result<Option<T>>;
 
 /// Says in which argument the field is that an error names.

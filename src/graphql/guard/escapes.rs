@@ -139,7 +139,7 @@ mod tests {
             (r#"{a(b:"\ud83d\ude00") c}"#, r#"{a(b:"😀"           ) c}"#),
             (r#"{a(b:"\uD83D\uDE00x\u{1F600}")}"#, r#"{a(b:"😀x😀"                   )}"#),
             (r#"{a(b:"\u{22}\u{5c}\u{A}\u{d}\u{0000041}")}"#, r#"{a(b:"\"\\\n\rA"                        )}"#),
-            // What the parser reads by itself, and what is text.
+            // Escapes that the parser reads by itself, and plain text.
             (r#"{a(b:"\u00e9\\ud83d\n")}"#, r#"{a(b:"\u00e9\\ud83d\n")}"#),
             ("{a # \"\\ud83d\n}", "{a # \"\\ud83d\n}"),
             (r#"{a(b:"""\ud83d \""" """)}"#, r#"{a(b:"""\ud83d \""" """)}"#),

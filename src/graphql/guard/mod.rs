@@ -88,7 +88,7 @@ pub(super) fn parse(
 /// Parses a document of the operator's own: no limit applies but that of the parser.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem of the document.
 pub(super) fn parse_listed(document: &str) -> Result<ExecutableDocument, String> {
     if measure(document).deepest > BRACKETS {
         return Err(format!("its brackets nest deeper than {BRACKETS}"));
