@@ -18,8 +18,9 @@ use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
-use crate::auth::{Auth, Caller};
+use crate::auth::{Auth, Caller, ServiceAddresses};
 use crate::border::{authenticate, make_room, observe, panicked, panicked_in_graphql};
+use crate::budget::Budgets;
 use crate::clock::{Clock, Ids};
 use crate::config::{ConfigError, Settings};
 use crate::core::Core;
@@ -27,8 +28,8 @@ use crate::datasource::{self, Asker};
 use crate::error::Error;
 use crate::graphql::persisted::Persisted;
 use crate::graphql::{self, AppSchema};
+use crate::http;
 use crate::live::{self, Connections, Feeds};
-use crate::overload::Room;
 use crate::rates::Rates;
 use crate::rest::{health, openapi, wukong};
 use crate::store::{Store, StoreError};
@@ -62,7 +63,8 @@ pub struct Parts {
     pub(crate) rates: Arc<Rates>,
     pub(crate) connections: Connections,
     pub(crate) feeds: Arc<Feeds>,
-    pub(crate) room: Room,
+    pub(crate) budgets: Budgets,
+    pub(crate) services: ServiceAddresses,
     /// Until [`App::attend`] takes it.
     asker: Mutex<Option<Asker>>,
 }
@@ -85,7 +87,7 @@ impl App {
         let looks = settings.database.max_connections as usize / 2;
         let feeds = Arc::new(Feeds::new(Arc::clone(&core), Duration::from_millis(live.coalesce_milliseconds), looks));
         let schema = graphql::schema(Arc::clone(&core), Arc::clone(&feeds), Duration::from_secs(live.poll_seconds));
-        let room = Room::new(&settings.limits);
+        let budgets = Budgets::new(&settings.limits);
         let persisted = Arc::new(Persisted::new(&settings.graphql)?);
         let (auth, rates) = (Arc::new(Auth::new(&settings)?), Arc::new(Rates::new(&settings)));
         let connections = Connections::new(&settings.limits);
@@ -99,7 +101,8 @@ impl App {
             rates,
             connections,
             feeds,
-            room,
+            budgets,
+            services: ServiceAddresses::default(),
             asker: Mutex::new(asker),
         })))
     }
@@ -110,6 +113,7 @@ impl App {
     /// [`Error::Unauthenticated`], [`Error::KeysUnavailable`], [`Error::TooMany`].
     pub(crate) async fn admit(&self, credential: Option<&[u8]>, address: Option<IpAddr>) -> Result<Caller, Error> {
         if self.auth.is_service(credential) {
+            self.met_service(address);
             return Ok(Caller::Service);
         }
         // Before a token is looked at: that costs more than to refuse it.
@@ -119,6 +123,13 @@ impl App {
             self.rates.check_user(uid)?;
         }
         Ok(caller)
+    }
+
+    /// A service came from this address, with its token or secret; on an open server everybody is one.
+    pub(crate) fn met_service(&self, address: Option<IpAddr>) {
+        if let Some(address) = address.filter(|_| !self.settings.auth.is_open()) {
+            self.services.add(address);
+        }
     }
 
     /// What goes on beside requests, for as long as the server runs: looking after subscribers, and other servers.
@@ -231,6 +242,8 @@ pub async fn bind(settings: &Settings) -> anyhow::Result<TcpListener> {
 /// # Errors
 /// What the system or the database says.
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut settings = settings;
+    http::limit_connections(&mut settings);
     let listener = bind(&settings).await?;
     let grpc = match settings.ingest.grpc_listen.as_str() {
         "" => None,
@@ -247,29 +260,23 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Some(listener) = grpc {
         tokio::spawn(app.connections.track(wukong::grpc::serve(app.clone(), listener)));
     }
-    let connections = app.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     // Nobody need be listening at the other end of stdout.
     let _ = writeln!(std::io::stdout(), "{}", web::greeting(listener.local_addr()?, app.core.conversations_on));
-    let begun = shutdown.clone();
-    let service = app.router().into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move { begun.cancelled().await });
-    // Connections that became WebSockets are nobody's else to wait for.
     let mut server = tokio::spawn(async move {
-        server.await?;
-        connections.gone().await;
-        Ok::<_, std::io::Error>(())
+        http::serve(app.clone(), listener).await;
+        app.gone().await;
     });
     tokio::select! {
-        ended = &mut server => ended??,
+        ended = &mut server => ended?,
         () = either(&mut terminate, &mut interrupt) => {
             tracing::info!("shutting down");
             shutdown.cancel();
             tokio::select! {
                 ended = tokio::time::timeout(budget, &mut server) => match ended {
-                    Ok(ended) => ended??,
+                    Ok(ended) => ended?,
                     Err(_) => bail!("requests were still running after {} s", budget.as_secs()),
                 },
                 () = either(&mut terminate, &mut interrupt) => bail!("told twice to stop"),

@@ -10,8 +10,10 @@ use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
 use crate::auth::{Auth, Caller};
+use crate::budget::{Holder, Reservation};
 use crate::error::Error;
 use crate::graphql;
+use crate::http;
 use crate::rest::legacy::Refusal;
 use crate::store::StoreError;
 
@@ -99,15 +101,30 @@ fn allow_origins(app: &App, response: &mut Response, path: &str, origin: Option<
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
 }
 
-/// Lets a request in, or sends it away at once.
-pub(crate) async fn make_room(State(app): State<App>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let limits = &app.settings.limits;
-    let limit = if path.starts_with("/webhook") { limits.webhook_body_bytes } else { limits.body_bytes };
-    match app.room.enter(request.headers(), limit) {
-        Ok(_place) => next.run(request).await,
-        Err(error) => refuse(path, request.headers(), error),
+/// Lets a request in, or sends it away at once, before its body is read.
+pub(crate) async fn make_room(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let headers = request.headers().clone();
+    let address = app.rates.address(request.extensions(), &headers);
+    let is_service = app.auth.is_service(Auth::credential(&headers)) || is_of_feeder(&app, &path);
+    let holder = Holder { is_service, address, uid: None };
+    let reservation = match app.budgets.admit(holder) {
+        Ok(reservation) => reservation,
+        Err(error) => return refuse(&path, &headers, error),
+    };
+    request.extensions_mut().insert(reservation.clone());
+    let (parts, body) = reservation.clone().scope(next.run(request)).await.into_parts();
+    reservation.leave();
+    match http::counted(&reservation, body) {
+        Ok(body) => Response::from_parts(parts, body),
+        Err(error) => refuse(&path, &headers, error),
     }
+}
+
+/// Whether a request comes to a path that only a feeder knows.
+fn is_of_feeder(app: &App, path: &str) -> bool {
+    let secret = path.strip_prefix("/webhook/").or_else(|| path.strip_prefix("/datasource/"));
+    secret.is_some_and(|secret| app.auth.authenticate_webhook(secret).is_ok())
 }
 
 /// Finds out who is calling; handlers take it as a [`Caller`].
@@ -120,6 +137,11 @@ pub(crate) async fn authenticate(State(app): State<App>, mut request: Request, n
     let address = app.rates.address(request.extensions(), request.headers());
     match app.admit(credential, address).await {
         Ok(caller) => {
+            if let Some((uid, reservation)) = caller.user().zip(request.extensions().get::<Reservation>())
+                && let Err(error) = reservation.identify(uid.as_str())
+            {
+                return refuse(request.uri().path(), request.headers(), error);
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }

@@ -23,6 +23,9 @@ pub enum Error {
     /// The body is larger than the limit.
     #[error("the request body must be at most {0} bytes long")]
     BodyTooLarge(usize),
+    /// The body comes so slowly that the server does not wait for the rest.
+    #[error("the request body came too slowly")]
+    BodyTooSlow,
     /// A document, or an array of operations, past a limit on the work of one request.
     #[error("{0}")]
     TooComplex(Cow<'static, str>),
@@ -88,6 +91,7 @@ impl Error {
         let (code, status) = match self {
             Self::BadInput { .. } | Self::BadRequest(_) => ("BAD_USER_INPUT", StatusCode::BAD_REQUEST),
             Self::BodyTooLarge(_) => ("BAD_USER_INPUT", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::BodyTooSlow => ("BAD_USER_INPUT", StatusCode::REQUEST_TIMEOUT),
             Self::TooComplex(_) => ("QUERY_TOO_COMPLEX", StatusCode::BAD_REQUEST),
             Self::Unauthenticated(_) => ("UNAUTHENTICATED", StatusCode::UNAUTHORIZED),
             Self::KeysUnavailable => ("SERVICE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
@@ -143,6 +147,7 @@ mod tests {
             (Error::bad_input("uid", "must be a string"), "BAD_USER_INPUT", 400, "uid must be a string"),
             (Error::BadRequest("no".into()), "BAD_USER_INPUT", 400, "no"),
             (Error::BodyTooLarge(7), "BAD_USER_INPUT", 413, "the request body must be at most 7 bytes long"),
+            (Error::BodyTooSlow, "BAD_USER_INPUT", 408, "the request body came too slowly"),
             (Error::TooComplex("too deep".into()), "QUERY_TOO_COMPLEX", 400, "too deep"),
             (Error::Unauthenticated("a token is required"), "UNAUTHENTICATED", 401, "a token is required"),
             (

@@ -1,6 +1,6 @@
 //! How often one user, and one address, may ask. Services are not counted: they are few, known, and act for many.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 use axum::extract::ConnectInfo;
@@ -9,6 +9,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ipnet::IpNet;
 
+use crate::budget::network;
 use crate::config::{Settings, address_range};
 use crate::error::Error;
 use crate::ids::Uid;
@@ -44,7 +45,7 @@ impl Rates {
             headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
         // Anybody may write the beginning of the list; what our proxies wrote stands at its end.
         for hop in hops.collect::<Vec<_>>().into_iter().rev() {
-            if !self.proxies.iter().any(|range| range.contains(&address)) {
+            if !self.is_proxy(address) {
                 break;
             }
             let Some(before) = parse_hop(hop.trim()) else { break };
@@ -53,15 +54,15 @@ impl Rates {
         Some(address)
     }
 
+    /// Whether this is a proxy of ours.
+    pub(crate) fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|range| range.contains(&address))
+    }
+
     /// # Errors
     /// [`Error::TooMany`].
     pub(crate) fn check_address(&self, address: Option<IpAddr>) -> Result<(), Error> {
-        // Who has one address of version 6 has 2^64 of them.
-        let key = address.map(|address| match address {
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-            IpAddr::V4(_) => address,
-        });
-        match (&self.addresses, key) {
+        match (&self.addresses, address.map(network)) {
             (Some(limiter), Some(key)) => self.check(limiter, &key, "address"),
             _ => Ok(()),
         }

@@ -58,6 +58,14 @@ fn describe() {
         "Channels whose newest messages were in memory (hit), or were read (miss)."
     );
     metrics::describe_gauge!("recents_cache_bytes", metrics::Unit::Bytes, "Of cache.messages_bytes in use.");
+    metrics::describe_gauge!("recents_held_bytes", metrics::Unit::Bytes, "Of limits.memory_bytes in use.");
+    metrics::describe_gauge!("recents_http_requests_running", "Requests that are being answered, of limits.requests.");
+    metrics::describe_gauge!("recents_open_connections", "Open connections, of limits.open_connections.");
+    metrics::describe_counter!(
+        "recents_http_shed_total",
+        "Requests and connections refused because a limit was reached, by limit, and by what reached it: server, address, user."
+    );
+    metrics::describe_counter!("recents_connections_closed_total", "Connections closed by the server, by reason.");
     metrics::describe_counter!("recents_http_requests_total", "Requests by route, method and status.");
     metrics::describe_counter!("recents_rate_limited_total", "Requests over the rate of a user or an address.");
     metrics::describe_counter!("recents_jwks_fetches_total", "Fetches of auth.jwt.jwks_url, by result.");

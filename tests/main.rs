@@ -47,5 +47,6 @@ mod replay;
 mod sending;
 mod statements;
 mod storms;
+mod strangers;
 mod tokens;
 mod unavailable;

@@ -3,11 +3,13 @@
 mod jwks;
 mod jwt;
 mod permissions;
+mod services;
 
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
 pub use self::permissions::{Action, Caller};
+pub(crate) use self::services::ServiceAddresses;
 use crate::config::{ConfigError, Secret, Settings};
 use crate::error::Error;
 use jwt::Verifier;

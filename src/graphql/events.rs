@@ -3,6 +3,7 @@
 //! again: the server goes away, the token has expired, or the client reads too slowly.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,6 +16,8 @@ use tokio::time::{Instant, timeout};
 
 use super::http::refuse;
 use super::operation::{Asking, Outcome, Prepared};
+use crate::budget::{Holder, Reservation};
+use crate::error::Error;
 use crate::live::{Connection, expiry};
 
 /// What a client accepts that wants events.
@@ -27,17 +30,24 @@ pub(super) fn are_taken(headers: &HeaderMap) -> bool {
 }
 
 /// The answers of an operation, or why there are none, as events.
-pub(super) fn answer(asking: &Asking, headers: &HeaderMap, prepared: Result<Prepared, Outcome>) -> Response {
-    let entered = asking.app.connections.enter("sse").and_then(|mut connection| {
-        connection.of(asking.caller.user())?;
-        Ok(connection)
-    });
-    let connection = match entered {
-        Ok(connection) => connection,
+pub(super) fn answer(
+    asking: &Asking,
+    address: Option<IpAddr>,
+    headers: &HeaderMap,
+    prepared: Result<Prepared, Outcome>,
+) -> Response {
+    let holder = Holder {
+        is_service: asking.caller.user().is_none(),
+        address,
+        uid: asking.caller.user().map(ToString::to_string),
+    };
+    let connection = asking.app.connections.enter("sse", asking.caller.user());
+    let (connection, reservation) = match connection.and_then(|place| Ok((place, asking.app.budgets.subscribe(holder)?))) {
+        Ok(entered) => entered,
         Err(error) => return refuse(headers, &error),
     };
     let (send, mut events) = mpsc::channel(1);
-    tokio::spawn(tell(asking.clone(), prepared, send, connection));
+    tokio::spawn(tell(asking.clone(), prepared, send, connection, reservation));
     let body = stream::poll_fn(move |context| events.poll_recv(context)).map(Ok::<_, Infallible>);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
@@ -49,7 +59,13 @@ pub(super) fn answer(asking: &Asking, headers: &HeaderMap, prepared: Result<Prep
 }
 
 /// Tells until the end, or until nobody listens.
-async fn tell(asking: Asking, prepared: Result<Prepared, Outcome>, send: mpsc::Sender<Bytes>, _connection: Connection) {
+async fn tell(
+    asking: Asking,
+    prepared: Result<Prepared, Outcome>,
+    send: mpsc::Sender<Bytes>,
+    connection: Connection,
+    reservation: Reservation,
+) {
     let live = &asking.app.settings.live;
     let patience = Duration::from_secs(live.send_seconds);
     let say = async |event: Bytes| match timeout(patience, send.send(event)).await {
@@ -64,9 +80,10 @@ async fn tell(asking: Asking, prepared: Result<Prepared, Outcome>, send: mpsc::S
         return;
     }
     let mut outcomes = match prepared {
-        Ok(prepared) => prepared.stream(&asking).left_stream(),
+        Ok(prepared) => reservation.clone().scope_stream(prepared.stream(&asking)).left_stream(),
         Err(outcome) => stream::iter([outcome]).right_stream(),
     };
+    let replaced = connection.replaced();
     let every = Duration::from_secs(live.ping_seconds);
     let mut keep_alive = tokio::time::interval_at(Instant::now() + every, every);
     let expired = expiry(&asking.caller);
@@ -74,11 +91,25 @@ async fn tell(asking: Asking, prepared: Result<Prepared, Outcome>, send: mpsc::S
     loop {
         let event = tokio::select! {
             outcome = outcomes.next() => match outcome {
-                Some(outcome) => event(&outcome),
+                Some(outcome) => {
+                    let event = event(&outcome);
+                    if reservation.hold_just(event.len()).is_err() {
+                        // Taken up again, the stream goes on from the last event that was told.
+                        return;
+                    }
+                    reservation.kept(event)
+                }
                 None => break,
             },
             _ = keep_alive.tick() => Bytes::from_static(b":\n\n"),
             () = send.closed() => return,
+            () = replaced.cancelled() => {
+                let error = Error::TooManyAtOnce("a newer connection of this user took the place of this one".into());
+                if !say(event(&Outcome::refused(&error))).await {
+                    return;
+                }
+                break;
+            }
             () = &mut expired => return,
             () = asking.app.shutdown.cancelled() => return,
         };

@@ -16,8 +16,9 @@ use super::{events, socket};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::border::REQUEST_ID;
+use crate::budget::{hold, parsed_size};
 use crate::error::Error;
-use crate::rest::legacy::read_body;
+use crate::http::read_body;
 
 /// Where it is.
 pub const PATH: &str = "/graphql";
@@ -105,10 +106,14 @@ async fn by_post(State(app): State<App>, caller: Caller, headers: HeaderMap, req
         let outcome = Outcome::not_run(StatusCode::UNSUPPORTED_MEDIA_TYPE, bad_request(text));
         return single(form.unwrap_or(Form::Legacy), &outcome);
     }
-    let body = match read_body(request.into_body(), app.settings.limits.body_bytes).await {
+    let address = app.rates.address(request.extensions(), &headers);
+    let body = match read_body(request.into_body(), app.settings.limits.body_bytes, &app.settings.limits).await {
         Ok(body) => body,
         Err(error) => return refuse(&headers, &error),
     };
+    if let Err(error) = hold(parsed_size(&body)) {
+        return refuse(&headers, &error);
+    }
     let asking = asking(app, caller, &headers);
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return batch(&asking, &headers, form.unwrap_or(Form::Legacy), &body).await;
@@ -121,7 +126,7 @@ async fn by_post(State(app): State<App>, caller: Caller, headers: HeaderMap, req
     match (prepare(&asking.app, incoming, carries), form) {
         (Ok(prepared), Some(form)) if !prepared.subscribes => single(form, &prepared.run(&asking).await),
         (Err(outcome), Some(form)) => single(form, &outcome),
-        (prepared, _) => events::answer(&asking, &headers, prepared.map_err(|outcome| *outcome)),
+        (prepared, _) => events::answer(&asking, address, &headers, prepared.map_err(|outcome| *outcome)),
     }
 }
 
@@ -199,6 +204,7 @@ async fn by_get(State(app): State<App>, request: Request) -> Response {
     if form.is_none() && !takes_events {
         return not_acceptable();
     }
+    let address = app.rates.address(&parts.extensions, &headers);
     let asking = asking(app, caller, &headers);
     let carries = if takes_events { Carries::QueriesAndEvents } else { Carries::Queries };
     let prepared = match from_url(parts.uri.query().unwrap_or_default()) {
@@ -208,7 +214,7 @@ async fn by_get(State(app): State<App>, request: Request) -> Response {
     match (prepared, form) {
         (Ok(prepared), Some(form)) if !prepared.subscribes => got(&headers, form, &prepared.run(&asking).await),
         (Err(outcome), Some(form)) => got(&headers, form, &outcome),
-        (prepared, _) => events::answer(&asking, &headers, prepared),
+        (prepared, _) => events::answer(&asking, address, &headers, prepared),
     }
 }
 

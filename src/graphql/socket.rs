@@ -7,6 +7,7 @@
 //! `live.send_seconds` is closed.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -28,7 +30,9 @@ use super::operation::{Asking, Carries, Incoming, Outcome, prepare};
 use crate::app::App;
 use crate::auth::{Caller, TOKEN, strip_bearer};
 use crate::border::REQUEST_ID;
+use crate::budget::Holder;
 use crate::error::Error;
+use crate::http::Meter;
 use crate::live::{Connection, expiry};
 use crate::store::StoreError;
 
@@ -37,6 +41,8 @@ const PROTOCOL: &str = "graphql-transport-ws";
 const READ_BUFFER: usize = 4096;
 /// How long a client may take to close its end.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Messages may come in bursts.
+const TWICE_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 /// Bytes of an operation's id.
 const ID_BYTES: usize = 128;
 
@@ -46,7 +52,7 @@ type Close = (u16, &'static str);
 const GOING_AWAY: Close = (1001, "the server goes away");
 const TOO_BIG: Close = (1009, "the message is too big or broken");
 const TRY_AGAIN: Close = (1013, "try again later");
-const TOO_MANY_CONNECTIONS: Close = (1013, "too many connections of this user");
+const NO_PLACE: Close = (1013, "the server has no room just now: try again later");
 const TOO_SLOW: Close = (1013, "too slow: events were not read");
 const SILENT: Close = (1013, "no answer to pings");
 const INVALID: Close = (4400, "Invalid message: it must be one of graphql-transport-ws, as JSON");
@@ -56,6 +62,9 @@ const EXPIRED: Close = (4403, "Forbidden: the token has expired");
 const NO_PROTOCOL: Close = (4406, "Subprotocol not acceptable: graphql-transport-ws is");
 const NO_INIT: Close = (4408, "Connection initialisation timeout");
 const TWICE: Close = (4409, "Subscriber already exists");
+/// Clients of the protocol do not connect again after this one: two of them would take the place from each other for ever.
+const REPLACED: Close = (4429, "a newer connection of this user took the place of this one");
+const TOO_MANY_MESSAGES: Close = (1008, "too many messages");
 const TWO_INITS: Close = (4429, "Too many initialisation requests");
 
 /// A message as it comes in; the payload is read when it is known what it is.
@@ -117,20 +126,26 @@ pub(super) fn serve(app: App, caller: Option<Caller>, parts: &Parts, upgrade: We
         let text = "this page's origin is not in server.cors_origins";
         return refuse(headers, &Error::Forbidden(text.into()));
     }
-    let connection = match app.connections.enter("websocket") {
-        Ok(connection) => connection,
-        Err(error) => return refuse(headers, &error),
-    };
     let longest = app.settings.limits.socket_message_bytes;
     let address = app.rates.address(&parts.extensions, headers);
     let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(longest).max_frame_size(longest);
     // Each connection has one, also when it is idle.
     let upgrade = upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(0);
-    upgrade.on_upgrade(async move |socket| {
-        let mut session = Session { socket, app, address, request_id, heard: Instant::now() };
-        let (code, reason) = session.run(caller, connection).await;
-        session.close(code, reason).await;
+    let meter = parts.extensions.get::<Meter>().cloned();
+    let connections = app.connections.clone();
+    let rate = NonZeroU32::new(app.settings.limits.socket_messages_per_second).unwrap_or(NonZeroU32::MIN);
+    let messages = RateLimiter::direct(Quota::per_second(rate).allow_burst(rate.saturating_mul(TWICE_AT_ONCE)));
+    upgrade.on_upgrade(move |socket| {
+        let talk = async move {
+            if let Some(meter) = &meter {
+                meter.becomes_socket(longest);
+            }
+            let mut session = Session { socket, app, address, request_id, meter, messages, heard: Instant::now() };
+            let (code, reason) = session.run(caller).await;
+            session.close(code, reason).await;
+        };
+        connections.track(talk)
     })
 }
 
@@ -147,13 +162,16 @@ struct Session {
     app: App,
     address: Option<IpAddr>,
     request_id: String,
+    meter: Option<Meter>,
+    /// How often the client may say anything.
+    messages: DefaultDirectRateLimiter,
     /// When the client said anything last.
     heard: Instant,
 }
 
 impl Session {
     /// Until something ends it; what.
-    async fn run(&mut self, caller: Option<Caller>, mut connection: Connection) -> Close {
+    async fn run(&mut self, caller: Option<Caller>) -> Close {
         if self.socket.protocol().is_none() {
             return NO_PROTOCOL;
         }
@@ -167,13 +185,12 @@ impl Session {
             Ok(caller) => caller,
             Err(close) => return close,
         };
-        if connection.of(caller.user()).is_err() {
-            return TOO_MANY_CONNECTIONS;
-        }
+        // A place among the subscribers is for clients that are known.
+        let Ok(connection) = self.app.connections.enter("websocket", caller.user()) else { return NO_PLACE };
         if let Err(close) = self.say(r#"{"type":"connection_ack"}"#.to_owned()).await {
             return close;
         }
-        match self.talk(caller).await {
+        match self.talk(caller, &connection).await {
             Ok(never) => never,
             Err(close) => close,
         }
@@ -199,13 +216,20 @@ impl Session {
         }
     }
 
-    async fn talk(&mut self, caller: Caller) -> Result<Close, Close> {
+    async fn talk(&mut self, caller: Caller, connection: &Connection) -> Result<Close, Close> {
+        let holder = Holder {
+            is_service: caller.user().is_none(),
+            address: self.address,
+            uid: caller.user().map(ToString::to_string),
+        };
+        let replaced = connection.replaced();
         let asking = Asking { app: self.app.clone(), caller, request_id: self.request_id.clone() };
         let expired = expiry(&asking.caller);
         tokio::pin!(expired);
         let shutdown = self.app.shutdown.clone();
         let every = Duration::from_secs(self.app.settings.live.ping_seconds);
         let mut ping = tokio::time::interval_at(Instant::now() + every, every);
+        let mut asked: Option<Instant> = None;
         let mut operations = Operations::new();
         loop {
             tokio::select! {
@@ -219,14 +243,14 @@ impl Session {
                         if operations.contains_key(&id) {
                             return Err(TWICE);
                         }
-                        match begin(&asking, incoming, operations.len()) {
+                        match begin(&asking, holder.clone(), incoming, operations.len()) {
                             Ok(news) => drop(operations.insert(id, news)),
                             Err(outcome) => self.say(failed(&id, &outcome.answer.errors)).await?,
                         }
                     }
                 },
                 Some((id, news)) = operations.next(), if !operations.is_empty() => match news {
-                    News::Next(outcome) if outcome.ran => self.say(next(&id, &outcome)).await?,
+                    News::Next(outcome) if outcome.ran => self.tell(&holder, next(&id, &outcome)).await?,
                     // It was none: that is its end.
                     News::Next(outcome) => {
                         operations.remove(&id);
@@ -238,11 +262,13 @@ impl Session {
                     }
                 },
                 _ = ping.tick() => {
-                    if self.heard.elapsed() > 2 * every {
+                    if asked.is_some_and(|asked| self.heard < asked) {
                         return Err(SILENT);
                     }
+                    asked = Some(Instant::now());
                     self.send(Message::Ping(bytes::Bytes::new())).await?;
                 }
+                () = replaced.cancelled() => return Err(REPLACED),
                 () = &mut expired => return Err(EXPIRED),
                 () = shutdown.cancelled() => return Err(GOING_AWAY),
             }
@@ -254,6 +280,12 @@ impl Session {
         loop {
             let message = self.socket.recv().await;
             self.heard = Instant::now();
+            if let Some(meter) = &self.meter {
+                meter.rest();
+            }
+            if self.messages.check().is_err() {
+                return Err(TOO_MANY_MESSAGES);
+            }
             match message {
                 Some(Ok(Message::Text(text))) => return Said::parse(&text).ok_or(INVALID),
                 Some(Ok(Message::Binary(_))) => return Err(INVALID),
@@ -262,6 +294,12 @@ impl Session {
                 Some(Err(_)) => return Err(TOO_BIG),
             }
         }
+    }
+
+    /// Sends an answer, which is held until it is written.
+    async fn tell(&mut self, holder: &Holder, text: String) -> Result<(), Close> {
+        let _held = self.app.budgets.memory.take(holder.clone(), text.len()).map_err(|_| NO_PLACE)?;
+        self.say(text).await
     }
 
     async fn say(&mut self, text: String) -> Result<(), Close> {
@@ -285,6 +323,8 @@ impl Session {
             _ if reason == TOO_SLOW.1 => "slow",
             _ if reason == SILENT.1 => "silent",
             _ if reason == EXPIRED.1 => "expired",
+            _ if reason == REPLACED.1 => "replaced",
+            _ if reason == TOO_MANY_MESSAGES.1 => "rate",
             _ => "refused",
         };
         metrics::counter!("recents_live_closed_total", "reason" => label).increment(1);
@@ -309,7 +349,12 @@ fn credential(payload: &Map<String, Value>) -> Option<String> {
 }
 
 /// An operation's news.
-fn begin(asking: &Asking, incoming: Incoming, running: usize) -> Result<Pin<Box<dyn Stream<Item = News> + Send>>, Box<Outcome>> {
+fn begin(
+    asking: &Asking,
+    holder: Holder,
+    incoming: Incoming,
+    running: usize,
+) -> Result<Pin<Box<dyn Stream<Item = News> + Send>>, Box<Outcome>> {
     let refused = |error: Error| Box::new(Outcome::refused(&error));
     let limits = &asking.app.settings.limits;
     if running >= limits.subscriptions {
@@ -322,14 +367,15 @@ fn begin(asking: &Asking, incoming: Incoming, running: usize) -> Result<Pin<Box<
     let prepared = prepare(&asking.app, incoming, Carries::Events)?;
     let complete = stream::iter([News::Complete]);
     if prepared.subscribes {
-        return Ok(surviving(prepared.stream(asking).map(|outcome| News::Next(Box::new(outcome))).chain(complete)).boxed());
+        let reservation = asking.app.budgets.subscribe(holder).map_err(refused)?;
+        let outcomes = reservation.scope_stream(prepared.stream(asking));
+        return Ok(surviving(outcomes.map(|outcome| News::Next(Box::new(outcome))).chain(complete)).boxed());
     }
     // As a request of its own: it needs a place, and has so much time.
-    let place = asking.app.room.enter(&HeaderMap::new(), 0).map_err(refused)?;
+    let reservation = asking.app.budgets.admit(holder).map_err(refused)?;
     let (asking, limit) = (asking.clone(), Duration::from_secs(limits.request_seconds));
     let answer = stream::once(async move {
-        let outcome = timeout(limit, prepared.run(&asking)).await;
-        drop(place);
+        let outcome = timeout(limit, reservation.scope(prepared.run(&asking))).await;
         News::Next(Box::new(outcome.unwrap_or_else(|_| Outcome { ran: true, ..Outcome::refused(&Error::Timeout) })))
     });
     Ok(surviving(answer.chain(complete)).boxed())

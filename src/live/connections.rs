@@ -1,9 +1,11 @@
-//! How many connections with subscriptions there are, of this server and of each user.
+//! Connections with subscriptions, of this server and of each user. A user's newest connection takes the place of the oldest one: that
+//! is often one whose client is gone, and the server does not know it yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -19,7 +21,8 @@ pub(crate) struct Connections(Arc<Inner>);
 struct Inner {
     all: AtomicUsize,
     limit: usize,
-    users: Mutex<HashMap<String, usize>>,
+    /// Of each user, oldest first.
+    users: Mutex<HashMap<String, VecDeque<Arc<CancellationToken>>>>,
     user_limit: usize,
     tracker: TaskTracker,
 }
@@ -28,7 +31,7 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Connection {
     all: Connections,
-    uid: Option<String>,
+    user: Option<(String, Arc<CancellationToken>)>,
     protocol: &'static str,
     _open: TaskTrackerToken,
 }
@@ -44,18 +47,29 @@ impl Connections {
         }))
     }
 
-    /// A place for a connection of somebody who is not known yet.
+    /// A place for a connection of this user, or of a service, of which there may be any number.
     ///
     /// # Errors
     /// [`Error::Overloaded`] when the server has no more.
-    pub(crate) fn enter(&self, protocol: &'static str) -> Result<Connection, Error> {
+    pub(crate) fn enter(&self, protocol: &'static str, user: Option<&Uid>) -> Result<Connection, Error> {
         let taken = self.0.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| (all < self.0.limit).then_some(all + 1));
         if taken.is_err() {
-            metrics::counter!("recents_http_shed_total", "limit" => "connections").increment(1);
+            metrics::counter!("recents_http_shed_total", "limit" => "subscribers", "by" => "server").increment(1);
             return Err(Error::Overloaded);
         }
         metrics::gauge!("recents_live_connections", "protocol" => protocol).increment(1.0);
-        Ok(Connection { all: self.clone(), uid: None, protocol, _open: self.0.tracker.token() })
+        let user = user.map(|uid| (uid.to_string(), Arc::new(CancellationToken::new())));
+        if let Some((uid, replaced)) = &user {
+            let mut users = self.lock();
+            let own = users.entry(uid.clone()).or_default();
+            if own.len() >= self.0.user_limit
+                && let Some(oldest) = own.pop_front()
+            {
+                oldest.cancel();
+            }
+            own.push_back(Arc::clone(replaced));
+        }
+        Ok(Connection { all: self.clone(), user, protocol, _open: self.0.tracker.token() })
     }
 
     /// Work that a shutdown waits for as for a connection.
@@ -68,25 +82,16 @@ impl Connections {
         self.0.tracker.close();
         self.0.tracker.wait().await;
     }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Arc<CancellationToken>>>> {
+        self.0.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Connection {
-    /// Counts for this user from now on; services are not counted.
-    ///
-    /// # Errors
-    /// [`Error::TooManyAtOnce`] when the user has too many.
-    pub(crate) fn of(&mut self, user: Option<&Uid>) -> Result<(), Error> {
-        let Some(uid) = user else { return Ok(()) };
-        let limit = self.all.0.user_limit;
-        let mut users = self.all.0.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = users.entry(uid.to_string()).or_default();
-        if *count >= limit {
-            metrics::counter!("recents_http_shed_total", "limit" => "user_connections").increment(1);
-            return Err(Error::TooManyAtOnce(format!("a user may have at most {limit} connections").into()));
-        }
-        *count += 1;
-        self.uid = Some(uid.to_string());
-        Ok(())
+    /// Cancelled when a newer connection of the user takes the place of this one; of a service it never is.
+    pub(crate) fn replaced(&self) -> CancellationToken {
+        self.user.as_ref().map(|(_, replaced)| CancellationToken::clone(replaced)).unwrap_or_default()
     }
 }
 
@@ -94,11 +99,11 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.all.0.all.fetch_sub(1, Ordering::Relaxed);
         metrics::gauge!("recents_live_connections", "protocol" => self.protocol).decrement(1.0);
-        let Some(uid) = &self.uid else { return };
-        let mut users = self.all.0.users.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = users.get_mut(uid) {
-            *count -= 1;
-            if *count == 0 {
+        let Some((uid, replaced)) = &self.user else { return };
+        let mut users = self.all.lock();
+        if let Some(own) = users.get_mut(uid) {
+            own.retain(|other| !Arc::ptr_eq(other, replaced));
+            if own.is_empty() {
                 users.remove(uid);
             }
         }
@@ -110,21 +115,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_as_the_limits_say() {
-        let limits = Limits { connections: 3, user_connections: 1, ..Limits::default() };
+    fn there_are_as_many_as_the_limits_say_and_the_newest_stay() {
+        let limits = Limits { connections: 4, user_connections: 2, ..Limits::default() };
         let connections = Connections::new(&limits);
         let ann = Uid::parse("uid", "ann").unwrap();
-        let (mut one, mut two, mut three) =
-            (connections.enter("sse").unwrap(), connections.enter("sse").unwrap(), connections.enter("sse").unwrap());
-        assert!(matches!(connections.enter("sse"), Err(Error::Overloaded)));
-        one.of(Some(&ann)).unwrap();
-        assert!(matches!(two.of(Some(&ann)), Err(Error::TooManyAtOnce(_))));
-        three.of(None).unwrap();
-        drop((one, two));
-        three.of(Some(&ann)).unwrap();
-        connections.enter("sse").unwrap();
-        drop(three);
-        assert!(connections.0.users.lock().unwrap().is_empty());
+        let enter = |user| connections.enter("sse", user);
+        let (one, two, three) = (enter(Some(&ann)).unwrap(), enter(Some(&ann)).unwrap(), enter(Some(&ann)).unwrap());
+        let replaced = [&one, &two, &three].map(|connection| connection.replaced().is_cancelled());
+        assert_eq!(replaced, [true, false, false]);
+        let service = enter(None).unwrap();
+        assert!(matches!(enter(None), Err(Error::Overloaded)));
+        drop(one);
+        let four = enter(Some(&ann)).unwrap();
+        assert!(two.replaced().is_cancelled() && !three.replaced().is_cancelled());
+        drop((two, three, four, service));
+        assert!(connections.lock().is_empty());
         assert_eq!(connections.0.all.load(Ordering::Relaxed), 0);
     }
 }

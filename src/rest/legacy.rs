@@ -1,18 +1,17 @@
 //! How `WuKongIM`'s routes read and answer: Go's leniency about keys, one envelope for every error.
 
-use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::app::App;
+use crate::budget::{hold, parsed_size};
 use crate::error::Error;
+use crate::http::read_body;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
@@ -105,27 +104,6 @@ fn envelope(status: StatusCode, msg: String) -> Response {
     (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
-/// Reads a body of at most `limit` bytes. A longer one is read on for a while and thrown away, so that the caller is still
-/// there to read the refusal.
-///
-/// # Errors
-/// [`Error::BodyTooLarge`], or [`Error::BadRequest`] for a body that ends early.
-pub async fn read_body(body: Body, limit: usize) -> Result<Bytes, Error> {
-    let mut stream = body.into_data_stream();
-    let mut read = BytesMut::new();
-    let mut length = 0_usize;
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| Error::BadRequest("the body ended early".into()))?;
-        length += chunk.len();
-        if length <= limit {
-            read.extend_from_slice(&chunk);
-        } else if length > limit.saturating_mul(4) {
-            break;
-        }
-    }
-    if length > limit { Err(Error::BodyTooLarge(limit)) } else { Ok(read.freeze()) }
-}
-
 /// The fields of a JSON object, read as Go would: keys in any case, unknown ones ignored, `null` or missing is the zero value,
 /// everything else exact.
 #[derive(Clone, Debug, Default)]
@@ -138,7 +116,8 @@ impl FromRequest<App> for Fields {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
-        let body = read_body(request.into_body(), app.core.limits.body_bytes).await?;
+        let limits = &app.settings.limits;
+        let body = read_body(request.into_body(), limits.body_bytes, limits).await?;
         Ok(Self::parse(&body)?)
     }
 }
@@ -326,8 +305,9 @@ impl Fields {
 /// One JSON value and nothing after it.
 ///
 /// # Errors
-/// [`Error::BadRequest`] that says where the JSON goes wrong.
+/// [`Error::BadRequest`] that says where the JSON goes wrong; [`Error::Overloaded`], [`Error::TooManyAtOnce`] when there is no memory for it.
 pub fn parse_json(body: &[u8]) -> Result<Value, Error> {
+    hold(parsed_size(body))?;
     serde_json::from_slice(body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         Error::BadRequest(format!("the body must be one JSON value, but it is not well-formed at {place}").into())

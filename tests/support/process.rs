@@ -47,9 +47,14 @@ impl Process {
     }
 
     pub fn start_with(database_url: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_as(recents(), database_url, environment)
+    }
+
+    /// The server that this command starts.
+    pub fn start_as(mut command: Command, database_url: &str, environment: &[(&str, &str)]) -> Self {
         let folder = std::env::temp_dir();
         let begun = Instant::now();
-        let mut child = recents()
+        let mut child = command
             .current_dir(folder)
             .env("RECENTS__DATABASE__URL", database_url)
             .env("RECENTS__SERVER__LISTEN", "127.0.0.1:0")

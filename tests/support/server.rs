@@ -69,11 +69,10 @@ impl Server {
         let app = App::new(settings, store, Clock::Fixed(Arc::clone(&clock)), ids).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = app.clone().router().into_make_service_with_connect_info::<std::net::SocketAddr>();
-        let attend = app.clone().attend();
+        let (serve, attend) = (recents::http::serve(app.clone(), listener), app.clone().attend());
         let task = tokio::spawn(async move {
             tokio::select! {
-                ended = axum::serve(listener, router) => ended.unwrap(),
+                () = serve => {}
                 () = attend => {}
             }
         });

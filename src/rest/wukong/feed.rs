@@ -9,12 +9,13 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
-use super::super::legacy::{Answer, DONE, Fields, Refusal, read_body};
+use super::super::legacy::{Answer, DONE, Fields, Refusal};
 use super::datasource::answer;
 use super::webhook::deliver;
 use crate::app::App;
 use crate::auth::{Action, Auth, Caller};
 use crate::error::Error;
+use crate::http::read_body;
 
 /// The routes at the root.
 pub(crate) fn routes() -> Router<App> {
@@ -58,16 +59,22 @@ async fn feeder(app: &App, secret: Option<Secret>, parts: &Parts) -> Result<Call
         return app.admit(Auth::credential(&parts.headers), address()).await;
     };
     let secret = secret.map(|Path(secret)| secret).unwrap_or_default();
-    app.auth.authenticate_webhook(&secret).or_else(|error| {
-        // Who tries secrets is slowed down; who knows it is not.
-        app.rates.check_address(address())?;
-        Err(error)
-    })
+    match app.auth.authenticate_webhook(&secret) {
+        Ok(feeder) => {
+            app.met_service(address());
+            Ok(feeder)
+        }
+        Err(error) => {
+            // Guesses are slowed down.
+            app.rates.check_address(address())?;
+            Err(error)
+        }
+    }
 }
 
 async fn datasource(app: &App, caller: &Caller, body: Body) -> Result<Response, Refusal> {
     caller.check(Action::FeedMessages)?;
-    let body = read_body(body, app.settings.limits.body_bytes).await?;
+    let body = read_body(body, app.settings.limits.body_bytes, &app.settings.limits).await?;
     Ok(Answer(answer(&app.core, &Fields::parse(&body)?).await?).into_response())
 }
 
@@ -75,7 +82,7 @@ async fn webhook(app: &App, caller: &Caller, parts: &Parts, body: Body) -> Resul
     caller.check(Action::FeedMessages)?;
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(parts.uri.query().unwrap_or_default()).unwrap_or_default();
     let event = pairs.into_iter().find_map(|(name, value)| (name == "event").then_some(value)).unwrap_or_default();
-    let body = read_body(body, app.settings.limits.webhook_body_bytes).await?;
+    let body = read_body(body, app.settings.limits.webhook_body_bytes, &app.settings.limits).await?;
     deliver(&app.core, &event, &body).await?;
     Ok(DONE.into_response())
 }

@@ -4,23 +4,39 @@
 //! The service is written by hand, as tonic's generator would: it is one call with four fields, and so needs no protobuf compiler.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body_util::{BodyStream, StreamBody};
 use ipnet::IpNet;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::webhook::deliver;
 use crate::app::App;
+use crate::budget::{Holder, Reservation};
 use crate::config::address_range;
+use crate::http::{OPEN, Watched, admit, set_options, watch};
 
+/// Webhooks of one connection at once.
+const STREAMS: u32 = 32;
+const HEADER_BYTES: u32 = 16 * 1024;
+/// Bytes of webhooks that a connection may send before they are read.
+const WINDOW: u32 = 256 * 1024;
+/// Webhooks that a peer takes back before they are looked at.
+const RESETS: usize = 20;
 const METHOD: &str = "/wkhook.WebhookService/SendWebhook";
 
 /// `wkhook.EventReq`
@@ -83,10 +99,28 @@ impl Service<http::Request<Body>> for Webhook {
             if request.uri().path() != METHOD {
                 return Ok(Status::unimplemented("there is only SendWebhook").into_http());
             }
+            let holder = Holder { is_service: true, ..Holder::default() };
+            let reservation = match service.app.budgets.admit(holder) {
+                Ok(reservation) => reservation,
+                Err(error) => return Ok(Status::resource_exhausted(error.to_string()).into_http()),
+            };
+            let request = request.map(|body| counted(reservation.clone(), body));
             let limit = service.app.settings.limits.webhook_body_bytes;
-            Ok(Grpc::new(ProstCodec::default()).max_decoding_message_size(limit).unary(service, request).await)
+            let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(limit);
+            Ok(reservation.scope(grpc.unary(service, request)).await)
         })
     }
+}
+
+/// A body whose bytes are held as they come.
+fn counted(reservation: Reservation, body: Body) -> Body {
+    let frames = BodyStream::new(body).map(move |frame| {
+        let frame = frame?;
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        reservation.hold(bytes).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        Ok::<_, Status>(frame)
+    });
+    Body::new(StreamBody::new(frames))
 }
 
 impl UnaryService<EventReq> for Webhook {
@@ -96,10 +130,6 @@ impl UnaryService<EventReq> for Webhook {
     fn call(&mut self, request: Request<EventReq>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            let peer = request.remote_addr().map(|address| address.ip().to_canonical());
-            if !peer.is_some_and(|peer| service.is_known(peer)) {
-                return Err(Status::permission_denied("this address is not in ingest.grpc_peers"));
-            }
             let EventReq { event, data } = request.into_inner();
             let answer = match deliver(&service.app.core, &event, &data).await {
                 Ok(_) => EventResp { status: EventStatus::Success.into(), data: Vec::new() },
@@ -113,7 +143,54 @@ impl UnaryService<EventReq> for Webhook {
     }
 }
 
+/// A connection of a known peer.
+struct Peer(Watched<TcpStream>, TcpConnectInfo);
+
+impl Connected for Peer {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.1.clone()
+    }
+}
+
+impl AsyncRead for Peer {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Peer {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 impl Webhook {
+    /// A connection of a peer that may send webhooks; others are closed before they have said anything.
+    fn admit(&self, socket: TcpStream) -> Option<Peer> {
+        let info = socket.connect_info();
+        let peer = info.remote_addr()?.ip().to_canonical();
+        if !self.is_known(peer) {
+            tracing::warn!(%peer, "a connection for webhooks over gRPC is closed: its address is not in ingest.grpc_peers");
+            return None;
+        }
+        self.app.services.add(peer);
+        let meter = admit(&self.app, peer, OPEN + WINDOW as usize)?;
+        // Streams have no heads of a request that could be waited for.
+        meter.request();
+        set_options(&socket, &self.app.settings).ok()?;
+        Some(Peer(watch(socket, meter, &self.app.settings.limits), info))
+    }
+
     fn is_known(&self, peer: IpAddr) -> bool {
         peer.is_loopback() || self.peers.iter().any(|range| range.contains(&peer))
     }
@@ -126,13 +203,27 @@ impl Webhook {
 pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
     let peers = app.settings.ingest.grpc_peers.iter().filter_map(|range| address_range(range)).collect();
     let service = Webhook { app: app.clone(), peers };
+    let known = service.clone();
     let address: Option<SocketAddr> = listener.local_addr().ok();
     tracing::info!(?address, "listening for webhooks over gRPC");
-    let incoming = TcpListenerStream::new(listener);
+    let limits = app.settings.limits.clone();
+    let connections = TcpListenerStream::new(listener).filter_map(move |accepted| {
+        let connection = accepted.map(|socket| known.admit(socket)).transpose();
+        std::future::ready(connection)
+    });
     let shutdown = app.shutdown.clone();
+    let ping = Duration::from_secs(app.settings.live.ping_seconds);
     tonic::transport::Server::builder()
+        .timeout(Duration::from_secs(limits.request_seconds))
+        .max_concurrent_streams(STREAMS)
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .http2_max_header_list_size(HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(RESETS))
+        .http2_keepalive_interval(Some(ping))
+        .http2_keepalive_timeout(Some(ping))
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await })
+        .serve_with_incoming_shutdown(connections, async move { shutdown.cancelled().await })
         .await?;
     Ok(())
 }
