@@ -354,3 +354,20 @@ async fn one_user_has_so_many_requests_at_once() {
     server.serves_a_user().await;
     drop(streams);
 }
+
+/// Subscribers over server-sent events and over a WebSocket lose their network: the server lets go of them within two pings.
+#[tokio::test]
+async fn subscribers_that_vanish_are_soon_gone() {
+    const PING_SECONDS: f64 = 3.0;
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--map-root-user", "--net", "python3"]).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/vanish.py"));
+    command.arg(recents().get_program()).arg(&database.url).arg(PING_SECONDS.to_string());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
+    let seconds: f64 = text.trim().parse().unwrap();
+    println!("gone after {seconds} s");
+    // The retransmission timer of the system is not exact.
+    assert!(seconds < 2.0 * PING_SECONDS + 1.0, "after {seconds} s");
+}
