@@ -96,12 +96,14 @@ async fn answer(app: App, router: Router, socket: TcpStream, peer: SocketAddr, m
     }
     let limits = &app.settings.limits;
     let watched = watch(socket, meter.clone(), limits);
+    let own = meter.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        let meter = own.clone();
         meter.request();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(meter.clone());
-        let (mut router, meter) = (router.clone(), meter.clone());
+        let mut router = router.clone();
         async move {
             let response: Result<Response, Infallible> = router.call(request).await;
             meter.answered();
@@ -120,7 +122,13 @@ async fn answer(app: App, router: Router, socket: TcpStream, peer: SocketAddr, m
         ended = connection.as_mut() => ended,
         () = app.shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            if meter.is_waiting() {
+                // An answer may be on its way; or half a head, which is no request and shall not make the shutdown a failure.
+                let patience = Duration::from_secs(app.settings.server.shutdown_seconds) * 4 / 5;
+                tokio::time::timeout(patience, connection).await.unwrap_or(Ok(()))
+            } else {
+                connection.await
+            }
         }
     };
     if let Err(error) = ended {

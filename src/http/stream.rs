@@ -69,6 +69,11 @@ impl Meter {
         }
     }
 
+    /// Whether no request has come that is not answered.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.phase.load(Ordering::Relaxed) == WAITING
+    }
+
     fn is_at_rest(&self) -> bool {
         self.0.unused.load(Ordering::Relaxed) == 0
     }
