@@ -78,8 +78,8 @@ impl App {
         let core = Arc::new(Core::new(store, clock, ids, &settings));
         let live = &settings.live;
         let mut asker = None;
-        if !settings.ingest.datasource_url.is_empty() {
-            let (datasource, asking) = datasource::datasource(&settings.ingest.datasource_url)?;
+        if !settings.ingest.datasource_url.reveal().is_empty() {
+            let (datasource, asking) = datasource::datasource(settings.ingest.datasource_url.reveal())?;
             let _ = core.datasource.set(datasource);
             asker = Some(asking);
         }
@@ -118,7 +118,7 @@ impl App {
         }
         // Before a token is looked at: that costs more than to refuse it.
         self.rates.check_address(address)?;
-        let caller = self.auth.authenticate(credential).await?;
+        let caller = self.auth.authenticate(credential).await.inspect_err(Error::log_unauthenticated)?;
         if let Some(uid) = caller.user() {
             self.rates.check_user(uid)?;
         }
@@ -142,7 +142,8 @@ impl App {
                 asker.run(Arc::clone(&self.core)).await;
             }
         };
-        tokio::join!(self.feeds.poll(Duration::from_secs(live.poll_seconds)), others, forget_rates(&self.rates), asking);
+        let poll = self.feeds.poll(Duration::from_secs(live.poll_seconds));
+        tokio::join!(poll, others, forget_rates(&self.rates), asking, self.auth.fetch_keys());
     }
 
     /// Waits until all subscribers are gone, after [`Parts::shutdown`].

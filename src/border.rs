@@ -14,6 +14,7 @@ use crate::budget::{Holder, Reservation};
 use crate::error::Error;
 use crate::graphql;
 use crate::http;
+use crate::open_mode;
 use crate::rest::legacy::Refusal;
 use crate::store::StoreError;
 
@@ -33,6 +34,15 @@ fn refuse(path: &str, headers: &HeaderMap, error: Error) -> Response {
 pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let origin = request.headers().get(header::ORIGIN).cloned();
+    let headers = request.headers();
+    let is_welcome = open_mode::check_host(request.version(), headers)
+        .and_then(|()| open_mode::check(&app.settings, request.method(), headers));
+    if let Err(error) = is_welcome {
+        metrics::counter!("recents_http_requests_total", "route" => "refused", "method" => "other", "status" => "403")
+            .increment(1);
+        tracing::debug!(error = %error, "a request is refused");
+        return refuse(&path, headers, error);
+    }
     if request.method() == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
         allow_origins(&app, &mut response, &path, origin);
@@ -79,26 +89,28 @@ fn method_label(method: &Method) -> String {
     if known.contains(method) { method.to_string() } else { "other".to_owned() }
 }
 
-/// `WuKongIM`'s routes may be called from any page, as there: a page has no token that a browser adds by itself. GraphQL may be
-/// called from the pages in `server.cors_origins`, and from its own.
+/// Headers that a page may send. `*` would not allow `Authorization`.
+const SENT: &str = "authorization, content-type, accept, token, x-request-id";
+
+/// `WuKongIM`'s routes may be called from any page, as there: a page has no token that a browser adds by itself. GraphQL, and everything on an
+/// open server, where no token is needed, may be called from the pages in `server.cors_origins`, and from the server's own.
 fn allow_origins(app: &App, response: &mut Response, path: &str, origin: Option<HeaderValue>) {
     let headers = response.headers_mut();
-    if is_graphql(path) {
+    if is_graphql(path) || app.settings.auth.is_open() {
         headers.append(header::VARY, HeaderValue::from_static("origin"));
         let Some(origin) = origin.filter(|origin| app.settings.server.cors_origins.iter().any(|known| origin == known)) else {
             return;
         };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
-        let sent = HeaderValue::from_static("authorization, content-type, accept, token, x-request-id");
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(SENT));
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         return;
     }
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(SENT));
 }
 
 /// Lets a request in, or sends it away at once, before its body is read.

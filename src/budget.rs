@@ -139,7 +139,8 @@ impl Budget {
 
     /// A share of this amount.
     pub(crate) fn take(&self, holder: Holder, amount: usize) -> Result<Share, Full> {
-        let mut share = Share { budget: self.clone(), holder: Holder { address: holder.address.map(network), ..holder }, amount: 0 };
+        let mut share =
+            Share { budget: self.clone(), holder: Holder { address: holder.address.map(network), ..holder }, amount: 0 };
         share.grow(amount)?;
         Ok(share)
     }

@@ -129,7 +129,9 @@ impl Url {
         &self.0
     }
 
-    fn redacted(&self) -> String {
+    /// Without what may be secret.
+    #[must_use]
+    pub fn redacted(&self) -> String {
         if self.0.is_empty() {
             return String::new();
         }
@@ -191,7 +193,7 @@ pub struct Ingest {
     pub webhook_secret: Secret,
     pub webhook_secret_file: String,
     pub previous_webhook_secret: Secret,
-    pub datasource_url: String,
+    pub datasource_url: Url,
     pub grpc_listen: String,
     #[serde(deserialize_with = "list")]
     pub grpc_peers: Vec<String>,
@@ -241,7 +243,7 @@ pub struct Jwt {
     pub secret_file: String,
     pub previous_secret: Secret,
     pub public_key_file: String,
-    pub jwks_url: String,
+    pub jwks_url: Url,
     pub issuer: String,
     pub audience: String,
     pub leeway_seconds: u64,
@@ -251,7 +253,7 @@ impl Jwt {
     /// Whether there is any key to check a token with.
     #[must_use]
     pub fn is_configured(&self) -> bool {
-        !self.secret.reveal().is_empty() || !self.public_key_file.is_empty() || !self.jwks_url.is_empty()
+        !self.secret.reveal().is_empty() || !self.public_key_file.is_empty() || !self.jwks_url.reveal().is_empty()
     }
 }
 
@@ -376,7 +378,7 @@ impl Default for Jwt {
             secret_file: String::new(),
             previous_secret: Secret::default(),
             public_key_file: String::new(),
-            jwks_url: String::new(),
+            jwks_url: Url::default(),
             issuer: String::new(),
             audience: String::new(),
             leeway_seconds: 30,
@@ -492,7 +494,7 @@ impl Settings {
             Config::builder().add_source(file).add_source(environment).build().map_err(|error| ConfigError(error.to_string()))?;
         // Not every error of the values knows its key.
         let mut settings: Self = serde_path_to_error::deserialize(config)
-            .map_err(|error| ConfigError(format!("{}: {}", error.path(), error.inner())))?;
+            .map_err(|error| ConfigError(value_error(&error.path().to_string(), &error.inner().to_string())))?;
         settings.read_secrets()?;
         settings.check()?;
         Ok(settings)
@@ -625,7 +627,8 @@ impl Settings {
             }
         }
         self.check_jwt()?;
-        check_url("ingest.datasource_url", &self.ingest.datasource_url)?;
+        check_url("ingest.datasource_url", self.ingest.datasource_url.reveal())?;
+        check_log_level(&self.log.level)?;
         for (key, ranges) in
             [("server.trusted_proxies", &self.server.trusted_proxies), ("ingest.grpc_peers", &self.ingest.grpc_peers)]
         {
@@ -636,9 +639,21 @@ impl Settings {
             }
         }
         for origin in &self.server.cors_origins {
-            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            if host.is_none_or(|host| host.is_empty() || host.contains('/') || !host.is_ascii()) {
-                return Err(ConfigError(format!("server.cors_origins: {origin:?} is no origin like https://chat.example.com")));
+            // A browser sends one spelling only.
+            let sent = reqwest::Url::parse(origin).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+            let sent = sent.map(|url| url.origin().ascii_serialization()).filter(|_| !origin.contains('*'));
+            match sent {
+                Some(sent) if sent == *origin => {}
+                Some(sent) => {
+                    return Err(ConfigError(format!(
+                        "server.cors_origins: a browser never sends {origin:?}; did you mean {sent}?"
+                    )));
+                }
+                None => {
+                    return Err(ConfigError(format!(
+                        "server.cors_origins: {origin:?} is no origin like https://chat.example.com"
+                    )));
+                }
             }
         }
         let redis = self.live.redis_url.reveal();
@@ -653,7 +668,7 @@ impl Settings {
 
     fn check_jwt(&self) -> Result<(), ConfigError> {
         let jwt = &self.auth.jwt;
-        check_url("auth.jwt.jwks_url", &jwt.jwks_url)?;
+        check_url("auth.jwt.jwks_url", jwt.jwks_url.reveal())?;
         if !jwt.is_configured() && (!jwt.issuer.is_empty() || !jwt.audience.is_empty()) {
             return Err(ConfigError(
                 "auth.jwt.issuer and auth.jwt.audience mean nothing without auth.jwt.secret, public_key_file or jwks_url"
@@ -662,6 +677,14 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// The problem of a value, which stays out of it where it may be secret.
+fn value_error(key: &str, problem: &str) -> String {
+    let secrets = ["manager_token", "secret", "webhook_secret", "url", "redis_url", "datasource_url", "jwks_url"];
+    let name = key.rsplit('.').next().unwrap_or_default();
+    let is_secret = secrets.contains(&name.strip_prefix("previous_").unwrap_or(name));
+    if is_secret { format!("{key} must be a text") } else { format!("{key}: {problem}") }
 }
 
 /// That the file, if it is there, is TOML; the error says where it is not. By itself `config` replaces what is no UTF-8, and names
@@ -678,8 +701,50 @@ fn check_text(path: &Path) -> Result<(), ConfigError> {
         let line = bytes[..at].split(|byte| *byte == b'\n').count();
         ConfigError(format!("{name} is not UTF-8 at line {line}, byte {at} of the file"))
     })?;
-    text.parse::<toml::Table>().map_err(|error| ConfigError(format!("{name}: {}", error.to_string().trim_end())))?;
+    text.parse::<toml::Table>().map_err(|error| {
+        // Without the line itself, which may hold a secret.
+        let place = error.span().map_or_else(String::new, |span| {
+            let before = &text[..span.start.min(text.len())];
+            let line = before.matches('\n').count() + 1;
+            format!(" at line {line}, column {}", before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1)
+        });
+        ConfigError(format!("{name} is no TOML{place}: {}", error.message()))
+    })?;
     Ok(())
+}
+
+/// Levels, or filters like `info,sqlx=debug`. `EnvFilter` takes any other word for the name of a module, and shows nothing else.
+fn check_log_level(given: &str) -> Result<(), ConfigError> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    for part in given.split(',') {
+        let level = part.rsplit('=').next().unwrap_or_default().trim();
+        if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+            let nearest = LEVELS.iter().min_by_key(|known| strsim::levenshtein(known, level)).copied().unwrap_or_default();
+            return Err(ConfigError(format!(
+                "log.level must be error, warn, info, debug or trace, or filters like info,sqlx=debug; {level:?} is none: did you mean \
+                 {nearest}?"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Warnings about variables of the environment that look like ours and are none.
+#[must_use]
+pub fn misspelled_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    /// Our own, and those that Kubernetes sets for a service of our name.
+    const OTHERS: [&str; 5] = ["RECENTS__", "RECENTS_IMPORT_", "RECENTS_TEST_", "RECENTS_SERVICE_", "RECENTS_PORT"];
+    let known = serde_json::to_value(Settings::default()).map(|all| known_keys(&all)).unwrap_or_default();
+    let ours = names
+        .filter(|name| name.to_ascii_uppercase().starts_with("RECENTS_") && !OTHERS.iter().any(|other| name.starts_with(other)));
+    ours.map(|name| {
+        let given = name["RECENTS_".len()..].to_ascii_lowercase();
+        let distance = |key: &&String| strsim::levenshtein(&key.replace('.', "_"), given.trim_start_matches('_'));
+        let nearest =
+            known.iter().min_by_key(distance).map_or_else(String::new, |key| key.replace('.', "__").to_ascii_uppercase());
+        format!("the variable {name} means nothing: keys are separated by two underscores; did you mean RECENTS__{nearest}?")
+    })
+    .collect()
 }
 
 /// An address, or a range of them like `10.0.0.0/8`.
@@ -809,7 +874,7 @@ mod tests {
     fn what_is_no_toml_is_named_with_its_line() {
         for file in ["[limits]\nmsg_count = 9223372036854775808", "[limits]\nmsg_count = 1e400", "[limits]\nmsg_count ="] {
             let error = load(file, &[]).unwrap_err().to_string();
-            assert!(error.contains("given.toml") && error.contains(" at line 2"), "{error}");
+            assert!(error.contains("given.toml is no TOML at line 2"), "{error}");
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("given.toml");
@@ -908,7 +973,16 @@ mod tests {
     fn what_cannot_be_about_callers_is_named() {
         for (file, text) in [
             ("[server]\ncors_origins = ['chat.example.com']", "server.cors_origins: \"chat.example.com\""),
-            ("[server]\ncors_origins = ['https://chat.example.com/']", "server.cors_origins"),
+            ("[server]\ncors_origins = ['https://chat.example.com/']", "did you mean https://chat.example.com?"),
+            ("[server]\ncors_origins = ['https://Chat.example.com']", "did you mean https://chat.example.com?"),
+            ("[server]\ncors_origins = ['https://chat.example.com:443']", "did you mean https://chat.example.com?"),
+            ("[server]\ncors_origins = ['https://*.example.com']", "is no origin"),
+            ("[server]\ncors_origins = ['*']", "is no origin"),
+            ("[server]\ncors_origins = ['null']", "is no origin"),
+            ("[log]\nlevel = 'warning'", "did you mean warn?"),
+            ("[log]\nlevel = ''", "log.level must be"),
+            ("[log]\nlevel = 'info,sqlx'", "\"sqlx\" is none"),
+            ("[log]\nlevel = 'info,sqlx=loud'", "\"loud\" is none"),
             ("[server]\ntrusted_proxies = ['10.0.0.0/33']", "server.trusted_proxies: \"10.0.0.0/33\""),
             ("[auth]\nmanager_token = 'with space'", "auth.manager_token"),
             ("[auth]\nprevious_manager_token = 'x'", "auth.previous_manager_token is set"),
@@ -925,6 +999,45 @@ mod tests {
         ] {
             let error = load(file, &[]).unwrap_err().to_string();
             assert!(error.contains(text), "{file}: {error}");
+        }
+    }
+
+    #[test]
+    fn filters_of_the_log_are_taken() {
+        for level in ["info", "WARN", "off", "info,sqlx=debug", "recents=trace, hyper=warn"] {
+            load(&format!("[log]\nlevel = '{level}'"), &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn variables_that_look_like_ours_are_named() {
+        let given = ["RECENTS_DATABASE_URL", "RECENTS__DATABASE__URL", "RECENTS_IMPORT_TOKEN", "RECENTS_PORT_5001_TCP", "PATH"];
+        let warnings = misspelled_variables(given.into_iter().map(str::to_owned));
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains("RECENTS_DATABASE_URL means nothing")
+                && warnings[0].ends_with("did you mean RECENTS__DATABASE__URL?")
+        );
+    }
+
+    #[test]
+    fn a_broken_line_or_value_shows_no_secret() {
+        for file in [
+            "[auth]\nmanager_token = hush",
+            "[auth]\nmanager_token = 'hush",
+            "[auth.jwt]\nsecret = ['hush']",
+            "[database]\nurl = {hush = 1}",
+        ] {
+            let error = load(file, &[]).unwrap_err().to_string();
+            assert!(!error.contains("hush") && !error.is_empty(), "{error}");
+        }
+        let settings = load(
+            "[ingest]\ndatasource_url = 'https://me:hush@host/x?key=hush'\n[auth.jwt]\njwks_url = 'https://me:hush@host/keys?k=hush'",
+            &[],
+        )
+        .unwrap();
+        for shown in [settings.to_toml().unwrap(), format!("{settings:?}")] {
+            assert!(!shown.contains("hush") && shown.contains("https://me:***@host/keys?k=***"), "{shown}");
         }
     }
 

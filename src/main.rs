@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,9 +11,10 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use recents::app::{self, ListenError};
 use recents::clock::{Clock, Ids};
-use recents::config::{ConfigError, Settings};
+use recents::config::{ConfigError, Settings, Url, misspelled_variables};
 use recents::core::Core;
 use recents::ids::Uid;
+use recents::outside::read_answer;
 use recents::{graphql, import, telemetry};
 
 /// Keeps the recent-conversation list of instant-messaging systems and serves it as GraphQL and as `WuKongIM`'s routes.
@@ -85,12 +87,16 @@ enum Migrate {
     Status,
 }
 
+/// Bytes of the reason why a server is not ready.
+const LONGEST_REASON: usize = 64 * 1024;
+
 fn main() -> ExitCode {
     // clap ends with 2 for a wrong command line by itself.
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Nobody need be there to read it.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             let is_callers = error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<ListenError>());
             ExitCode::from(if is_callers { 2 } else { 1 })
         }
@@ -100,18 +106,19 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     let command = cli.command.unwrap_or(Command::Serve { listen: None });
     if matches!(command, Command::Schema) {
-        print!("{}", graphql::sdl());
-        return Ok(());
+        return say(graphql::sdl().trim_end());
     }
     let mut settings = Settings::load(cli.config.as_deref())?;
     if let Command::Serve { listen: Some(listen) } = &command {
         settings.server.listen.clone_from(listen);
     }
     if matches!(command, Command::Config) {
-        print!("{}", settings.to_toml()?);
-        return Ok(());
+        return say(settings.to_toml()?.trim_end());
     }
-    telemetry::log_to_stderr(&settings.log)?;
+    let _log = telemetry::log_to_stderr(&settings.log)?;
+    for warning in misspelled_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
@@ -124,6 +131,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     })
 }
 
+/// Writes what a command says.
+fn say(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("stdout cannot be written")
+}
+
 async fn migrate(settings: &Settings, direction: Migrate) -> anyhow::Result<()> {
     let store = app::connect(settings).await?;
     match direction {
@@ -132,7 +144,7 @@ async fn migrate(settings: &Settings, direction: Migrate) -> anyhow::Result<()> 
         Migrate::Status => {}
     }
     for migration in store.migration_status().await? {
-        println!("{:8} {}", if migration.applied { "applied" } else { "missing" }, migration.name);
+        say(&format!("{:8} {}", if migration.applied { "applied" } else { "missing" }, migration.name))?;
     }
     store.close().await;
     Ok(())
@@ -152,16 +164,18 @@ async fn import(settings: &Settings, arguments: &Import) -> anyhow::Result<()> {
     let mut differs = false;
     for from in &arguments.from {
         if !is_url(from) {
-            println!("{from}\n{}", import::import_file(&core, Path::new(from)).await?);
+            say(&format!("{from}\n{}", import::import_file(&core, Path::new(from)).await?))?;
             continue;
         }
+        // Without a password that it may carry.
+        let shown = Url::from(from.as_str()).redacted();
         let mut source = import::Source::new(from, &arguments.token, arguments.rate)?;
         if arguments.verify {
             let comparison = import::compare(&core, &mut source, &uids).await?;
             differs |= !comparison.differences.is_empty();
-            println!("{from}\n{comparison}");
+            say(&format!("{shown}\n{comparison}"))?;
         } else {
-            println!("{from}\n{}", import::import_running(&core, &mut source, &uids).await?);
+            say(&format!("{shown}\n{}", import::import_running(&core, &mut source, &uids).await?))?;
         }
     }
     store.close().await;
@@ -183,12 +197,14 @@ fn uids(arguments: &Import) -> anyhow::Result<Vec<Uid>> {
 
 async fn healthcheck(settings: &Settings) -> anyhow::Result<()> {
     let url = format!("http://{}/readyz", settings.server.listen);
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy();
+    let client = client.redirect(reqwest::redirect::Policy::none()).build()?;
     let response = client.get(&url).send().await.with_context(|| format!("no answer from {url}"))?;
-    let (status, text) = (response.status(), response.text().await?);
+    let status = response.status();
+    let body = read_answer(response, LONGEST_REASON).await.with_context(|| format!("no answer from {url}"))?;
+    let text = String::from_utf8_lossy(&body);
     if !status.is_success() {
         bail!("{} says {}", url, text.trim());
     }
-    println!("{}", text.trim());
-    Ok(())
+    say(text.trim())
 }

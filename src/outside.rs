@@ -3,10 +3,11 @@
 
 /// Why an answer has no body for us.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoAnswer {
+pub enum NoAnswer {
+    /// It is longer than so many bytes.
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
-    /// Without the URL, which may carry a secret.
+    /// The connection broke. Without the URL, which may carry a secret.
     #[error("{0}")]
     Broken(String),
 }
@@ -15,7 +16,7 @@ pub(crate) enum NoAnswer {
 ///
 /// # Errors
 /// A longer one; a connection that breaks.
-pub(crate) async fn read_answer(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, NoAnswer> {
+pub async fn read_answer(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, NoAnswer> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| NoAnswer::Broken(error.without_url().to_string()))? {
         if chunk.len() > limit - body.len() {

@@ -1,29 +1,54 @@
 //! Logs and metrics.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, Log, LogFormat};
 
-/// Log lines go to stderr: stdout is for what a command says.
+/// Lines that wait to be written at most.
+const WAITING_LINES: usize = 10_000;
+
+/// Lines that were not written, since the start.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Writes what is still waiting when it is dropped.
+#[must_use]
+pub struct LogWriter(Option<WorkerGuard>);
+
+impl fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogWriter").field(&self.0.is_some()).finish()
+    }
+}
+
+/// Log lines go to stderr: stdout is for what a command says. A thread of its own writes them: where nobody reads them, or nobody can,
+/// lines are lost and nothing waits.
 ///
 /// # Errors
 /// `log.level` that is no level and no filter.
-pub fn log_to_stderr(settings: &Log) -> Result<(), ConfigError> {
+pub fn log_to_stderr(settings: &Log) -> Result<LogWriter, ConfigError> {
     let filter = EnvFilter::try_new(&settings.level)
         .map_err(|error| ConfigError(format!("log.level must be error, warn, info, debug, trace, or a filter: {error}")))?;
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(std::io::stderr());
+    let _ = DROPPED.set(writer.error_counter());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(std::io::stderr().is_terminal());
     // A second subscriber (in tests) leaves the first one in place.
     let _ = match settings.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().try_init(),
     };
-    Ok(())
+    Ok(LogWriter(Some(guard)))
+}
+
+/// Lines of the log that were not written, because nobody reads them fast enough.
+pub fn dropped_log_lines() -> usize {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
 }
 
 /// The process's metrics; the first call begins to collect them.
@@ -58,6 +83,8 @@ fn describe() {
         "Channels whose newest messages were in memory (hit), or were read (miss)."
     );
     metrics::describe_gauge!("recents_cache_bytes", metrics::Unit::Bytes, "Of cache.messages_bytes in use.");
+    metrics::describe_gauge!("recents_log_lines_dropped", "Lines of the log that were not written, since the start.");
+    metrics::describe_counter!("recents_unauthenticated_total", "Requests with no, or no valid, credentials, by reason.");
     metrics::describe_gauge!("recents_held_bytes", metrics::Unit::Bytes, "Of limits.memory_bytes in use.");
     metrics::describe_gauge!("recents_http_requests_running", "Requests that are being answered, of limits.requests.");
     metrics::describe_gauge!("recents_open_connections", "Open connections, of limits.open_connections.");

@@ -77,7 +77,7 @@ async fn until_listed(server: &Server, uid: &str) -> Value {
 
 async fn members_of_unknown_groups_are_asked_for(engine: Engine) {
     let business = Business::start(vec![Err(500), Ok(json!(["ann", "bob", ""]))]).await;
-    let server = Server::start_with(engine, |settings| settings.ingest.datasource_url.clone_from(&business.url)).await;
+    let server = Server::start_with(engine, |settings| settings.ingest.datasource_url = business.url.as_str().into()).await;
     let bodies = json!([hooked("bob", "g", 2, 3, 103), hooked("bob", "g", 2, 2, 102), hooked("bob", "cat", 1, 1, 301),]);
     server.call("/webhook?event=msg.notify", bodies).await;
     // The first time it failed: asked again.

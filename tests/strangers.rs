@@ -123,7 +123,8 @@ async fn connections_that_say_nothing_leave_room_where_there_are_few_files() {
         silent.push(TcpStream::connect(process.url.strip_prefix("http://").unwrap()).await);
     }
     // Half of the connections is for other addresses.
-    let http = reqwest::Client::builder().no_proxy().local_address("127.0.0.2".parse::<std::net::IpAddr>().unwrap()).build().unwrap();
+    let http =
+        reqwest::Client::builder().no_proxy().local_address("127.0.0.2".parse::<std::net::IpAddr>().unwrap()).build().unwrap();
     let answer = http.post(format!("{}/conversation/sync", process.url)).header("token", MANAGER).body(r#"{"uid":"ann"}"#);
     assert_eq!(answer.send().await.unwrap().status(), 200);
     let log = std::fs::read_to_string(log.path()).unwrap();
@@ -177,7 +178,8 @@ async fn pongs_that_nobody_reads_are_few() {
     assert!(server.process.memory() < before + GROWTH, "{before} KiB, then {} KiB", server.process.memory());
 }
 
-const UPGRADE: &[u8] = b"GET /graphql HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+const UPGRADE: &[u8] =
+    b"GET /graphql HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
     sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-protocol: graphql-transport-ws\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,7 +232,10 @@ async fn answers_that_nobody_reads_are_bounded_and_soon_gone() {
     let before = server.process.memory();
     let request = |bearer: &str| {
         let body = r#"{"uid":"bob","msg_count":1}"#;
-        format!("POST /conversation/sync HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {bearer}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "POST /conversation/sync HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {bearer}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
     };
     let mut streams = Vec::new();
     for _ in 0..60 {

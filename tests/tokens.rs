@@ -1,7 +1,8 @@
 //! Users' tokens: which are taken, and that everything else is refused, whoever made it up.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,6 +10,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use recents::config::Settings;
 use serde_json::{Value, json};
 
+use crate::support::process::{run, stderr};
 use crate::support::tokens::{Pair, SECRET, in_seconds, signed, token};
 use crate::support::{Engine, Server};
 
@@ -168,16 +170,20 @@ struct Issuer {
     url: String,
     keys: Arc<Mutex<Option<Vec<Value>>>>,
     asked: Arc<AtomicUsize>,
+    /// Milliseconds until it answers.
+    pause: Arc<AtomicU64>,
 }
 
 impl Issuer {
     async fn start(keys: Option<Vec<Value>>) -> Self {
         let (keys, asked) = (Arc::new(Mutex::new(keys)), Arc::new(AtomicUsize::new(0)));
-        let state = (Arc::clone(&keys), Arc::clone(&asked));
+        let pause = Arc::new(AtomicU64::new(0));
+        let state = (Arc::clone(&keys), Arc::clone(&asked), Arc::clone(&pause));
         let answer = move || {
-            let (keys, asked) = state.clone();
+            let (keys, asked, pause) = state.clone();
             async move {
                 asked.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(pause.load(Ordering::Relaxed))).await;
                 match keys.lock().unwrap().clone() {
                     Some(keys) => Ok(json!({"keys": keys}).to_string()),
                     None => Err(axum::http::StatusCode::INTERNAL_SERVER_ERROR),
@@ -188,7 +194,7 @@ impl Issuer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/jwks", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, keys, asked }
+        Self { url, keys, asked, pause }
     }
 }
 
@@ -200,7 +206,7 @@ async fn an_issuers_published_keys() {
     let pairs: Vec<Pair> = kinds.iter().map(|kind| Pair::make(folder.path(), *kind, &format!("{kind:?}"))).collect();
     let names = ["one", "two", "three"];
     let issuer = Issuer::start(Some(pairs.iter().zip(names).map(|(pair, name)| pair.jwk(name)).collect())).await;
-    let server = server(|settings| settings.auth.jwt.jwks_url.clone_from(&issuer.url)).await;
+    let server = server(|settings| settings.auth.jwt.jwks_url = issuer.url.as_str().into()).await;
     // Many at once are one request to the issuer.
     let tokens: Vec<String> = pairs.iter().zip(names).map(|(pair, name)| pair.sign(&claims, Some(name))).collect();
     let first = futures_util::future::join_all((0..20).map(|index| is_taken(&server, &tokens[index % 3]))).await;
@@ -226,7 +232,7 @@ async fn an_issuer_that_changes_its_key() {
     let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
     let (old, new) = (Pair::make(folder.path(), Algorithm::EdDSA, "old"), Pair::make(folder.path(), Algorithm::EdDSA, "new"));
     let issuer = Issuer::start(Some(vec![old.jwk("old")])).await;
-    let server = server(|settings| settings.auth.jwt.jwks_url.clone_from(&issuer.url)).await;
+    let server = server(|settings| settings.auth.jwt.jwks_url = issuer.url.as_str().into()).await;
     assert!(is_taken(&server, &old.sign(&claims, Some("old"))).await);
     *issuer.keys.lock().unwrap() = Some(vec![new.jwk("new")]);
     assert!(!is_taken(&server, &new.sign(&claims, Some("new"))).await, "asked a moment ago");
@@ -242,7 +248,7 @@ async fn an_issuer_that_was_never_reached_is_no_fault_of_the_token() {
     let pair = Pair::make(folder.path(), Algorithm::ES256, "one");
     let issuer = Issuer::start(None).await;
     let server = server(|settings| {
-        settings.auth.jwt.jwks_url.clone_from(&issuer.url);
+        settings.auth.jwt.jwks_url = issuer.url.as_str().into();
         settings.auth.jwt.secret = SECRET.into();
     })
     .await;
@@ -295,5 +301,80 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
     for _ in 0..60 {
         let request = server.http("POST", "/conversation/sync").header("token", "hush").body("{}");
         assert_eq!(server.request(request).await.status, 200);
+    }
+}
+
+/// Tokens with made-up names of keys, from many connections, while the issuer takes its time: users with known keys do not wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_issuer_stands_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
+    let pair = Pair::make(folder.path(), Algorithm::EdDSA, "one");
+    let issuer = Issuer::start(Some(vec![pair.jwk("one")])).await;
+    let server = server(|settings| {
+        settings.auth.jwt.jwks_url = issuer.url.as_str().into();
+        settings.limits.address_requests_per_second = 0;
+        settings.limits.user_requests_per_second = 0;
+        settings.limits.requests = 256;
+    })
+    .await;
+    let good = pair.sign(&claims, Some("one"));
+    assert!(is_taken(&server, &good).await);
+    // The issuer is asked again ten seconds after the last time at the earliest.
+    tokio::time::sleep(Duration::from_millis(10_200)).await;
+    issuer.pause.store(4000, Ordering::Relaxed);
+    let made_up = (0..300).map(|number| pair.sign(&claims, Some(&format!("made up {number}")))).collect::<Vec<_>>();
+    let begun = Instant::now();
+    let tries = futures_util::future::join_all(made_up.iter().map(|token| ask(&server, token)));
+    let honest = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut slowest = Duration::ZERO;
+        for _ in 0..20 {
+            let asked = Instant::now();
+            assert!(is_taken(&server, &good).await);
+            slowest = slowest.max(asked.elapsed());
+        }
+        slowest
+    };
+    let (tries, slowest) = tokio::join!(tries, honest);
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}: some waited for the issuer", begun.elapsed());
+    assert!(tries.iter().all(|(status, _)| [401, 429, 503].contains(status)), "{tries:?}");
+}
+
+#[tokio::test]
+async fn times_may_have_fractions_and_critical_headers_are_not_understood() {
+    let server = server(|settings| settings.auth.jwt.secret = SECRET.into()).await;
+    let fraction = |seconds: i64| in_seconds(seconds) as f64 + 0.25;
+    assert!(is_taken(&server, &signed(&json!({"sub": "ann", "exp": fraction(60), "nbf": fraction(-60)}), SECRET)).await);
+    assert!(!is_taken(&server, &signed(&json!({"sub": "ann", "exp": fraction(-3600)}), SECRET)).await);
+    assert!(!is_taken(&server, &signed(&json!({"sub": "ann", "exp": fraction(7200), "nbf": fraction(3600)}), SECRET)).await);
+    for exp in [json!("soon"), json!(-1.5), json!(null), json!([1])] {
+        assert!(!is_taken(&server, &signed(&json!({"sub": "ann", "exp": exp}), SECRET)).await, "{exp}");
+    }
+    let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
+    for (critical, is_taken_then) in [(json!(null), true), (json!(["exp"]), false), (json!(["b64"]), false)] {
+        let mut header = json!({"alg": "HS256", "typ": "JWT"});
+        if !critical.is_null() {
+            header["crit"] = critical;
+        }
+        let text = made_up(&header, &claims, b"");
+        let text = text.strip_suffix('.').unwrap();
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, Algorithm::HS256).unwrap();
+        assert_eq!(is_taken(&server, &format!("{text}.{signature}")).await, is_taken_then, "{header}");
+    }
+}
+
+#[tokio::test]
+async fn a_private_key_is_no_public_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
+        let pair = Pair::make(folder.path(), algorithm, "one");
+        let file = folder.path().join("private.pem");
+        std::fs::write(&file, &pair.private).unwrap();
+        let output = run(folder.path(), &["serve"], &[("RECENTS__AUTH__JWT__PUBLIC_KEY_FILE", file.to_str().unwrap())]);
+        assert_eq!(output.status.code(), Some(2), "{algorithm:?}");
+        assert!(stderr(&output).contains("holds a private key"), "{}", stderr(&output));
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use tokio::sync::Semaphore;
 
 use super::jwt::Key;
 use crate::config::ConfigError;
@@ -16,6 +17,10 @@ const FRESH_FOR: Duration = Duration::from_secs(300);
 /// Tokens with unknown keys are anybody's to make up: the issuer is not asked more often than this.
 const PAUSE: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests that wait for keys at once.
+const WAITING: usize = 32;
+/// For so long a request waits for keys.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Keys are a few hundred bytes each.
 const LONGEST_SET: usize = 1 << 20;
 
@@ -30,6 +35,8 @@ struct Inner {
     known: Mutex<Known>,
     /// Many requests at once are one request to the issuer.
     fetching: Arc<tokio::sync::Mutex<()>>,
+    /// Places for requests that wait for the issuer.
+    waiting: Semaphore,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -55,7 +62,13 @@ impl Jwks {
     pub(super) fn new(url: &str) -> Result<Self, ConfigError> {
         let http = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
         let http = http.map_err(|error| ConfigError(format!("auth.jwt.jwks_url cannot be asked: {error}")))?;
-        Ok(Self(Arc::new(Inner { url: url.to_owned(), http, known: Mutex::default(), fetching: Arc::default() })))
+        Ok(Self(Arc::new(Inner {
+            url: url.to_owned(),
+            http,
+            known: Mutex::default(),
+            fetching: Arc::default(),
+            waiting: Semaphore::new(WAITING),
+        })))
     }
 
     /// The keys to check a token with that names `id`. Only who brings a key that is not known waits for the issuer.
@@ -78,14 +91,28 @@ impl Jwks {
             }
             return Ok(known.keys);
         }
-        let alone = self.0.fetching.lock().await;
-        let known = self.0.known();
-        if !known.has(id) && known.may_ask() {
-            self.0.fetch().await;
+        // Anybody can make up names of keys: few wait for the issuer, and not for long.
+        if let Ok(_place) = self.0.waiting.try_acquire() {
+            let jwks = self.clone();
+            let fetched = tokio::spawn(async move {
+                let _alone = jwks.0.fetching.lock().await;
+                let known = jwks.0.known();
+                if known.may_ask() {
+                    jwks.0.fetch().await;
+                }
+            });
+            let _ = tokio::time::timeout(PATIENCE, fetched).await;
         }
-        drop(alone);
         let known = self.0.known();
         if known.fetched.is_none() { Err(Error::KeysUnavailable) } else { Ok(known.keys) }
+    }
+
+    /// Fetches the keys before anybody needs them.
+    pub(super) async fn prefetch(&self) {
+        let _alone = self.0.fetching.lock().await;
+        if self.0.known().may_ask() {
+            self.0.fetch().await;
+        }
     }
 }
 

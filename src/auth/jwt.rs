@@ -1,6 +1,8 @@
 //! Users' tokens: which keys there are, and what a token must say. The algorithm belongs to the key, never to the token: a token
 //! that says `none`, or HS256 with a public key for the secret, finds no key.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
@@ -37,7 +39,8 @@ impl std::fmt::Debug for Key {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
-    exp: u64,
+    /// It may have a fraction (RFC 7519, 2).
+    exp: f64,
 }
 
 /// Checks users' tokens.
@@ -66,7 +69,7 @@ impl Verifier {
         if !settings.public_key_file.is_empty() {
             keys.extend(read_public_keys(&settings.public_key_file)?);
         }
-        let jwks = (!settings.jwks_url.is_empty()).then(|| Jwks::new(&settings.jwks_url)).transpose()?;
+        let jwks = (!settings.jwks_url.reveal().is_empty()).then(|| Jwks::new(settings.jwks_url.reveal())).transpose()?;
         Ok(Self {
             keys,
             jwks,
@@ -85,6 +88,10 @@ impl Verifier {
             return Err(INVALID);
         }
         let header = decode_header(token).map_err(|_| INVALID)?;
+        // What a token says is critical must be understood (RFC 7515, 4.1.11), and nothing is.
+        if names_critical_headers(token) {
+            return Err(INVALID);
+        }
         let fits = |key: &&Key| key.algorithm == header.alg && (key.id.is_none() || header.kid.is_none() || key.id == header.kid);
         let mut refusal = INVALID;
         for key in self.keys.iter().filter(fits) {
@@ -107,9 +114,17 @@ impl Verifier {
         Err(refusal)
     }
 
+    /// Fetches the issuer's keys, where there is one: the first users shall not wait for them.
+    pub(super) async fn fetch_keys(&self) {
+        if let Some(jwks) = &self.jwks {
+            jwks.prefetch().await;
+        }
+    }
+
     fn user_of(&self, claims: Claims) -> Result<(Uid, u64), Error> {
         let uid = Uid::parse("sub", claims.sub).map_err(|_| Error::Unauthenticated("the token's sub is no uid"))?;
-        Ok((uid, claims.exp.saturating_add(self.leeway_seconds)))
+        // A float becomes the nearest number that there is.
+        Ok((uid, (claims.exp as u64).saturating_add(self.leeway_seconds)))
     }
 
     fn check(&self, token: &[u8], key: &Key) -> Result<Claims, Error> {
@@ -135,6 +150,12 @@ impl Verifier {
     }
 }
 
+fn names_critical_headers(token: &[u8]) -> bool {
+    let header = token.split(|byte| *byte == b'.').next().unwrap_or_default();
+    let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
+    serde_json::from_slice::<serde_json::Value>(&header).is_ok_and(|header| header.get("crit").is_some())
+}
+
 /// Of several keys' refusals the one that says more.
 fn said(before: &Error, now: Error) -> Error {
     if matches!(before, Error::Unauthenticated("the token has expired")) { before.clone() } else { now }
@@ -143,6 +164,9 @@ fn said(before: &Error, now: Error) -> Error {
 fn read_public_keys(file: &str) -> Result<Vec<Key>, ConfigError> {
     let problem = |what: String| ConfigError(format!("auth.jwt.public_key_file = {file:?} {what}"));
     let text = std::fs::read_to_string(file).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    if text.contains("PRIVATE KEY-----") {
+        return Err(problem("holds a private key: it belongs to the issuer alone; give the public one".to_owned()));
+    }
     let mut keys = Vec::new();
     for block in text.split_inclusive("-----END PUBLIC KEY-----") {
         let Some(start) = block.find("-----BEGIN") else { continue };

@@ -42,6 +42,11 @@ impl Auth {
         })
     }
 
+    /// Fetches the keys of the issuer of users' tokens, where there is one.
+    pub(crate) async fn fetch_keys(&self) {
+        self.verifier.fetch_keys().await;
+    }
+
     /// The credential in a request's headers: `token`, or else a Bearer token.
     pub(crate) fn credential(headers: &HeaderMap) -> Option<&[u8]> {
         let bearer = || headers.get(header::AUTHORIZATION).and_then(|value| strip_bearer(value.as_bytes()));

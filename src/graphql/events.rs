@@ -36,11 +36,8 @@ pub(super) fn answer(
     headers: &HeaderMap,
     prepared: Result<Prepared, Outcome>,
 ) -> Response {
-    let holder = Holder {
-        is_service: asking.caller.user().is_none(),
-        address,
-        uid: asking.caller.user().map(ToString::to_string),
-    };
+    let holder =
+        Holder { is_service: asking.caller.user().is_none(), address, uid: asking.caller.user().map(ToString::to_string) };
     let connection = asking.app.connections.enter("sse", asking.caller.user());
     let (connection, reservation) = match connection.and_then(|place| Ok((place, asking.app.budgets.subscribe(holder)?))) {
         Ok(entered) => entered,

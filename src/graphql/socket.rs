@@ -18,8 +18,8 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use futures_util::{Stream, StreamExt, stream};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
@@ -217,11 +217,8 @@ impl Session {
     }
 
     async fn talk(&mut self, caller: Caller, connection: &Connection) -> Result<Close, Close> {
-        let holder = Holder {
-            is_service: caller.user().is_none(),
-            address: self.address,
-            uid: caller.user().map(ToString::to_string),
-        };
+        let holder =
+            Holder { is_service: caller.user().is_none(), address: self.address, uid: caller.user().map(ToString::to_string) };
         let replaced = connection.replaced();
         let asking = Asking { app: self.app.clone(), caller, request_id: self.request_id.clone() };
         let expired = expiry(&asking.caller);

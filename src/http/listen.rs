@@ -61,11 +61,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 /// A place for a connection, and the memory that every one takes; one without is closed at once.
 pub(crate) fn admit(app: &App, peer: IpAddr, bytes: usize) -> Option<Meter> {
-    let holder = Holder {
-        is_service: app.services.has(peer),
-        address: (!app.rates.is_proxy(peer)).then_some(peer),
-        uid: None,
-    };
+    let holder = Holder { is_service: app.services.has(peer), address: (!app.rates.is_proxy(peer)).then_some(peer), uid: None };
     let place = app.budgets.connections.take(holder.clone(), 1).ok()?;
     let memory = app.budgets.memory.take(holder, bytes).ok()?;
     Some(Meter::new(place, memory))

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::auth::TOKEN;
 use crate::channel::ChannelKey;
-use crate::config::Secret;
+use crate::config::{Secret, Url};
 use crate::conversation::import_unread_count;
 use crate::core::Core;
 use crate::error::Error;
@@ -82,11 +83,17 @@ impl Source {
     /// A URL that is none.
     pub fn new(url: &str, token: &str, rate: u32) -> anyhow::Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
-        reqwest::Url::parse(&url).with_context(|| format!("{url} is no URL"))?;
-        let http = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+        reqwest::Url::parse(&url).with_context(|| format!("{} is no URL", Url::from(url.as_str()).redacted()))?;
+        // A redirection could lead the token to another server.
+        let http = reqwest::Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?;
         let mut turn = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self { url, token: Secret::from(token), http, turn })
+    }
+
+    /// The address, without a password that it may carry.
+    fn shown(&self) -> String {
+        Url::from(self.url.as_str()).redacted()
     }
 
     /// Asks, again when it cannot answer just now.
@@ -99,10 +106,10 @@ impl Source {
             self.turn.tick().await;
             let failure = match self.ask_once(path, body).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(refusal)) => bail!("{}{path}: {refusal}", self.url),
+                Ok(Err(refusal)) => bail!("{}{path}: {refusal}", self.shown()),
                 Err(failure) => failure,
             };
-            let Some(pause) = pauses.next() else { bail!("{}{path}: {failure}; run the import again to go on", self.url) };
+            let Some(pause) = pauses.next() else { bail!("{}{path}: {failure}; run the import again to go on", self.shown()) };
             tracing::warn!(failure, path, "asking again in {pause} s");
             tokio::time::sleep(Duration::from_secs(*pause)).await;
         }
@@ -118,6 +125,11 @@ impl Source {
         let status = response.status();
         if status.is_server_error() || status.as_u16() == 429 {
             return Err(format!("status {status}"));
+        }
+        if status.is_redirection() {
+            let text =
+                format!("status {status}: it leads to another address, and the token is sent to none but the one that is named");
+            return Ok(Err(text));
         }
         if status.as_u16() == 404 {
             return Ok(Err("status 404: is it a WuKongIM v1 or v2? (v3 has no such route)".to_owned()));

@@ -7,6 +7,7 @@ use axum::response::IntoResponse;
 use super::legacy::{Answer, Refusal};
 use crate::app::App;
 use crate::store::StoreError;
+use crate::telemetry;
 
 /// `GET /health`, as `WuKongIM`.
 pub async fn health() -> impl IntoResponse {
@@ -51,11 +52,12 @@ async fn check(app: &App) -> Result<(), String> {
 /// `GET /metrics` in Prometheus' text format.
 pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
     metrics::gauge!("recents_cache_bytes").set(app.core.newest.bytes() as f64);
+    metrics::gauge!("recents_log_lines_dropped").set(telemetry::dropped_log_lines() as f64);
     let budgets = &app.budgets;
     metrics::gauge!("recents_held_bytes").set(budgets.memory.held() as f64);
     metrics::gauge!("recents_http_requests_running").set(budgets.requests.held() as f64);
     metrics::gauge!("recents_open_connections").set(budgets.connections.held() as f64);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], crate::telemetry::metrics().render())
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry::metrics().render())
 }
 
 /// What answers where there is nothing.

@@ -19,8 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
-use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 

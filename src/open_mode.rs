@@ -1,0 +1,114 @@
+//! An open server, which knows no token and no key, lets everybody do everything, so it must be reached from this machine alone. That it
+//! listens on loopback is not enough: a web page in a browser of this machine reaches it, too, under a name that leads to loopback
+//! (DNS rebinding) or across origins, and so does a proxy that passes on requests from elsewhere.
+
+use std::net::IpAddr;
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, Method, header};
+
+use crate::config::Settings;
+use crate::error::Error;
+
+/// The end of every refusal.
+const OPEN: &str = "this server is open, because nothing says who may do what: set auth.manager_token, or a key in auth.jwt";
+/// Headers with which proxies say for whom they ask, beside `x-forwarded-…`.
+const FORWARDED: [&str; 9] = [
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-original-forwarded-for",
+    "x-cluster-client-ip",
+    "cf-connecting-ip",
+    "true-client-ip",
+    "fastly-client-ip",
+];
+/// A browser says how a page's request came about.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// Whether an open server answers a request.
+///
+/// # Errors
+/// [`Error::Forbidden`] for a host that is not this machine, a page of another origin, and a request that was passed on.
+pub(crate) fn check(settings: &Settings, method: &Method, headers: &HeaderMap) -> Result<(), Error> {
+    if !settings.auth.is_open() {
+        return Ok(());
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if !is_loopback(host) {
+        return Err(refused("it answers only requests to localhost, 127.0.0.1 and [::1]"));
+    }
+    let is_forwarding = |name: &HeaderName| name.as_str().starts_with("x-forwarded-") || FORWARDED.contains(&name.as_str());
+    if let Some(name) = headers.keys().find(|name| is_forwarding(name)) {
+        return Err(refused(&format!("it answers no request that was passed on (header {name})")));
+    }
+    let origins = headers.get_all(header::ORIGIN);
+    let is_own = |origin: &str| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host);
+    let is_allowed = |origin: &str| is_own(origin) || settings.server.cors_origins.iter().any(|known| known == origin);
+    if !origins.iter().all(|origin| origin.to_str().is_ok_and(is_allowed)) {
+        return Err(refused("it answers only its own pages, and those in server.cors_origins"));
+    }
+    // Requests for a script or an image say no origin; links from other pages may lead here.
+    let says = |name: &HeaderName, value: &str| headers.get(name).is_some_and(|said| said == value);
+    let is_link = method == Method::GET && says(&FETCH_MODE, "navigate");
+    if says(&FETCH_SITE, "cross-site") && origins.iter().next().is_none() && !is_link {
+        return Err(refused("it answers only its own pages, and those in server.cors_origins"));
+    }
+    Ok(())
+}
+
+fn refused(what: &str) -> Error {
+    Error::Forbidden(format!("{what}; {OPEN}").into())
+}
+
+/// Whether a `Host` means this machine.
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    // Neither user nor password belongs there.
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let name = authority.host();
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// HTTP/1.1 asks for exactly one `Host`, and one is all that a server can go by.
+///
+/// # Errors
+/// [`Error::BadRequest`].
+pub(crate) fn check_host(version: axum::http::Version, headers: &HeaderMap) -> Result<(), Error> {
+    match headers.get_all(header::HOST).iter().count() {
+        1 => Ok(()),
+        0 if version < axum::http::Version::HTTP_11 => Ok(()),
+        0 => Err(Error::BadRequest("the header Host is missing".into())),
+        _ => Err(Error::BadRequest("the header Host may be there only once".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_are_this_machine() {
+        for host in ["localhost", "LOCALHOST:5001", "127.0.0.1", "127.9.8.7:80", "[::1]:5001", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example:5001",
+            "localhost.evil.example",
+            "127.0.0.1.nip.io",
+            "192.0.2.1",
+            "[::2]:5001",
+            "x@localhost",
+            "a b",
+            "0.0.0.0",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A log that nobody reads, or that cannot be written, costs no request.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::process::{Process, recents, run, stderr};
+use crate::support::server::hooked;
+use crate::support::{Engine, TestDatabase};
+
+/// A webhook with one message that is stored and one that is not, which is told in the log.
+async fn stores_what_it_can(process: &Process, seq: i64) {
+    let mut unusable = hooked("bob", "g", 2, 1, 1);
+    unusable["message_seq"] = json!("one");
+    let body = json!([unusable, hooked("bob", "g", 2, seq, 100 + seq)]).to_string();
+    let answer = process.post("/webhook?event=msg.notify", body).await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_stderr_is_closed() {
+    for redirection in ["2>&-", "2>/dev/full", "2> >(exit 0)"] {
+        let database = TestDatabase::create(Engine::Sqlite).await;
+        let mut command = std::process::Command::new("bash");
+        command.arg("-c").arg(format!("exec \"$0\" {redirection}")).arg(recents().get_program());
+        let mut process = Process::start_as(command, &database.url, &[("RECENTS__LOG__LEVEL", "debug")]);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for seq in 1..=20 {
+            stores_what_it_can(&process, seq).await;
+        }
+        let body = json!({"uid": "bob", "version": 0, "msg_count": 20});
+        assert_eq!(process.call("/conversation/sync", body).await[0]["last_msg_seq"], 20, "{redirection}");
+        process.signal("-TERM");
+        assert_eq!(process.wait(), Some(0), "{redirection}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nobody_reads_stderr() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let mut command = recents();
+    command.stderr(Stdio::piped());
+    let mut process = Process::start_as(command, &database.url, &[("RECENTS__LOG__LEVEL", "trace")]);
+    let begun = Instant::now();
+    let mut seq = 0;
+    // The pipe takes 64 KiB, the server keeps some thousand lines.
+    while process.metric("recents_log_lines_dropped").await == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is dropped");
+        for _ in 0..50 {
+            seq += 1;
+            stores_what_it_can(&process, seq).await;
+        }
+    }
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+}
+
+#[tokio::test]
+async fn a_level_that_is_none_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for level in ["warning", "", "info,sqlx"] {
+        let output = run(folder.path(), &["serve"], &[("RECENTS__LOG__LEVEL", level)]);
+        assert_eq!(output.status.code(), Some(2), "{level:?}");
+        assert!(stderr(&output).contains("log.level must be"), "{}", stderr(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_variable_that_means_nothing_is_named() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = recents();
+    command.stderr(log.reopen().unwrap()).env("RECENTS_DATABASE_URL", "postgres://me:hush@host/db");
+    let mut process = Process::start_as(command, &database.url, &[]);
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert!(log.contains("RECENTS_DATABASE_URL") && log.contains("RECENTS__DATABASE__URL") && !log.contains("hush"), "{log}");
+}
+
+/// An import sends its token to the server that is named, and to no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_follows_no_redirection() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&asked);
+    let router = axum::Router::new()
+        .route(
+            "/elsewhere",
+            axum::routing::any(move || {
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                async { "[]" }
+            }),
+        )
+        .fallback(|| async { axum::response::Redirect::temporary("/elsewhere") });
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let url = format!("http://me:hush@{address}");
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["import", url.as_str(), "--uids", "ann", "--token", "hush"];
+    let environment = [("RECENTS__DATABASE__URL", database.url.as_str())];
+    let output = tokio::task::block_in_place(|| run(folder.path(), &arguments, &environment));
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("leads to another address") && !text.contains("hush"), "{text}");
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
