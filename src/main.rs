@@ -95,8 +95,9 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let text = format!("error: {error:#}");
             // Nobody need be there to read it.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            telemetry::within(telemetry::FAREWELL, move || drop(writeln!(std::io::stderr(), "{text}")));
             let is_callers = error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<ListenError>());
             ExitCode::from(if is_callers { 2 } else { 1 })
         }

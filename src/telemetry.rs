@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -11,6 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, Log, LogFormat};
 
+/// For so long the end of a process waits for its last words to be written.
+pub const FAREWELL: Duration = Duration::from_secs(2);
 /// Lines that wait to be written at most.
 const WAITING_LINES: usize = 10_000;
 
@@ -25,6 +27,24 @@ impl fmt::Debug for LogWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("LogWriter").field(&self.0.is_some()).finish()
     }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        let guard = self.0.take();
+        within(FAREWELL, move || drop(guard));
+    }
+}
+
+/// Does what may wait for the reader of a pipe for ever, and waits no longer than this.
+pub fn within(time: Duration, work: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        work();
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    });
+    let _ = is_done.recv_timeout(time);
 }
 
 /// Log lines go to stderr: stdout is for what a command says. A thread of its own writes them: where nobody reads them, or nobody can,
