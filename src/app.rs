@@ -86,7 +86,7 @@ impl App {
         // Half of the connections to the database are for requests.
         let looks = settings.database.max_connections as usize / 2;
         let feeds = Arc::new(Feeds::new(Arc::clone(&core), Duration::from_millis(live.coalesce_milliseconds), looks));
-        let schema = graphql::schema(Arc::clone(&core), Arc::clone(&feeds), Duration::from_secs(live.poll_seconds));
+        let schema = graphql::schema(Arc::clone(&core), Arc::clone(&feeds));
         let budgets = Budgets::new(&settings.limits);
         let persisted = Arc::new(Persisted::new(&settings.graphql)?);
         let (auth, rates) = (Arc::new(Auth::new(&settings)?), Arc::new(Rates::new(&settings)));

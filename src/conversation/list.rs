@@ -5,13 +5,8 @@
 //! the side that was walked already. They may come twice. Times play no part in it: clocks differ, and feeders give whole seconds.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use super::Conversation;
-use super::sync::list_stamped;
-use super::visibility::is_listed;
-use crate::core::Core;
-use crate::error::Error;
 use crate::ids::{ChannelType, Uid, Version};
 
 /// Which conversations. What is `None` does not matter.
@@ -69,7 +64,7 @@ pub struct SortKey {
 }
 
 impl SortKey {
-    fn of(conversation: &Conversation) -> Self {
+    pub(super) fn of(conversation: &Conversation) -> Self {
         Self {
             unpinned: conversation.pinned_at == 0,
             activity: Reverse(conversation.last_activity_at),
@@ -104,53 +99,98 @@ impl ListFilter {
     }
 }
 
-/// A page of the user's list.
-///
-/// # Errors
-/// [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn list_conversations(core: &Arc<Core>, request: &ListRequest) -> Result<ListPage, Error> {
-    core.check_conversations_on()?;
-    let uid = &request.uid;
-    let (mut rows, version) = list_stamped(core, uid).await?;
-    rows.retain(is_listed);
-    let mut listed: Vec<(SortKey, Conversation)> = rows
-        .iter()
-        .map(|row| Conversation::new(uid, row))
-        .filter(|conversation| request.filter.matches(conversation))
-        .map(|conversation| (SortKey::of(&conversation), conversation))
-        .collect();
-    listed.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-    let total = listed.len();
-
+/// A page of what is listed: all of a user's conversations that show, in the order of the list. It costs one pass over them, whatever
+/// the cursors say; only the page is sorted and copied.
+pub(super) fn page_of(listed: &[(SortKey, Conversation)], request: &ListRequest, version: Version) -> ListPage {
     let start = request.after.as_ref().map_or(0, |after| listed.partition_point(|(key, _)| *key <= after.key));
-    let end = request.before.as_ref().map_or(total, |before| listed.partition_point(|(key, _)| *key < before.key));
+    let end = request.before.as_ref().map_or(listed.len(), |before| listed.partition_point(|(key, _)| *key < before.key));
     let end = end.max(start);
-    let walked = if request.from_end { (&request.before, end..total) } else { (&request.after, 0..start) };
-    let mut moved: Vec<(ListCursor, Conversation)> = Vec::new();
-    if let (Some(cursor), walked) = walked {
-        let changed =
-            listed[walked].iter().filter(|(key, conversation)| conversation.version > cursor.version && *key != cursor.key);
-        let entry = |conversation: &Conversation| {
-            (ListCursor { key: cursor.key.clone(), version: conversation.version }, conversation.clone())
-        };
-        moved.extend(changed.map(|(_, conversation)| entry(conversation)));
-        moved.sort_unstable_by_key(|(cursor, _)| cursor.version);
+    let (cursor, walked) = if request.from_end { (&request.before, end..listed.len()) } else { (&request.after, 0..start) };
+    let limit = request.limit as usize;
+
+    let mut total = 0;
+    let (mut before, mut behind) = (false, false);
+    let mut in_place: Vec<&(SortKey, Conversation)> = Vec::new();
+    let mut moved: Vec<&Conversation> = Vec::new();
+    for (at, entry) in listed.iter().enumerate().filter(|(_, (_, conversation))| request.filter.matches(conversation)) {
+        total += 1;
+        let (key, conversation) = entry;
+        if (start..end).contains(&at) {
+            in_place.push(entry);
+        } else {
+            (before, behind) = (before || at < start, behind || at >= end);
+            if let Some(cursor) = cursor.as_ref().filter(|cursor| walked.contains(&at) && conversation.version > cursor.version)
+                && *key != cursor.key
+            {
+                moved.push(conversation);
+            }
+        }
     }
 
-    let limit = request.limit as usize;
-    let in_place = listed.drain(start..end).map(|(key, conversation)| (ListCursor { key, version }, conversation));
-    let mut entries: Vec<(ListCursor, Conversation)>;
+    // Those that moved first come first; an old cursor may have been passed by all of them.
+    let all = moved.len() + in_place.len();
+    if moved.len() > limit {
+        moved.select_nth_unstable_by_key(limit, |conversation| conversation.version);
+        moved.truncate(limit);
+    }
+    moved.sort_unstable_by_key(|conversation| conversation.version);
+    let room = limit - moved.len();
+    let place = |key: &SortKey, version: Version| ListCursor { key: key.clone(), version };
+    let moved = moved.into_iter().filter_map(|conversation| {
+        let cursor = cursor.as_ref()?;
+        Some((place(&cursor.key, conversation.version), conversation.clone()))
+    });
+    let stays = |entry: &&(SortKey, Conversation)| (place(&entry.0, version), entry.1.clone());
+    let conversations: Vec<(ListCursor, Conversation)>;
     let (has_previous, has_next);
     if request.from_end {
         // The walk goes up: the conversation that moved first is the next one above the cursor.
-        entries = in_place.chain(moved.into_iter().rev()).collect();
-        let cut = entries.len().saturating_sub(limit);
-        entries.drain(..cut);
-        (has_previous, has_next) = (start > 0 || cut > 0, end < total);
+        let skipped = in_place.len().saturating_sub(room);
+        conversations = in_place[skipped..].iter().map(stays).chain(moved.rev()).collect();
+        (has_previous, has_next) = (before || all > limit, behind);
     } else {
-        entries = moved.into_iter().chain(in_place).collect();
-        (has_previous, has_next) = (start > 0, end < total || entries.len() > limit);
-        entries.truncate(limit);
+        conversations = moved.chain(in_place.iter().take(room).map(stays)).collect();
+        (has_previous, has_next) = (before, behind || all > limit);
     }
-    Ok(ListPage { conversations: entries, has_previous, has_next, total, version })
+    ListPage { conversations, has_previous, has_next, total, version }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::visibility::row;
+    use super::*;
+    use crate::store::ConversationRow;
+
+    fn conversation(number: i64, version: Version) -> (SortKey, Conversation) {
+        let uid = Uid::parse("uid", "ann").unwrap();
+        let row = ConversationRow { last_message_at: -number, version, pinned_at: 0, ..row(number) };
+        let conversation = Conversation::new(&uid, &row);
+        (SortKey::of(&conversation), conversation)
+    }
+
+    fn request(limit: u32) -> ListRequest {
+        let uid = Uid::parse("uid", "ann").unwrap();
+        ListRequest { uid, filter: ListFilter::default(), after: None, before: None, limit, from_end: false }
+    }
+
+    fn versions(page: &ListPage) -> Vec<Version> {
+        page.conversations.iter().map(|(_, conversation)| conversation.version).collect()
+    }
+
+    #[test]
+    fn an_old_cursor_brings_a_page_and_not_everything_that_moved() {
+        let listed: Vec<_> = (0..100).map(|number| conversation(number, 1000 - number)).collect();
+        let at = |number: usize, version| Some(ListCursor { key: listed[number].0.clone(), version });
+        let forged = ListRequest { after: at(90, 0), ..request(3) };
+        let page = page_of(&listed, &forged, 1000);
+        assert_eq!((versions(&page), page.has_previous, page.has_next), (vec![911, 912, 913], true, true));
+        let honest = ListRequest { after: at(90, 999), ..request(3) };
+        let page = page_of(&listed, &honest, 1000);
+        assert_eq!((versions(&page), page.has_previous, page.has_next), (vec![1000, 909, 908], true, true));
+        let backwards = ListRequest { before: at(5, 0), from_end: true, ..request(3) };
+        let page = page_of(&listed, &backwards, 1000);
+        assert_eq!((versions(&page), page.has_previous, page.has_next), (vec![903, 902, 901], true, true));
+        let nothing = ListRequest { after: at(90, 0), ..request(0) };
+        assert_eq!(versions(&page_of(&listed, &nothing, 1000)), Vec::<Version>::new());
+    }
 }

@@ -18,6 +18,7 @@ mod show;
 mod summary;
 mod sync;
 mod unread;
+mod user_list;
 mod visibility;
 
 pub(crate) use self::change::{Changing, Outcome};
@@ -25,17 +26,18 @@ pub use self::delete::{Deleted, delete_conversation};
 pub use self::find::find_conversations;
 pub use self::import_unread::import_unread_count;
 pub use self::last_msg_seqs::parse_last_msg_seqs;
-pub use self::list::{ListCursor, ListFilter, ListPage, ListRequest, SortKey, list_conversations};
+pub use self::list::{ListCursor, ListFilter, ListPage, ListRequest, SortKey};
 pub use self::pin::{set_muted, set_pinned};
 pub(crate) use self::plan::Plan;
 pub use self::recents::{RecentsKey, list_recents};
 pub use self::set_unread::{mark_all_read, set_unread};
 pub use self::show::{show, show_all};
 pub use self::summary::{TypeSummary, UnreadSummary, summarize};
-pub use self::sync::{Filter, Item, SyncAnswer, SyncRequest, sync};
+pub use self::sync::{Filter, Item, SyncAnswer, SyncRequest, Wanted, sync, sync_within};
 pub(crate) use self::sync::{Reading, Stamping, follow};
 pub use self::unread::{MAX_UNREAD, position, unread};
 pub(crate) use self::unread::{join, prepare_join};
+pub use self::user_list::UserList;
 
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelRef, Seq, Uid, Version};

@@ -7,6 +7,7 @@ use super::visibility::is_listed;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::Uid;
+use crate::store::ConversationRow;
 
 /// Unread messages and the conversations they are in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,10 +35,14 @@ pub struct UnreadSummary {
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn summarize(core: &Core, uid: &Uid) -> Result<UnreadSummary, Error> {
     core.check_conversations_on()?;
+    Ok(sum_up(&core.store.list_conversations(uid).await?))
+}
+
+pub(super) fn sum_up(rows: &[ConversationRow]) -> UnreadSummary {
     let mut summary = UnreadSummary::default();
-    for row in core.store.list_conversations(uid).await? {
-        let unread = unread(&row);
-        if !is_listed(&row) || unread == 0 {
+    for row in rows {
+        let unread = unread(row);
+        if !is_listed(row) || unread == 0 {
             continue;
         }
         let by_type = summary.by_channel_type.entry(row.key.channel_type.number());
@@ -47,5 +52,5 @@ pub async fn summarize(core: &Core, uid: &Uid) -> Result<UnreadSummary, Error> {
             sum.conversations += 1;
         }
     }
-    Ok(summary)
+    summary
 }

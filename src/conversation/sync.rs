@@ -14,7 +14,7 @@ use super::{Conversation, Removed};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid, Version};
-use crate::message::{Message, Recents};
+use crate::message::{AnswerBytes, Message, Recents};
 use crate::store::{Changed, ConversationRow, StoreError};
 use crate::together::{Answers, lane};
 
@@ -47,6 +47,27 @@ pub struct SyncRequest {
     pub filter: Filter,
     /// At most this many changes, in order of version.
     pub first: Option<usize>,
+    /// What of the conversations is wanted.
+    pub wanted: Wanted,
+}
+
+impl SyncRequest {
+    /// Whether conversations may be returned that did not change.
+    fn names_channels(&self) -> bool {
+        !self.last_msg_seqs.is_empty() || !self.always.is_empty()
+    }
+}
+
+/// What an answer is asked for, so that nothing is read for nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// The version, and what was removed.
+    Version,
+    /// The conversations without their messages.
+    Conversations,
+    /// Everything.
+    #[default]
+    Messages,
 }
 
 impl SyncRequest {
@@ -61,6 +82,7 @@ impl SyncRequest {
             msg_count: 0,
             filter: Filter::default(),
             first: None,
+            wanted: Wanted::Messages,
         }
     }
 }
@@ -74,6 +96,12 @@ pub struct Item {
     pub last_message: Option<Arc<Message>>,
     /// The newest messages, newest first.
     pub recents: Recents,
+}
+
+impl Item {
+    fn without_messages(uid: &Uid, row: &ConversationRow) -> Self {
+        Self { conversation: Conversation::new(uid, row), last_message: None, recents: Recents::default() }
+    }
 }
 
 /// What changed.
@@ -116,17 +144,24 @@ impl SyncAnswer {
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn sync(core: &Arc<Core>, request: &SyncRequest) -> Result<SyncAnswer, Error> {
-    core.check_conversations_on()?;
-    // Rows that did not change are needed only to say what the client lacks of them.
-    let needs_all = !request.last_msg_seqs.is_empty() || !request.always.is_empty();
-    let (plan, since, reset) = plan_changes(core, &request.uid, request.version.max(0), needs_all, request.first).await?;
-    answer(core, request, plan, since, reset).await
+    sync_within(core, request, &AnswerBytes::new(core.limits.answer_bytes)).await
 }
 
-/// All conversations of a user that can show in a list, each with a version, and the user's cursor.
-pub(super) async fn list_stamped(core: &Arc<Core>, uid: &Uid) -> Result<(Vec<ConversationRow>, Version), Error> {
-    let (plan, ..) = plan_changes(core, uid, 0, false, None).await?;
-    Ok((plan.rows, plan.version))
+/// As [`sync`], of an answer that has more than these conversations.
+///
+/// # Errors
+/// As [`sync`].
+pub async fn sync_within(core: &Arc<Core>, request: &SyncRequest, bytes: &AnswerBytes) -> Result<SyncAnswer, Error> {
+    core.check_conversations_on()?;
+    // Rows that did not change are needed only to say what the client lacks of them.
+    let needs_all = request.names_channels();
+    let (plan, since, reset) = plan_changes(core, &request.uid, request.version.max(0), needs_all, request.first).await?;
+    answer(core, request, plan, since, reset, bytes).await
+}
+
+/// All conversations of a user, each with a version.
+pub(super) async fn plan_all(core: &Arc<Core>, uid: &Uid) -> Result<Plan, Error> {
+    Ok(plan_changes(core, uid, 0, false, None).await?.0)
 }
 
 /// The rows of an answer with their versions, the version that it is based on, and whether that is another one than was asked for.
@@ -183,7 +218,9 @@ pub(crate) async fn follow(core: &Arc<Core>, request: &SyncRequest) -> Result<Sy
     let shared = Arc::clone(core);
     let lane = lane(&request.uid, core.store.writers());
     match core.stampings.run(lane, stamping, move |all| give_versions(Arc::clone(&shared), all)).await {
-        Ok(plan) if plan.cursor >= since => answer(core, request, plan, since, false).await,
+        Ok(plan) if plan.cursor >= since => {
+            answer(core, request, plan, since, false, &AnswerBytes::new(core.limits.answer_bytes)).await
+        }
         Err(error) if error.is_passing() => Err(error),
         // A database that was restored: it has given out less than that, or does not know the user.
         _ => sync(core, request).await,
@@ -268,8 +305,39 @@ async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>) -> Answers<Plan
     }
 }
 
-async fn answer(core: &Core, request: &SyncRequest, plan: Plan, since: Version, reset: bool) -> Result<SyncAnswer, Error> {
-    let Plan { mut rows, version, has_more, rest, .. } = plan;
+async fn answer(
+    core: &Core,
+    request: &SyncRequest,
+    plan: Plan,
+    since: Version,
+    reset: bool,
+    bytes: &AnswerBytes,
+) -> Result<SyncAnswer, Error> {
+    let Plan { rows, version, has_more, rest, .. } = &plan;
+    let changes = Changes { rows: rows.iter().collect(), rest, version: *version, has_more: *has_more, since, reset };
+    answer_with(core, request, changes, bytes).await
+}
+
+/// What an answer is made of.
+pub(super) struct Changes<'a, Rest> {
+    /// What changed.
+    pub(super) rows: Vec<&'a ConversationRow>,
+    /// What did not change, where the client may lack something of it.
+    pub(super) rest: Rest,
+    pub(super) version: Version,
+    pub(super) has_more: bool,
+    /// What the client has seen; 0 for nothing.
+    pub(super) since: Version,
+    pub(super) reset: bool,
+}
+
+pub(super) async fn answer_with<'a>(
+    core: &Core,
+    request: &SyncRequest,
+    changes: Changes<'a, impl IntoIterator<Item = &'a ConversationRow>>,
+    bytes: &AnswerBytes,
+) -> Result<SyncAnswer, Error> {
+    let Changes { mut rows, rest, version, has_more, since, reset } = changes;
     let uid = &request.uid;
     let name = |row: &ConversationRow| row.key.seen_by(uid.as_str());
     let mut removed = Vec::new();
@@ -281,7 +349,7 @@ async fn answer(core: &Core, request: &SyncRequest, plan: Plan, since: Version, 
         }
         stays
     });
-    if !has_more {
+    if !has_more && request.names_channels() {
         // What the client says it lacks, although it did not change.
         rows.extend(rest.into_iter().filter(|row| {
             let named = name(row);
@@ -290,8 +358,14 @@ async fn answer(core: &Core, request: &SyncRequest, plan: Plan, since: Version, 
         }));
     }
 
-    let held = |row: &ConversationRow| request.last_msg_seqs.get(&name(row)).copied().unwrap_or(0);
-    let conversations = items(core, uid, &rows, request.msg_count, held).await?;
+    let held = |row: &ConversationRow| {
+        if request.last_msg_seqs.is_empty() { 0 } else { request.last_msg_seqs.get(&name(row)).copied().unwrap_or(0) }
+    };
+    let conversations = match request.wanted {
+        Wanted::Version => Vec::new(),
+        Wanted::Conversations => rows.iter().map(|row| Item::without_messages(uid, row)).collect(),
+        Wanted::Messages => items(core, uid, &rows, request.msg_count, held, bytes).await?,
+    };
     let mut answer = SyncAnswer { version, reset, has_more, conversations, removed };
     if request.first.is_none() {
         answer.sort_by_activity();
@@ -303,14 +377,15 @@ async fn answer(core: &Core, request: &SyncRequest, plan: Plan, since: Version, 
 pub(super) async fn items(
     core: &Core,
     uid: &Uid,
-    rows: &[ConversationRow],
+    rows: &[&ConversationRow],
     msg_count: u32,
     held: impl Fn(&ConversationRow) -> Seq,
+    bytes: &AnswerBytes,
 ) -> Result<Vec<Item>, Error> {
     // The last message is needed for its number, also when no messages are asked for.
     let keys: Vec<RecentsKey> = rows.iter().map(|row| RecentsKey::new(row, msg_count.max(1))).collect();
-    let recents = list_recents(core, &keys).await?;
-    let item = |(row, newest): (&ConversationRow, Recents)| {
+    let recents = list_recents(core, &keys, bytes).await?;
+    let item = |(row, newest): (&&ConversationRow, Recents)| {
         let last_message = newest.first().cloned();
         let recents = newest.above(held(row), msg_count as usize);
         Item { conversation: Conversation::new(uid, row), last_message, recents }

@@ -8,6 +8,7 @@ use async_graphql::{Context, ID};
 use super::error::Result;
 use super::loaders::Batches;
 use super::observed::Timed;
+use super::work::Work;
 use crate::auth::Caller;
 use crate::core::Core;
 use crate::ids::Uid;
@@ -18,6 +19,10 @@ pub(super) trait ContextExt {
     fn core(&self) -> &Arc<Core>;
     /// Reads that are batched over one request.
     fn loaders(&self) -> &DataLoader<Batches>;
+    /// What the fields of the operation share.
+    fn work(&self) -> &Arc<Work>;
+    /// As [`ContextExt::timed`], of a mutation: what was read before it is read again.
+    fn changing(&self) -> Timed;
     /// Times a root field's resolver until it is dropped.
     fn timed(&self) -> Timed;
     /// Who is asking.
@@ -33,6 +38,15 @@ impl ContextExt for Context<'_> {
 
     fn loaders(&self) -> &DataLoader<Batches> {
         self.data_unchecked()
+    }
+
+    fn work(&self) -> &Arc<Work> {
+        self.data_unchecked()
+    }
+
+    fn changing(&self) -> Timed {
+        self.work().forget_lists();
+        self.timed()
     }
 
     fn timed(&self) -> Timed {

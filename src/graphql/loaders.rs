@@ -6,20 +6,25 @@ use std::sync::Arc;
 use async_graphql::dataloader::{DataLoader, Loader};
 
 use super::error::GraphqlError;
+use super::work::Work;
 use crate::auth::Caller;
 use crate::channel::{ChannelKey, Flags, find_channels};
-use crate::conversation::{Conversation, RecentsKey, UnreadSummary, find_conversations, list_recents, summarize};
+use crate::conversation::{Conversation, RecentsKey, find_conversations, list_recents};
 use crate::core::Core;
 use crate::ids::{ChannelRef, Uid};
 use crate::message::{Message, Recents, find_messages};
 
 /// What a batch reads from, and for whom: what the caller may not see is not there.
-pub(super) struct Batches(Arc<Core>, Caller);
+pub(super) struct Batches {
+    core: Arc<Core>,
+    caller: Caller,
+    work: Arc<Work>,
+}
 
 impl Batches {
     /// For one request.
-    pub(super) fn loader(core: Arc<Core>, caller: Caller) -> DataLoader<Self> {
-        DataLoader::new(Self(core, caller), tokio::spawn)
+    pub(super) fn loader(core: Arc<Core>, caller: Caller, work: Arc<Work>) -> DataLoader<Self> {
+        DataLoader::new(Self { core, caller, work }, tokio::spawn)
     }
 }
 
@@ -31,7 +36,8 @@ impl Loader<RecentsKey> for Batches {
     type Error = GraphqlError;
 
     async fn load(&self, keys: &[RecentsKey]) -> Loaded<RecentsKey, Self::Value> {
-        let recents = list_recents(&self.0, keys).await?;
+        let _turn = self.work.turn().await;
+        let recents = list_recents(&self.core, keys, &self.work.bytes).await?;
         Ok(keys.iter().cloned().zip(recents).collect())
     }
 }
@@ -42,8 +48,9 @@ impl Loader<(Uid, ChannelRef)> for Batches {
     type Error = GraphqlError;
 
     async fn load(&self, names: &[(Uid, ChannelRef)]) -> Loaded<(Uid, ChannelRef), Self::Value> {
-        let known: Vec<_> = names.iter().filter(|(uid, _)| self.1.knows_of(uid)).cloned().collect();
-        Ok(find_conversations(&self.0, &known).await?)
+        let _turn = self.work.turn().await;
+        let known: Vec<_> = names.iter().filter(|(uid, _)| self.caller.knows_of(uid)).cloned().collect();
+        Ok(find_conversations(&self.core, &known).await?)
     }
 }
 
@@ -53,7 +60,8 @@ impl Loader<(ChannelKey, i64)> for Batches {
     type Error = GraphqlError;
 
     async fn load(&self, names: &[(ChannelKey, i64)]) -> Loaded<(ChannelKey, i64), Self::Value> {
-        Ok(find_messages(&self.0, self.1.user(), names).await?)
+        let _turn = self.work.turn().await;
+        Ok(find_messages(&self.core, self.caller.user(), names, &self.work.bytes).await?)
     }
 }
 
@@ -63,20 +71,7 @@ impl Loader<ChannelRef> for Batches {
     type Error = GraphqlError;
 
     async fn load(&self, channels: &[ChannelRef]) -> Loaded<ChannelRef, Self::Value> {
-        Ok(find_channels(&self.0, self.1.user(), channels).await?)
-    }
-}
-
-/// What is unread in all of a user's conversations.
-impl Loader<Uid> for Batches {
-    type Value = UnreadSummary;
-    type Error = GraphqlError;
-
-    async fn load(&self, uids: &[Uid]) -> Loaded<Uid, Self::Value> {
-        let mut summaries = HashMap::with_capacity(uids.len());
-        for uid in uids {
-            summaries.insert(uid.clone(), summarize(&self.0, uid).await?);
-        }
-        Ok(summaries)
+        let _turn = self.work.turn().await;
+        Ok(find_channels(&self.core, self.caller.user(), channels).await?)
     }
 }

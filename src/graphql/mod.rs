@@ -22,10 +22,10 @@ pub(crate) mod socket;
 mod subscription;
 mod types;
 mod variables;
+mod work;
 mod written;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_graphql::Schema;
 
@@ -37,17 +37,17 @@ pub type AppSchema = Schema<query::Query, mutation::Mutation, subscription::Subs
 
 /// Builds the schema over a core.
 #[must_use]
-pub(crate) fn schema(core: Arc<Core>, feeds: Arc<Feeds>, poll: Duration) -> AppSchema {
-    builder(poll).data(core).data(feeds).finish()
+pub(crate) fn schema(core: Arc<Core>, feeds: Arc<Feeds>) -> AppSchema {
+    builder().data(core).data(feeds).finish()
 }
 
 /// The schema in GraphQL's own language, as in `schema.graphql`.
 #[must_use]
 pub fn sdl() -> String {
-    builder(Duration::ZERO).finish().sdl_with_options(async_graphql::SDLExportOptions::new().include_specified_by())
+    builder().finish().sdl_with_options(async_graphql::SDLExportOptions::new().include_specified_by())
 }
 
-fn builder(poll: Duration) -> async_graphql::SchemaBuilder<query::Query, mutation::Mutation, subscription::Subscriptions> {
+fn builder() -> async_graphql::SchemaBuilder<query::Query, mutation::Mutation, subscription::Subscriptions> {
     // Depth and size are bounded by `guard`, before anything walks the document.
-    Schema::build(query::Query, mutation::Mutation::default(), subscription::Subscriptions { poll })
+    Schema::build(query::Query, mutation::Mutation::default(), subscription::Subscriptions)
 }

@@ -1,6 +1,6 @@
 //! What can be read.
 
-use async_graphql::{Context, ID, Object};
+use async_graphql::{Context, ID, Lookahead, Object};
 
 use super::context::ContextExt;
 use super::error::{At, Result, Root};
@@ -9,7 +9,7 @@ use super::types::{
     ChannelInput, Conversation, ConversationConnection, ConversationFilter, ConversationSync, MessageConnection, Node, Page,
     SeqCursor, UnreadSummary,
 };
-use crate::conversation::{self as conversations, Filter, ListRequest, SyncRequest, parse_last_msg_seqs};
+use crate::conversation::{self as conversations, Filter, ListRequest, SyncRequest, Wanted, parse_last_msg_seqs};
 use crate::error::Error;
 use crate::message::{HistoryRequest, list_history};
 
@@ -19,6 +19,16 @@ pub(super) fn check_count(name: &'static str, count: i32, limit: u32) -> Result<
         Ok(count) if count <= limit => Ok(count),
         _ => Err(Error::bad_input(name, format!("must be between 0 and {limit}")).into()),
     }
+}
+
+/// What the selection of a sync's conversations asks for.
+fn wanted(conversations: &Lookahead<'_>) -> Wanted {
+    if !conversations.exists() {
+        return Wanted::Version;
+    }
+    let asks = |field| conversations.field(field).exists();
+    let messages = ["recents", "lastMessage", "lastClientMsgNo"].into_iter().any(asks);
+    if messages { Wanted::Messages } else { Wanted::Conversations }
 }
 
 /// What can be read.
@@ -69,8 +79,20 @@ impl Query {
                 exclude_channel_types: excluded.collect::<std::result::Result<_, _>>()?,
             },
             first: first.map(|first| first as usize),
+            wanted: wanted(&ctx.look_ahead().field("conversations")),
         };
-        let answer = conversations::sync(ctx.core(), &request).await?;
+        let work = ctx.work();
+        let answer = if work.shares_lists() || (request.version == 0 && request.first.is_none()) {
+            let list = work.list(&request.uid).await?;
+            let _turn = work.turn().await;
+            list.changes(ctx.core(), &request, &work.bytes).await?
+        } else {
+            let _turn = work.turn().await;
+            conversations::sync_within(ctx.core(), &request, &work.bytes).await?
+        };
+        if request.first.is_none() {
+            work.count_conversations(answer.conversations.len())?;
+        }
         Ok(Some(ConversationSync::new(request, answer)))
     }
 
@@ -98,7 +120,10 @@ impl Query {
             limit: page.limit,
             from_end: page.from_end,
         };
-        let page = conversations::list_conversations(ctx.core(), &request).await?;
+        let list = ctx.work().list(&request.uid).await?;
+        let turn = ctx.work().turn().await;
+        let page = list.page(&request);
+        drop(turn);
         Ok(Some(ConversationConnection::load(ctx, page).await?))
     }
 
@@ -140,7 +165,8 @@ impl Query {
             newest: page.from_end,
             as_service: false,
         };
-        match list_history(ctx.core(), &request).await {
+        let _turn = ctx.work().turn().await;
+        match list_history(ctx.core(), &request, &ctx.work().bytes).await {
             Ok(page) => Ok(Some(MessageConnection(page))),
             Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -155,7 +181,7 @@ impl Query {
     ) -> Root<UnreadSummary> {
         let _timed = ctx.timed();
         let uid = ctx.viewer(uid.as_ref())?;
-        Ok(Some(UnreadSummary::load(ctx, &uid).await?))
+        Ok(Some(UnreadSummary::load(ctx.work(), &uid).await?))
     }
 
     /// What has this global id; null when there is no such thing any more.

@@ -1,7 +1,6 @@
 //! What can be followed as it happens.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_graphql::{Context, ID, Subscription};
 use futures_util::{Stream, StreamExt};
@@ -12,13 +11,10 @@ use super::query::check_count;
 use super::scalars::UInt53;
 use super::types::{ChannelInput, ConversationSync, Message};
 use crate::conversation::SyncRequest;
-use crate::live::{Feeds, MessagesRequest, messages_added};
+use crate::live::{Feeds, MessagesRequest};
 
 /// What can be followed as it happens.
-pub struct Subscriptions {
-    /// How long a message may go unnoticed when nobody tells of it.
-    pub(super) poll: Duration,
-}
+pub struct Subscriptions;
 
 /// What can be followed as it happens.
 #[Subscription(name = "Subscription")]
@@ -41,7 +37,8 @@ impl Subscriptions {
         let feeds: &Arc<Feeds> = ctx.data_unchecked();
         let events = feeds.subscribe(uid.clone(), version.map_or(0, |version| version.signed()), msg_count);
         let request = SyncRequest { msg_count, ..SyncRequest::new(uid) };
-        Ok(events
+        let work = Arc::clone(ctx.work());
+        Ok(events.inspect(move |_| work.renew())
             .map(move |event| event.map(|answer| ConversationSync::new(request.clone(), answer)).map_err(GraphqlError::from)))
     }
 
@@ -58,8 +55,9 @@ impl Subscriptions {
     ) -> Result<impl Stream<Item = Result<Message>> + use<>> {
         let uid = ctx.viewer(uid.as_ref())?;
         let channel = channel.parse().at("channel")?;
-        let request = MessagesRequest { uid, channel, after: after.map(|after| after.signed()), poll: self.poll };
-        let messages = messages_added(Arc::clone(ctx.core()), request).await?;
+        let request = MessagesRequest { uid, channel, after: after.map(|after| after.signed()), };
+        let feeds: &Arc<Feeds> = ctx.data_unchecked();
+        let messages = feeds.messages_added(request).await?;
         Ok(messages.map(|message| message.map(Message::from).map_err(GraphqlError::from)))
     }
 }

@@ -37,6 +37,8 @@ impl Hint {
 pub(super) struct Waiter {
     number: u64,
     woken: Notify,
+    /// Which users were named by hints, for who waits for several.
+    named: Option<Mutex<HashSet<String>>>,
 }
 
 impl Waiter {
@@ -47,6 +49,19 @@ impl Waiter {
 
     pub(super) fn wake(&self) {
         self.woken.notify_one();
+    }
+
+    /// Wakes because of a user.
+    pub(super) fn name(&self, uid: &str) {
+        if let Some(named) = &self.named {
+            lock(named).insert(uid.to_owned());
+        }
+        self.wake();
+    }
+
+    /// The users who were named since the last call.
+    pub(super) fn take_named(&self) -> HashSet<String> {
+        self.named.as_ref().map(|named| std::mem::take(&mut *lock(named))).unwrap_or_default()
     }
 }
 
@@ -63,7 +78,7 @@ pub struct Bus {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    users: HashMap<String, Arc<Waiter>>,
+    users: HashMap<String, Vec<Arc<Waiter>>>,
     /// Sorted by number.
     channels: HashMap<i64, Vec<Arc<Waiter>>>,
 }
@@ -136,10 +151,12 @@ impl Bus {
     /// Wakes who is concerned in this process.
     pub(super) fn deliver(&self, hint: &Hint) {
         let waiting = lock(&self.waiting);
-        let users = hint.users.iter().filter_map(|uid| waiting.users.get(uid));
-        let channels = hint.channels.iter().filter_map(|id| waiting.channels.get(id)).flatten();
         let mut woken = 0;
-        for waiter in users.chain(channels) {
+        for (uid, waiter) in hint.users.iter().filter_map(|uid| Some((uid, waiting.users.get(uid)?))).flat_map(|(uid, waiters)| waiters.iter().map(move |waiter| (uid, waiter))) {
+            waiter.name(uid);
+            woken += 1;
+        }
+        for waiter in hint.channels.iter().filter_map(|id| waiting.channels.get(id)).flatten() {
             waiter.wake();
             woken += 1;
         }
@@ -161,19 +178,50 @@ impl Bus {
 pub(super) struct Watch {
     bus: Arc<Bus>,
     pub(super) waiter: Arc<Waiter>,
-    uid: Option<String>,
+    users: Mutex<HashSet<String>>,
     channels: Mutex<HashSet<i64>>,
 }
 
 impl Watch {
-    /// Waits for what changes in this user's list, or for nothing yet. There is one of a user at a time.
-    pub(super) fn new(bus: &Arc<Bus>, uid: Option<&Uid>) -> Self {
+    /// Waits for what changes in this user's list.
+    pub(super) fn of_user(bus: &Arc<Bus>, uid: &Uid) -> Self {
+        let watch = Self::new(bus, None);
+        watch.add_user(uid);
+        watch
+    }
+
+    /// Waits for nothing yet, and will know which users were named.
+    pub(super) fn of_many(bus: &Arc<Bus>) -> Self {
+        Self::new(bus, Some(Mutex::default()))
+    }
+
+    fn new(bus: &Arc<Bus>, named: Option<Mutex<HashSet<String>>>) -> Self {
         let number = bus.numbers.fetch_add(1, Ordering::Relaxed);
-        let waiter = Arc::new(Waiter { number, woken: Notify::new() });
-        if let Some(uid) = uid {
-            lock(&bus.waiting).users.insert(uid.to_string(), Arc::clone(&waiter));
+        let waiter = Arc::new(Waiter { number, woken: Notify::new(), named });
+        Self { bus: Arc::clone(bus), waiter, users: Mutex::default(), channels: Mutex::default() }
+    }
+
+    /// Waits for what changes in this user's list, too.
+    pub(super) fn add_user(&self, uid: &Uid) {
+        if lock(&self.users).insert(uid.to_string()) {
+            lock(&self.bus.waiting).users.entry(uid.to_string()).or_default().push(Arc::clone(&self.waiter));
         }
-        Self { bus: Arc::clone(bus), waiter, uid: uid.map(Uid::to_string), channels: Mutex::default() }
+    }
+
+    /// Waits for what changes in this user's list no more.
+    pub(super) fn remove_user(&self, uid: &Uid) {
+        if lock(&self.users).remove(uid.as_str()) {
+            self.forget_user(&mut lock(&self.bus.waiting), uid.as_str());
+        }
+    }
+
+    fn forget_user(&self, waiting: &mut Waiting, uid: &str) {
+        if let Some(waiters) = waiting.users.get_mut(uid) {
+            waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+            if waiters.is_empty() {
+                waiting.users.remove(uid);
+            }
+        }
     }
 
     /// Waits for these channels too; whether any of them is new.
@@ -216,15 +264,13 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let known = std::mem::take(&mut *lock(&self.channels));
+        let (channels, users) = (std::mem::take(&mut *lock(&self.channels)), std::mem::take(&mut *lock(&self.users)));
         let mut waiting = lock(&self.bus.waiting);
-        for id in known {
+        for id in channels {
             self.forget(&mut waiting, id);
         }
-        if let Some(uid) = &self.uid
-            && waiting.users.get(uid).is_some_and(|waiter| Arc::ptr_eq(waiter, &self.waiter))
-        {
-            waiting.users.remove(uid);
+        for uid in users {
+            self.forget_user(&mut waiting, &uid);
         }
     }
 }
@@ -251,7 +297,7 @@ mod tests {
     #[test]
     fn only_who_is_concerned_is_woken_and_once() {
         let bus = Arc::new(Bus::default());
-        let (ann, bob, chat) = (Watch::new(&bus, Some(&uid("ann"))), Watch::new(&bus, Some(&uid("bob"))), Watch::new(&bus, None));
+        let (ann, bob, chat) = (Watch::of_user(&bus, &uid("ann")), Watch::of_user(&bus, &uid("bob")), Watch::of_many(&bus));
         ann.add([1, 2]);
         bob.add([2]);
         chat.add([1]);
@@ -269,9 +315,25 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_several_users_knows_which_ones() {
+        let bus = Arc::new(Bus::default());
+        let (chat, ann) = (Watch::of_many(&bus), Watch::of_user(&bus, &uid("ann")));
+        chat.add_user(&uid("ann"));
+        chat.add_user(&uid("bob"));
+        bus.users_changed([&uid("ann"), &uid("cat")]);
+        assert!(was_woken(&chat) && was_woken(&ann));
+        assert_eq!(chat.waiter.take_named(), HashSet::from(["ann".to_owned()]));
+        chat.remove_user(&uid("ann"));
+        bus.users_changed([&uid("ann"), &uid("bob")]);
+        assert!(was_woken(&chat) && was_woken(&ann));
+        assert_eq!(chat.waiter.take_named(), HashSet::from(["bob".to_owned()]));
+        assert_eq!(chat.waiter.take_named(), HashSet::new());
+    }
+
+    #[test]
     fn who_is_gone_leaves_nothing_behind() {
         let bus = Arc::new(Bus::default());
-        let watches: Vec<Watch> = (0..50).map(|number| Watch::new(&bus, Some(&uid(&format!("u{number}"))))).collect();
+        let watches: Vec<Watch> = (0..50).map(|number| Watch::of_user(&bus, &uid(&format!("u{number}")))).collect();
         for watch in &watches {
             watch.add(0..20);
         }

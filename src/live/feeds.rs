@@ -18,10 +18,12 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::bus::{Bus, Watch};
+use super::messages::{Chats, MessagesRequest};
 use crate::conversation::{SyncAnswer, SyncRequest, follow, sync};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid, Version};
+use crate::message::Message;
 
 /// A user's events come at most this often for long, so that a busy group does not cost a look for each of its messages; a few may
 /// come at once.
@@ -44,6 +46,8 @@ pub(crate) struct Feeds {
     /// Looks at once: requests shall have connections to the database, too. Who waits for a turn sees more in one look.
     turns: Arc<Semaphore>,
     coalesce: Duration,
+    /// Open chats: they are looked after together with the feeds.
+    chats: Arc<Chats>,
 }
 
 /// One user's.
@@ -83,7 +87,20 @@ impl Drop for Feed {
 impl Feeds {
     pub(crate) fn new(core: Arc<Core>, coalesce: Duration, looks_at_once: usize) -> Self {
         let bus = Arc::clone(&core.bus);
-        Self { core, bus, feeds: Mutex::default(), turns: Arc::new(Semaphore::new(looks_at_once.max(1))), coalesce }
+        let turns = Arc::new(Semaphore::new(looks_at_once.max(1)));
+        let chats = Arc::new(Chats::new(Arc::clone(&core), coalesce, Arc::clone(&turns)));
+        Self { core, bus, feeds: Mutex::default(), turns, coalesce, chats }
+    }
+
+    /// A channel's messages as they are sent, see [`Chats::subscribe`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the user is not in the channel.
+    pub(crate) async fn messages_added(
+        &self,
+        request: MessagesRequest,
+    ) -> Result<impl Stream<Item = Result<Message, Error>> + Send + use<>, Error> {
+        self.chats.subscribe(request).await
     }
 
     /// First what changed since `version`, in pages where that is much, then every change. The first event always comes, also when
@@ -116,7 +133,7 @@ impl Feeds {
         let feed = known.unwrap_or_else(|| {
             let state = Arc::new(State {
                 uid: uid.clone(),
-                watch: Watch::new(&self.bus, Some(uid)),
+                watch: Watch::of_user(&self.bus, uid),
                 events: broadcast::Sender::new(BEHIND),
                 version: AtomicI64::new(NOWHERE),
                 begun: Notify::new(),
@@ -148,6 +165,7 @@ impl Feeds {
                 () = tokio::time::sleep(interval) => false,
                 () = self.bus.everybody.notified() => true,
             };
+            self.chats.look_after().await;
             let feeds = self.all();
             metrics::gauge!("recents_live_feeds").set(feeds.len() as f64);
             for some in feeds.chunks(500) {
@@ -200,7 +218,7 @@ impl State {
 }
 
 /// Does `work` until it succeeds or fails for good.
-async fn persist<T, Work: Future<Output = Result<T, Error>>>(mut work: impl FnMut() -> Work) -> Result<T, Error> {
+pub(super) async fn persist<T, Work: Future<Output = Result<T, Error>>>(mut work: impl FnMut() -> Work) -> Result<T, Error> {
     let mut pause = PAUSE;
     loop {
         match work().await {

@@ -18,7 +18,7 @@ mod redis;
 pub use self::bus::Bus;
 pub(crate) use self::connections::{Connection, Connections};
 pub(crate) use self::feeds::Feeds;
-pub(crate) use self::messages::{MessagesRequest, messages_added};
+pub(crate) use self::messages::MessagesRequest;
 pub(crate) use self::redis::attend;
 
 /// Waits until the caller's right to be connected ends; of a service it never does.

@@ -1,5 +1,6 @@
 //! A channel's messages, page by page, for one of its members.
 
+use super::answer_bytes::{AnswerBytes, MESSAGE_BYTES, Weigh, fitting};
 use super::{Message, seqs_seen_by};
 use crate::channel::ChannelKey;
 use crate::core::Core;
@@ -39,11 +40,12 @@ pub struct HistoryPage {
     pub is_cut: bool,
 }
 
-/// The messages that the user may see: above the deletion watermark, and up to where a former member left.
+/// The messages that the user may see: above the deletion watermark, and up to where a former member left. A page is cut where no more
+/// fit into the answer, but for its first one.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the user is not, and never was, in the channel, and no service asks; or when there is none.
-pub async fn list_history(core: &Core, request: &HistoryRequest) -> Result<HistoryPage, Error> {
+pub async fn list_history(core: &Core, request: &HistoryRequest, bytes: &AnswerBytes) -> Result<HistoryPage, Error> {
     core.check_conversations_on()?;
     let key = ChannelKey::new(&request.uid, &request.channel);
     let row = core.store.find_uncounted(&[(&request.uid, &key)]).await?.pop().map(|(_, row)| row);
@@ -66,17 +68,61 @@ pub async fn list_history(core: &Core, request: &HistoryRequest) -> Result<Histo
             is_cut: false,
         });
     }
-    let limit = request.limit as usize;
-    let mut stored = core.store.list_page(window, u64::from(request.limit) + 1, request.newest).await?;
-    let more = stored.len() > limit;
-    stored.truncate(limit);
+    let (mut messages, more) = read_page(core, &key, window, request.limit, request.newest, bytes).await?;
     if request.newest {
-        stored.reverse();
+        messages.reverse();
     }
     Ok(HistoryPage {
-        messages: stored.into_iter().map(|message| Message::new(message, &key)).collect(),
+        messages,
         has_previous: if request.newest { more } else { window.from > lowest },
         has_next: if request.newest { window.to < highest } else { more },
         is_cut: more,
     })
+}
+
+/// Messages of a channel above a seq, oldest first, and whether there are more than fit.
+///
+/// # Errors
+/// [`Error::Store`].
+pub(crate) async fn list_after(
+    core: &Core,
+    channel_id: i64,
+    key: &ChannelKey,
+    after: Seq,
+    bytes: &AnswerBytes,
+) -> Result<(Vec<Message>, bool), Error> {
+    let window = Window { channel_id, from: after.saturating_add(1), to: Seq::MAX };
+    read_page(core, key, window, core.limits.page_size, false, bytes).await
+}
+
+/// At most `limit` messages of a range, from its end or its beginning on, and whether there are more. At least one, if there is one: a
+/// page without messages leads nowhere.
+async fn read_page(
+    core: &Core,
+    key: &ChannelKey,
+    window: Window,
+    limit: u32,
+    newest: bool,
+    bytes: &AnswerBytes,
+) -> Result<(Vec<Message>, bool), Error> {
+    // So many fit at most, however short they are.
+    let limit = (limit as usize).min(bytes.left() / MESSAGE_BYTES + 1);
+    let mut stored = core.store.list_page(window, limit as u64 + 1, newest, bytes.short_enough(limit)).await?;
+    let mut more = stored.len() > limit;
+    stored.truncate(limit);
+    let fit = bytes.with(|left| {
+        let fit = fitting(&[stored.len()], left, |_| 0, |_, at| stored[at].weight())[0];
+        if fit == 0 && !stored.is_empty() {
+            *left = 0;
+            return 1;
+        }
+        fit
+    });
+    if fit < stored.len() {
+        metrics::counter!("recents_answers_cut_total").increment(1);
+        more = true;
+        stored.truncate(fit);
+    }
+    core.store.read_payloads(stored.iter_mut().collect()).await?;
+    Ok((stored.into_iter().map(|read| Message::new(read.message, key)).collect(), more))
 }

@@ -1,12 +1,16 @@
 //! Messages: sent here, or handed on by a `WuKongIM`; stored once, never changed.
 
+mod answer_bytes;
 mod find;
 mod history;
 mod ingest;
 mod newest;
 mod send;
 
+pub use self::answer_bytes::AnswerBytes;
+pub(crate) use self::answer_bytes::{MESSAGE_BYTES, Weigh, fitting};
 pub use self::find::find_messages;
+pub(crate) use self::history::list_after;
 pub use self::history::{HistoryPage, HistoryRequest, list_history};
 pub use self::ingest::{Incoming, IncomingMessage, Receivers, Report, ingest};
 pub use self::newest::{Newest, NewestCache, Recents};
@@ -22,7 +26,7 @@ use crate::store::ConversationRow;
 pub use crate::store::HeadState;
 
 /// The seqs that this conversation's user may see: above the deletion watermark, and up to where a former member left.
-fn seqs_seen_by(row: &ConversationRow) -> RangeInclusive<Seq> {
+pub(crate) fn seqs_seen_by(row: &ConversationRow) -> RangeInclusive<Seq> {
     let highest = if row.is_member() { row.last_seq } else { row.left_seq.min(row.last_seq) };
     row.deleted_to_seq + 1..=highest
 }

@@ -80,6 +80,11 @@ pub struct Recents {
 }
 
 impl Recents {
+    /// All of these.
+    pub(crate) fn all(newest: Arc<Newest>) -> Self {
+        Self { range: 0..newest.messages.len(), newest: Some(newest) }
+    }
+
     /// Those of them above `seq`, at most `count`.
     #[must_use]
     pub fn above(mut self, seq: Seq, count: usize) -> Self {

@@ -74,8 +74,31 @@ fn model(row: &QueryResult) -> Result<Model, DbErr> {
         stream_no: row.try_get_by_index(10)?,
         stream_seq: row.try_get_by_index(11)?,
         stream_flag: row.try_get_by_index(12)?,
-        payload: row.try_get_by_index(13)?,
+        payload: row.try_get_by_index::<Option<Vec<u8>>>(13)?.unwrap_or_default(),
     })
+}
+
+/// A message, and how long its payload is: of long ones the payload may not have been read yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) message: Model,
+    /// Bytes of the payload.
+    pub(crate) payload_bytes: usize,
+}
+
+impl Measured {
+    fn read(row: &QueryResult) -> Result<Self, DbErr> {
+        let bytes: i64 = row.try_get_by_index(COLUMNS.len())?;
+        Ok(Self { message: model(row)?, payload_bytes: usize::try_from(bytes).unwrap_or_default() })
+    }
+
+    fn lacks_payload(&self) -> bool {
+        self.message.payload.len() < self.payload_bytes
+    }
+
+    fn position(&self) -> Position {
+        Position { channel_id: self.message.channel_id, seq: self.message.seq }
+    }
 }
 
 fn models(rows: &[QueryResult]) -> Result<Vec<Model>, StoreError> {
@@ -86,22 +109,33 @@ fn select() -> SelectStatement {
     Query::select().columns(COLUMNS.map(|column| (Entity, column))).from(Entity).to_owned()
 }
 
+/// The columns of [`Measured`]: payloads of at most `up_to` bytes, and how long all of them are. A length is read without the payload.
+fn select_up_to(backend: DbBackend, up_to: usize) -> SelectStatement {
+    let payload = || Expr::col((Entity, Column::Payload));
+    let length = || Expr::from(Func::cust("LENGTH").arg(payload()));
+    let short = CaseStatement::new().case(length().lte(i64::try_from(up_to).unwrap_or(i64::MAX)), payload());
+    let bytes = if backend == DbBackend::Postgres { length().cast_as("bigint") } else { length() };
+    let rest = COLUMNS.into_iter().filter(|column| !matches!(column, Column::Payload));
+    let mut select = Query::select().columns(rest.map(|column| (Entity, column))).from(Entity).to_owned();
+    select.expr_as(short, "payload").expr_as(bytes, "payload_bytes").to_owned()
+}
+
 /// Ranges by the shape that each planner can use: of a list that is joined, MySQL and MariaDB read the whole channel for each range;
 /// they need the ranges as constants.
-fn in_windows(backend: DbBackend, windows: &[Window]) -> SelectStatement {
+fn in_windows(backend: DbBackend, mut select: SelectStatement, windows: &[Window]) -> SelectStatement {
     if backend == DbBackend::MySql {
         let any = padded(windows.to_vec()).into_iter().fold(Condition::any(), |any, window| {
             let seqs = Expr::col(Column::Seq).between(window.from, window.to);
             any.add(Expr::col(Column::ChannelId).eq(window.channel_id).and(seqs))
         });
-        return select().cond_where(any).to_owned();
+        return select.cond_where(any).to_owned();
     }
     let wanted = [
         ("channel_id", windows.iter().map(|window| window.channel_id.into()).collect()),
         ("from", windows.iter().map(|window| window.from.into()).collect()),
         ("to", windows.iter().map(|window| window.to.into()).collect()),
     ];
-    let found = select()
+    let found = select
         .and_where(Expr::col((Entity, Column::ChannelId)).equals(("w", "channel_id")))
         .and_where(Expr::col((Entity, Column::Seq)).between(Expr::col(("w", "from")), Expr::col(("w", "to"))))
         .to_owned();
@@ -145,8 +179,14 @@ fn by_message_ids(backend: DbBackend, mut select: SelectStatement, ids: &[(i64, 
     for_each(backend, [("channel_id", channels), ("message_id", messages)], select)
 }
 
-fn page(window: Window, limit: u64, newest: bool) -> SelectStatement {
-    select()
+/// The payloads of these ranges, and whose they are.
+fn payloads(backend: DbBackend, windows: &[Window]) -> SelectStatement {
+    let columns = [Column::ChannelId, Column::Seq, Column::Payload].map(|column| (Entity, column));
+    in_windows(backend, Query::select().columns(columns).from(Entity).to_owned(), windows)
+}
+
+fn page(mut select: SelectStatement, window: Window, limit: u64, newest: bool) -> SelectStatement {
+    select
         .and_where(Expr::col(Column::ChannelId).eq(window.channel_id))
         .and_where(Expr::col(Column::Seq).between(window.from, window.to))
         .order_by(Column::Seq, if newest { Order::Desc } else { Order::Asc })
@@ -232,20 +272,37 @@ async fn find_message_ids(connection: &impl Ask, ids: &[(i64, i64)]) -> Result<H
 }
 
 impl Store {
-    /// The messages of ranges, by channel, newest first.
-    pub(crate) async fn list_windows(&self, windows: &[Window]) -> Result<HashMap<i64, Vec<Model>>, StoreError> {
-        let mut by_channel: HashMap<i64, Vec<Model>> = HashMap::with_capacity(windows.len());
+    /// The messages of ranges, by channel, newest first; payloads of at most `up_to` bytes.
+    pub(crate) async fn list_windows(&self, windows: &[Window], up_to: usize) -> Result<HashMap<i64, Vec<Measured>>, StoreError> {
+        let mut by_channel: HashMap<i64, Vec<Measured>> = HashMap::with_capacity(windows.len());
         for windows in windows.chunks(RANGES_PER_STATEMENT) {
-            let statement = in_windows(self.backend(), windows);
+            let statement = in_windows(self.backend(), select_up_to(self.backend(), up_to), windows);
             for row in self.query_all(&statement).await? {
-                let message = model(&row)?;
-                by_channel.entry(message.channel_id).or_default().push(message);
+                let measured = Measured::read(&row)?;
+                by_channel.entry(measured.message.channel_id).or_default().push(measured);
             }
         }
         for messages in by_channel.values_mut() {
-            messages.sort_unstable_by_key(|message| std::cmp::Reverse(message.seq));
+            messages.sort_unstable_by_key(|measured| std::cmp::Reverse(measured.message.seq));
         }
         Ok(by_channel)
+    }
+
+    /// Reads the payloads that were too long to be read with their messages.
+    pub(crate) async fn read_payloads(&self, messages: Vec<&mut Measured>) -> Result<(), StoreError> {
+        let mut lacking: HashMap<Position, &mut Measured> =
+            messages.into_iter().filter(|measured| measured.lacks_payload()).map(|lacks| (lacks.position(), lacks)).collect();
+        let windows: Vec<Window> =
+            lacking.keys().map(|at| Window { channel_id: at.channel_id, from: at.seq, to: at.seq }).collect();
+        for windows in windows.chunks(RANGES_PER_STATEMENT) {
+            for row in self.query_all(&payloads(self.backend(), windows)).await? {
+                let position = Position { channel_id: row.try_get_by_index(0)?, seq: row.try_get_by_index(1)? };
+                if let Some(measured) = lacking.get_mut(&position) {
+                    measured.message.payload = row.try_get_by_index(2)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where the newest `count` messages up to a head of each channel begin, whatever holes its seqs have. Channels with fewer
@@ -262,11 +319,14 @@ impl Store {
         Ok(bounds)
     }
 
-    /// Messages by the internal ids of their channels and their global ids.
-    pub(crate) async fn list_messages(&self, ids: &[(i64, i64)]) -> Result<Vec<Model>, StoreError> {
+    /// Messages by the internal ids of their channels and their global ids; payloads of at most `up_to` bytes.
+    pub(crate) async fn list_messages(&self, ids: &[(i64, i64)], up_to: usize) -> Result<Vec<Measured>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
         for ids in ids.chunks(IDS_PER_STATEMENT) {
-            found.extend(models(&self.query_all(&by_message_ids(self.backend(), select(), ids)).await?)?);
+            let statement = by_message_ids(self.backend(), select_up_to(self.backend(), up_to), ids);
+            for row in self.query_all(&statement).await? {
+                found.push(Measured::read(&row)?);
+            }
         }
         Ok(found)
     }
@@ -286,9 +346,17 @@ impl Store {
         find_by_client_msg_nos(self, named).await
     }
 
-    /// At most `limit` messages of a range of one channel, from its end (`newest`) or its beginning.
-    pub(crate) async fn list_page(&self, window: Window, limit: u64, newest: bool) -> Result<Vec<Model>, StoreError> {
-        models(&self.query_all(&page(window, limit, newest)).await?)
+    /// At most `limit` messages of a range of one channel, from its end (`newest`) or its beginning; payloads of at most `up_to` bytes.
+    pub(crate) async fn list_page(
+        &self,
+        window: Window,
+        limit: u64,
+        newest: bool,
+        up_to: usize,
+    ) -> Result<Vec<Measured>, StoreError> {
+        let statement = page(select_up_to(self.backend(), up_to), window, limit, newest);
+        let rows = self.query_all(&statement).await?;
+        rows.iter().map(|row| Measured::read(row).map_err(StoreError::from)).collect()
     }
 }
 
@@ -369,10 +437,11 @@ pub(super) fn hot_statements(
 ) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
     let windows: Vec<Window> = (0..20).map(|_| Window { channel_id, from: 380, to: 400 }).collect();
     vec![
-        ("recent messages", in_windows(backend, &windows), &["message"]),
+        ("recent messages", in_windows(backend, select_up_to(backend, 500), &windows), &["message"]),
+        ("long payloads", payloads(backend, &windows), &["message"]),
         ("where the newest begin", newest_bounds(&[Position { channel_id, seq: 400 }], 20), &["message"]),
-        ("messages by their ids", by_message_ids(backend, select(), &[(channel_id, 1), (channel_id, 2)]), &["message"]),
-        ("a page of messages", page(windows[0], 20, true), &["message"]),
+        ("messages by their ids", by_message_ids(backend, select_up_to(backend, 500), &[(channel_id, 1), (channel_id, 2)]), &["message"]),
+        ("a page of messages", page(select_up_to(backend, 500), windows[0], 20, true), &["message"]),
         ("a repeated send", by_client_msg_nos(backend, &[(channel_id, "bob", "c1"), (channel_id, "cat", "c2")]), &["message"]),
     ]
 }

@@ -39,6 +39,7 @@ pub use self::channels::{Head, HeadState};
 pub use self::conversations::{Changed, ConversationRow, Counts, Membership, SenderMark};
 pub(crate) use self::conversations::{Counted, View};
 pub use self::error::StoreError;
+pub(crate) use self::messages::Measured;
 pub use self::messages::{Position, Window};
 pub use self::migrate::MigrationStatus;
 pub(crate) use self::sender_marks::OwnMessage;

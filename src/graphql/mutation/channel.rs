@@ -111,7 +111,7 @@ impl ChannelMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The channel, and its change.")] input: CreateChannelInput,
     ) -> Root<CreateChannelPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         ctx.caller().check(Action::ManageChannels)?;
         let request = CreateChannel {
             channel: input.target.parse()?,
@@ -129,7 +129,7 @@ impl ChannelMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The channel, and its change.")] input: AddMembersInput,
     ) -> Root<AddMembersPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::add_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?, false).await.at("input")?;
@@ -143,7 +143,7 @@ impl ChannelMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The channel, and its change.")] input: ReplaceMembersInput,
     ) -> Root<ReplaceMembersPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::add_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?, true).await.at("input")?;
@@ -156,7 +156,7 @@ impl ChannelMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The channel, and its change.")] input: RemoveMembersInput,
     ) -> Root<RemoveMembersPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::remove_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?).await.at("input")?;
@@ -170,7 +170,7 @@ impl ChannelMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The channel.")] input: DeleteChannelInput,
     ) -> Root<DeleteChannelPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::delete_channel(ctx.core(), &channel).await.at("input")?;

@@ -139,7 +139,7 @@ impl ConversationMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The conversation, and its change.")] input: SetUnreadInput,
     ) -> Root<SetUnreadPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation =
             conversations::set_unread(ctx.core(), &uid, &channel, i64::from(input.unread), input.up_to.map(UInt53::signed))
@@ -154,7 +154,7 @@ impl ConversationMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The conversation, and its change.")] input: ClearUnreadInput,
     ) -> Root<ClearUnreadPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation = conversations::set_unread(ctx.core(), &uid, &channel, 0, input.up_to.map(UInt53::signed)).await?;
         Ok(Some(ClearUnreadPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
@@ -166,7 +166,7 @@ impl ConversationMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The conversation, and its change.")] input: DeleteConversationInput,
     ) -> Root<DeleteConversationPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         let (uid, channel) = input.target.parse(ctx)?;
         let up_to = input.up_to.map(UInt53::signed);
         let deleted = conversations::delete_conversation(ctx.core(), &uid, &channel, up_to).await?;
@@ -183,7 +183,7 @@ impl ConversationMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "Which conversations.")] input: MarkAllReadInput,
     ) -> Root<MarkAllReadPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
         let only = input.channel_types.map(|types| parse_channel_types("channel_types", &types)).transpose().at("input")?;
         let changed =
@@ -200,7 +200,7 @@ impl ConversationMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The conversation, and its change.")] input: PinConversationInput,
     ) -> Root<PinConversationPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation = conversations::set_pinned(ctx.core(), &uid, &channel, input.pinned.unwrap_or(true)).await?;
         Ok(Some(PinConversationPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
@@ -212,7 +212,7 @@ impl ConversationMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The conversation, and its change.")] input: MuteConversationInput,
     ) -> Root<MuteConversationPayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation = conversations::set_muted(ctx.core(), &uid, &channel, input.muted.unwrap_or(true)).await?;
         Ok(Some(MuteConversationPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))

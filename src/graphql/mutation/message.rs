@@ -58,7 +58,7 @@ impl MessageMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The message.")] input: SendMessageInput,
     ) -> Root<SendMessagePayload> {
-        let _timed = ctx.timed();
+        let _timed = ctx.changing();
         let (of_id, channel) = parse_channel(input.id, input.channel)?;
         let from = ctx.caller().sender(parse_user("from_uid", input.from_uid.as_ref(), of_id)?)?;
         if input.payload.0.is_empty() {

@@ -56,7 +56,8 @@ impl Conversation {
             return Ok(conversations.into_iter().map(Self::from).collect());
         }
         let keys: Vec<RecentsKey> = conversations.iter().map(|conversation| Self::key(conversation, count)).collect();
-        let found = conversations::list_recents(ctx.core(), &keys).await?;
+        let _turn = ctx.work().turn().await;
+        let found = conversations::list_recents(ctx.core(), &keys, &ctx.work().bytes).await?;
         let loaded = conversations.into_iter().zip(found).map(|(conversation, recents)| {
             let loaded = Loaded { last: recents.first().cloned(), recents, complete_to: count as usize, default: false };
             Self { conversation, loaded: Some(loaded) }

@@ -1,8 +1,9 @@
 use async_graphql::connection::{CursorType, PageInfo};
-use async_graphql::{Object, SimpleObject};
+use async_graphql::{Context, Object, SimpleObject};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::super::context::ContextExt;
 use super::super::error::Result;
 use super::super::query::check_count;
 use super::Message;
@@ -21,13 +22,15 @@ pub struct MessageConnection(pub HistoryPage);
 #[Object]
 impl MessageConnection {
     /// The messages of the page with their cursors, oldest first.
-    async fn edges(&self) -> Vec<MessageEdge> {
+    async fn edges(&self, ctx: &Context<'_>) -> Vec<MessageEdge> {
+        let _turn = ctx.work().turn().await;
         let all = self.0.messages.iter().cloned();
         all.map(|message| MessageEdge { cursor: SeqCursor(message.seq).encode_cursor(), node: message.into() }).collect()
     }
 
     /// The messages of the page, oldest first.
-    async fn nodes(&self) -> Vec<Message> {
+    async fn nodes(&self, ctx: &Context<'_>) -> Vec<Message> {
+        let _turn = ctx.work().turn().await;
         self.0.messages.iter().cloned().map(Message::from).collect()
     }
 

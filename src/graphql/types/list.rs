@@ -94,13 +94,15 @@ fn messages_wanted(ctx: &Context<'_>) -> u32 {
 #[Object]
 impl ConversationConnection {
     /// The conversations of the page with their cursors, in the order of the list.
-    async fn edges(&self) -> Vec<ConversationEdge> {
+    async fn edges(&self, ctx: &Context<'_>) -> Vec<ConversationEdge> {
+        let _turn = ctx.work().turn().await;
         let all = self.entries.iter().cloned();
         all.map(|(place, conversation)| ConversationEdge { cursor: place.encode_cursor(), node: conversation }).collect()
     }
 
     /// The conversations of the page, in the order of the list.
-    async fn nodes(&self) -> Vec<Conversation> {
+    async fn nodes(&self, ctx: &Context<'_>) -> Vec<Conversation> {
+        let _turn = ctx.work().turn().await;
         self.entries.iter().map(|(_, conversation)| conversation.clone()).collect()
     }
 

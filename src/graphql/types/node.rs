@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use async_graphql::{Context, ID, Interface};
 
 use super::super::context::ContextExt;
@@ -45,12 +47,16 @@ impl Node {
             NodeId::UnreadSummary(uid) if ctx.caller().knows_of(uid) => Some(uid.clone()),
             _ => None,
         });
-        let (conversations, messages, channels, summaries) = tokio::try_join!(
-            loaders.load_many(names),
-            loaders.load_many(messages),
-            loaders.load_many(channels),
-            loaders.load_many(uids)
-        )?;
+        let summaries = async {
+            let mut summaries = HashMap::new();
+            for uid in uids {
+                let summary = UnreadSummary::load(ctx.work(), &uid).await?;
+                summaries.insert(uid, summary);
+            }
+            Ok(summaries)
+        };
+        let (conversations, messages, channels, summaries) =
+            tokio::try_join!(loaders.load_many(names), loaders.load_many(messages), loaders.load_many(channels), summaries)?;
         let found = ids.iter().map(|id| match id {
             NodeId::Conversation(uid, channel) => {
                 let found = conversations.get(&(uid.clone(), channel.clone()));
@@ -64,8 +70,7 @@ impl Node {
                 channels.get(channel).map(|flags| Self::Channel(Channel::with_flags(channel.clone(), *flags)))
             }
             NodeId::UnreadSummary(uid) => {
-                let found = summaries.get(uid);
-                found.map(|summary| Self::UnreadSummary(UnreadSummary::new(uid.clone(), summary.clone())))
+                summaries.get(uid).cloned().map(Self::UnreadSummary)
             }
         });
         Ok(found.collect())

@@ -1,13 +1,12 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use async_graphql::dataloader::DataLoader;
 use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
-use async_graphql::{Context, ContextSelectionSet, ID, Object, OutputType, Positioned, ServerResult, SimpleObject, Value};
+use async_graphql::{ContextSelectionSet, ID, Object, OutputType, Positioned, ServerResult, SimpleObject, Value};
 
-use super::super::context::ContextExt;
 use super::super::error::Result;
-use super::super::loaders::Batches;
+use super::super::work::Work;
 use super::id::NodeId;
 use super::int;
 use crate::conversation;
@@ -21,17 +20,9 @@ pub struct UnreadSummary {
 }
 
 impl UnreadSummary {
-    pub(super) fn new(uid: Uid, summary: conversation::UnreadSummary) -> Self {
-        Self { uid, summary }
-    }
-
-    /// Of a user; read once for all that ask at the same time.
-    pub(in crate::graphql) async fn load(ctx: &Context<'_>, uid: &Uid) -> Result<Self> {
-        Self::load_with(ctx.loaders(), uid).await
-    }
-
-    async fn load_with(loaders: &DataLoader<Batches>, uid: &Uid) -> Result<Self> {
-        Ok(Self::new(uid.clone(), loaders.load_one(uid.clone()).await?.unwrap_or_default()))
+    /// Of a user; read once for the whole operation, and again after a mutation.
+    pub(in crate::graphql) async fn load(work: &Work, uid: &Uid) -> Result<Self> {
+        Ok(Self { uid: uid.clone(), summary: work.summary(uid).await? })
     }
 }
 
@@ -49,8 +40,8 @@ impl OutputType for SummaryOf {
     }
 
     async fn resolve(&self, ctx: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
-        let loaders: &DataLoader<Batches> = ctx.data_unchecked();
-        let loaded = UnreadSummary::load_with(loaders, &self.0).await;
+        let work: &Arc<Work> = ctx.data_unchecked();
+        let loaded = UnreadSummary::load(work, &self.0).await;
         let summary =
             loaded.map_err(|error| ctx.set_error_path(async_graphql::Error::from(error).into_server_error(field.pos)))?;
         summary.resolve(ctx, field).await

@@ -1,10 +1,11 @@
 use async_graphql::{Context, ID, Object};
 
+use super::super::context::ContextExt;
 use super::super::error::Result;
 use super::super::scalars::UInt53;
 use super::id::NodeId;
 use super::{Conversation, UnreadSummary};
-use crate::conversation::{Removed, SyncAnswer, SyncRequest};
+use crate::conversation::{Item, Removed, SyncAnswer, SyncRequest, Wanted};
 use crate::ids::Uid;
 
 /// What changed.
@@ -21,7 +22,10 @@ pub struct ConversationSync {
 impl ConversationSync {
     pub(in crate::graphql) fn new(request: SyncRequest, answer: SyncAnswer) -> Self {
         let partial = !request.last_msg_seqs.is_empty();
-        let conversation = |item| Conversation::of_sync(item, request.msg_count, partial);
+        let conversation = |item: Item| match request.wanted {
+            Wanted::Messages => Conversation::of_sync(item, request.msg_count, partial),
+            Wanted::Conversations | Wanted::Version => item.conversation.into(),
+        };
         Self {
             version: answer.version,
             reset: answer.reset,
@@ -53,7 +57,8 @@ impl ConversationSync {
     }
 
     /// What is new or changed; newest activity first, with `first` in order of version.
-    async fn conversations(&self) -> &[Conversation] {
+    async fn conversations(&self, ctx: &Context<'_>) -> &[Conversation] {
+        let _turn = ctx.work().turn().await;
         &self.conversations
     }
 
@@ -64,7 +69,7 @@ impl ConversationSync {
 
     /// Unread in all of the user's conversations.
     async fn unread_summary(&self, ctx: &Context<'_>) -> Result<UnreadSummary> {
-        UnreadSummary::load(ctx, &self.uid).await
+        UnreadSummary::load(ctx.work(), &self.uid).await
     }
 }
 

@@ -7,7 +7,7 @@ use super::super::legacy::{Answer, DONE, Done, Fields, Written};
 use super::shapes::{ChannelMessages, ChannelShape, ListedItem, MessageShape, SyncEntry, SyncItem, write_entries};
 use super::viewer;
 use crate::auth::{Action, Caller};
-use crate::conversation::{self as conversations, Filter, SyncRequest, parse_last_msg_seqs};
+use crate::conversation::{self as conversations, Filter, SyncRequest, Wanted, parse_last_msg_seqs};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
@@ -68,6 +68,7 @@ pub async fn sync(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<
         msg_count: u32::try_from(msg_count.clamp(0, i64::from(core.limits.msg_count))).unwrap_or_default(),
         filter: Filter { only_unread, exclude_channel_types },
         first: None,
+        wanted: Wanted::Messages,
     };
     let answer = conversations::sync(core, &request).await?;
     let mut items: Vec<SyncItem> = answer.conversations.into_iter().map(SyncItem::from).collect();

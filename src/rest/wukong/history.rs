@@ -7,7 +7,7 @@ use crate::auth::Caller;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::ChannelRef;
-use crate::message::{HistoryRequest, list_history};
+use crate::message::{AnswerBytes, HistoryRequest, list_history};
 
 /// v2's words to who names no user, and no channel.
 const NOBODY: &str = "login_uid不能为空！";
@@ -53,7 +53,7 @@ pub async fn message_sync(core: &Core, caller: &Caller, fields: &Fields) -> Resu
         newest,
         as_service: caller.user().is_none(),
     };
-    match list_history(core, &request).await {
+    match list_history(core, &request, &AnswerBytes::new(core.limits.answer_bytes)).await {
         Ok(page) => {
             Ok(Answer(HistoryShape {
                 // Not whether there is anything beyond the end that was given.
@@ -85,7 +85,7 @@ pub async fn max_message_seq(core: &Core, caller: &Caller, fields: &Fields) -> R
         newest: true,
         as_service: caller.user().is_none(),
     };
-    match list_history(core, &request).await {
+    match list_history(core, &request, &AnswerBytes::new(core.limits.answer_bytes)).await {
         Ok(page) => Ok(Answer(MaxSeq { message_seq: page.messages.last().map_or(0, |message| message.seq) })),
         Err(Error::NotFound(_)) => Ok(Answer(MaxSeq { message_seq: 0 })),
         Err(error) => Err(error),
