@@ -18,6 +18,7 @@ mod contention;
 mod conversations;
 mod crashes;
 mod datasource;
+mod fairness;
 mod faults;
 mod graphql_answers;
 mod graphql_http;

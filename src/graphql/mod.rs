@@ -7,6 +7,7 @@ mod conform;
 mod context;
 pub mod error;
 mod events;
+pub(crate) mod figures;
 mod guard;
 pub mod http;
 mod json;

@@ -1,18 +1,14 @@
 //! What is measured and logged of operations. Labels are bounded: names of operations are the clients' to invent.
 
-use std::collections::HashSet;
-use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
 use async_graphql::{Name, PathSegment, ServerError, Value};
 
+use super::figures::{self, Answered, OTHER};
 use super::guard::root_nulls;
 use super::persisted::hash_of;
 
-/// Names of operations that have figures of their own: the first so many that the server meets.
-const NAMES: usize = 200;
-const OTHER: &str = "other";
 /// How deep the root's fragments are looked into.
 const DEEPEST: usize = 8;
 
@@ -70,20 +66,22 @@ impl Observed {
     /// The operation was answered. One that was not valid was none: `ran` is false, and its name is nobody's.
     pub(super) fn end(&self, text: &str, errors: &[ServerError], ran: bool, slow: Option<Duration>) {
         let elapsed = self.began.elapsed();
-        let operation = if ran { known(&self.name) } else { OTHER.to_owned() };
-        let outcome = if errors.is_empty() { "ok" } else { "errors" };
-        let labels = [("operation", operation.clone()), ("kind", self.kind.to_owned()), ("outcome", outcome.to_owned())];
-        metrics::counter!("recents_graphql_operations_total", &labels).increment(1);
-        metrics::histogram!("recents_graphql_operation_seconds", "operation" => operation.clone()).record(elapsed.as_secs_f64());
-        for error in errors {
+        // A subscription waits until there is something to tell: that is no slowness.
+        let is_timed = self.kind != "subscription";
+        let errors = errors.iter().map(|error| {
             let code = match error.extensions.as_ref().and_then(|extensions| extensions.get("code")) {
                 Some(Value::String(code)) => code.clone(),
                 _ => OTHER.to_owned(),
             };
-            let labels = [("operation", operation.clone()), ("field", self.field(error)), ("code", code)];
-            metrics::counter!("recents_graphql_errors_total", &labels).increment(1);
-        }
-        if ran && slow.is_some_and(|slow| elapsed >= slow) {
+            (self.field(error), code)
+        });
+        figures::count(Answered {
+            name: if ran { &self.name } else { OTHER },
+            kind: self.kind,
+            elapsed: is_timed.then_some(elapsed),
+            errors: errors.collect(),
+        });
+        if ran && is_timed && slow.is_some_and(|slow| elapsed >= slow) {
             let fields: Vec<&str> = self.root.iter().take(10).map(|(_, field)| field.as_str()).collect();
             tracing::warn!(
                 operation = self.name,
@@ -105,19 +103,6 @@ impl Observed {
         let field = self.root.iter().find(|(known, _)| known == key).map(|(_, field)| field.as_str());
         field.filter(|field| root_nulls(field).is_some()).unwrap_or(OTHER).to_owned()
     }
-}
-
-fn known(name: &str) -> String {
-    static KNOWN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if name.is_empty() || known.contains(name) {
-        return name.to_owned();
-    }
-    if known.len() < NAMES {
-        known.insert(name.to_owned());
-        return name.to_owned();
-    }
-    OTHER.to_owned()
 }
 
 /// Times a resolver of a root field until it is dropped.

@@ -57,7 +57,8 @@ pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
     metrics::gauge!("recents_held_bytes").set(budgets.memory.held() as f64);
     metrics::gauge!("recents_http_requests_running").set(budgets.requests.held() as f64);
     metrics::gauge!("recents_open_connections").set(budgets.connections.held() as f64);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry::metrics().render())
+    let text = telemetry::metrics().render() + &crate::graphql::figures::render();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
 /// What answers where there is nothing.

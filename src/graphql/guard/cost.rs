@@ -8,7 +8,7 @@ use async_graphql::parser::types::{
 use async_graphql::{Name, Positioned};
 use async_graphql_value::{ConstValue, Value};
 
-use super::shapes::{DEFAULT_RECENTS, Many, SHAPES};
+use super::shapes::{DEFAULT_RECENTS, Many, Reads, SHAPES};
 use crate::config::Limits;
 
 type Variables = serde_json::Map<String, serde_json::Value>;
@@ -22,7 +22,8 @@ pub(super) struct Cost {
     pub(super) depth: usize,
     /// Bytes of the values of variables: wherever one is used, its value is copied.
     pub(super) copied: usize,
-    /// Values of the answer: fields as often as the lists that they are in may have entries.
+    /// Values of the answer, fields as often as the lists that they are in may have entries; what is read for them; and entries of lists
+    /// that are given.
     pub(super) complexity: usize,
     pub(super) aliases: usize,
     pub(super) directives: usize,
@@ -81,13 +82,46 @@ fn within(asked: usize, limit: u32) -> usize {
 #[derive(Debug)]
 pub(super) struct TooDeep;
 
+/// What a variable's value is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    bytes: usize,
+    /// Entries of its lists, and of lists in them.
+    entries: usize,
+    /// Parts of a text with `|` between them.
+    parts: usize,
+}
+
+impl Size {
+    fn of(value: &serde_json::Value) -> Self {
+        let mut size = Self { bytes: value.to_string().len(), entries: 0, parts: value.as_str().map_or(0, parts) };
+        let mut open = vec![value];
+        while let Some(value) = open.pop() {
+            match value {
+                serde_json::Value::Array(values) => {
+                    size.entries += values.len();
+                    open.extend(values);
+                }
+                serde_json::Value::Object(values) => open.extend(values.values()),
+                _ => {}
+            }
+        }
+        size
+    }
+}
+
+/// Entries of a `lastMsgSeqs`.
+fn parts(text: &str) -> usize {
+    if text.is_empty() { 0 } else { text.matches('|').count() + 1 }
+}
+
 /// Costs of the parts of a document.
 pub(super) struct Costs<'a> {
     document: &'a ExecutableDocument,
     /// What comes with the document.
     variables: Option<&'a Variables>,
-    /// Bytes of each variable's value.
-    sizes: HashMap<&'a str, usize>,
+    /// What each variable's value is.
+    sizes: HashMap<&'a str, Size>,
     limits: &'a Limits,
     max_depth: usize,
     /// The largest `msgCount` of the document.
@@ -102,7 +136,7 @@ impl<'a> Costs<'a> {
         variables: Option<&'a Variables>,
         limits: &'a Limits,
     ) -> Result<Cost, TooDeep> {
-        let sizes = variables.into_iter().flatten().map(|(name, value)| (name.as_str(), value.to_string().len())).collect();
+        let sizes = variables.into_iter().flatten().map(|(name, value)| (name.as_str(), Size::of(value))).collect();
         let max_depth = limits.document_depth;
         let fragments = HashMap::new();
         let mut costs = Self { document, variables, sizes, limits, max_depth, recents: DEFAULT_RECENTS, fragments };
@@ -182,8 +216,14 @@ impl<'a> Costs<'a> {
         let inner = self.selection(&field.selection_set, shape.map_or("", |shape| &shape.returns), level + 1)?;
         let many = shape.map_or(1, |shape| self.entries(shape.many, field));
         let cost = inner.and(self.arguments(&field.arguments));
+        let reads = match shape.map_or(Reads::Nothing, |shape| shape.reads) {
+            Reads::Nothing => 0,
+            Reads::Price(price) => price,
+            Reads::Rows => many,
+        };
+        let values = many.saturating_mul(inner.complexity.max(1)).saturating_add(usize::from(inner.complexity > 0));
         Ok(Cost {
-            complexity: many.saturating_mul(inner.complexity.max(1)).saturating_add(usize::from(inner.complexity > 0)),
+            complexity: values.saturating_add(reads).saturating_add(self.given(field)),
             aliases: cost.aliases + usize::from(field.alias.is_some()),
             introspects: cost.introspects || name == "__schema" || name == "__type",
             width: 1,
@@ -209,6 +249,33 @@ impl<'a> Costs<'a> {
                 _ => 1,
             },
         }
+    }
+
+    /// Entries of the lists that are given to a field, in itself or by variables, also in the objects among its arguments.
+    fn given(&self, field: &Field) -> usize {
+        let mut entries = 0_usize;
+        let mut open: Vec<(bool, &Value)> = Vec::new();
+        open.extend(field.arguments.iter().map(|(name, value)| (name.node == "lastMsgSeqs", &value.node)));
+        while let Some((has_parts, value)) = open.pop() {
+            let more = match value {
+                Value::Variable(name) => {
+                    let size = self.sizes.get(name.as_str()).copied().unwrap_or_default();
+                    if has_parts { size.parts } else { size.entries }
+                }
+                Value::String(text) if has_parts => parts(text),
+                Value::List(values) => {
+                    open.extend(values.iter().map(|value| (false, value)));
+                    values.len()
+                }
+                Value::Object(values) => {
+                    open.extend(values.values().map(|value| (false, value)));
+                    0
+                }
+                _ => 0,
+            };
+            entries = entries.saturating_add(more);
+        }
+        entries
     }
 
     /// What an argument says, in itself, by a variable, or by a variable's default.
@@ -275,7 +342,7 @@ impl<'a> Costs<'a> {
             match value {
                 Value::Variable(name) => {
                     cost.fields += 1;
-                    cost.copied = cost.copied.saturating_add(self.sizes.get(name.as_str()).copied().unwrap_or_default());
+                    cost.copied = cost.copied.saturating_add(self.sizes.get(name.as_str()).copied().unwrap_or_default().bytes);
                 }
                 Value::List(values) => open.extend(values),
                 Value::Object(values) => open.extend(values.values()),

@@ -14,7 +14,7 @@ use async_graphql::parser::types::ExecutableDocument;
 use self::cost::Costs;
 use self::escapes::replace_escapes;
 pub(super) use self::shapes::Nulls;
-use self::shapes::{SHAPES, innermost};
+use self::shapes::{LIST, OWN_LIST, SHAPES, innermost};
 use self::text::measure;
 use crate::config::Limits;
 use crate::error::Error;
@@ -72,8 +72,9 @@ pub(super) fn parse(
     at_most("fields at the root of an operation", cost.root_fields, limits.document_root_fields)?;
     if cost.complexity > limits.document_complexity {
         return Err(exhausted(format!(
-            "the document may ask for {} values, entries of pages counted, and must ask for at most {}: take smaller pages or fewer \
-             fields",
+            "the document may ask for {} values, entries of pages and what is read for them counted, and must ask for at most {}: take \
+             smaller pages or fewer fields (a user's list costs {LIST} by itself, {OWN_LIST} beside a mutation, a message or an entry of a \
+             list that is given 1)",
             cost.complexity, limits.document_complexity
         )));
     }
@@ -185,7 +186,7 @@ mod tests {
             ),
             (
                 Limits { document_complexity: 7, ..Limits::default() },
-                &|n| format!("{{messages(first: {}) {{nodes}}}}", n - 1),
+                &|n| format!("{{messages(first: 2) {{nodes}} {}}}", "x ".repeat(n - 5)),
                 "must ask for at most 7",
             ),
         ];
@@ -208,25 +209,34 @@ mod tests {
             Costs::of(&parsed, variables.as_object(), &Limits::default()).unwrap().complexity
         };
         for (document, variables, expected) in [
-            ("{conversationList(first: 50) {nodes {id unread}}}", json!({}), 50 * 3 + 1),
-            ("{conversationList(last: 3) {nodes {recents(last: 4) {id}}}}", json!({}), 3 * (4 + 1 + 1) + 1),
-            ("{conversationList {nodes {id}}}", json!({}), 20 * 2 + 1),
-            ("query ($n: Int) {messages(first: $n) {nodes {id}}}", json!({"n": 7}), 7 * 2 + 1),
-            ("query ($n: Int = 9) {messages(first: $n) {nodes {id}}}", json!({}), 9 * 2 + 1),
-            ("query ($n: Int = 9) {messages(first: $n) {nodes {id}}}", json!({"n": null}), 20 * 2 + 1),
-            ("{conversations {version}}", json!({}), 100 + 1),
-            ("{conversations(first: 2, msgCount: 30) {conversations {recents {id}}}}", json!({}), 2 * (30 + 1 + 1) + 1),
-            ("{nodes(ids: [1, 2, 3]) {id}}", json!({}), 3 + 1),
-            ("query ($ids: [ID!]!) {nodes(ids: $ids) {...f}} fragment f on Node {id}", json!({"ids": [1, 2]}), 2 + 1),
-            ("{a: unreadSummary {total} b: unreadSummary {total}}", json!({}), 4),
+            ("{conversationList(first: 50) {nodes {id unread}}}", json!({}), LIST + 50 * 3 + 1),
+            ("{conversationList(last: 3) {nodes {recents(last: 4) {id}}}}", json!({}), LIST + 3 * (4 + 4 + 1 + 1) + 1),
+            ("{conversationList {nodes {id}}}", json!({}), LIST + 20 * 2 + 1),
+            ("query ($n: Int) {messages(first: $n) {nodes {id}}}", json!({"n": 7}), 7 * 3 + 1),
+            ("query ($n: Int = 9) {messages(first: $n) {nodes {id}}}", json!({}), 9 * 3 + 1),
+            ("query ($n: Int = 9) {messages(first: $n) {nodes {id}}}", json!({"n": null}), 20 * 3 + 1),
+            ("{conversations {version}}", json!({}), LIST + 100 + 1),
+            ("{conversations(first: 2, msgCount: 30) {conversations {recents {id}}}}", json!({}), LIST + 2 * (30 + 30 + 1 + 1) + 1),
+            ("{nodes(ids: [1, 2, 3]) {id}}", json!({}), 3 + 3 + 3 + 1),
+            ("query ($ids: [ID!]!) {nodes(ids: $ids) {...f}} fragment f on Node {id}", json!({"ids": [1, 2]}), 2 + 2 + 2 + 1),
+            ("{a: unreadSummary {total} b: unreadSummary {total}}", json!({}), 2 * (LIST + 2)),
             // What is out of range is refused at its place: it reads nothing.
             ("{messages(first: -1) {nodes {id}}}", json!({}), 1),
-            ("{messages(first: 1000) {nodes {id}}}", json!({}), 1000 * 2 + 1),
+            ("{messages(first: 1000) {nodes {id}}}", json!({}), 1000 * 3 + 1),
             ("{messages(first: 1001) {nodes {id}}}", json!({}), 1),
-            ("{conversationList(first: 2) {nodes {recents(last: 501) {id}}}}", json!({}), 2 * 2 + 1),
-            ("{conversations(first: 2, msgCount: 501) {conversations {recents {id}}}}", json!({}), 2 * (20 + 1 + 1) + 1),
+            ("{conversationList(first: 2) {nodes {recents(last: 501) {id}}}}", json!({}), LIST + 2 * 2 + 1),
+            ("{conversations(first: 2, msgCount: 501) {conversations {recents {id}}}}", json!({}), LIST + 2 * (20 + 20 + 1 + 1) + 1),
             ("{messages(first: 99999999999999999999999) {nodes {id}}}", json!({}), 1),
-            ("query A {conversationList(first: 9) {totalCount}} query B {unreadSummary {total}}", json!({}), 10),
+            ("query A {conversationList(first: 9) {totalCount}} query B {unreadSummary {total}}", json!({}), LIST + 10),
+            // What is given counts, wherever it stands.
+            ("{conversations(first: 0, lastMsgSeqs: \"a:1:1|b:1:1\") {version}}", json!({}), LIST + 2 + 1),
+            ("query ($l: String) {conversations(first: 0, lastMsgSeqs: $l) {version}}", json!({"l": "a|b|c"}), LIST + 3 + 1),
+            ("query ($l: [Int!]) {conversations(first: 0, excludeChannelTypes: $l) {version}}", json!({"l": [1, 2]}), LIST + 2 + 1),
+            ("mutation ($i: I!) {addMembers(input: $i) {channel {id}}}", json!({"i": {"uids": ["a", "b", "c"]}}), 3 + 2 + 1),
+            ("mutation ($u: [ID!]!) {addMembers(input: {uids: $u}) {channel {id}}}", json!({"u": ["a", "b"]}), 2 + 2 + 1),
+            ("mutation {setUnread(input: {}) {unreadSummary {total}}}", json!({}), OWN_LIST + 2 + 1),
+            ("mutation {markAllRead(input: {}) {unreadSummary {total}}}", json!({}), 2 * OWN_LIST + 2 + 1),
+            ("{conversationList(first: 5) {nodes {lastMessage {id}}}}", json!({}), LIST + 5 * (2 + 1 + 1) + 1),
         ] {
             assert_eq!(complexity(document, variables), expected, "{document}");
         }

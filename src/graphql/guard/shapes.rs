@@ -30,7 +30,36 @@ pub(super) struct Shape {
     /// The type of what it returns, lists and nulls left out.
     pub(super) returns: String,
     pub(super) many: Many,
+    pub(super) reads: Reads,
     pub(super) nulls: Nulls,
+}
+
+/// What a field reads beside the values that it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    Nothing,
+    /// Always as much.
+    Price(usize),
+    /// A message, or another row, for each of its entries.
+    Rows,
+}
+
+/// A list of a user's conversations that the fields of an operation share: each passes over all of it.
+pub(super) const LIST: usize = 1000;
+/// A user's list that is read for this field alone: it was changed since it was read last.
+pub(super) const OWN_LIST: usize = 2500;
+
+fn reads(of: &str, field: &str) -> Reads {
+    match (of, field) {
+        ("Query", "conversations" | "conversationList" | "unreadSummary") | ("Subscription", "conversationChanges") => {
+            Reads::Price(LIST)
+        }
+        ("Mutation", "markAllRead") => Reads::Price(OWN_LIST),
+        (payload, "unreadSummary") if payload.ends_with("Payload") => Reads::Price(OWN_LIST),
+        ("Query", "messages" | "nodes" | "node" | "conversation")
+        | ("Conversation", "recents" | "lastMessage" | "lastClientMsgNo") => Reads::Rows,
+        _ => Reads::Nothing,
+    }
 }
 
 /// Where a field may be null.
@@ -68,7 +97,8 @@ pub(super) static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
             let field_type = field.node.ty.node;
             let (field, returns) = (field.node.name.node.to_string(), innermost(&field_type).to_owned());
             let (many, nulls) = (many(&name, &field), nulls(&field_type));
-            (field, Shape { returns, many, nulls })
+            let reads = reads(&name, &field);
+            (field, Shape { returns, many, reads, nulls })
         });
         fields.insert(name.clone(), of.collect());
         names.insert(name);
@@ -145,7 +175,7 @@ fn introspection() -> HashMap<String, HashMap<String, Shape>> {
     for (of, name, returns, many) in fields {
         all.entry(of.to_owned())
             .or_default()
-            .insert(name.to_owned(), Shape { returns: returns.to_owned(), many, nulls: Nulls::Field });
+            .insert(name.to_owned(), Shape { returns: returns.to_owned(), many, reads: Reads::Nothing, nulls: Nulls::Field });
     }
     all
 }

@@ -97,11 +97,6 @@ impl Store {
         Ok(self.query_one(&select).await?.is_some())
     }
 
-    /// One conversation by the channel's identity.
-    pub(crate) async fn find_conversation(&self, uid: &Uid, key: &ChannelKey) -> Result<Option<ConversationRow>, StoreError> {
-        Ok(self.find_conversations(&[(uid, key)]).await?.pop().map(|(_, row)| row))
-    }
-
     /// Those of these conversations that there are, with their users and their counts.
     pub(crate) async fn find_conversations(
         &self,
