@@ -118,7 +118,10 @@ fn describe() {
     metrics::describe_counter!("recents_jwks_fetches_total", "Fetches of auth.jwt.jwks_url, by result.");
     metrics::describe_counter!("recents_datasource_requests_total", "Questions to ingest.datasource_url, by result.");
     metrics::describe_gauge!("recents_live_connections", "Connections with subscriptions, by protocol.");
-    metrics::describe_counter!("recents_answers_cut_total", "Lists and pages of messages that did not fit into limits.answer_bytes.");
+    metrics::describe_counter!(
+        "recents_answers_cut_total",
+        "Lists and pages of messages that did not fit into limits.answer_bytes."
+    );
     metrics::describe_gauge!("recents_live_chats", "Channels with subscribers to messageAdded, as the poll found them last.");
     metrics::describe_gauge!("recents_live_feeds", "Users with subscribers, as the poll found them last.");
     metrics::describe_gauge!("recents_live_redis_up", "Whether this server hears Redis: 1 or 0.");

@@ -71,7 +71,7 @@ async fn a_document_reads_a_users_list_once(engine: Engine) {
 }
 
 async fn fields_that_share_a_read_answer_as_alone(engine: Engine) {
-    let server = Server::start(engine).await;
+    let server = Server::start_with(engine, |settings| settings.limits.document_fields = 10_000).await;
     server.group("team", &["ann", "bob"]).await;
     for number in 0..12 {
         server.send(&format!("u{number}"), "ann", 1, "one").await;
@@ -102,7 +102,8 @@ async fn fields_that_share_a_read_answer_as_alone(engine: Engine) {
     let together = server.graphql(&format!("{{ {} }}", document.join(" ")), json!({})).await;
     for (number, field) in fields.iter().enumerate() {
         let alone = server.graphql(&format!("{{ alone: {field} }}"), json!({})).await;
-        assert_eq!(together[format!("a{number}")], alone["alone"], "{field}");
+        let same = together[format!("a{number}")] == alone["alone"];
+        assert!(same, "{field}: {} and {}", together[format!("a{number}")], alone["alone"]);
     }
 }
 
@@ -215,8 +216,7 @@ async fn an_answer_has_a_size(engine: Engine) {
     // At the border, and one below it. The weight of a message is its own: 4,000, what stands beside it, and its client's texts.
     let weight = 400 + 4000 + "c1".len() + "u00".len();
     let count = async |limit: usize| {
-        let server =
-            Server::start_on(std::sync::Arc::clone(&database), |settings| settings.limits.answer_bytes = limit).await;
+        let server = Server::start_on(std::sync::Arc::clone(&database), |settings| settings.limits.answer_bytes = limit).await;
         let body = json!({"uid": "ann", "msg_count": 5, "channels": [{"channel_id": "u00", "channel_type": 1}]});
         let found = server.call("/conversation/syncMessages", body.clone()).await;
         let same = server.call("/conversation/syncByChannels", body).await;
@@ -232,15 +232,18 @@ async fn an_answer_has_a_size(engine: Engine) {
     // What is asked for by name is never left out in silence.
     let server = Server::start_on(std::sync::Arc::clone(&database), |settings| settings.limits.answer_bytes = 10_000).await;
     let list = "{ messages(uid: \"ann\", channel: {channelId: \"u00\", channelType: 1}, last: 2) { nodes { id } } }";
-    let ids: Vec<Value> =
-        server.graphql(list, json!({})).await["messages"]["nodes"].as_array().unwrap().iter().map(|node| node["id"].clone()).collect();
+    let ids: Vec<Value> = server.graphql(list, json!({})).await["messages"]["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| node["id"].clone())
+        .collect();
     let nodes = "query ($ids: [ID!]!) { nodes(ids: $ids) { ... on Message { payload } } }";
     assert_eq!(server.graphql(nodes, json!({"ids": ids})).await["nodes"].as_array().unwrap().len(), 2);
     let more = "{ a: messages(uid: \"ann\", channel: {channelId: \"u00\", channelType: 1}, first: 1) { nodes { id } }
         b: messages(uid: \"ann\", channel: {channelId: \"u01\", channelType: 1}, first: 1) { nodes { id } } }";
     let more = server.graphql(more, json!({})).await;
-    let all: Vec<Value> =
-        ids.into_iter().chain(["a", "b"].map(|key| more[key]["nodes"][0]["id"].clone())).collect();
+    let all: Vec<Value> = ids.into_iter().chain(["a", "b"].map(|key| more[key]["nodes"][0]["id"].clone())).collect();
     assert_eq!(server.graphql_code(nodes, json!({"ids": all})).await, "QUERY_TOO_COMPLEX");
     let listed: Value = server.request(server.http("GET", "/conversations?uid=ann")).await.json();
     let with_message = listed.as_array().unwrap().iter().filter(|item| !item["last_message"].is_null()).count();
@@ -283,7 +286,10 @@ async fn an_open_chat_is_read_once_for_all_who_look(engine: Engine) {
     assert!(told <= 150, "{told} statements for 10 messages");
     // Their wait is no slowness.
     let (_, metrics) = server.get("/metrics").await;
-    assert!(metrics.contains("recents_graphql_operations_total{operation=\"Chat\",kind=\"subscription\",outcome=\"ok\"}"), "{metrics}");
+    assert!(
+        metrics.contains("recents_graphql_operations_total{operation=\"Chat\",kind=\"subscription\",outcome=\"ok\"}"),
+        "{metrics}"
+    );
     assert!(!metrics.contains("recents_graphql_operation_seconds_count{operation=\"Chat\"}"), "{metrics}");
 }
 
@@ -322,9 +328,8 @@ async fn a_large_answer_takes_little_memory() {
     let database = TestDatabase::create(Engine::Sqlite).await;
     let server = Process::start(&database);
     for channel in 0..100 {
-        let all: Vec<Value> = (1..=20)
-            .map(|seq| long(&format!("u{channel:03}"), "ann", 1, seq, channel * 100 + seq, 250_000))
-            .collect();
+        let all: Vec<Value> =
+            (1..=20).map(|seq| long(&format!("u{channel:03}"), "ann", 1, seq, channel * 100 + seq, 250_000)).collect();
         server.call("/webhook?event=msg.notify", json!(all)).await;
     }
     server.call("/conversation/sync", json!({"uid": "nobody"})).await;

@@ -151,7 +151,8 @@ struct ReadMessages {
 impl ReadMessages {
     /// The first `fit` messages of a key's range.
     fn recents(&self, core: &Core, key: &RecentsKey, range: &Range<usize>, fit: usize) -> Recents {
-        let messages: Vec<Arc<Message>> = self.messages.iter().skip(range.start - self.skipped.min(range.start)).take(fit).cloned().collect();
+        let messages: Vec<Arc<Message>> =
+            self.messages.iter().skip(range.start - self.skipped.min(range.start)).take(fit).cloned().collect();
         let is_all = fit == range.len();
         // Between the last message and the first of a full count nothing was left out; of fewer there are no more.
         let from = match messages.last() {

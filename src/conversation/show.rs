@@ -19,7 +19,8 @@ pub async fn show_all(core: &Core, uid: &Uid, msg_count: u32) -> Result<Vec<Item
     core.check_conversations_on()?;
     let mut rows = core.store.list_conversations(uid).await?;
     rows.retain(is_listed);
-    let mut items = items(core, uid, &rows.iter().collect::<Vec<_>>(), msg_count, |_| 0, &AnswerBytes::new(core.limits.answer_bytes)).await?;
+    let mut items =
+        items(core, uid, &rows.iter().collect::<Vec<_>>(), msg_count, |_| 0, &AnswerBytes::new(core.limits.answer_bytes)).await?;
     items.sort_by(|a, b| order(&a.conversation).cmp(&order(&b.conversation)));
     Ok(items)
 }
@@ -34,6 +35,7 @@ pub async fn show(core: &Core, uid: &Uid, channels: &[ChannelRef], msg_count: u3
     let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
     let mut rows: Vec<_> = core.store.find_conversations(&names).await?.into_iter().map(|(_, row)| row).collect();
     rows.retain(is_listed);
-    let items = items(core, uid, &rows.iter().collect::<Vec<_>>(), msg_count, |_| 0, &AnswerBytes::new(core.limits.answer_bytes)).await?;
+    let items =
+        items(core, uid, &rows.iter().collect::<Vec<_>>(), msg_count, |_| 0, &AnswerBytes::new(core.limits.answer_bytes)).await?;
     Ok(items.into_iter().map(|item| (item.conversation.channel.clone(), item)).collect())
 }

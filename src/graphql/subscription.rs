@@ -38,7 +38,8 @@ impl Subscriptions {
         let events = feeds.subscribe(uid.clone(), version.map_or(0, |version| version.signed()), msg_count);
         let request = SyncRequest { msg_count, ..SyncRequest::new(uid) };
         let work = Arc::clone(ctx.work());
-        Ok(events.inspect(move |_| work.renew())
+        Ok(events
+            .inspect(move |_| work.renew())
             .map(move |event| event.map(|answer| ConversationSync::new(request.clone(), answer)).map_err(GraphqlError::from)))
     }
 
@@ -55,7 +56,7 @@ impl Subscriptions {
     ) -> Result<impl Stream<Item = Result<Message>> + use<>> {
         let uid = ctx.viewer(uid.as_ref())?;
         let channel = channel.parse().at("channel")?;
-        let request = MessagesRequest { uid, channel, after: after.map(|after| after.signed()), };
+        let request = MessagesRequest { uid, channel, after: after.map(|after| after.signed()) };
         let feeds: &Arc<Feeds> = ctx.data_unchecked();
         let messages = feeds.messages_added(request).await?;
         Ok(messages.map(|message| message.map(Message::from).map_err(GraphqlError::from)))

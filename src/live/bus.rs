@@ -152,7 +152,12 @@ impl Bus {
     pub(super) fn deliver(&self, hint: &Hint) {
         let waiting = lock(&self.waiting);
         let mut woken = 0;
-        for (uid, waiter) in hint.users.iter().filter_map(|uid| Some((uid, waiting.users.get(uid)?))).flat_map(|(uid, waiters)| waiters.iter().map(move |waiter| (uid, waiter))) {
+        for (uid, waiter) in hint
+            .users
+            .iter()
+            .filter_map(|uid| Some((uid, waiting.users.get(uid)?)))
+            .flat_map(|(uid, waiters)| waiters.iter().map(move |waiter| (uid, waiter)))
+        {
             waiter.name(uid);
             woken += 1;
         }

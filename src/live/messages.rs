@@ -123,7 +123,8 @@ impl Chats {
     ) -> Result<impl Stream<Item = Result<Message, Error>> + Send + use<>, Error> {
         self.core.check_conversations_on()?;
         let key = ChannelKey::new(&request.uid, &request.channel);
-        let row = self.find(&request.uid, &key).await?.filter(ConversationRow::is_member).ok_or(Error::NotFound("conversation"))?;
+        let row =
+            self.find(&request.uid, &key).await?.filter(ConversationRow::is_member).ok_or(Error::NotFound("conversation"))?;
         let chat = self.chat(&row);
         let viewer = Viewer::enter(chat, request.uid.clone());
         let batches = viewer.chat.state.batches.subscribe();
@@ -178,8 +179,10 @@ impl Chats {
             chats.iter().filter_map(|(id, chat)| Some((*id, chat.upgrade()?))).collect()
         };
         metrics::gauge!("recents_live_chats").set(chats.len() as f64);
-        let viewers: Vec<(Uid, i64)> =
-            chats.iter().flat_map(|(id, chat)| lock(&chat.state.viewers).keys().map(|uid| (uid.clone(), *id)).collect::<Vec<_>>()).collect();
+        let viewers: Vec<(Uid, i64)> = chats
+            .iter()
+            .flat_map(|(id, chat)| lock(&chat.state.viewers).keys().map(|uid| (uid.clone(), *id)).collect::<Vec<_>>())
+            .collect();
         if viewers.is_empty() {
             return;
         }

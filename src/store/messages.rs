@@ -440,7 +440,11 @@ pub(super) fn hot_statements(
         ("recent messages", in_windows(backend, select_up_to(backend, 500), &windows), &["message"]),
         ("long payloads", payloads(backend, &windows), &["message"]),
         ("where the newest begin", newest_bounds(&[Position { channel_id, seq: 400 }], 20), &["message"]),
-        ("messages by their ids", by_message_ids(backend, select_up_to(backend, 500), &[(channel_id, 1), (channel_id, 2)]), &["message"]),
+        (
+            "messages by their ids",
+            by_message_ids(backend, select_up_to(backend, 500), &[(channel_id, 1), (channel_id, 2)]),
+            &["message"],
+        ),
         ("a page of messages", page(select_up_to(backend, 500), windows[0], 20, true), &["message"]),
         ("a repeated send", by_client_msg_nos(backend, &[(channel_id, "bob", "c1"), (channel_id, "cat", "c2")]), &["message"]),
     ]

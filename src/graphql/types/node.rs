@@ -69,9 +69,7 @@ impl Node {
             NodeId::Channel(channel) => {
                 channels.get(channel).map(|flags| Self::Channel(Channel::with_flags(channel.clone(), *flags)))
             }
-            NodeId::UnreadSummary(uid) => {
-                summaries.get(uid).cloned().map(Self::UnreadSummary)
-            }
+            NodeId::UnreadSummary(uid) => summaries.get(uid).cloned().map(Self::UnreadSummary),
         });
         Ok(found.collect())
     }
