@@ -362,8 +362,9 @@ async fn costly_documents_let_others_through() {
     };
     server.call("/graphql", json!({"query": greedy()})).await;
     // Several whole lists are refused where they are too many: the first one never is.
-    let lists: String =
-        (0..20).map(|number| format!("a{number}: conversations(uid: \"ann\", version: 1) {{ conversations {{ unread }} }} ")).collect();
+    let lists: String = (0..20)
+        .map(|number| format!("a{number}: conversations(uid: \"ann\", version: 1) {{ conversations {{ unread }} }} "))
+        .collect();
     let answer = server.call("/graphql", json!({"query": format!("{{ {lists} }}")})).await;
     let whole = answer["data"].as_object().unwrap().values().filter(|field| !field.is_null()).count();
     assert_eq!(whole, 5, "of 5,000 conversations each");

@@ -97,9 +97,10 @@ async fn list_few_recents(core: &Core, keys: &[RecentsKey], bytes: &AnswerBytes)
     };
     let lengths: Vec<usize> = ranges.iter().map(Range::len).collect();
     let fit = bytes.with(|left| fitting(&lengths, left, |list| rank(&keys[list]), weight));
-    for ((key, range), fit) in keys.iter().zip(&ranges).zip(&fit) {
-        if let Some(channel) = read.get_mut(&key.channel_id) {
-            channel.wanted = channel.wanted.start.min(range.start)..channel.wanted.end.max(range.start + fit);
+    for (((key, kept), range), fit) in keys.iter().zip(&kept).zip(&ranges).zip(&fit) {
+        if let Some(channel) = read.get_mut(&key.channel_id).filter(|_| kept.is_none() && *fit > 0) {
+            let begin = if channel.wanted.is_empty() { range.start } else { channel.wanted.start.min(range.start) };
+            channel.wanted = begin..channel.wanted.end.max(range.start + fit);
         }
     }
     let wanted = read.values_mut().flat_map(|channel| channel.messages.get_mut(channel.wanted.clone()).unwrap_or_default());
@@ -212,7 +213,7 @@ async fn read_channels(core: &Core, keys: &[&RecentsKey], bytes: &AnswerBytes) -
     let read = windows.into_iter().filter_map(|(id, window)| {
         let messages = found.remove(&id).unwrap_or_default();
         let key = (*names.get(&id)?).clone();
-        Some((id, ReadChannel { key, from: window.from, messages, wanted: usize::MAX..0 }))
+        Some((id, ReadChannel { key, from: window.from, messages, wanted: 0..0 }))
     });
     Ok(read.collect())
 }

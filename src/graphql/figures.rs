@@ -80,7 +80,7 @@ impl Figure {
 impl Figures {
     fn add(&mut self, answered: Answered<'_>) {
         self.operations += 1;
-        if self.operations % HALVED_AFTER == 0 {
+        if self.operations.is_multiple_of(HALVED_AFTER) {
             self.names.values_mut().for_each(|figure| figure.uses /= 2);
         }
         if answered.name == OTHER {

@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn the_newest_of_all_come_before_the_older_ones_of_any() {
         let mut left = 100;
-        assert_eq!(fitting(&[3, 0, 3], &mut left, |list| std::cmp::Reverse(list), |_, _| 20), [3, 0, 2]);
+        assert_eq!(fitting(&[3, 0, 3], &mut left, std::cmp::Reverse, |_, _| 20), [3, 0, 2]);
         assert_eq!(left, 0);
         let mut left = 100;
         assert_eq!(fitting(&[3, 3], &mut left, |list| list, |_, _| 20), [2, 3]);
