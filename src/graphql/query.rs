@@ -1,5 +1,7 @@
 //! What can be read.
 
+use std::collections::BTreeSet;
+
 use async_graphql::{Context, ID, Lookahead, Object};
 
 use super::context::ContextExt;
@@ -76,7 +78,8 @@ impl Query {
             msg_count: check_count("msg_count", msg_count.unwrap_or(20), limits.msg_count)?,
             filter: Filter {
                 only_unread: only_unread.unwrap_or_default(),
-                exclude_channel_types: excluded.collect::<std::result::Result<_, _>>()?,
+                // Each once: they are looked through for every conversation.
+                exclude_channel_types: excluded.collect::<std::result::Result<BTreeSet<u8>, _>>()?.into_iter().collect(),
             },
             first: first.map(|first| first as usize),
             wanted: wanted(&ctx.look_ahead().field("conversations")),

@@ -27,6 +27,8 @@ pub(super) use self::conversation::RECENTS;
 pub(super) use self::history::PAGE;
 pub(super) use self::target::{parse_channel, parse_user};
 
+use std::collections::BTreeSet;
+
 use crate::error::Error;
 use crate::ids::ChannelType;
 
@@ -37,5 +39,7 @@ fn int(number: i64) -> i32 {
 
 /// Channel types that a client names.
 pub(super) fn parse_channel_types(field: &'static str, numbers: &[i32]) -> Result<Vec<ChannelType>, Error> {
-    numbers.iter().map(|number| ChannelType::parse(field, i64::from(*number))).collect()
+    // Each once: they are looked through for every conversation.
+    let numbers: BTreeSet<i32> = numbers.iter().copied().collect();
+    numbers.into_iter().map(|number| ChannelType::parse(field, i64::from(number))).collect()
 }

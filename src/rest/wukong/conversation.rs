@@ -1,6 +1,6 @@
 //! `/conversation/…` and `/conversations/…`
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::super::legacy::{Answer, DONE, Done, Fields, Written};
@@ -37,10 +37,11 @@ pub async fn sync(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<
         ..=0 => PAGE_SIZE,
         size => usize::try_from(size.min(MAX_PAGE_SIZE)).unwrap_or(PAGE_SIZE),
     };
-    let mut exclude_channel_types = Vec::new();
+    // Each once: they are looked through for every conversation.
+    let mut exclude_channel_types = BTreeSet::new();
     for number in fields.array("exclude_channel_types")? {
         let number = if number.is_null() { Some(0) } else { number.as_u64().and_then(|number| u8::try_from(number).ok()) };
-        exclude_channel_types.push(
+        exclude_channel_types.insert(
             number.ok_or_else(|| Error::bad_input("exclude_channel_types", "must be an array of numbers between 0 and 255"))?,
         );
     }
@@ -66,7 +67,7 @@ pub async fn sync(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<
         last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
         always,
         msg_count: u32::try_from(msg_count.clamp(0, i64::from(core.limits.msg_count))).unwrap_or_default(),
-        filter: Filter { only_unread, exclude_channel_types },
+        filter: Filter { only_unread, exclude_channel_types: exclude_channel_types.into_iter().collect() },
         first: None,
         wanted: Wanted::Messages,
     };
