@@ -119,3 +119,32 @@ impl Work {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::clock::{Clock, Ids};
+    use crate::config::Settings;
+
+    #[tokio::test]
+    async fn an_operation_takes_two_turns_at_once_and_gives_way_before_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.database.url = format!("sqlite://{}?mode=rwc", folder.path().join("db").display()).as_str().into();
+        let store = crate::app::connect(&settings).await.unwrap();
+        let core = Arc::new(Core::new(store, Clock::System, Ids::random(), &settings));
+        let work = Work::new(core, ["conversations", "unreadSummary"].into_iter());
+        assert!(!work.shares_lists(), "a sum gives no versions");
+        let mut first = std::pin::pin!(work.turn());
+        assert!(futures_util::poll!(&mut first).is_pending(), "others go first");
+        let first = first.await;
+        let _second = work.turn().await;
+        assert!(timeout(Duration::from_millis(50), work.turn()).await.is_err(), "there are two");
+        drop(first);
+        assert!(timeout(Duration::from_secs(10), work.turn()).await.is_ok());
+    }
+}
