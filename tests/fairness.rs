@@ -404,6 +404,6 @@ async fn costly_documents_let_others_through() {
         beside[beside.len() / 2],
         beside.len()
     );
-    // Built without optimisation, and other tests run beside it: what was mended is seconds.
-    assert!(p99(&beside) < Duration::from_millis(700), "{:?}", p99(&beside));
+    // Built without optimisation, and other tests run beside it: what was mended is seconds, however little else goes on.
+    assert!(p99(&beside) < Duration::from_millis(700) + 10 * p99(&alone), "{:?}", p99(&beside));
 }

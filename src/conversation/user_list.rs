@@ -58,7 +58,7 @@ impl UserList {
         self.summary.get_or_init(|| sum_up(&self.rows))
     }
 
-    /// What changed since `request.version`: the answer of [`super::sync`].
+    /// What changed since `request.version`: the answer of [`super::sync()`].
     ///
     /// # Errors
     /// [`Error::Store`].
