@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use entity::channel::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult};
+use sea_orm::{DbBackend, DbErr, QueryResult};
 
 use super::conversations::person_conversations;
 use super::rows::{self, Target, is_one_of};

@@ -1,5 +1,6 @@
 //! Connections: what is set on each engine, so that the same protocol holds on all of them.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlPoolOptions};
 use sea_orm::sqlx::pool::PoolOptions;
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{AssertSqlSafe, Connection, Database as SqlxDatabase, Executor, Row};
-use sea_orm::{DatabaseConnection, SqlxError, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector};
+use sea_orm::{SqlxError, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector};
 
-use super::{Store, StoreError};
+use super::files::Files;
+use super::pool::{Limits, Link, Pool, Server};
+use super::uncancelled::is_clean;
+use super::{Store, StoreError, options};
 use crate::config::Database;
 
 /// A connection that was not used for so long is asked whether it still is one.
@@ -27,24 +31,25 @@ const UNKNOWN_VARIABLE: u16 = 1193;
 
 pub(super) async fn connect(settings: &Database) -> Result<Store, StoreError> {
     let url = settings.url.reveal();
-    let mut store = match url.split_once(':').map(|(scheme, _)| scheme) {
-        Some("sqlite") => sqlite(settings, url).await?,
-        Some("postgres" | "postgresql") => postgres(settings, url)?,
-        _ => mysql(settings, url)?,
-    };
-    store.connections = settings.max_connections;
-    for connection in [&mut store.read, &mut store.write] {
-        connection.set_metric_callback(|info| {
-            metrics::counter!("recents_sql_statements_total").increment(1);
-            metrics::histogram!("recents_sql_seconds").record(info.elapsed.as_secs_f64());
-        });
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    options::check(scheme, url).map_err(StoreError::Broken)?;
+    match scheme {
+        "sqlite" => sqlite(settings, url).await,
+        "postgres" | "postgresql" => postgres(settings, url),
+        _ => mysql(settings, url),
     }
-    Ok(store)
+}
+
+fn limits(settings: &Database, most: u32) -> Limits {
+    Limits {
+        most,
+        acquire: Duration::from_secs(settings.acquire_seconds),
+        statement: Duration::from_secs(settings.statement_seconds),
+    }
 }
 
 fn pool<DB: SqlxDatabase>(settings: &Database) -> PoolOptions<DB> {
     PoolOptions::new()
-        .max_connections(settings.max_connections)
         .acquire_timeout(Duration::from_secs(settings.acquire_seconds))
         // No round trip before each use, but before the use of one that was idle: the database may have been restarted.
         .test_before_acquire(false)
@@ -56,6 +61,12 @@ fn pool<DB: SqlxDatabase>(settings: &Database) -> PoolOptions<DB> {
                 Ok(true)
             })
         })
+        .after_release(|connection: &mut DB::Connection, _| Box::pin(async move { closes(is_clean(connection).await) }))
+}
+
+/// What the library is told of a connection that came back: one that is not clean is closed without a word.
+fn closes(is_clean: bool) -> Result<bool, SqlxError> {
+    if is_clean { Ok(true) } else { Err(SqlxError::WorkerCrashed) }
 }
 
 /// PostgreSQL (and what speaks its protocol).
@@ -79,9 +90,27 @@ fn postgres(settings: &Database, url: &str) -> Result<Store, StoreError> {
             ("idle_in_transaction_session_timeout", timeout.as_str()),
         ]);
     }
+    let place = place(options.get_socket().cloned(), options.get_host(), options.get_port());
+    let link_options = options.clone();
     let pool: PgPoolOptions = pool(settings);
-    let connection = SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with(options));
-    Ok(Store { preamble: preamble.map(Arc::from), ..Store::over(connection.clone(), connection) })
+    let server = Server {
+        place,
+        pool: Box::new(move |most| {
+            let pool = pool.clone().max_connections(most).connect_lazy_with(options.clone());
+            SqlxPostgresConnector::from_sqlx_postgres_pool(pool)
+        }),
+        link: Box::new(move || {
+            let options = link_options.clone();
+            Box::pin(async move { Ok(Link::Postgres(PgConnection::connect_with(&options).await?)) })
+        }),
+    };
+    let pool = Pool::of(server, limits(settings, settings.max_connections));
+    Ok(Store { preamble: preamble.map(Arc::from), ..Store::over(pool.clone(), pool, settings.max_connections) })
+}
+
+/// Where a server is.
+fn place(socket: Option<PathBuf>, host: &str, port: u16) -> String {
+    socket.map_or_else(|| format!("the database at {host}:{port}"), |path| format!("the database at {}", path.display()))
 }
 
 /// MySQL, MariaDB (and what speaks their protocol).
@@ -116,22 +145,36 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
             Ok(())
         })
     });
-    // A request that is cancelled while BEGIN is on its way leaves a transaction that nobody knows of: the next statement outside
-    // of one would never be committed.
-    // One that was cancelled while it prepared a statement may wait for an answer that is not for it, for ever: then it is closed.
+    // On a node of a cluster nothing was committed by itself in a transaction: outside of one it is.
     let patience = Duration::from_secs(seconds);
     let is_cluster = Arc::clone(&optimistic);
     let pool = pool.after_release(move |connection: &mut MySqlConnection, _| {
-        let clean = if is_cluster.load(Ordering::Relaxed) { "ROLLBACK; SET autocommit = 1" } else { "ROLLBACK" };
+        let is_cluster = is_cluster.load(Ordering::Relaxed);
         Box::pin(async move {
-            match tokio::time::timeout(patience, connection.execute(clean)).await {
-                Ok(result) => result.map(|_| true),
-                Err(_) => Err(SqlxError::WorkerCrashed),
+            if is_cluster && !connection.should_flush() && !connection.is_in_transaction() {
+                return match tokio::time::timeout(patience, connection.execute("ROLLBACK; SET autocommit = 1")).await {
+                    Ok(result) => result.map(|_| true),
+                    Err(_) => closes(false),
+                };
             }
+            closes(is_clean(connection).await)
         })
     });
-    let connection = SqlxMySqlConnector::from_sqlx_mysql_pool(pool.connect_lazy_with(options));
-    Ok(Store { optimistic, ..Store::over(connection.clone(), connection) })
+    let place = place(options.get_socket().cloned(), options.get_host(), options.get_port());
+    let link_options = options.clone();
+    let server = Server {
+        place,
+        pool: Box::new(move |most| {
+            let pool = pool.clone().max_connections(most).connect_lazy_with(options.clone());
+            SqlxMySqlConnector::from_sqlx_mysql_pool(pool)
+        }),
+        link: Box::new(move || {
+            let options = link_options.clone();
+            Box::pin(async move { Ok(Link::MySql(MySqlConnection::connect_with(&options).await?)) })
+        }),
+    };
+    let pool = Pool::of(server, limits(settings, settings.max_connections));
+    Ok(Store { optimistic, ..Store::over(pool.clone(), pool, settings.max_connections) })
 }
 
 /// Whether this is a node of a Galera cluster. One that is not ready says so; then there is no connection, because one that was
@@ -176,13 +219,16 @@ async fn sqlite(settings: &Database, url: &str) -> Result<Store, StoreError> {
         .pragma("cache_size", "-16384")
         .pragma("wal_autocheckpoint", LOG_PAGES)
         .statement_cache_capacity(256);
-    let writer: SqlitePoolOptions = pool(settings).max_connections(1);
+    // It stays: with its last connection the log would go, and another one would come.
+    let writer: SqlitePoolOptions = pool(settings).max_connections(1).idle_timeout(None).max_lifetime(None);
     // The writer comes first and creates the file, so that the readers never do.
     let writer = open_file(settings, writer, &options).await?;
-    let readers: SqlitePoolOptions = pool(settings).max_connections(settings.max_connections - 1);
+    let files = Files::new(options.get_filename());
+    let most = settings.max_connections - 1;
+    let readers: SqlitePoolOptions = pool(settings).max_connections(most);
     let readers = readers.connect_lazy_with(options.create_if_missing(false).pragma("query_only", "on"));
-    let connection = |pool| -> DatabaseConnection { SqlxSqliteConnector::from_sqlx_sqlite_pool(pool) };
-    Ok(Store::over(connection(readers), connection(writer)))
+    let pool = |pool, most| Pool::over(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), limits(settings, most));
+    Ok(Store { files: Some(Arc::new(files)), ..Store::over(pool(readers, most), pool(writer, 1), settings.max_connections) })
 }
 
 #[cfg(test)]
@@ -198,7 +244,8 @@ mod tests {
         let mut settings = Settings::default().database;
         settings.url = format!("sqlite://{}?mode=rwc", folder.path().join("recents.db").display()).as_str().into();
         let store = connect(&settings).await.unwrap();
-        for (connection, query_only) in [(&store.write, 0), (&store.read, 1)] {
+        for (pool, query_only) in [(&store.write, 0), (&store.read, 1)] {
+            let connection = pool.current();
             let ask = async |pragma: &str| {
                 let statement = Statement::from_string(connection.get_database_backend(), format!("PRAGMA {pragma}"));
                 connection.query_one_raw(statement).await.unwrap().unwrap()

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use entity::user_cursor::{Column, Entity};
-use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{LockType, OnConflict, Order, Query};
 
 use super::rows::{self, Target, is_one_of};

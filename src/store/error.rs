@@ -15,6 +15,9 @@ pub enum StoreError {
     /// Cannot be reached, is starting, full, read-only, or too slow: try later.
     #[error("unavailable: {0}")]
     Unavailable(String),
+    /// The database's file holds what is no database: somebody must look at it.
+    #[error("damaged: {0}")]
+    Damaged(String),
     /// Anything else is our mistake.
     #[error("broken: {0}")]
     Broken(String),
@@ -24,7 +27,7 @@ impl StoreError {
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Contended(_) | Self::Lost(_) | Self::Unavailable(_))
+        matches!(self, Self::Contended(_) | Self::Lost(_) | Self::Unavailable(_) | Self::Damaged(_))
     }
 
     pub(crate) fn is_retryable(&self) -> bool {
@@ -39,7 +42,7 @@ impl StoreError {
                 "the database did not confirm this, so its outcome is not known: repeating it is safe (for a message: with the \
                  same client_msg_no), try again"
             }
-            Self::Unavailable(_) => "the database cannot be reached just now, try again",
+            Self::Unavailable(_) | Self::Damaged(_) => "the database cannot be reached just now, try again",
             Self::Broken(_) => "internal error",
         }
     }
@@ -152,6 +155,8 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
         Ok(5 | 6) => StoreError::Contended(text),
         // PERM, INTERRUPT, READONLY, IOERR, FULL, CANTOPEN
         Ok(3 | 8 | 9 | 10 | 13 | 14) => StoreError::Unavailable(text),
+        // CORRUPT, NOTADB
+        Ok(11 | 26) => StoreError::Damaged(text),
         _ => StoreError::Broken(text),
     }
 }

@@ -1,10 +1,9 @@
 //! Whether the database takes writes: what transactions met lately, and a write of our own when somebody asks.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use entity::user_cursor::{Column, Entity};
-use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{OnConflict, Query};
 
 use super::{Store, StoreError};
@@ -21,6 +20,8 @@ const STANDS: Duration = Duration::from_secs(1);
 pub(super) struct Health {
     /// When a transaction last found the database unable, and why; nothing when one succeeded since.
     failed: Mutex<Option<(Instant, StoreError)>>,
+    /// What says that the database's file is damaged. That does not pass.
+    damaged: OnceLock<StoreError>,
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), StoreError>)>>,
 }
 
@@ -34,6 +35,9 @@ pub(super) struct Running<'a> {
 impl Running<'_> {
     pub(super) fn heed<T>(mut self, result: &Result<T, Error>) {
         self.is_over = true;
+        if let Err(Error::Store(error @ StoreError::Damaged(_))) = result {
+            self.health.damaged(error);
+        }
         let failed = match result {
             Err(Error::Store(error @ (StoreError::Lost(_) | StoreError::Unavailable(_)))) => {
                 Some((Instant::now(), error.clone()))
@@ -59,11 +63,20 @@ impl Health {
         Running { health: self, begun: Instant::now(), is_over: false }
     }
 
+    pub(super) fn damaged(&self, error: &StoreError) {
+        if self.damaged.set(error.clone()).is_ok() {
+            tracing::error!(error = %error, "the database's file is damaged: this server is not ready until it was started anew");
+        }
+    }
+
     fn set(&self, failed: Option<(Instant, StoreError)>) {
         *self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = failed;
     }
 
     fn failed_lately(&self) -> Option<StoreError> {
+        if let Some(error) = self.damaged.get() {
+            return Some(error.clone());
+        }
         let failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         failed.as_ref().filter(|(at, _)| at.elapsed() < REMEMBERED).map(|(_, error)| error.clone())
     }
@@ -86,6 +99,9 @@ impl Store {
             return result.clone();
         }
         let result = self.probe().await;
+        if let Err(error @ StoreError::Damaged(_)) = &result {
+            self.health.damaged(error);
+        }
         *probed = Some((Instant::now(), result.clone()));
         result
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use entity::channel;
 use entity::message::{Column, Entity, Model};
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value};
+use sea_orm::{DbBackend, DbErr, QueryResult, Value};
 
 use super::rows::{self, Target, for_each, is_one_of, padded};
 use super::{Ask, ROWS_PER_STATEMENT, Store, StoreError, Tx};

@@ -74,7 +74,14 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, StoreError> {
-        let applied = migration::list_applied(&self.begin().await?.open).await?;
+        let (tx, place) = self.begin().await?.open.into_inner()?;
+        let asking = async move {
+            let applied = migration::list_applied(&tx).await;
+            let ended = tx.rollback().await;
+            drop(place);
+            ended.and(applied)
+        };
+        let applied = self.write.finish(asking).await?;
         let status = MIGRATIONS
             .iter()
             .map(|migration| MigrationStatus { name: migration.name.to_owned(), applied: applied.contains(migration.name) });
@@ -83,12 +90,12 @@ impl Store {
 
     async fn migrate(&self, direction: Direction) -> Result<(), StoreError> {
         // On SQLite the write transaction is the lock.
-        let tx = self.begin().await?.open;
+        let (tx, _place) = self.begin().await?.open.into_inner()?;
         match tx.get_database_backend() {
             DbBackend::MySql => {
                 // DDL commits at once there, so the lock belongs to the session and the migration runs beside it.
                 wait_for_lock(&tx).await?;
-                let result = run(&self.write, direction).await;
+                let result = run(&self.write.current(), direction).await;
                 tx.execute_unprepared(&format!("SELECT RELEASE_LOCK({LOCK_NAME})")).await?;
                 tx.rollback().await?;
                 result

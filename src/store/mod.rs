@@ -16,12 +16,16 @@ mod connect;
 mod conversations;
 mod cursors;
 mod error;
+mod files;
 mod health;
 mod imports;
 mod messages;
 mod migrate;
+mod options;
+mod pool;
 mod rows;
 mod sender_marks;
+mod uncancelled;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -30,10 +34,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use sea_orm::sea_query::{InsertStatement, SelectStatement};
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, QueryResult, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
-};
+use sea_orm::{DbBackend, QueryResult, StatementBuilder};
 
 pub use self::channels::{Head, HeadState};
 pub use self::conversations::{Changed, ConversationRow, Counts, Membership, SenderMark};
@@ -42,6 +43,7 @@ pub use self::error::StoreError;
 pub(crate) use self::messages::Measured;
 pub use self::messages::{Position, Window};
 pub use self::migrate::MigrationStatus;
+use self::pool::{Open, Pool};
 pub(crate) use self::sender_marks::OwnMessage;
 use crate::channel::ChannelKey;
 use crate::config::Database;
@@ -65,9 +67,11 @@ const KNOWN_CHANNELS: u64 = 100_000;
 #[derive(Clone, Debug)]
 pub struct Store {
     /// For statements outside of transactions. SQLite: connections that only read.
-    read: DatabaseConnection,
+    read: Pool,
     /// For transactions. SQLite: one connection, because there is one writer.
-    write: DatabaseConnection,
+    write: Pool,
+    /// SQLite's files: what is written into one that was removed is gone.
+    files: Option<Arc<files::Files>>,
     /// What begins every transaction, where nothing can be set on connections because a pooler shares them out
     /// (`database.transaction_pooler`). Reads are transactions then, too.
     preamble: Option<Arc<str>>,
@@ -83,13 +87,14 @@ pub struct Store {
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct Tx {
-    open: DatabaseTransaction,
+    open: Open,
     optimistic: bool,
+    files: Option<Arc<files::Files>>,
 }
 
 impl Tx {
     fn backend(&self) -> DbBackend {
-        self.open.get_database_backend()
+        self.open.backend()
     }
 
     /// Commits; only then is there a result to answer with.
@@ -101,6 +106,9 @@ impl Tx {
             self.open.execute_unprepared(CHECK_BEGINNING).await.map_err(StoreError::from)?;
         }
         self.open.commit().await.map_err(|error| StoreError::of_commit(&error))?;
+        if let Some(files) = self.files {
+            files.check()?;
+        }
         Ok(result)
     }
 }
@@ -114,20 +122,35 @@ impl Store {
         connect::connect(settings).await
     }
 
-    fn over(read: DatabaseConnection, write: DatabaseConnection) -> Self {
+    fn over(read: Pool, write: Pool, connections: u32) -> Self {
         Self {
             read,
             write,
+            files: None,
             preamble: None,
             optimistic: Arc::default(),
-            connections: 0,
+            connections,
             channel_ids: Cache::new(KNOWN_CHANNELS),
             health: Arc::default(),
         }
     }
 
     fn backend(&self) -> DbBackend {
-        self.write.get_database_backend()
+        self.write.backend()
+    }
+
+    /// Waits until the database can be reached, for so long at most; a database that refuses us for good is not waited for.
+    ///
+    /// # Errors
+    /// Where it is, and the reason.
+    pub async fn wait(&self, seconds: u64) -> Result<(), StoreError> {
+        self.write.wait_for_server(Duration::from_secs(seconds)).await
+    }
+
+    /// How many connections the database allows, and how many it should, where it allows fewer.
+    #[must_use]
+    pub fn limited_connections(&self) -> Option<(u32, u32)> {
+        self.write.limited()
     }
 
     /// How many transactions that write are worth having at once.
@@ -176,18 +199,15 @@ impl Store {
     }
 
     async fn begin_once(&self) -> Result<Tx, StoreError> {
-        // SQLite must say at BEGIN that it is going to write; READ COMMITTED is set on every connection of the others.
-        let options =
-            TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
-        let open = self.write.begin_with_options(options).await?;
-        if let Some(preamble) = &self.preamble {
-            open.execute_unprepared(preamble).await?;
+        if let Some(files) = &self.files {
+            files.check()?;
         }
+        let open = self.write.begin(self.preamble.clone()).await?;
         let optimistic = self.optimistic.load(Ordering::Relaxed);
         if optimistic {
             open.execute_unprepared(MARK_BEGINNING).await?;
         }
-        Ok(Tx { open, optimistic })
+        Ok(Tx { open, optimistic, files: self.files.clone() })
     }
 
     /// Reads outside of a transaction of its caller's: one statement, one moment. Where the connection breaks, another one reads.
@@ -197,6 +217,10 @@ impl Store {
             match self.read_once(statement).await {
                 Err(StoreError::Lost(_)) if broken < self.connections => broken += 1,
                 Err(error) if begins_again(&error, &mut attempt).await => {}
+                Err(error @ StoreError::Damaged(_)) => {
+                    self.health.damaged(&error);
+                    return Err(error);
+                }
                 result => return result,
             }
         }
@@ -204,7 +228,7 @@ impl Store {
 
     async fn read_once(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
         if self.preamble.is_none() {
-            return Ok(self.read.query_all(statement).await?);
+            return self.read.query_all(StatementBuilder::build(statement, &self.backend())).await;
         }
         let tx = self.begin_once().await?;
         let rows = tx.open.query_all(statement).await?;
@@ -227,10 +251,8 @@ impl Store {
 
     /// Closes the connections.
     pub async fn close(&self) {
-        for connection in [&self.read, &self.write] {
-            if let Err(error) = connection.close_by_ref().await {
-                tracing::warn!(error = %error, "a connection did not close");
-            }
+        for pool in [&self.read, &self.write] {
+            pool.close().await;
         }
     }
 }

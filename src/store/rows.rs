@@ -9,8 +9,9 @@ use sea_orm::sea_query::{
     Alias, ArrayType, Asterisk, Condition, Expr, ExprTrait, Func, InsertStatement, IntoColumnRef, IntoIden, JoinType, OnConflict,
     Query, SelectStatement, TableRef, UnionType, Value, ValueTuple,
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, IdenStatic, Statement};
+use sea_orm::{DbBackend, EntityTrait, IdenStatic, Statement};
 
+use super::pool::Open;
 use super::{ROWS_PER_STATEMENT, StoreError};
 
 /// The same list for the database, as long as the next power of two: the last one is in it several times.
@@ -108,14 +109,14 @@ pub(super) struct Target<'a, C> {
 
 /// Writes rows in the order given.
 pub(super) async fn write<E: EntityTrait>(
-    open: &DatabaseTransaction,
+    open: &Open,
     target: &Target<'_, E::Column>,
     rows: Vec<Vec<Value>>,
 ) -> Result<(), StoreError>
 where
     E::Column: Copy,
 {
-    let backend = open.get_database_backend();
+    let backend = open.backend();
     if rows.is_empty() {
         return Ok(());
     }

@@ -1,7 +1,6 @@
 //! `sender_mark` and `late_message`: what messages leave beside their channel, so that they touch nothing that belongs to readers.
 
 use entity::{late_message, sender_mark};
-use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 
 use super::rows::{self, Target};

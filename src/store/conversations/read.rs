@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use entity::conversation::{Column, Entity};
 use entity::user_cursor;
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
-use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+use sea_orm::{DbErr, QueryResult};
 
 use super::super::rows::is_one_of;
 use super::super::{Ask, ROWS_PER_STATEMENT, Store, StoreError, Tx};

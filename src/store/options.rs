@@ -1,0 +1,121 @@
+//! Options of a database URL: those that the library would ignore are refused, because somebody relies on them. Values are never shown.
+
+const POSTGRES: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+const MYSQL: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslca",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "charset",
+    "collation",
+    "statement-cache-capacity",
+    "socket",
+    "timezone",
+    "time-zone",
+];
+const SQLITE: &[&str] = &["mode", "cache", "immutable", "vfs"];
+
+/// # Errors
+/// The first option that this kind of database does not know, with the nearest one that it knows.
+pub(super) fn check(scheme: &str, url: &str) -> Result<(), String> {
+    let known = match scheme {
+        "sqlite" => SQLITE,
+        "postgres" | "postgresql" => POSTGRES,
+        _ => MYSQL,
+    };
+    // What follows a # is no option, but an option may be meant.
+    if scheme != "sqlite" && url.contains('#') {
+        return Err("a # in database.url ends it: a # in the password or in an option is written %23".to_owned());
+    }
+    let Some((_, options)) = url.split_once('?') else { return Ok(()) };
+    for option in options.split('&').filter(|option| !option.is_empty()) {
+        let name = decoded(option.split('=').next().unwrap_or_default());
+        let is_setting = scheme.starts_with("postgres") && name.starts_with("options[") && name.ends_with(']');
+        if known.contains(&name.as_str()) || is_setting {
+            continue;
+        }
+        // Something without a value may be a secret in the wrong place.
+        let name = if option.contains('=') && is_name(&name) { format!(" {name}") } else { String::new() };
+        let nearest = known.iter().map(|known| (strsim::jaro_winkler(name.trim(), known), known));
+        let nearest = nearest.max_by(|(one, _), (other, _)| one.total_cmp(other)).filter(|(nearness, _)| *nearness > 0.8);
+        let hint = nearest.map_or_else(|| format!("known are {}", known.join(", ")), |(_, known)| format!("did you mean {known}?"));
+        return Err(format!("unknown option{name} in database.url; {hint}"));
+    }
+    Ok(())
+}
+
+/// Whether it looks like the name of an option.
+fn is_name(text: &str) -> bool {
+    text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_[].".contains(&byte))
+}
+
+fn decoded(name: &str) -> String {
+    serde_urlencoded::from_str::<Vec<(String, String)>>(name)
+        .ok()
+        .and_then(|mut pairs| pairs.pop())
+        .map_or_else(|| name.to_owned(), |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_would_be_ignored_are_refused_with_the_nearest_and_without_their_values() {
+        for (url, text) in [
+            ("postgres://me:hush@host/db?ssl_mode=hush", "unknown option ssl_mode in database.url; did you mean sslmode?"),
+            ("postgresql://host/db?sslmode=require&connect_timeout=hush", "unknown option connect_timeout"),
+            ("postgres://host/db?SSLMODE=hush", "unknown option SSLMODE"),
+            ("postgres://host/db?sslmode=require&hush", "unknown option in database.url"),
+            ("postgres://host/db?charset=hush", "unknown option charset"),
+            ("mysql://host/db?ssl_mode=hush", "did you mean ssl-mode?"),
+            ("mysql://host/db?application_name=hush", "unknown option application_name"),
+            ("mariadb://host/db?tls=hush", "unknown option tls"),
+            ("mysql://host/db?options[x]=hush", "unknown option options[x]"),
+            ("sqlite://file?mod=hush", "unknown option mod in database.url; did you mean mode?"),
+            ("sqlite:file?mode=rwc&journal=hush", "unknown option journal"),
+            ("postgres://me:pass?hush@host/db", "unknown option in database.url"),
+            ("postgres://me:hush#hush@host/db", "%23"),
+        ] {
+            let refused = check(url.split(':').next().unwrap(), url).unwrap_err();
+            assert!(refused.contains(text) && !refused.contains("hush"), "{url}: {refused}");
+        }
+    }
+
+    #[test]
+    fn known_options_are_taken() {
+        for url in [
+            "postgres://me:p@host/db?sslmode=require&options[search_path]=x&statement-cache-capacity=0",
+            "postgres://host/db?ssl%2Dmode=require&",
+            "mysql://host/db?ssl-mode=REQUIRED&charset=utf8mb4",
+            "mariadb://host/db?socket=/run/x",
+            "sqlite://file?mode=rwc",
+            "sqlite:file",
+        ] {
+            check(url.split(':').next().unwrap(), url).unwrap();
+        }
+    }
+}
