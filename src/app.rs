@@ -192,10 +192,12 @@ pub async fn connect(settings: &Settings) -> anyhow::Result<Store> {
     let mut database = settings.database.clone();
     // A request that ran out of time leaves no statement running for longer than the request may take.
     database.statement_seconds = database.statement_seconds.min(settings.limits.request_seconds);
-    match Store::connect(&database).await {
-        Err(StoreError::Broken(reason)) => Err(ConfigError(format!("database.url cannot be used: {reason}")).into()),
-        result => result.context("the database cannot be opened"),
-    }
+    let store = match Store::connect(&database).await {
+        Err(StoreError::Broken(reason)) => return Err(ConfigError(format!("database.url cannot be used: {reason}")).into()),
+        result => result.context("the database cannot be opened")?,
+    };
+    store.wait(database.wait_seconds).await?;
+    Ok(store)
 }
 
 /// Connects, migrates, and prepares everything that a server or an import needs.

@@ -111,6 +111,7 @@ pub struct Database {
     pub url: Url,
     pub url_file: String,
     pub max_connections: u32,
+    pub wait_seconds: u64,
     pub acquire_seconds: u64,
     pub statement_seconds: u64,
     pub migrate: bool,
@@ -364,6 +365,7 @@ impl Default for Database {
             url: "sqlite://recents.db?mode=rwc".into(),
             url_file: String::new(),
             max_connections: 10,
+            wait_seconds: 0,
             acquire_seconds: 5,
             statement_seconds: 10,
             migrate: true,
@@ -544,6 +546,7 @@ impl Settings {
             ("server.shutdown_seconds", self.server.shutdown_seconds, 1..=DAY_SECONDS),
             // SQLite: one writes, the others read.
             ("database.max_connections", u64::from(self.database.max_connections), 2..=MOST_CONNECTIONS),
+            ("database.wait_seconds", self.database.wait_seconds, 0..=DAY_SECONDS),
             ("database.acquire_seconds", self.database.acquire_seconds, 1..=DAY_SECONDS),
             ("database.statement_seconds", self.database.statement_seconds, 1..=DAY_SECONDS),
             ("limits.body_bytes", self.limits.body_bytes as u64, 1..=MOST),
@@ -897,6 +900,7 @@ mod tests {
         for (file, key) in [
             ("[database]\nmax_connections = 0", "database.max_connections"),
             ("[database]\nacquire_seconds = 86401", "database.acquire_seconds"),
+            ("[database]\nwait_seconds = 86401", "database.wait_seconds"),
             ("[limits]\nrequest_seconds = 9223372036854775807", "limits.request_seconds"),
             ("[limits]\nrequests = 1000001", "limits.requests"),
             ("[database]\nmax_connections = 10001", "database.max_connections"),

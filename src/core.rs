@@ -59,12 +59,13 @@ impl Core {
     #[must_use]
     pub fn new(store: Store, clock: Clock, ids: Ids, settings: &Settings) -> Self {
         let patience = Duration::from_secs(settings.limits.request_seconds);
+        let waiters = &Arc::new(tokio::sync::Semaphore::new(store.waiters()));
         Self {
-            reads: Together::new(AT_ONCE, patience),
-            stampings: Together::new(AT_ONCE, patience),
-            changes: Together::new(AT_ONCE, patience),
-            sends: Together::new(AT_ONCE, patience),
-            bodies: Together::new(BODIES_AT_ONCE, patience),
+            reads: Together::new(AT_ONCE, patience, waiters),
+            stampings: Together::new(AT_ONCE, patience, waiters),
+            changes: Together::new(AT_ONCE, patience, waiters),
+            sends: Together::new(AT_ONCE, patience, waiters),
+            bodies: Together::new(BODIES_AT_ONCE, patience, waiters),
             store,
             clock,
             ids,

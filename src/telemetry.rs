@@ -95,6 +95,12 @@ fn describe() {
     metrics::describe_counter!("recents_webhooks_ignored_total", "Webhooks that are not about messages, by event.");
     metrics::describe_counter!("recents_last_msg_seqs_skipped_total", "Malformed parts of last_msg_seqs.");
     metrics::describe_counter!("recents_transactions_retried_total", "Transactions begun again for the sake of another.");
+    metrics::describe_counter!("recents_locked_rows_total", "Requests that waited by themselves for a row that others held.");
+    metrics::describe_counter!("recents_sql_abandoned_total", "Statements that were finished although nobody waited any more.");
+    metrics::describe_gauge!(
+        "recents_database_connections_allowed",
+        "How many connections the database allows, once it allowed fewer than database.max_connections."
+    );
     metrics::describe_counter!("recents_sql_statements_total", "SQL statements, without BEGIN and COMMIT.");
     metrics::describe_histogram!("recents_sql_seconds", metrics::Unit::Seconds, "Time of SQL statements.");
     metrics::describe_histogram!("recents_shared_transaction_requests", "Requests that were done together.");

@@ -3,7 +3,7 @@
 //! A user who has no conversation gets one by an insert that never overwrites, from the head that was read: no lock is needed, because a
 //! row and any newer head belong together. A user who left is locked: the row is written over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -12,7 +12,7 @@ use crate::conversation::{join, position, prepare_join};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{Seq, Uid};
-use crate::store::{Counted, Membership, View};
+use crate::store::{Counted, Locks, Membership, View};
 
 /// Users that are looked up, or locked, at once.
 const USERS_AT_ONCE: usize = 500;
@@ -84,18 +84,20 @@ impl KnownMembers {
     }
 }
 
-/// Makes users members, unless a stored removal stands against the hint; their devices are told.
+/// Makes users members, unless a stored removal stands against the hint; their devices are told. Those for whom that could not be done,
+/// because somebody else holds their locks and nobody is to wait.
 ///
 /// # Errors
 /// [`Error::Store`].
-pub(crate) async fn join_members(core: &Core, hints: &[MemberHint]) -> Result<(), Error> {
+pub(crate) async fn join_members(core: &Core, hints: &[MemberHint], locks: Locks) -> Result<HashSet<Uid>, Error> {
+    let mut held = HashSet::new();
     for hints in hints.chunks(USERS_AT_ONCE) {
-        join_some(core, hints).await?;
+        held.extend(join_some(core, hints, locks).await?);
     }
-    Ok(())
+    Ok(held)
 }
 
-async fn join_some(core: &Core, hints: &[MemberHint]) -> Result<(), Error> {
+async fn join_some(core: &Core, hints: &[MemberHint], locks: Locks) -> Result<HashSet<Uid>, Error> {
     let mut reasons: HashMap<(i64, &Uid), Vec<Reason>> = HashMap::new();
     for hint in hints {
         reasons.entry((hint.channel_id, &hint.uid)).or_default().push(hint.reason);
@@ -131,9 +133,10 @@ async fn join_some(core: &Core, hints: &[MemberHint]) -> Result<(), Error> {
         rows.push((view.uid, view.row));
     }
     core.store.insert_conversations(&rows).await?;
-    joined.extend(rejoin(core, &returning).await?);
+    let (rejoined, held) = rejoin(core, &returning, locks).await?;
+    joined.extend(rejoined);
     core.bus.users_changed(&joined);
-    Ok(())
+    Ok(held)
 }
 
 fn counted(view: &mut View) -> Counted<'_> {
@@ -141,10 +144,10 @@ fn counted(view: &mut View) -> Counted<'_> {
     Counted { uid: &view.uid, row: &mut view.row, up_to }
 }
 
-/// Users who left become members again, under their locks.
-async fn rejoin(core: &Core, returning: &[(Uid, i64, Reason)]) -> Result<Vec<Uid>, Error> {
+/// Users who left become members again, under their locks; and those whose locks somebody else holds.
+async fn rejoin(core: &Core, returning: &[(Uid, i64, Reason)], locks: Locks) -> Result<(Vec<Uid>, HashSet<Uid>), Error> {
     if returning.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), HashSet::new()));
     }
     let uids: Vec<Uid> = returning.iter().map(|(uid, ..)| uid.clone()).collect();
     core.store.ensure_cursors(&uids).await?;
@@ -153,8 +156,11 @@ async fn rejoin(core: &Core, returning: &[(Uid, i64, Reason)]) -> Result<Vec<Uid
     let (uids, reasons) = (&uids, &reasons);
     core.store
         .transaction(|tx| async move {
-            let locked = tx.lock_users(uids).await?;
+            let locked = tx.lock_users(uids, locks).await?;
+            let is_held = |uid: &Uid| locks == Locks::Skip && !locked.contains_key(uid.as_str());
+            let held: HashSet<Uid> = uids.iter().filter(|uid| is_held(uid)).cloned().collect();
             let pairs: Vec<(&Uid, i64)> = reasons.keys().map(|(channel_id, uid)| (*uid, *channel_id)).collect();
+            let pairs: Vec<(&Uid, i64)> = pairs.into_iter().filter(|(uid, _)| !held.contains(uid)).collect();
             let mut views = tx.find_views(&pairs).await?;
             let reason = |view: &View| reasons.get(&(view.row.channel_id, &view.uid)).copied();
             views.retain(|view| reason(view).is_some_and(|reason| !view.row.is_member() && reason.makes_member(view)));
@@ -167,7 +173,7 @@ async fn rejoin(core: &Core, returning: &[(Uid, i64, Reason)]) -> Result<Vec<Uid
                 join(&mut view.row);
             }
             tx.write_conversations(views.iter().map(|view| (&view.uid, &view.row)).collect(), &locked).await?;
-            tx.commit(views.into_iter().map(|view| view.uid).collect::<Vec<Uid>>()).await
+            tx.commit((views.into_iter().map(|view| view.uid).collect::<Vec<Uid>>(), held)).await
         })
         .await
 }

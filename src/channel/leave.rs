@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::Uid;
-use crate::store::{ConversationRow, Membership, View};
+use crate::store::{ConversationRow, Locks, Membership, View};
 
 /// Users that leave in one transaction: each of them is locked.
 const LEAVING_AT_ONCE: usize = 500;
@@ -57,7 +57,7 @@ async fn leave_some(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Er
     let uids = uids.as_slice();
     core.store
         .transaction(|tx| async move {
-            let locked = tx.lock_users(uids).await?;
+            let locked = tx.lock_users(uids, Locks::Wait).await?;
             let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
             let mut views = tx.find_views(&pairs).await?;
             for View { uid, row, .. } in &mut views {

@@ -8,7 +8,7 @@ use super::leave::leave;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid};
-use crate::store::StoreError;
+use crate::store::{Locks, StoreError};
 
 /// What a channel is marked as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,7 +157,8 @@ pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -
 async fn add(core: &Core, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
     let channel_id = ensure_channel(core, key).await?;
     let hint = |uid: &Uid| MemberHint { channel_id, uid: uid.clone(), reason: Reason::Request };
-    join_members(core, &uids.iter().map(hint).collect::<Vec<_>>()).await
+    join_members(core, &uids.iter().map(hint).collect::<Vec<_>>(), Locks::Wait).await?;
+    Ok(())
 }
 
 async fn ensure_channel(core: &Core, key: &ChannelKey) -> Result<i64, Error> {

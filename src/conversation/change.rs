@@ -11,8 +11,8 @@ use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
-use crate::store::{ConversationRow, Counted, StoreError};
-use crate::together::{Answers, lane};
+use crate::store::{ConversationRow, Counted, Locks, StoreError};
+use crate::together::{Answers, Done, lane, row};
 
 /// Conversations that are changed in one transaction.
 const CHANGED_AT_ONCE: usize = 500;
@@ -72,11 +72,11 @@ pub(super) async fn change(
     let shared = Arc::clone(core);
     // By the user: what waits for the same lock is done in one transaction.
     let lane = lane(uid, core.store.writers());
-    core.changes.run(lane, changing, move |all| change_some(Arc::clone(&shared), all)).await
+    core.changes.run(lane, changing, move |all, locks| change_some(Arc::clone(&shared), all, locks)).await
 }
 
 /// Changes of several users at the same time, in one transaction.
-async fn change_some(core: Arc<Core>, all: Vec<Arc<Changing>>) -> Answers<Outcome> {
+async fn change_some(core: Arc<Core>, all: Vec<Arc<Changing>>, locks: Locks) -> Answers<Outcome> {
     // Reads without locks first, so that a change of something unknown, or to what is already so, costs one read for all of them.
     let names: HashSet<(&Uid, &ChannelKey)> = all.iter().map(|changing| (&changing.uid, &changing.key)).collect();
     let found = core.store.find_uncounted(&names.into_iter().collect::<Vec<_>>()).await?;
@@ -102,8 +102,12 @@ async fn change_some(core: Arc<Core>, all: Vec<Arc<Changing>>) -> Answers<Outcom
         outcomes.push(None);
     }
     core.store.ensure_cursors(&without_cursor).await?;
-    let mut changed = apply(&core, wanted).await?.into_iter();
-    Ok(outcomes.into_iter().map(|outcome| Ok(outcome.or_else(|| changed.next()).unwrap_or(Outcome::Unknown))).collect())
+    let mut changed = apply(&core, wanted, locks).await?.into_iter();
+    let done = |outcome: Option<Outcome>| match outcome {
+        Some(outcome) => Done::Answer(Ok(outcome)),
+        None => changed.next().unwrap_or(Done::Answer(Ok(Outcome::Unknown))),
+    };
+    Ok(outcomes.into_iter().map(done).collect())
 }
 
 /// Changes all of the user's conversations for which `change` says `true`, [`CHANGED_AT_ONCE`] in one transaction; those that were
@@ -124,10 +128,11 @@ pub(super) async fn change_all(
     let mut changed = Vec::with_capacity(rows.len());
     for rows in rows.chunks(CHANGED_AT_ONCE) {
         let wanted = rows.iter().map(|row| Wanted { uid, channel_id: row.channel_id, up_to: None, change: &change });
-        changed.extend(apply(core, wanted.collect()).await?.into_iter().filter_map(|outcome| match outcome {
-            Outcome::Changed(row) => Some(row),
-            Outcome::Unchanged(_) | Outcome::Unknown => None,
-        }));
+        for outcome in apply(core, wanted.collect(), Locks::Wait).await? {
+            if let Done::Answer(Ok(Outcome::Changed(row))) = outcome {
+                changed.push(row);
+            }
+        }
     }
     changed.sort_by_key(|row| row.version);
     Ok(changed)
@@ -144,30 +149,32 @@ struct Wanted<'a> {
 
 /// The outcomes of these changes, in their order. Several changes of one conversation share a transaction, unless a later one needs
 /// counts that depend on an earlier one.
-async fn apply(core: &Core, wanted: Vec<Wanted<'_>>) -> Result<Vec<Outcome>, Error> {
-    let mut outcomes: Vec<Option<Outcome>> = wanted.iter().map(|_| None).collect();
+async fn apply(core: &Core, wanted: Vec<Wanted<'_>>, locks: Locks) -> Answers<Outcome> {
+    let mut outcomes: Vec<Option<Done<Outcome>>> = wanted.iter().map(|_| None).collect();
     let mut open: Vec<usize> = (0..wanted.len()).collect();
     while !open.is_empty() {
         let some: Vec<Wanted> = open.iter().map(|at| wanted[*at]).collect();
-        for (at, outcome) in open.iter().zip(apply_locked(core, &some).await?) {
+        for (at, outcome) in open.iter().zip(apply_locked(core, &some, locks).await?) {
             outcomes[*at] = outcome;
         }
         open.retain(|at| outcomes[*at].is_none());
     }
-    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Unknown)).collect())
+    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Done::Answer(Ok(Outcome::Unknown)))).collect())
 }
 
 /// In one transaction; the users' other devices are told of it. Versions ascend with last activity: the newest gets the largest. `None`
 /// for a change that needs counts after an earlier one of the same conversation.
-async fn apply_locked(core: &Core, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Outcome>>, Error> {
+async fn apply_locked(core: &Core, wanted: &[Wanted<'_>], locks: Locks) -> Result<Vec<Option<Done<Outcome>>>, Error> {
     let uids: HashSet<&Uid> = wanted.iter().map(|wanted| wanted.uid).collect();
     let uids = &uids.into_iter().cloned().collect::<Vec<Uid>>();
     let (outcomes, changed) = core
         .store
         .transaction(|tx| async move {
-            let locked = tx.lock_users(uids).await?;
+            let locked = tx.lock_users(uids, locks).await?;
+            let is_held = |uid: &Uid| locks == Locks::Skip && !locked.contains_key(uid.as_str());
             let mut cursors = locked.clone();
-            let pairs: HashSet<(&Uid, i64)> = wanted.iter().map(|wanted| (wanted.uid, wanted.channel_id)).collect();
+            let free = wanted.iter().filter(|wanted| !is_held(wanted.uid));
+            let pairs: HashSet<(&Uid, i64)> = free.map(|wanted| (wanted.uid, wanted.channel_id)).collect();
             let mut rows: HashMap<(Uid, i64), ConversationRow> = tx
                 .find_conversations(&pairs.into_iter().collect::<Vec<_>>())
                 .await?
@@ -190,13 +197,17 @@ async fn apply_locked(core: &Core, wanted: &[Wanted<'_>]) -> Result<Vec<Option<O
                 wanted.iter().enumerate().map(|(at, wanted)| (activity(wanted), wanted.channel_id, at)).collect();
             order.sort_unstable();
 
-            let mut outcomes: Vec<Option<Outcome>> = wanted.iter().map(|_| None).collect();
+            let mut outcomes: Vec<Option<Done<Outcome>>> = wanted.iter().map(|_| None).collect();
             let mut changed: HashSet<(Uid, i64)> = HashSet::new();
             for (_, _, at) in order {
                 let wanted = &wanted[at];
+                if is_held(wanted.uid) {
+                    outcomes[at] = Some(Done::Held(row(wanted.uid)));
+                    continue;
+                }
                 let name = name(wanted);
                 let Some(row) = rows.get_mut(&name).filter(|row| row.is_member()) else {
-                    outcomes[at] = Some(Outcome::Unknown);
+                    outcomes[at] = Some(Done::Answer(Ok(Outcome::Unknown)));
                     continue;
                 };
                 let up_to = core.limits.cap_read(wanted.up_to, row.last_seq);
@@ -204,7 +215,7 @@ async fn apply_locked(core: &Core, wanted: &[Wanted<'_>]) -> Result<Vec<Option<O
                     continue;
                 }
                 if !(wanted.change)(row, up_to) {
-                    outcomes[at] = Some(Outcome::Unchanged(row.clone()));
+                    outcomes[at] = Some(Done::Answer(Ok(Outcome::Unchanged(row.clone()))));
                     continue;
                 }
                 let Some(cursor) = cursors.get_mut(wanted.uid.as_str()) else {
@@ -214,7 +225,7 @@ async fn apply_locked(core: &Core, wanted: &[Wanted<'_>]) -> Result<Vec<Option<O
                 *cursor = (*cursor).max(core.clock.now_ms() - 1) + 1;
                 row.version = *cursor;
                 row.stamped_revision = row.revision;
-                outcomes[at] = Some(Outcome::Changed(row.clone()));
+                outcomes[at] = Some(Done::Answer(Ok(Outcome::Changed(row.clone()))));
                 changed.insert(name);
             }
             let written = rows.iter().filter(|(name, _)| changed.contains(*name));

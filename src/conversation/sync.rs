@@ -15,8 +15,8 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid, Version};
 use crate::message::{AnswerBytes, Message, Recents};
-use crate::store::{Changed, ConversationRow, StoreError};
-use crate::together::{Answers, lane};
+use crate::store::{Changed, ConversationRow, Locks, StoreError};
+use crate::together::{Answers, Done, lane, row};
 
 /// Rows of one sync that shares a transaction with others.
 const FEW: usize = 200;
@@ -193,11 +193,14 @@ async fn plan_changes(
             if found.rows.len() <= FEW {
                 let shared = Arc::clone(core);
                 let lane = lane(uid, core.store.writers());
-                core.stampings.run(lane, stamping, move |all| give_versions(Arc::clone(&shared), all)).await?
+                core.stampings.run(lane, stamping, move |all, locks| give_versions(Arc::clone(&shared), all, locks)).await?
             } else {
                 // Others would wait for it.
                 let alone = vec![Arc::new(stamping)];
-                give_versions(Arc::clone(core), alone).await?.pop().unwrap_or_else(|| Ok(Plan::default()))?
+                match give_versions(Arc::clone(core), alone, Locks::Wait).await?.pop() {
+                    Some(Done::Answer(plan)) => plan?,
+                    _ => Plan::default(),
+                }
             }
         }
     };
@@ -217,7 +220,7 @@ pub(crate) async fn follow(core: &Arc<Core>, request: &SyncRequest) -> Result<Sy
     let stamping = Stamping { uid: request.uid.clone(), since, read_from: since, first: request.first };
     let shared = Arc::clone(core);
     let lane = lane(&request.uid, core.store.writers());
-    match core.stampings.run(lane, stamping, move |all| give_versions(Arc::clone(&shared), all)).await {
+    match core.stampings.run(lane, stamping, move |all, locks| give_versions(Arc::clone(&shared), all, locks)).await {
         Ok(plan) if plan.cursor >= since => {
             answer(core, request, plan, since, false, &AnswerBytes::new(core.limits.answer_bytes)).await
         }
@@ -239,7 +242,7 @@ pub(crate) struct Reading {
 async fn read(core: &Arc<Core>, uid: &Uid, read_from: Version) -> Result<Arc<Changed>, Error> {
     let reading = Reading { uid: uid.clone(), read_from };
     let shared = Arc::clone(core);
-    let work = move |all: Vec<Arc<Reading>>| {
+    let work = move |all: Vec<Arc<Reading>>, _| {
         let core = Arc::clone(&shared);
         async move {
             let mut found: HashMap<&Reading, Arc<Changed>> = HashMap::new();
@@ -249,7 +252,7 @@ async fn read(core: &Arc<Core>, uid: &Uid, read_from: Version) -> Result<Arc<Cha
                     found.insert(reading, Arc::new(changed));
                 }
             }
-            Ok(all.iter().map(|reading| Ok(Arc::clone(&found[&**reading]))).collect())
+            Ok(all.iter().map(|reading| Done::Answer(Ok(Arc::clone(&found[&**reading])))).collect())
         }
     };
     // A user's own lane.
@@ -266,8 +269,8 @@ pub(crate) struct Stamping {
 }
 
 /// Gives versions to what changed: the users' locks first, then the read, so that it sees all that was committed before.
-async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>) -> Answers<Plan> {
-    let mut plans: Vec<Option<Plan>> = all.iter().map(|_| None).collect();
+async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>, locks: Locks) -> Answers<Plan> {
+    let mut plans: Vec<Option<Done<Plan>>> = all.iter().map(|_| None).collect();
     // A user's second device sees what the first one was given.
     loop {
         let mut users: BTreeMap<&Uid, usize> = BTreeMap::new();
@@ -275,32 +278,47 @@ async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>) -> Answers<Plan
             users.entry(&stamping.uid).or_insert(at);
         }
         if users.is_empty() {
-            return Ok(plans.into_iter().map(|plan| Ok(plan.unwrap_or_default())).collect());
+            return Ok(plans.into_iter().map(|plan| plan.unwrap_or_else(|| Done::Answer(Ok(Plan::default())))).collect());
         }
         let some: &Vec<&Stamping> = &users.values().map(|at| &*all[*at]).collect();
         let core = &core;
         let given = core
             .store
             .transaction(|tx| async move {
-                let cursors = tx.lock_users(&some.iter().map(|stamping| stamping.uid.clone()).collect::<Vec<_>>()).await?;
-                let wanted: Vec<(&Uid, Version)> = some.iter().map(|stamping| (&stamping.uid, stamping.read_from)).collect();
+                let cursors = tx.lock_users(&some.iter().map(|stamping| stamping.uid.clone()).collect::<Vec<_>>(), locks).await?;
+                let locked = some.iter().filter(|stamping| cursors.contains_key(stamping.uid.as_str()));
+                let wanted: Vec<(&Uid, Version)> = locked.map(|stamping| (&stamping.uid, stamping.read_from)).collect();
                 let mut rows = tx.list_changed(&wanted).await?;
                 let mut plans = Vec::with_capacity(some.len());
                 for Stamping { uid, since, first, .. } in some {
-                    let cursor = cursors.get(uid.as_str()).copied();
-                    let cursor =
-                        cursor.ok_or_else(|| StoreError::Broken("a user without a cursor cannot be locked".to_owned()))?;
+                    let Some(cursor) = cursors.get(uid.as_str()).copied() else {
+                        if locks == Locks::Wait {
+                            return Err(StoreError::Broken("a user without a cursor cannot be locked".to_owned()).into());
+                        }
+                        plans.push(None);
+                        continue;
+                    };
                     let rows = rows.remove(uid).unwrap_or_default();
-                    plans.push(plan(rows, *since, cursor, core.clock.now_ms(), *first));
+                    plans.push(Some(plan(rows, *since, cursor, core.clock.now_ms(), *first)));
                 }
-                let stamps = some.iter().zip(&plans);
-                let stamps = stamps.flat_map(|(stamping, plan)| plan.stamps().iter().map(|row| (&stamping.uid, row)));
+                let stamps = some.iter().zip(plans.iter().map(|plan| plan.iter().flat_map(Plan::stamps)));
+                let stamps = stamps.flat_map(|(stamping, rows)| rows.map(|row| (&stamping.uid, row)));
                 tx.stamp(stamps.collect()).await?;
                 tx.commit(plans).await
             })
             .await?;
-        for (at, plan) in users.into_values().zip(given) {
-            plans[at] = Some(plan);
+        let given: Vec<(Uid, usize, Option<Plan>)> =
+            users.into_iter().zip(given).map(|((uid, at), plan)| (uid.clone(), at, plan)).collect();
+        for (uid, at, plan) in given {
+            match plan {
+                Some(plan) => plans[at] = Some(Done::Answer(Ok(plan))),
+                // All devices of the user wait.
+                None => {
+                    for (stamping, plan) in all.iter().zip(&mut plans).filter(|(stamping, _)| stamping.uid == uid) {
+                        plan.get_or_insert(Done::Held(row(&stamping.uid)));
+                    }
+                }
+            }
         }
     }
 }

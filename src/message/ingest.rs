@@ -10,8 +10,8 @@ use crate::channel::{ChannelKey, MemberHint, Reason, join_members};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{Seq, Uid};
-use crate::store::{Head, OwnMessage, Position, SenderMark, Store, StoreError, Tx};
-use crate::together::{Answers, lane};
+use crate::store::{Head, Locks, OwnMessage, Position, SenderMark, Store, StoreError, Tx};
+use crate::together::{Answers, Done, lane, row};
 
 /// What one body brings.
 #[derive(Clone, Debug, Default)]
@@ -72,23 +72,30 @@ pub async fn ingest(core: &Arc<Core>, incoming: impl Into<Arc<Incoming>>) -> Res
     let shared = Arc::clone(core);
     // Any lane will do, evenly.
     let lane = lane(&incoming.messages.first().map(|first| first.message.message_id), core.store.writers());
-    core.bodies.run(lane, incoming, move |bodies| store(Arc::clone(&shared), bodies)).await
+    core.bodies.run(lane, incoming, move |bodies, locks| store(Arc::clone(&shared), bodies, locks)).await
 }
 
 /// Stores what several bodies bring in one transaction, one body after the other.
-async fn store(core: Arc<Core>, bodies: Vec<Arc<Incoming>>) -> Answers<Report> {
+async fn store(core: Arc<Core>, bodies: Vec<Arc<Incoming>>, locks: Locks) -> Answers<Report> {
     let keys: HashSet<&ChannelKey> = bodies.iter().flat_map(|body| body.keys()).collect();
     let ids = core.store.ensure_channels(&keys.into_iter().collect::<Vec<_>>()).await?;
     // Before the messages commit: after a crash in between the feeder repeats them, and finds the members.
-    join_implied(&core, &bodies, &ids).await?;
-    let (store, ids, bodies) = (&core.store, &ids, &bodies);
+    let held = join_implied(&core, &bodies, &ids, locks).await?;
+    let (store, ids, bodies, held) = (&core.store, &ids, &bodies, &held);
     let (reports, touched) = core
         .store
         .transaction(|tx| async move {
-            let mut batch = Batch::begin(store, &tx, ids, bodies).await?;
+            let mut batch = Batch::begin(store, &tx, ids, bodies, locks).await?;
             let mut reports = Vec::with_capacity(bodies.len());
             for body in bodies {
-                reports.push(batch.store(&tx, ids, body).await?);
+                let channel = body.keys().find(|key| !batch.heads.contains_key(&ids[*key]));
+                reports.push(if let Some(channel) = channel {
+                    Done::Held(row(channel))
+                } else if let Some(uid) = body.implied().find(|uid| held.contains(*uid)) {
+                    Done::Held(row(&uid))
+                } else {
+                    Done::Answer(Ok(batch.store(&tx, ids, body).await?))
+                });
             }
             batch.flush(&tx).await?;
             let heads: Vec<&Head> = batch.heads.values().filter(|head| batch.touched.contains(&head.id)).collect();
@@ -97,23 +104,31 @@ async fn store(core: Arc<Core>, bodies: Vec<Arc<Incoming>>) -> Answers<Report> {
         })
         .await?;
     core.bus.channels_moved(ids.iter().filter(|(_, id)| touched.contains(id)).map(|(key, id)| (*id, key)));
-    let sum = |count: fn(&Report) -> u64| reports.iter().map(count).sum::<u64>();
+    let done = || reports.iter().filter_map(|report| if let Done::Answer(Ok(report)) = report { Some(report) } else { None });
+    let sum = |count: fn(&Report) -> u64| done().map(count).sum::<u64>();
     let (stored, repeated, conflicts) = (sum(|one| one.stored), sum(|one| one.repeated), sum(|one| one.conflicts));
     for (result, count) in [("stored", stored), ("repeated", repeated), ("conflict", conflicts)] {
         metrics::counter!("recents_messages_total", "result" => result).increment(count);
     }
-    Ok(reports.into_iter().map(Ok).collect())
+    Ok(reports)
 }
 
 /// The sender of a group's message is a member, and so are its receivers. A message that is refused, because another one has its seq
 /// or its id, implies nothing.
-async fn join_implied(core: &Core, bodies: &[Arc<Incoming>], ids: &HashMap<ChannelKey, i64>) -> Result<(), Error> {
+///
+/// Returns those who are to become members and whose locks somebody else holds.
+async fn join_implied(
+    core: &Core,
+    bodies: &[Arc<Incoming>],
+    ids: &HashMap<ChannelKey, i64>,
+    locks: Locks,
+) -> Result<HashSet<String>, Error> {
     let messages = || bodies.iter().flat_map(|body| &body.messages);
     let senders: Vec<&IncomingMessage> =
         messages().filter(|incoming| implies_membership(core, ids, &incoming.key, &incoming.message.from_uid)).collect();
     let received: Vec<&Receivers> = bodies.iter().filter_map(|body| body.receivers.as_ref()).collect();
     if senders.is_empty() && received.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     // What is stored already, and then what these bodies will store, in their order.
     let named = messages().map(|incoming| (ids[&incoming.key], incoming.message.seq, incoming.message.message_id));
@@ -149,7 +164,8 @@ async fn join_implied(core: &Core, bodies: &[Arc<Incoming>], ids: &HashMap<Chann
             hints.extend(unknown.map(|uid| MemberHint { channel_id, uid: uid.clone(), reason }));
         }
     }
-    join_members(core, &hints).await
+    let held = join_members(core, &hints, locks).await?;
+    Ok(held.iter().map(|uid| uid.as_str().to_owned()).collect())
 }
 
 fn reason(seq: Seq, sent_at: i64) -> Reason {
@@ -159,6 +175,12 @@ fn reason(seq: Seq, sent_at: i64) -> Reason {
 impl Incoming {
     fn keys(&self) -> impl Iterator<Item = &ChannelKey> {
         self.messages.iter().map(|incoming| &incoming.key).chain(self.receivers.iter().map(|receivers| &receivers.key))
+    }
+
+    /// Those whom it may make members.
+    fn implied(&self) -> impl Iterator<Item = &str> {
+        let received = self.receivers.iter().flat_map(|receivers| receivers.uids.iter().map(Uid::as_str));
+        self.messages.iter().map(|incoming| incoming.message.from_uid.as_str()).chain(received)
     }
 }
 
@@ -180,10 +202,16 @@ struct Batch {
 }
 
 impl Batch {
-    async fn begin(store: &Store, tx: &Tx, ids: &HashMap<ChannelKey, i64>, bodies: &[Arc<Incoming>]) -> Result<Self, StoreError> {
+    async fn begin(
+        store: &Store,
+        tx: &Tx,
+        ids: &HashMap<ChannelKey, i64>,
+        bodies: &[Arc<Incoming>],
+        locks: Locks,
+    ) -> Result<Self, StoreError> {
         let channel_ids: Vec<i64> = ids.values().copied().collect();
-        let heads = tx.lock_channels(&channel_ids).await?;
-        if heads.len() < channel_ids.len() {
+        let heads = tx.lock_channels(&channel_ids, locks).await?;
+        if locks == Locks::Wait && heads.len() < channel_ids.len() {
             return Err(store.forget_channels(ids.keys()));
         }
         let heads: BTreeMap<i64, Head> = heads.into_iter().map(|head| (head.id, head)).collect();

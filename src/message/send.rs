@@ -9,8 +9,8 @@ use crate::channel::{ChannelKey, MemberHint, Reason, join_members};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Seq, Uid, check_key};
-use crate::store::{Head, OwnMessage, SenderMark, StoreError, Tx};
-use crate::together::{Answers, lane};
+use crate::store::{Head, Locks, OwnMessage, SenderMark, StoreError, Tx};
+use crate::together::{Answers, Done, lane, row};
 
 /// A message to send.
 #[derive(Clone, Debug)]
@@ -74,7 +74,8 @@ pub async fn send(core: &Arc<Core>, request: SendRequest) -> Result<Sent, Error>
     }
     let draft = Draft { key, may_repeat: given.is_some(), message: draft };
     let shared = Arc::clone(core);
-    core.sends.run(lane(&draft.key, core.store.writers()), draft, move |drafts| store(Arc::clone(&shared), drafts)).await
+    let lane = lane(&draft.key, core.store.writers());
+    core.sends.run(lane, draft, move |drafts, locks| store(Arc::clone(&shared), drafts, locks)).await
 }
 
 /// A message that waits to be stored.
@@ -93,16 +94,26 @@ impl Draft {
 }
 
 /// Stores messages of several senders in one transaction, in the order in which they came.
-async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>) -> Answers<Sent> {
+async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>, locks: Locks) -> Answers<Sent> {
     let keys: HashSet<&ChannelKey> = drafts.iter().map(|draft| &draft.key).collect();
     let ids = core.store.ensure_channels(&keys.into_iter().collect::<Vec<_>>()).await?;
-    join_senders(&core, &drafts, &ids).await?;
-    let (core, drafts, ids) = (&*core, &drafts, &ids);
+    let held = join_senders(&core, &drafts, &ids, locks).await?;
+    let (core, drafts, ids, held) = (&*core, &drafts, &ids, &held);
     let (sent, moved) = core
         .store
         .transaction(|tx| async move {
-            let mut batch = Batch::begin(core, &tx, drafts, ids).await?;
-            let sent = drafts.iter().map(|draft| batch.add(core, draft)).collect::<Result<Vec<Sent>, StoreError>>()?;
+            let mut batch = Batch::begin(core, &tx, drafts, ids, locks).await?;
+            let mut sent = Vec::with_capacity(drafts.len());
+            for draft in drafts {
+                let from = draft.message.from_uid.as_str();
+                sent.push(if locks == Locks::Skip && !batch.channels.contains_key(&ids[&draft.key]) {
+                    Done::Held(row(&draft.key))
+                } else if held.iter().any(|uid| uid.as_str() == from) {
+                    Done::Held(row(&from))
+                } else {
+                    Done::Answer(Ok(batch.add(core, draft)?))
+                });
+            }
             batch.write(&tx).await?;
             tx.commit((sent, batch.channels)).await
         })
@@ -112,22 +123,29 @@ async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>) -> Answers<Sent> {
         core.newest.append(channel.head.id, channel.before, channel.head.state(), &channel.messages);
     }
     core.bus.channels_moved(moved.iter().map(|channel| (channel.head.id, &channel.head.key)));
-    let repeated = sent.iter().filter(|sent| sent.repeated).count() as u64;
-    metrics::counter!("recents_messages_total", "result" => "repeated").increment(repeated);
-    metrics::counter!("recents_messages_total", "result" => "stored").increment(sent.len() as u64 - repeated);
-    Ok(sent.into_iter().map(Ok).collect())
+    let count = |repeated| sent.iter().filter(|sent| matches!(sent, Done::Answer(Ok(sent)) if sent.repeated == repeated)).count();
+    metrics::counter!("recents_messages_total", "result" => "repeated").increment(count(true) as u64);
+    metrics::counter!("recents_messages_total", "result" => "stored").increment(count(false) as u64);
+    Ok(sent)
 }
 
 /// The sender of a group's message is a member. The conversation must be there before the message commits: after a crash in between the
 /// message is not there, and the next attempt finds the conversation.
-async fn join_senders(core: &Core, drafts: &[Arc<Draft>], ids: &HashMap<ChannelKey, i64>) -> Result<(), Error> {
+///
+/// Returns the senders who are to become members and whose locks somebody else holds.
+async fn join_senders(
+    core: &Core,
+    drafts: &[Arc<Draft>],
+    ids: &HashMap<ChannelKey, i64>,
+    locks: Locks,
+) -> Result<HashSet<Uid>, Error> {
     let mut open: Vec<&Draft> = drafts
         .iter()
         .map(Arc::as_ref)
         .filter(|draft| implies_membership(core, ids, &draft.key, &draft.message.from_uid))
         .collect();
     if open.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     // A repeated send stores nothing, so it implies nothing.
     let stored = core.store.find_by_client_msg_nos(&numbers(open.iter().copied(), ids)).await?;
@@ -142,7 +160,7 @@ async fn join_senders(core: &Core, drafts: &[Arc<Draft>], ids: &HashMap<ChannelK
         let reason = Reason::Message { seq: *next.get(&channel_id)?, sent_at: draft.message.sent_at };
         Some(MemberHint { channel_id, uid: Uid::parse("from_uid", draft.message.from_uid.as_str()).ok()?, reason })
     });
-    join_members(core, &hints.collect::<Vec<_>>()).await
+    join_members(core, &hints.collect::<Vec<_>>(), locks).await
 }
 
 /// What names messages that may be repeats: channel, sender and the sender's number.
@@ -181,9 +199,15 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    async fn begin(core: &Core, tx: &Tx, drafts: &[Arc<Draft>], ids: &'a HashMap<ChannelKey, i64>) -> Result<Self, StoreError> {
-        let heads = tx.lock_channels(&ids.values().copied().collect::<Vec<_>>()).await?;
-        if heads.len() < ids.len() {
+    async fn begin(
+        core: &Core,
+        tx: &Tx,
+        drafts: &[Arc<Draft>],
+        ids: &'a HashMap<ChannelKey, i64>,
+        locks: Locks,
+    ) -> Result<Self, StoreError> {
+        let heads = tx.lock_channels(&ids.values().copied().collect::<Vec<_>>(), locks).await?;
+        if locks == Locks::Wait && heads.len() < ids.len() {
             return Err(core.store.forget_channels(ids.keys()));
         }
         let moving = |head: Head| (head.id, Moving { before: head.state(), head, messages: Vec::new() });

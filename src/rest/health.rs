@@ -25,9 +25,12 @@ pub async fn livez() -> &'static str {
 /// 503 with the reason in words.
 pub async fn readyz(
     State(app): State<App>,
-) -> Result<&'static str, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
+) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
     match check(&app).await {
-        Ok(()) => Ok("ready\n"),
+        Ok(()) => Ok(app.core.store.limited_connections().map_or_else(
+            || "ready\n".to_owned(),
+            |(allowed, most)| format!("ready, with {allowed} of {most} connections: the database allows no more\n"),
+        )),
         Err(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], format!("{reason}\n"))),
     }
 }

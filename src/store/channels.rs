@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use entity::channel::{Column, Entity};
-use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement};
+use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Order, Query, SelectStatement};
 use sea_orm::{DbBackend, DbErr, QueryResult};
 
 use super::conversations::person_conversations;
 use super::rows::{self, Target, is_one_of};
-use super::{ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use super::{ATTEMPTS, Locks, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::error::Error;
 use crate::ids::{ChannelType, Seq};
@@ -229,11 +229,11 @@ impl Store {
 impl Tx {
     /// Locks one channel and reads its head.
     pub(crate) async fn lock_channel(&self, id: i64) -> Result<Option<Head>, StoreError> {
-        Ok(self.lock_channels(&[id]).await?.pop())
+        Ok(self.lock_channels(&[id], Locks::Wait).await?.pop())
     }
 
-    /// Locks channels in the order of their ids and reads their heads.
-    pub(crate) async fn lock_channels(&self, ids: &[i64]) -> Result<Vec<Head>, StoreError> {
+    /// Locks channels in the order of their ids and reads their heads; those that somebody else holds are missing, where nobody waits.
+    pub(crate) async fn lock_channels(&self, ids: &[i64], locks: Locks) -> Result<Vec<Head>, StoreError> {
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
@@ -244,9 +244,8 @@ impl Tx {
                 .from(Entity)
                 .and_where(is_one_of(self.backend(), Column::Id, ids.iter().copied()))
                 .order_by(Column::Id, Order::Asc)
-                .lock(LockType::Update)
                 .to_owned();
-            for row in self.open.query_all(&select).await? {
+            for row in self.lock(select, locks).await? {
                 heads.push(head(&row)?);
             }
         }

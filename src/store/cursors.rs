@@ -1,12 +1,13 @@
 //! `user_cursor`: the largest version given out for a user. Its row is the user's lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use entity::user_cursor::{Column, Entity};
-use sea_orm::sea_query::{LockType, OnConflict, Order, Query};
+use sea_orm::DbBackend;
+use sea_orm::sea_query::{OnConflict, Order, Query};
 
 use super::rows::{self, Target, is_one_of};
-use super::{ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use super::{Locks, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::error::Error;
 use crate::ids::{Uid, Version};
 
@@ -14,6 +15,14 @@ impl Store {
     /// Makes the cursors that are missing, in a transaction of their own: a missing row cannot be locked, and inserting it
     /// inside of the transaction that locks it deadlocks on MySQL.
     pub(crate) async fn ensure_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
+        let missing;
+        let uids = if self.backend() == DbBackend::MySql && !uids.is_empty() {
+            // An insert of a row that is there waits for whoever has locked it.
+            missing = self.list_without_cursor(uids).await?;
+            &missing
+        } else {
+            uids
+        };
         for uids in uids.chunks(ROWS_PER_STATEMENT) {
             let mut insert = Query::insert().into_table(Entity).columns([Column::Uid, Column::Version]).to_owned();
             for uid in uids {
@@ -27,9 +36,26 @@ impl Store {
     }
 }
 
+impl Store {
+    async fn list_without_cursor(&self, uids: &[Uid]) -> Result<Vec<Uid>, StoreError> {
+        let mut known: HashSet<String> = HashSet::with_capacity(uids.len());
+        for uids in uids.chunks(ROWS_PER_STATEMENT) {
+            let select = Query::select()
+                .column(Column::Uid)
+                .from(Entity)
+                .and_where(is_one_of(self.backend(), Column::Uid, uids.iter().map(Uid::as_str)))
+                .to_owned();
+            for row in self.query_all(&select).await? {
+                known.insert(row.try_get_by_index(0)?);
+            }
+        }
+        Ok(uids.iter().filter(|uid| !known.contains(uid.as_str())).cloned().collect())
+    }
+}
+
 impl Tx {
-    /// Locks users in the order of their uids and reads their cursors.
-    pub(crate) async fn lock_users(&self, uids: &[Uid]) -> Result<HashMap<String, Version>, StoreError> {
+    /// Locks users in the order of their uids and reads their cursors; those whom somebody else holds are missing, where nobody waits.
+    pub(crate) async fn lock_users(&self, uids: &[Uid], locks: Locks) -> Result<HashMap<String, Version>, StoreError> {
         let mut sorted: Vec<&str> = uids.iter().map(Uid::as_str).collect();
         sorted.sort_unstable();
         let mut cursors = HashMap::with_capacity(sorted.len());
@@ -39,9 +65,8 @@ impl Tx {
                 .from(Entity)
                 .and_where(is_one_of(self.backend(), Column::Uid, uids.iter().copied()))
                 .order_by(Column::Uid, Order::Asc)
-                .lock(LockType::Update)
                 .to_owned();
-            for row in self.open.query_all(&select).await? {
+            for row in self.lock(select, locks).await? {
                 cursors.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             }
         }

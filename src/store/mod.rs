@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
-use sea_orm::sea_query::{InsertStatement, SelectStatement};
+use sea_orm::sea_query::{InsertStatement, LockBehavior, LockType, SelectStatement};
 use sea_orm::{DbBackend, QueryResult, StatementBuilder};
 
 pub use self::channels::{Head, HeadState};
@@ -77,6 +77,8 @@ pub struct Store {
     preamble: Option<Arc<str>>,
     /// Whether the database is a cluster whose nodes do not see each other's row locks.
     optimistic: Arc<AtomicBool>,
+    /// Whether the database can leave out rows that others hold.
+    skips: Arc<AtomicBool>,
     /// How many connections there are at most.
     connections: u32,
     /// Internal ids of channels that are there. A channel keeps its id for good.
@@ -90,11 +92,36 @@ pub struct Tx {
     open: Open,
     optimistic: bool,
     files: Option<Arc<files::Files>>,
+    skips: Arc<AtomicBool>,
+}
+
+/// What to do about a row that somebody else has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Locks {
+    /// Wait for it.
+    Wait,
+    /// Go on without it.
+    Skip,
 }
 
 impl Tx {
     fn backend(&self) -> DbBackend {
         self.open.backend()
+    }
+
+    /// The rows of `select`, locked. A database that cannot leave out what others hold (`TiDB`; `MariaDB` before 10.6) waits for it.
+    async fn lock(&self, mut select: SelectStatement, locks: Locks) -> Result<Vec<QueryResult>, StoreError> {
+        if locks == Locks::Wait || !self.skips.load(Ordering::Relaxed) {
+            return Ok(self.open.query_all(select.lock(LockType::Update)).await?);
+        }
+        let skipping = select.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+        let rows = self.open.query_all(skipping).await.map_err(StoreError::from);
+        if let Err(StoreError::Broken(text)) = rows {
+            self.skips.store(false, Ordering::Relaxed);
+            tracing::warn!(reason = text, "the database cannot leave out locked rows: requests that are done together wait for them");
+            return Err(StoreError::Contended(text));
+        }
+        rows
     }
 
     /// Commits; only then is there a result to answer with.
@@ -129,6 +156,7 @@ impl Store {
             files: None,
             preamble: None,
             optimistic: Arc::default(),
+            skips: Arc::new(AtomicBool::new(true)),
             connections,
             channel_ids: Cache::new(KNOWN_CHANNELS),
             health: Arc::default(),
@@ -151,6 +179,11 @@ impl Store {
     #[must_use]
     pub fn limited_connections(&self) -> Option<(u32, u32)> {
         self.write.limited()
+    }
+
+    /// How many transactions may wait at once for rows that others hold: the other connections go on.
+    pub(crate) fn waiters(&self) -> usize {
+        (self.connections as usize / 2).max(1)
     }
 
     /// How many transactions that write are worth having at once.
@@ -207,7 +240,7 @@ impl Store {
         if optimistic {
             open.execute_unprepared(MARK_BEGINNING).await?;
         }
-        Ok(Tx { open, optimistic, files: self.files.clone() })
+        Ok(Tx { open, optimistic, files: self.files.clone(), skips: Arc::clone(&self.skips) })
     }
 
     /// Reads outside of a transaction of its caller's: one statement, one moment. Where the connection breaks, another one reads.
