@@ -73,6 +73,11 @@ impl TestDatabase {
         Self { engine, url: format!("{server}/{name}"), _folder: None }
     }
 
+    /// A database that is there.
+    pub fn existing(engine: Engine, url: String) -> Self {
+        Self { engine, url, _folder: None }
+    }
+
     /// This database on another node of its cluster.
     pub fn on_node(&self, server: &str) -> Self {
         let (_, name) = self.url.rsplit_once('/').unwrap();

@@ -18,6 +18,10 @@ use super::{Engine, Server, TestDatabase};
 pub enum Fate {
     /// It waits for [`Proxy::release`].
     Hold,
+    /// The same, but the database has done it: its answer waits.
+    HoldAnswer,
+    /// It passes, and whoever holds it is told just then.
+    Late,
     /// The database answers as if it had rolled back for the sake of another transaction.
     Deadlock,
     /// The transaction is rolled back while the statement is prepared, and nobody is told, as MariaDB does on nodes of a cluster.
@@ -200,7 +204,7 @@ async fn listen(listener: TcpListener, target: String, shared: Arc<Shared>) {
             let next = NextAnswer::default();
             tokio::select! {
                 () = cut.cancelled() => {}
-                _ = answers(from_database, to_client, &next) => {}
+                _ = answers(from_database, to_client, &shared, &next) => {}
                 _ = requests(from_client, to_database, &shared, &next) => {}
             }
         });
@@ -212,6 +216,8 @@ async fn listen(listener: TcpListener, target: String, shared: Arc<Shared>) {
 struct NextAnswer {
     /// The connection breaks.
     cut: AtomicBool,
+    /// It waits.
+    hold: AtomicBool,
     /// It answers what the client did not ask: it is kept back.
     keep: AtomicBool,
     /// Told when it was kept back.
@@ -220,12 +226,16 @@ struct NextAnswer {
     instead: Mutex<Option<Vec<u8>>>,
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, next: &NextAnswer) -> std::io::Result<()> {
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, next: &NextAnswer) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
         let length = from.read(&mut buffer).await?;
         if length == 0 || next.cut.load(Ordering::SeqCst) {
             return Ok(());
+        }
+        if next.hold.swap(false, Ordering::SeqCst) {
+            shared.held.notify_one();
+            shared.release.notified().await;
         }
         if next.keep.swap(false, Ordering::SeqCst) {
             next.kept.notify_one();
@@ -334,6 +344,8 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shar
                 shared.held.notify_one();
                 shared.release.notified().await;
             }
+            Some(Fate::HoldAnswer) => next.hold.store(true, Ordering::SeqCst),
+            Some(Fate::Late) => shared.held.notify_one(),
             Some(Fate::CutBefore) => return Ok(()),
             Some(Fate::CutAfter) => next.cut.store(true, Ordering::SeqCst),
             Some(Fate::UnclearCommit(code)) => *next.instead.lock().unwrap() = Some(failed_commit(engine, code)),
