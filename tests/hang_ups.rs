@@ -17,7 +17,8 @@ on_every_database!(a_flood_of_hang_ups);
 /// What every kind of request looks like, each time another one.
 fn requests(number: i64) -> Vec<(&'static str, String)> {
     let target = |more: Value| {
-        let mut body = json!({"uid": "ann", "channel_id": "team", "channel_type": 2, "subscribers": ["ann", format!("new{number}")]});
+        let mut body =
+            json!({"uid": "ann", "channel_id": "team", "channel_type": 2, "subscribers": ["ann", format!("new{number}")]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body.to_string()
     };

@@ -23,9 +23,7 @@ pub async fn livez() -> &'static str {
 ///
 /// # Errors
 /// 503 with the reason in words.
-pub async fn readyz(
-    State(app): State<App>,
-) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
+pub async fn readyz(State(app): State<App>) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
     match check(&app).await {
         Ok(()) => Ok(app.core.store.limited_connections().map_or_else(
             || "ready\n".to_owned(),

@@ -118,7 +118,10 @@ impl Tx {
         let rows = self.open.query_all(skipping).await.map_err(StoreError::from);
         if let Err(StoreError::Broken(text)) = rows {
             self.skips.store(false, Ordering::Relaxed);
-            tracing::warn!(reason = text, "the database cannot leave out locked rows: requests that are done together wait for them");
+            tracing::warn!(
+                reason = text,
+                "the database cannot leave out locked rows: requests that are done together wait for them"
+            );
             return Err(StoreError::Contended(text));
         }
         rows

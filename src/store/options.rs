@@ -61,7 +61,8 @@ pub(super) fn check(scheme: &str, url: &str) -> Result<(), String> {
         let name = if option.contains('=') && is_name(&name) { format!(" {name}") } else { String::new() };
         let nearest = known.iter().map(|known| (strsim::jaro_winkler(name.trim(), known), known));
         let nearest = nearest.max_by(|(one, _), (other, _)| one.total_cmp(other)).filter(|(nearness, _)| *nearness > 0.8);
-        let hint = nearest.map_or_else(|| format!("known are {}", known.join(", ")), |(_, known)| format!("did you mean {known}?"));
+        let hint =
+            nearest.map_or_else(|| format!("known are {}", known.join(", ")), |(_, known)| format!("did you mean {known}?"));
         return Err(format!("unknown option{name} in database.url; {hint}"));
     }
     Ok(())

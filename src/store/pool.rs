@@ -164,7 +164,8 @@ impl Pool {
             TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
         let work = async move {
             let tx = connection.begin_with_options(options).await?;
-            let open = Open(Arc::new(Transaction { backend: tx.get_database_backend(), tx: Some(tx), place: Some(place), patience }));
+            let open =
+                Open(Arc::new(Transaction { backend: tx.get_database_backend(), tx: Some(tx), place: Some(place), patience }));
             if let Some(first) = first {
                 open.0.tx()?.execute_unprepared(&first).await?;
             }
