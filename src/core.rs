@@ -59,7 +59,7 @@ impl Core {
     #[must_use]
     pub fn new(store: Store, clock: Clock, ids: Ids, settings: &Settings) -> Self {
         let patience = Duration::from_secs(settings.limits.request_seconds);
-        let waiters = &Arc::new(tokio::sync::Semaphore::new(store.waiters()));
+        let waiters = store.waiters();
         Self {
             reads: Together::new(AT_ONCE, patience, waiters),
             stampings: Together::new(AT_ONCE, patience, waiters),

@@ -67,6 +67,15 @@ async fn a_row_that_somebody_holds(engine: Engine) {
         ("/conversations/setUnread".to_owned(), body.to_string())
     };
     one_waits(server, user, "changes", &change).await;
+    // Those that are not done together with others keep at most half of the connections.
+    let all_read = |number: usize| match number {
+        0 => {
+            let mutation = "mutation { markAllRead(input: {uid: \"u0\"}) { unreadSummary { total } } }";
+            ("/graphql".to_owned(), json!({"query": mutation}).to_string())
+        }
+        _ => change(number),
+    };
+    one_waits(server, user, "all of a user's", &all_read).await;
     let channel = "SELECT last_seq FROM channel WHERE channel_key = 'g0' AND channel_type = 2 FOR UPDATE";
     let send = |number: usize| ("/message/send".to_owned(), message("bob", &format!("g{number}"), 2, "three").to_string());
     one_waits(server, channel, "sends", &send).await;

@@ -15,7 +15,7 @@ pub async fn delete_channel(core: &Core, channel: &ChannelRef) -> Result<(), Err
     let key = group_key(channel)?;
     let Some(channel_id) = core.store.find_channel(&key).await? else { return Ok(()) };
     core.store
-        .transaction(|tx| async move {
+        .waiting_transaction(|tx| async move {
             let Some(mut head) = tx.lock_channel(channel_id).await? else { return Ok(()) };
             if head.cleared_to_seq < head.last_seq {
                 head.cleared_to_seq = head.last_seq;

@@ -56,7 +56,7 @@ async fn leave_some(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Er
     core.store.ensure_cursors(&uids).await?;
     let uids = uids.as_slice();
     core.store
-        .transaction(|tx| async move {
+        .waiting_transaction(|tx| async move {
             let locked = tx.lock_users(uids, Locks::Wait).await?;
             let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
             let mut views = tx.find_views(&pairs).await?;

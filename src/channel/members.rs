@@ -139,7 +139,7 @@ pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -
     let Some(channel_id) = core.store.find_channel(key).await? else { return Ok(()) };
     let now_ms = core.clock.now_ms();
     core.store
-        .transaction(|tx| async move {
+        .waiting_transaction(|tx| async move {
             if let Some(mut head) = tx.lock_channel(channel_id).await? {
                 head.cleared_at = head.cleared_at.max(now_ms);
                 tx.write_heads(&[&head]).await?;
@@ -157,6 +157,7 @@ pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -
 async fn add(core: &Core, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
     let channel_id = ensure_channel(core, key).await?;
     let hint = |uid: &Uid| MemberHint { channel_id, uid: uid.clone(), reason: Reason::Request };
+    let _place = core.store.may_wait().await;
     join_members(core, &uids.iter().map(hint).collect::<Vec<_>>(), Locks::Wait).await?;
     Ok(())
 }
@@ -173,7 +174,7 @@ async fn set_flags(core: &Core, channel_id: i64, flags: FlagChanges) -> Result<(
         return Ok(());
     }
     core.store
-        .transaction(|tx| async move {
+        .waiting_transaction(|tx| async move {
             if let Some(mut head) = tx.lock_channel(channel_id).await? {
                 head.flags = flags.apply(head.flags);
                 tx.write_heads(&[&head]).await?;

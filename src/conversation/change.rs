@@ -128,6 +128,7 @@ pub(super) async fn change_all(
     let mut changed = Vec::with_capacity(rows.len());
     for rows in rows.chunks(CHANGED_AT_ONCE) {
         let wanted = rows.iter().map(|row| Wanted { uid, channel_id: row.channel_id, up_to: None, change: &change });
+        let _place = core.store.may_wait().await;
         for outcome in apply(core, wanted.collect(), Locks::Wait).await? {
             if let Done::Answer(Ok(Outcome::Changed(row))) = outcome {
                 changed.push(row);

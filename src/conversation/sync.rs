@@ -197,6 +197,7 @@ async fn plan_changes(
             } else {
                 // Others would wait for it.
                 let alone = vec![Arc::new(stamping)];
+                let _place = core.store.may_wait().await;
                 match give_versions(Arc::clone(core), alone, Locks::Wait).await?.pop() {
                     Some(Done::Answer(plan)) => plan?,
                     _ => Plan::default(),

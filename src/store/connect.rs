@@ -72,7 +72,7 @@ fn closes(is_clean: bool) -> Result<bool, SqlxError> {
 /// PostgreSQL (and what speaks its protocol).
 fn postgres(settings: &Database, url: &str) -> Result<Store, StoreError> {
     let timeout = format!("{}s", settings.statement_seconds);
-    let mut options = PgConnectOptions::from_str(url)?.application_name("recents");
+    let mut options = PgConnectOptions::from_str(url).map_err(|error| options::refused(&error))?.application_name("recents");
     let mut preamble = None;
     if settings.transaction_pooler {
         // The next transaction may be on another connection: nothing is kept on one, what others prepared there is thrown away,
@@ -116,7 +116,7 @@ fn place(socket: Option<PathBuf>, host: &str, port: u16) -> String {
 /// MySQL, MariaDB (and what speaks their protocol).
 fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
     let url = url.strip_prefix("mariadb:").map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
-    let mut options = MySqlConnectOptions::from_str(&url)?;
+    let mut options = MySqlConnectOptions::from_str(&url).map_err(|error| options::refused(&error))?;
     if !url.contains("statement-cache-capacity") {
         // A statement that is given up is told to the server in a packet of its own, and the next one waits 40 ms for that packet to be
         // acknowledged: there is no TCP_NODELAY.
@@ -211,7 +211,8 @@ async fn sqlite(settings: &Database, url: &str) -> Result<Store, StoreError> {
     if url.contains(":memory:") || url.contains("mode=memory") {
         return Err(StoreError::Broken("an in-memory SQLite database would be another one for each connection".to_owned()));
     }
-    let options = SqliteConnectOptions::from_str(url)?
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|error| options::refused(&error))?
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(settings.statement_seconds))

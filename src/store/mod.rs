@@ -35,6 +35,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use sea_orm::sea_query::{InsertStatement, LockBehavior, LockType, SelectStatement};
 use sea_orm::{DbBackend, QueryResult, StatementBuilder};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::channels::{Head, HeadState};
 pub use self::conversations::{Changed, ConversationRow, Counts, Membership, SenderMark};
@@ -79,6 +80,7 @@ pub struct Store {
     optimistic: Arc<AtomicBool>,
     /// Whether the database can leave out rows that others hold.
     skips: Arc<AtomicBool>,
+    waiters: Arc<Semaphore>,
     /// How many connections there are at most.
     connections: u32,
     /// Internal ids of channels that are there. A channel keeps its id for good.
@@ -160,6 +162,7 @@ impl Store {
             preamble: None,
             optimistic: Arc::default(),
             skips: Arc::new(AtomicBool::new(true)),
+            waiters: Arc::new(Semaphore::new((connections as usize / 2).max(1))),
             connections,
             channel_ids: Cache::new(KNOWN_CHANNELS),
             health: Arc::default(),
@@ -184,9 +187,23 @@ impl Store {
         self.write.limited()
     }
 
-    /// How many transactions may wait at once for rows that others hold: the other connections go on.
-    pub(crate) fn waiters(&self) -> usize {
-        (self.connections as usize / 2).max(1)
+    /// A place for each transaction that may wait at once for rows that others hold: half of the connections always go on.
+    pub(crate) fn waiters(&self) -> &Arc<Semaphore> {
+        &self.waiters
+    }
+
+    /// One of these places.
+    pub(crate) async fn may_wait(&self) -> Option<SemaphorePermit<'_>> {
+        self.waiters.acquire().await.ok()
+    }
+
+    /// As [`Store::transaction`], where `work` waits for rows that others hold, and is not done together with others.
+    pub(crate) async fn waiting_transaction<T, Work>(&self, work: impl FnMut(Tx) -> Work) -> Result<T, Error>
+    where
+        Work: Future<Output = Result<T, Error>>,
+    {
+        let _place = self.may_wait().await;
+        self.transaction(work).await
     }
 
     /// How many transactions that write are worth having at once.

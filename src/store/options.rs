@@ -1,5 +1,9 @@
 //! Options of a database URL: those that the library would ignore are refused, because somebody relies on them. Values are never shown.
 
+use sea_orm::SqlxError;
+
+use super::StoreError;
+
 const POSTGRES: &[&str] = &[
     "sslmode",
     "ssl-mode",
@@ -68,6 +72,13 @@ pub(super) fn check(scheme: &str, url: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Why the library refuses a URL, without the values that it quotes.
+pub(super) fn refused(error: &SqlxError) -> StoreError {
+    let text = error.to_string();
+    let parts = text.split('"').enumerate().map(|(at, part)| if at % 2 == 1 { "…" } else { part });
+    StoreError::Broken(parts.collect::<Vec<_>>().join("\""))
+}
+
 /// Whether it looks like the name of an option.
 fn is_name(text: &str) -> bool {
     text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_[].".contains(&byte))
@@ -103,6 +114,20 @@ mod tests {
         ] {
             let refused = check(url.split(':').next().unwrap(), url).unwrap_err();
             assert!(refused.contains(text) && !refused.contains("hush"), "{url}: {refused}");
+        }
+    }
+
+    #[test]
+    fn values_that_are_refused_are_not_shown() {
+        use std::str::FromStr;
+        let errors = [
+            sea_orm::sqlx::postgres::PgConnectOptions::from_str("postgres://host/db?sslmode=hush").unwrap_err(),
+            sea_orm::sqlx::mysql::MySqlConnectOptions::from_str("mysql://host/db?ssl-mode=hush").unwrap_err(),
+            sea_orm::sqlx::sqlite::SqliteConnectOptions::from_str("sqlite://file?mode=hush").unwrap_err(),
+        ];
+        for error in errors {
+            let text = refused(&error).to_string();
+            assert!(error.to_string().contains("hush") && !text.contains("hush") && text.contains("mode"), "{text}");
         }
     }
 

@@ -191,7 +191,16 @@ impl Pool {
             let deadline = Instant::now() + self.0.acquire;
             while room(&self.current()) > 0 {
                 match self.come(server).await {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        // It is looked at once more on its way into the pool.
+                        for _ in 0..50 {
+                            if is_free(&self.current()) {
+                                break;
+                            }
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                        break;
+                    }
                     Err(error) if is_too_many(&error) && Instant::now() < deadline => self.find_allowed(server, &error).await,
                     Err(error) => return Err(self.explain(error)),
                 }
@@ -390,6 +399,14 @@ fn room(connection: &DatabaseConnection) -> u32 {
         _ => return 0,
     };
     if idle > 0 { 0 } else { most.saturating_sub(size) }
+}
+
+fn is_free(connection: &DatabaseConnection) -> bool {
+    match connection.get_database_backend() {
+        DbBackend::Postgres => connection.get_postgres_connection_pool().num_idle() > 0,
+        DbBackend::MySql => connection.get_mysql_connection_pool().num_idle() > 0,
+        _ => true,
+    }
 }
 
 fn size(connection: &DatabaseConnection) -> u32 {
