@@ -21,6 +21,7 @@ use tower_http::compression::CompressionLayer;
 use crate::auth::{Auth, Caller, ServiceAddresses};
 use crate::border::{authenticate, make_room, observe, panicked, panicked_in_graphql};
 use crate::budget::Budgets;
+use crate::channel::write_removals;
 use crate::clock::{Clock, Ids};
 use crate::config::{ConfigError, Settings};
 use crate::core::Core;
@@ -132,7 +133,7 @@ impl App {
         }
     }
 
-    /// What goes on beside requests, for as long as the server runs: looking after subscribers, and other servers.
+    /// What goes on beside requests, for as long as the server runs: looking after subscribers, other servers, and removals of many.
     pub async fn attend(self) {
         let live = &self.settings.live;
         let others = live::attend(Arc::clone(&self.core.bus), live.clone(), self.core.ids.request_id());
@@ -143,7 +144,8 @@ impl App {
             }
         };
         let poll = self.feeds.poll(Duration::from_secs(live.poll_seconds));
-        tokio::join!(poll, others, forget_rates(&self.rates), asking, self.auth.fetch_keys());
+        let removing = write_removals(&self.core);
+        tokio::join!(poll, others, forget_rates(&self.rates), asking, self.auth.fetch_keys(), removing);
     }
 
     /// Waits until all subscribers are gone, after [`Parts::shutdown`].

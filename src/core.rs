@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::channel::KnownMembers;
 use crate::clock::{Clock, Ids};
 use crate::config::{Limits, Settings, WukongimVersion};
@@ -42,6 +44,8 @@ pub struct Core {
     pub(crate) bodies: Together<Incoming, Report>,
     /// Members of groups whose messages came lately.
     pub(crate) members: KnownMembers,
+    /// Told when many members are to be removed.
+    pub(crate) removals: Notify,
     /// The newest messages of channels that were read lately.
     pub newest: NewestCache,
     /// Who is asked for members of groups that we do not know, where somebody is.
@@ -71,6 +75,7 @@ impl Core {
             ids,
             bus: Arc::default(),
             members: KnownMembers::new(),
+            removals: Notify::new(),
             newest: NewestCache::new(settings.cache.messages_bytes),
             datasource: OnceLock::new(),
             conversations_on: settings.conversation.on,

@@ -77,6 +77,23 @@ impl Rates {
         }
     }
 
+    /// As [`Rates::check_user`], for a request that does several things: each counts as a request. All of them, or nothing is counted.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`]; [`Error::TooComplex`] for more than a user can ever do at once.
+    pub(crate) fn check_user_for(&self, uid: &Uid, things: usize) -> Result<(), Error> {
+        let Some(limiter) = &self.users else { return Ok(()) };
+        let things = u32::try_from(things).unwrap_or(u32::MAX);
+        let Some(things) = NonZeroU32::new(things) else { return Ok(()) };
+        match limiter.check_key_n(&uid.as_str().to_owned(), things) {
+            Ok(result) => result.map_err(|until| {
+                metrics::counter!("recents_rate_limited_total", "limit" => "user").increment(1);
+                Error::TooMany(until.wait_time_from(self.clock.now()).as_secs().max(1))
+            }),
+            Err(most) => Err(Error::TooComplex(format!("a user may do at most {} things at once", most.0).into())),
+        }
+    }
+
     fn check<K: Clone + std::hash::Hash + Eq>(
         &self,
         limiter: &DefaultKeyedRateLimiter<K>,
@@ -160,6 +177,18 @@ mod tests {
         for _ in 0..10_000 {
             rates.check_address(Some([127, 0, 0, 1].into())).unwrap();
         }
+    }
+
+    #[test]
+    fn several_things_count_as_so_many_or_not_at_all() {
+        let rates = rates(|settings| settings.limits.user_requests_per_second = 2);
+        let ann = Uid::parse("uid", "ann").unwrap();
+        assert!(matches!(rates.check_user_for(&ann, 5), Err(Error::TooComplex(_))), "more than four never pass");
+        rates.check_user_for(&ann, 0).unwrap();
+        rates.check_user_for(&ann, 3).unwrap();
+        assert!(matches!(rates.check_user_for(&ann, 2), Err(Error::TooMany(_))));
+        rates.check_user(&ann).unwrap();
+        assert!(matches!(rates.check_user(&ann), Err(Error::TooMany(_))));
     }
 
     #[test]

@@ -121,6 +121,7 @@ fn describe() {
     metrics::describe_counter!("recents_connections_closed_total", "Connections closed by the server, by reason.");
     metrics::describe_counter!("recents_http_requests_total", "Requests by route, method and status.");
     metrics::describe_counter!("recents_rate_limited_total", "Requests over the rate of a user or an address.");
+    metrics::describe_gauge!("recents_pending_removals", "Removals of many members that are not written to all rows yet.");
     metrics::describe_counter!("recents_jwks_fetches_total", "Fetches of auth.jwt.jwks_url, by result.");
     metrics::describe_counter!("recents_datasource_requests_total", "Questions to ingest.datasource_url, by result.");
     metrics::describe_gauge!("recents_live_connections", "Connections with subscriptions, by protocol.");

@@ -49,6 +49,7 @@ mod portable_sql;
 mod preemptions;
 mod read_positions;
 mod recorded_history;
+mod removals;
 mod replay;
 mod sending;
 mod sqlite_files;

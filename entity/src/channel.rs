@@ -29,6 +29,14 @@ pub struct Model {
     pub cleared_to_seq: i64,
     /// When all members were removed last, epoch ms: a user without a conversation was no member then.
     pub cleared_at: i64,
+    /// How many removals of many members there have been: each has a number.
+    pub removals: i64,
+    /// The number of the newest removal of all members, 0 for none: who joined before it is no member, whatever the row says.
+    pub cleared_removals: i64,
+    /// The revision of that removal.
+    pub cleared_revision: i64,
+    /// The channel's `last_seq` at that removal.
+    pub cleared_seq: i64,
 }
 
 /// No relations: `channel` and `conversation` may live on different shards.

@@ -30,6 +30,8 @@ pub struct Model {
     pub left_at: i64,
     /// 0 member, 1 left.
     pub membership: i16,
+    /// The channel's `removals` when the user joined: a removal with a higher number is about this membership.
+    pub joined_removals: i64,
     /// The user's version of the last visible change, 0 before the first stamp.
     pub version: i64,
     /// The channel revision that `version` stands for, −1 for none.

@@ -8,5 +8,6 @@ pub mod conversation;
 pub mod import_progress;
 pub mod late_message;
 pub mod message;
+pub mod pending_removal;
 pub mod sender_mark;
 pub mod user_cursor;

@@ -1,5 +1,5 @@
-//! The tables. `channel`, `message`, `sender_mark` and `late_message` belong to channels, `conversation` and `user_cursor` to users: no
-//! transaction writes to both kinds.
+//! The tables. `channel`, `message`, `sender_mark`, `late_message` and `pending_removal` belong to channels, `conversation` and
+//! `user_cursor` to users: no transaction writes to both kinds.
 
 use sea_orm::sea_query::{ColumnDef, Index, IndexCreateStatement, Table, TableCreateStatement};
 use sea_orm::{DbBackend, Statement};
@@ -26,8 +26,9 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
         ),
         (sender_mark(db), Vec::new()),
         (late_message(db), Vec::new()),
-        // The members of a channel.
-        (conversation(db), vec![index("conversation", "conversation_channel", &["channel_id"])]),
+        (pending_removal(db), Vec::new()),
+        // The members of a channel, in order.
+        (conversation(db), vec![index("conversation", "conversation_channel", &["channel_id", "uid"])]),
         (user_cursor(db), Vec::new()),
         (import_progress(db), Vec::new()),
     ] {
@@ -46,7 +47,7 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
 }
 
 pub(crate) fn down(db: DbBackend) -> Vec<Statement> {
-    ["import_progress", "user_cursor", "conversation", "late_message", "sender_mark", "message", "channel"]
+    ["import_progress", "user_cursor", "conversation", "pending_removal", "late_message", "sender_mark", "message", "channel"]
         .map(|table| db.build(Table::drop().table(table).if_exists()))
         .into()
 }
@@ -75,6 +76,10 @@ fn channel(db: DbBackend) -> TableCreateStatement {
         .col(integer("flags", 0))
         .col(integer("cleared_to_seq", 0))
         .col(integer("cleared_at", 0))
+        .col(integer("removals", 0))
+        .col(integer("cleared_removals", 0))
+        .col(integer("cleared_revision", 0))
+        .col(integer("cleared_seq", 0))
         .to_owned()
 }
 
@@ -130,6 +135,22 @@ fn late_message(db: DbBackend) -> TableCreateStatement {
     )
 }
 
+fn pending_removal(db: DbBackend) -> TableCreateStatement {
+    clustered(
+        Table::create()
+            .table("pending_removal")
+            .if_not_exists()
+            .col(ColumnDef::new("channel_id").big_integer().not_null())
+            .col(ColumnDef::new("number").big_integer().not_null())
+            .col(ColumnDef::new("part").big_integer().not_null())
+            .col(integer("removed_at", 0))
+            .col(bytes("uids", db))
+            .col(integer("claimed_until", 0))
+            .primary_key(Index::create().col("channel_id").col("number").col("part")),
+        db,
+    )
+}
+
 fn conversation(db: DbBackend) -> TableCreateStatement {
     clustered(
         Table::create()
@@ -146,6 +167,7 @@ fn conversation(db: DbBackend) -> TableCreateStatement {
             .col(integer("left_seq", 0))
             .col(integer("left_at", 0))
             .col(small("membership", 0))
+            .col(integer("joined_removals", 0))
             .col(integer("version", 0))
             .col(integer("stamped_revision", -1))
             .col(integer("pinned_at", 0))

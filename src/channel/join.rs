@@ -47,7 +47,7 @@ impl Reason {
         let is_after = |removed_at: i64| removed_at == 0 || sent_at > removed_at.saturating_add(REMOVAL_HOLDS_MS);
         match view.row.membership {
             Membership::Absent => is_after(view.cleared_at),
-            Membership::Left => seq > view.row.left_seq && is_after(view.row.left_at) && is_after(view.cleared_at),
+            Membership::Left | Membership::Removed => seq > view.row.left_seq && is_after(view.row.left_at) && is_after(view.cleared_at),
             Membership::Member => false,
         }
     }
@@ -129,6 +129,7 @@ async fn join_some(core: &Core, hints: &[MemberHint], locks: Locks) -> Result<Ha
     let mut rows = Vec::with_capacity(new.len());
     for (mut view, _) in new {
         join(&mut view.row);
+        view.row.joined_removals = view.removals;
         joined.push(view.uid.clone());
         rows.push((view.uid, view.row));
     }
@@ -171,9 +172,31 @@ async fn rejoin(core: &Core, returning: &[(Uid, i64, Reason)], locks: Locks) -> 
             tx.count(&mut views.iter_mut().map(counted).collect::<Vec<_>>()).await?;
             for view in &mut views {
                 join(&mut view.row);
+                view.row.joined_removals = view.removals;
             }
             tx.write_conversations(views.iter().map(|view| (&view.uid, &view.row)).collect(), &locked).await?;
             tx.commit((views.into_iter().map(|view| view.uid).collect::<Vec<Uid>>(), held)).await
         })
         .await
+}
+
+/// Those of these users who are members stay it, whatever a removal of all members with this number says.
+pub(super) async fn stay(core: &Core, channel_id: i64, uids: &[Uid], number: i64) -> Result<(), Error> {
+    for uids in uids.chunks(USERS_AT_ONCE) {
+        core.store.ensure_cursors(uids).await?;
+        core.store
+            .transaction(|tx| async move {
+                let locked = tx.lock_users(uids).await?;
+                let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
+                let mut views = tx.find_views(&pairs).await?;
+                views.retain(|view| view.row.is_member());
+                for view in &mut views {
+                    view.row.joined_removals = view.row.joined_removals.max(number);
+                }
+                tx.write_conversations(views.iter().map(|view| (&view.uid, &view.row)).collect(), &locked).await?;
+                tx.commit(()).await
+            })
+            .await?;
+    }
+    Ok(())
 }

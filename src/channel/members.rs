@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::ChannelKey;
 use super::join::{MemberHint, Reason, join_members};
-use super::leave::leave;
+use super::leave::{Removal, leave};
+use super::removal::{AT_ONCE, accept_all, accept_named, hasten};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid};
@@ -116,14 +117,19 @@ pub async fn add_members(core: &Core, channel: &ChannelRef, uids: &[Uid], reset:
     add(core, &key, uids).await
 }
 
-/// Removes members, also those who are not known yet: a webhook that is late does not bring them in.
+/// Removes members, also those who are not known yet: a webhook that is late does not bring them in. Where there are very many of them
+/// it is accepted for good, and happens within seconds.
 ///
 /// # Errors
 /// As [`create_channel`].
 pub async fn remove_members(core: &Core, channel: &ChannelRef, uids: &[Uid]) -> Result<(), Error> {
     let key = group_key(channel)?;
     check_number(core, uids)?;
-    leave(core, ensure_channel(core, &key).await?, uids).await
+    let channel_id = ensure_channel(core, &key).await?;
+    if uids.len() > AT_ONCE {
+        return accept_named(core, channel_id, &key, uids).await;
+    }
+    leave(core, channel_id, uids, Removal::now(core)).await
 }
 
 /// Removes everybody; the channel stays.
@@ -147,15 +153,20 @@ pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -
             tx.commit(()).await
         })
         .await?;
-    let stay: HashSet<&str> = stay.iter().map(Uid::as_str).collect();
-    let members = core.store.list_members(channel_id).await?;
-    let leaving = members.into_iter().filter(|uid| !stay.contains(uid.as_str()));
-    let leaving = leaving.map(|uid| Uid::parse("uid", uid)).collect::<Result<Vec<Uid>, Error>>()?;
-    leave(core, channel_id, &leaving).await
+    let names: HashSet<&Uid> = stay.iter().collect();
+    let mut leaving = core.store.list_some_members(channel_id, names.len() + AT_ONCE + 1).await?;
+    leaving.retain(|uid| !names.contains(uid));
+    if leaving.len() > AT_ONCE {
+        return accept_all(core, channel_id, key, stay).await;
+    }
+    leave(core, channel_id, &leaving, Removal::now(core)).await
 }
 
 async fn add(core: &Core, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
     let channel_id = ensure_channel(core, key).await?;
+    if !uids.is_empty() {
+        hasten(core, channel_id, uids).await?;
+    }
     let hint = |uid: &Uid| MemberHint { channel_id, uid: uid.clone(), reason: Reason::Request };
     let _place = core.store.may_wait().await;
     join_members(core, &uids.iter().map(hint).collect::<Vec<_>>(), Locks::Wait).await?;

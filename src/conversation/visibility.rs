@@ -1,6 +1,6 @@
 //! Which conversations show, and which have changed since their last version.
 
-use crate::store::ConversationRow;
+use crate::store::{ConversationRow, Membership};
 
 /// A conversation shows if the user is in the channel, and there is a message that was neither deleted nor before the
 /// user joined.
@@ -8,9 +8,14 @@ pub(crate) fn is_listed(row: &ConversationRow) -> bool {
     row.is_member() && row.key.channel_type.is_listed() && row.last_seq > row.deleted_to_seq.max(row.joined_seq)
 }
 
-/// A conversation is stale if its channel changed since the row was stamped. A user who left is told nothing more.
+/// A conversation is stale if its channel changed since the row was stamped. A user who left is told nothing more; one who was removed
+/// with everybody is told that.
 pub(crate) fn is_stale(row: &ConversationRow) -> bool {
-    row.is_member() && (row.revision > row.stamped_revision || row.version == 0)
+    match row.membership {
+        Membership::Member => row.revision > row.stamped_revision || row.version == 0,
+        Membership::Removed => true,
+        Membership::Left | Membership::Absent => false,
+    }
 }
 
 #[cfg(test)]
@@ -22,7 +27,6 @@ pub(crate) fn row(channel_id: i64) -> ConversationRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Membership;
 
     #[test]
     fn members_see_what_they_did_not_delete() {
@@ -39,5 +43,6 @@ mod tests {
         assert!(is_stale(&ConversationRow { version: 9, stamped_revision: 0, ..row(1) }));
         assert!(!is_stale(&ConversationRow { version: 9, stamped_revision: 1, ..row(1) }));
         assert!(!is_stale(&ConversationRow { version: 9, stamped_revision: 0, membership: Membership::Left, ..row(1) }));
+        assert!(is_stale(&ConversationRow { version: 9, stamped_revision: 0, membership: Membership::Removed, ..row(1) }));
     }
 }

@@ -103,6 +103,7 @@ pub(super) struct Prepared {
     variables: Variables,
     text: Arc<str>,
     guarded: guard::Guarded,
+    mutates: bool,
     /// Whether it is a subscription.
     pub(super) subscribes: bool,
 }
@@ -144,24 +145,31 @@ pub(super) fn prepare(app: &App, incoming: Incoming, carries: Carries) -> Result
     let Incoming { variables, operation_name, .. } = incoming;
     let mut variables = variables.map(serde_json::Value::Object).map(Variables::from_json).unwrap_or_default();
     complete(&guarded.document, operation_name.as_deref(), &mut variables).map_err(|error| invalid(*error, "BAD_USER_INPUT"))?;
-    Ok(Prepared { operation_name, variables, text, guarded, subscribes })
+    Ok(Prepared { operation_name, variables, text, guarded, mutates, subscribes })
 }
 
 impl Prepared {
     /// The one answer of a query or a mutation.
     pub(super) async fn run(self, asking: &Asking) -> Outcome {
+        let mutates = self.mutates;
         let (request, mut running) = self.begin(asking);
+        if mutates && let Some(refused) = running.count(asking) {
+            return refused;
+        }
         running.outcome(asking.app.schema.execute(request).await)
     }
 
     /// The answers of a subscription, each when there is something to tell; of anything else the one.
     pub(super) fn stream(self, asking: &Asking) -> impl Stream<Item = Outcome> + Send + use<> {
-        let subscribes = self.subscribes;
+        let (mutates, subscribes) = (self.mutates, self.subscribes);
         let (request, mut running) = self.begin(asking);
         if subscribes && (running.observed.root.len() != 1 || running.observed.has_root_directives) {
             let text = "a subscription must have exactly one field at its root, without @skip and @include";
             let error = ServerError::new(text, None);
             return futures_util::stream::iter([*invalid(error, "GRAPHQL_VALIDATION_FAILED")]).left_stream();
+        }
+        if mutates && let Some(refused) = running.count(asking) {
+            return futures_util::stream::iter([refused]).left_stream();
         }
         asking.app.schema.execute_stream(request).map(move |answer| running.outcome(answer)).right_stream()
     }
@@ -193,6 +201,12 @@ struct Running {
 }
 
 impl Running {
+    /// Counts each of a user's mutations as a request; the first one was counted with the request that brought it.
+    fn count(&self, asking: &Asking) -> Option<Outcome> {
+        let counted = asking.app.rates.check_user_for(asking.caller.user()?, self.observed.root.len().saturating_sub(1));
+        counted.err().map(|error| Outcome::refused(&error))
+    }
+
     fn outcome(&mut self, mut answer: Answer) -> Outcome {
         // What failed before a resolver ran has neither a path nor a code of ours.
         let ran = answer.errors.is_empty() || answer.errors.iter().any(|error| !error.path.is_empty());

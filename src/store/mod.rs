@@ -3,7 +3,8 @@
 //! Reading needs no transaction: every use case reads what belongs together in one statement. Writing happens in
 //! `Store::transaction`, which begins again when the database says so (deadlock, serialization failure).
 //!
-//! No transaction writes to both sides: messages lock their channel and write `channel`, `message`, `sender_mark` and `late_message`;
+//! No transaction writes to both sides: messages lock their channel and write `channel`, `message`, `sender_mark` and `late_message`
+//! (removals of many, `pending_removal`);
 //! users' changes lock `user_cursor` and write `conversation`, and read heads without a lock. Several locks are taken by key order.
 //!
 //! How to add a query:
@@ -23,6 +24,7 @@ mod messages;
 mod migrate;
 mod options;
 mod pool;
+mod removals;
 mod rows;
 mod sender_marks;
 mod uncancelled;
@@ -45,6 +47,7 @@ pub(crate) use self::messages::Measured;
 pub use self::messages::{Position, Window};
 pub use self::migrate::MigrationStatus;
 use self::pool::{Open, Pool};
+pub(crate) use self::removals::PendingRemoval;
 pub(crate) use self::sender_marks::OwnMessage;
 use crate::channel::ChannelKey;
 use crate::config::Database;

@@ -13,14 +13,22 @@ use crate::message::{self as messages, Content, SendRequest};
 /// `WuKongIM`'s words for a send that names neither a channel nor, for a command, subscribers.
 const NOWHERE: &str = "无法处理发送消息请求！";
 
-/// Receivers of one `sendbatch`.
+/// Receivers of one `sendbatch` of a service.
 const RECEIVERS: usize = 1000;
+/// The same of a user.
+const RECEIVERS_OF_USER: usize = 100;
 
-/// `POST /message/sendbatch`: one person message to each. Whom it could not be sent to is named, with the reason.
+/// `POST /message/sendbatch`: one person message to each. Whom it could not be sent to is named, with the reason. `count` is told how many
+/// messages there are before the first is sent, and may refuse them all: each of a user's counts as a request.
 ///
 /// # Errors
-/// [`Error::BadInput`] naming the field, [`Error::Forbidden`].
-pub async fn send_batch(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<BatchShape>, Error> {
+/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], what `count` says.
+pub(super) async fn send_batch(
+    core: &Arc<Core>,
+    caller: &Caller,
+    fields: &Fields,
+    count: impl FnOnce(usize) -> Result<(), Error>,
+) -> Result<Answer<BatchShape>, Error> {
     let header = fields.object("header")?;
     let (no_persist, red_dot, sync_once) = (header.flag("no_persist")?, header.flag("red_dot")?, header.flag("sync_once")?);
     let from_uid = fields.string("from_uid")?;
@@ -35,12 +43,14 @@ pub async fn send_batch(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> R
     if payload.is_empty() {
         return Err(Error::BadRequest("payload不能为空！".into()));
     }
-    if subscribers.len() > RECEIVERS {
-        return Err(Error::bad_input("subscribers", format!("must name at most {RECEIVERS} users")));
+    let most = if caller.user().is_some() { RECEIVERS_OF_USER } else { RECEIVERS };
+    if subscribers.len() > most {
+        return Err(Error::bad_input("subscribers", format!("must name at most {most} users")));
     }
     let from = caller.sender(Some(Uid::parse("from_uid", from_uid)?))?;
     let content = Content { payload, ..Content::default() };
     content.check(core.limits.payload_bytes)?;
+    count(subscribers.len())?;
     let mut answer = BatchShape::default();
     for to in subscribers {
         let sent = async {

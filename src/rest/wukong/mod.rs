@@ -37,6 +37,12 @@ fn viewer(caller: &Caller, fields: &Fields, field: &'static str, nobody: &'stati
     Ok(uid)
 }
 
+async fn send_batch(State(app): State<App>, caller: Caller, fields: Fields) -> Result<impl IntoResponse, Refusal> {
+    // The request itself was counted when it came.
+    let count = |messages: usize| caller.user().map_or(Ok(()), |uid| app.rates.check_user_for(uid, messages.saturating_sub(1)));
+    Ok(message::send_batch(&app.core, &caller, &fields, count).await?)
+}
+
 /// The routes at the root.
 pub fn routes() -> Router<App> {
     /// A handler of `(core, caller, fields) → Result<answer, Error>`.
@@ -66,7 +72,7 @@ pub fn routes() -> Router<App> {
         .route("/conversations/clearUnread", legacy!(conversation::clear_unread))
         .route("/conversations/delete", legacy!(conversation::delete))
         .route("/message/send", legacy!(message::send))
-        .route("/message/sendbatch", legacy!(message::send_batch))
+        .route("/message/sendbatch", post(send_batch))
         .route("/channel", legacy!(channel::create))
         .route("/channel/info", legacy!(channel::info))
         .route("/channel/delete", legacy!(channel::delete))

@@ -29,9 +29,14 @@ pub enum Membership {
     Member,
     /// Not any more, or removed before anybody knew the user as a member.
     Left,
+    /// Removed with all other members, and not told yet: the stored row still says member.
+    Removed,
 }
 
 impl Membership {
+    /// Only read, never stored.
+    const REMOVED: i16 = 2;
+
     pub(crate) fn stored(self) -> i16 {
         i16::from(self == Self::Left)
     }
@@ -40,6 +45,7 @@ impl Membership {
         match number {
             None => Self::Absent,
             Some(0) => Self::Member,
+            Some(Self::REMOVED) => Self::Removed,
             Some(_) => Self::Left,
         }
     }
@@ -108,6 +114,8 @@ pub struct ConversationRow {
     pub left_seq: Seq,
     /// When the user left, epoch ms.
     pub left_at: i64,
+    /// The channel's removals of many when the user joined.
+    pub joined_removals: i64,
     /// The user's version of the last stamped change, 0 before the first.
     pub version: Version,
     /// The revision that `version` stands for.
@@ -140,6 +148,7 @@ impl ConversationRow {
             joined_seq: 0,
             left_seq: 0,
             left_at: 0,
+            joined_removals: 0,
             version: 0,
             stamped_revision: -1,
             pinned_at: 0,
@@ -163,8 +172,9 @@ pub struct Changed {
     pub rows: Vec<ConversationRow>,
 }
 
-/// The columns of a [`ConversationRow`]: table, column, name in an answer. [`row_from`] reads them in this order.
-const COLUMNS: [(&str, &str, &str); 25] = [
+/// The columns of a [`ConversationRow`]: table, column, name in an answer. [`row_from`] reads them in this order. `membership` and
+/// `left_seq` are what they are after a removal of all members, also where the row does not say so yet.
+const COLUMNS: [(&str, &str, &str); 26] = [
     ("ch", "id", "channel_id"),
     ("ch", "channel_type", "channel_type"),
     ("ch", "channel_key", "channel_key"),
@@ -186,6 +196,7 @@ const COLUMNS: [(&str, &str, &str); 25] = [
     ("c", "joined_seq", "joined_seq"),
     ("c", "left_seq", "left_seq"),
     ("c", "left_at", "left_at"),
+    ("c", "joined_removals", "joined_removals"),
     ("c", "version", "version"),
     ("c", "stamped_revision", "stamped_revision"),
     ("c", "pinned_at", "pinned_at"),
@@ -238,6 +249,7 @@ fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
     found.joined_seq = columns.next()?;
     found.left_seq = columns.next()?;
     found.left_at = columns.next()?;
+    found.joined_removals = columns.next()?;
     found.version = columns.next()?;
     found.stamped_revision = columns.next()?;
     found.pinned_at = columns.next()?;

@@ -10,7 +10,7 @@ use sea_orm::{DbErr, QueryResult};
 use super::super::rows::is_one_of;
 use super::super::{Ask, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use super::counts::{Counted, count};
-use super::statements::{changed, changed_of, channel_ids_of, list_changed, members_of, of_pairs, stale_of, views};
+use super::statements::{changed, changed_of, channel_ids_of, list_changed, members_of, of_pairs, removed_of, stale_of, views};
 use super::{COLUMNS, Changed, ConversationRow, PAIRS_PER_STATEMENT, row_from};
 use crate::channel::ChannelKey;
 use crate::ids::{Uid, Version};
@@ -22,6 +22,8 @@ pub(crate) struct View {
     pub(crate) row: ConversationRow,
     /// When all members of the channel were removed last, epoch ms.
     pub(crate) cleared_at: i64,
+    /// Removals of many members of the channel so far.
+    pub(crate) removals: i64,
 }
 
 fn rows_from(found: &[QueryResult]) -> Result<Vec<ConversationRow>, StoreError> {
@@ -56,6 +58,7 @@ async fn find_views(connection: &impl Ask, pairs: &[(&Uid, i64)]) -> Result<Vec<
                 uid: uid_at(&row, COLUMNS.len())?,
                 row: row_from(&row)?,
                 cleared_at: row.try_get_by_index(COLUMNS.len() + 1)?,
+                removals: row.try_get_by_index(COLUMNS.len() + 2)?,
             });
         }
     }
@@ -174,6 +177,24 @@ impl Store {
     pub(crate) async fn list_members(&self, channel_id: i64) -> Result<Vec<String>, StoreError> {
         let found = self.query_all(&members_of(channel_id)).await?;
         found.iter().map(|row| row.try_get_by_index(0).map_err(StoreError::from)).collect()
+    }
+
+    /// Some members of a channel, if there are more than `limit`; all otherwise.
+    pub(crate) async fn list_some_members(&self, channel_id: i64, limit: usize) -> Result<Vec<Uid>, StoreError> {
+        let found = self.query_all(&members_of(channel_id).limit(limit as u64)).await?;
+        found.iter().map(|row| uid_at(row, 0)).collect()
+    }
+
+    /// The next users after `after` whose rows do not say yet that they were removed with all members by this removal.
+    pub(crate) async fn list_removed(
+        &self,
+        channel_id: i64,
+        number: i64,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Uid>, StoreError> {
+        let found = self.query_all(&removed_of(channel_id, number, after, limit as u64)).await?;
+        found.iter().map(|row| uid_at(row, 0)).collect()
     }
 }
 

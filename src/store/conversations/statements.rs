@@ -4,7 +4,8 @@ use entity::conversation::{Column, Entity};
 use entity::{channel, sender_mark, user_cursor};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::{
-    Alias, CaseStatement, ColumnRef, Condition, Expr, ExprTrait, IntoColumnRef, JoinType, Query, SelectStatement, Value,
+    Alias, CaseStatement, ColumnRef, Condition, Expr, ExprTrait, IntoColumnRef, JoinType, Order, Query, SelectStatement,
+    Value,
 };
 
 use super::super::rows::{for_each, is_one_of, lateral, listed};
@@ -13,9 +14,29 @@ use crate::ids::{ChannelType, Uid, Version};
 
 fn with_columns(mut select: SelectStatement) -> SelectStatement {
     for (table, column, name) in COLUMNS {
-        select.expr_as(Expr::col((table, Alias::new(column))), name);
+        let stored = Expr::col((table, Alias::new(column)));
+        let value = match name {
+            "membership" => {
+                let is_untold =
+                    Expr::col(("ch", channel::Column::ClearedRevision)).gt(Expr::col(("c", Column::StampedRevision)));
+                let removed = CaseStatement::new().case(is_cleared().and(is_untold), Membership::REMOVED);
+                removed.case(is_cleared(), Membership::Left.stored()).finally(stored).into()
+            }
+            "left_seq" => {
+                let cleared_seq = Expr::col(("ch", channel::Column::ClearedSeq));
+                CaseStatement::new().case(is_cleared(), cleared_seq).finally(stored).into()
+            }
+            _ => stored,
+        };
+        select.expr_as(value, name);
     }
     select
+}
+
+/// All members were removed since the user joined, and the row does not say so yet.
+fn is_cleared() -> Expr {
+    let joined_before = Expr::col(("ch", channel::Column::ClearedRemovals)).gt(Expr::col(("c", Column::JoinedRemovals)));
+    joined_before.and(Expr::col(("c", Column::Membership)).eq(Membership::Member.stored()))
 }
 
 /// Conversations with their heads.
@@ -97,7 +118,7 @@ fn pair_columns(pairs: &[(&Uid, i64)]) -> [(&'static str, Vec<Value>); 2] {
 }
 
 /// As [`of_pairs`], also of users who have no conversation there yet, and always with the own mark. Behind the user: when all members of
-/// the channel were removed last.
+/// the channel were removed last, and how many removals there have been.
 pub(super) fn views(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
     let wanted = listed(backend, pair_columns(pairs));
     let is_channel = Expr::col(("ch", channel::Column::Id)).equals(("w", "channel_id"));
@@ -114,7 +135,7 @@ pub(super) fn views(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatemen
     let channel_id = Expr::col(("ch", channel::Column::Id));
     join_own_mark(backend, &mut select, channel_id, ("w", "uid").into_column_ref());
     let mut select = with_columns(select);
-    select.column(("w", "uid")).column(("ch", channel::Column::ClearedAt));
+    select.column(("w", "uid")).column(("ch", channel::Column::ClearedAt)).column(("ch", channel::Column::Removals));
     if backend == DbBackend::Postgres { lateral(wanted, select) } else { select }
 }
 
@@ -179,11 +200,31 @@ pub(super) fn list_changed(backend: DbBackend, uid: &Uid, version: Version) -> S
 }
 
 pub(super) fn members_of(channel_id: i64) -> SelectStatement {
+    let cleared = Query::select()
+        .column(channel::Column::ClearedRemovals)
+        .from(channel::Entity)
+        .and_where(Expr::col(channel::Column::Id).eq(channel_id))
+        .to_owned();
+    let cleared = Expr::SubQuery(None, Box::new(cleared.into()));
+    stored_members_of(channel_id).and_where(Expr::col(Column::JoinedRemovals).gte(cleared)).to_owned()
+}
+
+fn stored_members_of(channel_id: i64) -> SelectStatement {
     Query::select()
         .column(Column::Uid)
         .from(Entity)
         .and_where(Expr::col(Column::ChannelId).eq(channel_id))
         .and_where(Expr::col(Column::Membership).ne(Membership::Left.stored()))
+        .to_owned()
+}
+
+/// Users after `after` whose rows say member, although a removal of all members has a higher number, in order.
+pub(super) fn removed_of(channel_id: i64, number: i64, after: &str, limit: u64) -> SelectStatement {
+    stored_members_of(channel_id)
+        .and_where(Expr::col(Column::JoinedRemovals).lt(number))
+        .and_where(Expr::col(Column::Uid).gt(after))
+        .order_by(Column::Uid, Order::Asc)
+        .limit(limit)
         .to_owned()
 }
 
@@ -205,7 +246,8 @@ pub(in super::super) fn hot_statements(
         ("several conversations", of_pairs(backend, &pairs), several),
         ("one conversation", of_pairs(backend, &pairs[..1]), several),
         ("conversations and those that are not there", views(backend, &pairs), several),
-        ("members", members_of(channel_id), &["conversation"]),
+        ("members", members_of(channel_id), &["conversation", "channel"]),
+        ("removed members", removed_of(channel_id, 1, uid.as_str(), 250), &["conversation"]),
         ("channels of a subscriber", channel_ids_of(&uid), &["conversation"]),
         ("subscribers who are behind", stale_of(backend, &[uid.as_str(), "nobody"]), &["conversation", "c"]),
         ("counts", super::counts::example(&uid, channel_id), &["message", "m", "late_message", "l", "channel", "ch"]),

@@ -16,7 +16,7 @@ use crate::ids::{Uid, Version};
 const KEY: [Column; 2] = [Column::Uid, Column::ChannelId];
 
 /// The key, then all that can change, in the order of [`values`].
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 16] = [
     Column::Uid,
     Column::ChannelId,
     Column::ReadSeq,
@@ -29,6 +29,7 @@ const COLUMNS: [Column; 15] = [
     Column::JoinedSeq,
     Column::LeftSeq,
     Column::LeftAt,
+    Column::JoinedRemovals,
     Column::Membership,
     Column::PinnedAt,
     Column::Muted,
@@ -51,6 +52,7 @@ fn values(uid: &Uid, row: &ConversationRow) -> [Value; COLUMNS.len()] {
         row.joined_seq.into(),
         row.left_seq.into(),
         row.left_at.into(),
+        row.joined_removals.into(),
         row.membership.stored().into(),
         row.pinned_at.into(),
         row.muted.into(),

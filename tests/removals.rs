@@ -1,0 +1,195 @@
+//! Removing very many members: true for all readers at once, written in the background, finished by whoever is there.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use serde_json::{Value, json};
+
+use crate::clients::Incremental;
+use crate::support::process::Process;
+use crate::support::server::message;
+use crate::support::{Engine, Server, TestDatabase};
+
+on_every_database!(
+    all_are_gone_at_once_and_may_come_back,
+    those_who_stay_keep_what_they_have,
+    a_deleted_channel_is_gone_at_once,
+    many_who_are_named_are_gone_within_seconds,
+    a_removal_outlives_its_server
+);
+
+/// More than are removed before the answer.
+const MANY: usize = 2600;
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("u{number:05}")).collect()
+}
+
+fn team(more: Value) -> Value {
+    let mut body = json!({"channel_id": "team", "channel_type": 2});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+async fn number(connection: &DatabaseConnection, sql: &str) -> i64 {
+    let statement = Statement::from_string(connection.get_database_backend(), sql.to_owned());
+    connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
+async fn pending(connection: &DatabaseConnection) -> i64 {
+    number(connection, "SELECT COUNT(*) FROM pending_removal").await
+}
+
+/// Rows that say member.
+async fn stored_members(connection: &DatabaseConnection) -> i64 {
+    number(connection, "SELECT COUNT(*) FROM conversation WHERE membership = 0").await
+}
+
+/// Until every removal is written to its rows.
+async fn settled(connection: &DatabaseConnection) {
+    for _ in 0..600 {
+        if pending(connection).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("a removal is still pending");
+}
+
+/// A group of `MANY` with one message, and the connection to look at its rows.
+async fn crowd(engine: Engine) -> (Server, DatabaseConnection, Vec<String>) {
+    let server = Server::start(engine).await;
+    let uids = names(MANY);
+    server.call("/channel", team(json!({"subscribers": uids}))).await;
+    server.send("eve", "team", 2, "one").await;
+    let connection = server.database.connect().await;
+    (server, connection, uids)
+}
+
+async fn all_are_gone_at_once_and_may_come_back(engine: Engine) {
+    let (server, connection, uids) = crowd(engine).await;
+    let mut devices = [Incremental::new(&uids[0]), Incremental::new(&uids[MANY - 1]), Incremental::in_pages(&uids[MANY - 2], 1)];
+    for device in &mut devices {
+        device.sync(&server).await;
+    }
+    server.call("/channel/subscriber_remove_all", team(json!({}))).await;
+    assert!(pending(&connection).await > 0, "so many are not written before the answer");
+    for uid in [&uids[0], &uids[1300], &uids[MANY - 1]] {
+        assert_eq!(server.full(uid).await, Vec::<Value>::new(), "{uid}");
+    }
+    for device in &mut devices {
+        device.sync(&server).await;
+        device.must_hold(&[]);
+    }
+    let asked = json!({"cmd": "getSubscribers", "data": {"channel_id": "team", "channel_type": 2}});
+    assert_eq!(server.call("/datasource", asked.clone()).await, json!([]));
+    // Who comes back now stays, also when the removal reaches the row.
+    let (first, last) = (&uids[0], &uids[MANY - 1]);
+    server.call("/channel/subscriber_add", team(json!({"subscribers": [first, last]}))).await;
+    server.set_clock(1_795_393_100_000);
+    server.send("eve", "team", 2, "two").await;
+    for uid in [first, last] {
+        assert_eq!(server.only(uid).await["unread"], 1);
+    }
+    assert_eq!(server.full(&uids[1300]).await, Vec::<Value>::new());
+    settled(&connection).await;
+    // The two and Eve.
+    assert_eq!(stored_members(&connection).await, 3);
+    server.send("eve", "team", 2, "three").await;
+    for uid in [first, last] {
+        assert_eq!(server.only(uid).await["unread"], 2);
+    }
+    assert_eq!(server.full(&uids[1300]).await, Vec::<Value>::new());
+    for device in &mut devices {
+        device.sync(&server).await;
+    }
+    devices[0].must_hold(&server.full(first).await);
+    devices[1].must_hold(&server.full(last).await);
+    devices[2].must_hold(&[]);
+    // A former member reads what was said before, and no more.
+    let history = "{ messages(uid: \"u01300\", channel: {channelId: \"team\", channelType: 2}, first: 9) { edges { node { messageSeq } } } }";
+    let answer = server.graphql(history, json!({})).await;
+    assert!(answer["messages"].is_null() || answer["messages"]["edges"].as_array().unwrap().len() <= 1, "{answer}");
+}
+
+async fn those_who_stay_keep_what_they_have(engine: Engine) {
+    let (server, connection, uids) = crowd(engine).await;
+    let stays = &uids[7];
+    server.set_unread(stays, "team", 2, 5).await;
+    server.call("/channel/subscriber_add", team(json!({"subscribers": [stays, "new"], "reset": 1}))).await;
+    for _ in 0..2 {
+        assert_eq!(server.only(stays).await["unread"], 5, "who stays is left alone");
+        assert_eq!(server.full(&uids[8]).await, Vec::<Value>::new());
+        settled(&connection).await;
+    }
+    server.send("eve", "team", 2, "two").await;
+    assert_eq!(server.only(stays).await["unread"], 6);
+    assert_eq!(server.only("new").await["unread"], 1);
+    assert_eq!(stored_members(&connection).await, 2);
+}
+
+async fn a_deleted_channel_is_gone_at_once(engine: Engine) {
+    let (server, connection, uids) = crowd(engine).await;
+    let mut device = Incremental::new(&uids[2000]);
+    device.sync(&server).await;
+    let delete = "mutation { deleteChannel(input: {channel: {channelId: \"team\", channelType: 2}}) { channel { id } } }";
+    server.graphql(delete, json!({})).await;
+    device.sync(&server).await;
+    device.must_hold(&[]);
+    // A delayed webhook brings nobody back, neither before nor after the rows are written.
+    for round in 0..2 {
+        let mut late = crate::support::server::hooked("eve", "team", 2, 2 + round, 900 + round);
+        late["to_uids"] = json!([uids[2000], uids[2599]]);
+        assert_eq!(server.post("/webhook?event=msg.offline", late.to_string()).await.status, 200);
+        assert_eq!(server.full(&uids[2000]).await, Vec::<Value>::new());
+        settled(&connection).await;
+    }
+    server.call("/channel/delete", team(json!({}))).await;
+    assert_eq!(pending(&connection).await, 0, "deleting it again changes nothing");
+    assert_eq!(stored_members(&connection).await, 0);
+}
+
+async fn many_who_are_named_are_gone_within_seconds(engine: Engine) {
+    let (server, connection, uids) = crowd(engine).await;
+    let named: Vec<&String> = uids[100..].iter().collect();
+    server.call("/channel/subscriber_remove", team(json!({"subscribers": named}))).await;
+    assert!(pending(&connection).await > 0);
+    // A request that comes after it is done after it.
+    server.call("/channel/subscriber_add", team(json!({"subscribers": [uids[100], uids[MANY - 1], uids[0]]}))).await;
+    settled(&connection).await;
+    server.send("eve", "team", 2, "two").await;
+    assert_eq!(server.only(&uids[0]).await["unread"], 2);
+    assert_eq!(server.only(&uids[100]).await["unread"], 1);
+    assert_eq!(server.only(&uids[MANY - 1]).await["unread"], 1);
+    for uid in [&uids[101], &uids[2000]] {
+        assert_eq!(server.full(uid).await, Vec::<Value>::new());
+    }
+    // Those who were not named, the two, and Eve.
+    assert_eq!(stored_members(&connection).await, 103);
+}
+
+async fn a_removal_outlives_its_server(engine: Engine) {
+    const CROWD: usize = 6000;
+    let database = TestDatabase::create(engine).await;
+    let connection = database.connect().await;
+    let mut server = Process::start(&database);
+    let uids = names(CROWD);
+    server.call("/channel", team(json!({"subscribers": uids}))).await;
+    server.call("/message/send", message("u00000", "team", 2, "one")).await;
+    server.call("/channel/subscriber_remove_all", team(json!({}))).await;
+    server.signal("-9");
+    server.wait();
+    let left = stored_members(&connection).await;
+    assert!(left > 0 && pending(&connection).await == 1, "{left} rows were left");
+    let server = Process::start(&database);
+    let sync = |uid: &str| json!({"uid": uid, "msg_count": 1});
+    for uid in [&uids[0], &uids[CROWD - 1]] {
+        assert_eq!(server.call("/conversation/sync", sync(uid)).await, json!([]));
+    }
+    server.call("/channel/subscriber_add", team(json!({"subscribers": [uids[CROWD - 1]]}))).await;
+    settled(&connection).await;
+    assert_eq!(stored_members(&connection).await, 1);
+    server.call("/message/send", message("eve", "team", 2, "two")).await;
+    assert_eq!(server.call("/conversation/sync", sync(&uids[CROWD - 1])).await[0]["unread"], 1);
+    assert_eq!(server.call("/conversation/sync", sync(&uids[0])).await, json!([]));
+}
