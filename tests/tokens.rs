@@ -378,3 +378,67 @@ async fn a_private_key_is_no_public_one() {
         assert!(stderr(&output).contains("holds a private key"), "{}", stderr(&output));
     }
 }
+
+#[tokio::test]
+async fn every_receiver_every_mutation_and_every_operation_counts_as_a_request() {
+    let server = server(|settings| {
+        settings.auth.jwt.secret = SECRET.into();
+        settings.auth.manager_token = "hush".into();
+        settings.auth.users_may_send = true;
+        settings.limits.user_requests_per_second = 20;
+        settings.limits.batch_operations = 50;
+    })
+    .await;
+    let batch = async |caller: (&str, &str), from: &str, receivers: Vec<String>| {
+        let body = json!({"from_uid": from, "payload": crate::support::server::payload("hello"), "subscribers": receivers});
+        let request = server.http("POST", "/message/sendbatch").header(caller.0, caller.1).body(body.to_string());
+        server.request(request).await
+    };
+    let strangers = |name: &str, count: usize| (0..count).map(|number| format!("{name}{number}")).collect::<Vec<_>>();
+    let [ann, bob, cid] = ["ann", "bob", "cid"].map(|uid| format!("Bearer {}", token(uid)));
+    let ann = ("authorization", ann.as_str());
+    let answer = batch(ann, "ann", strangers("many", 101)).await;
+    assert_eq!((answer.status, answer.msg()), (400, "subscribers must name at most 100 users".to_owned()));
+    let answer = batch(ann, "ann", strangers("more", 60)).await;
+    assert_eq!(answer.status, 400, "more than may ever be asked at once: {answer:?}");
+    let answer = batch(ann, "ann", strangers("first", 30)).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"fail_uids": [], "reason": []})));
+    let answer = batch(ann, "ann", strangers("second", 30)).await;
+    assert_eq!(answer.status, 429, "{answer:?}");
+    // All or nothing.
+    for (uid, count) in [("first29", 1), ("second0", 0), ("more0", 0), ("many0", 0)] {
+        let request = server.http("POST", "/conversation/sync").header("token", "hush").body(json!({"uid": uid}).to_string());
+        assert_eq!(server.request(request).await.json().as_array().unwrap().len(), count, "{uid}");
+    }
+
+    let graphql = async |authorization: &str, body: Value| {
+        let request = server.http("POST", "/graphql").header("content-type", "application/json");
+        server.request(request.header("authorization", authorization).body(body.to_string())).await
+    };
+    let send = |name: &str, count: usize| {
+        let fields = (0..count).map(|number| {
+            let channel = format!("{{channelId: \"{name}{number}\", channelType: 1}}");
+            format!("a{number}: sendMessage(input: {{channel: {channel}, payload: \"eA==\"}}) {{ message {{ messageSeq }} }}")
+        });
+        json!({"query": format!("mutation {{ {} }}", fields.collect::<Vec<_>>().join(" "))})
+    };
+    let answer = graphql(&bob, send("third", 30)).await.json();
+    assert_eq!(answer["data"]["a29"]["message"]["messageSeq"], 1, "{answer}");
+    let answer = graphql(&bob, send("fourth", 30)).await;
+    assert_eq!(answer.status, 429, "{answer:?}");
+    assert_eq!(answer.json()["errors"][0]["extensions"], json!({"code": "RATE_LIMITED", "retryAfter": 1}));
+    // Many fields of a query are one request: what they cost is limited otherwise.
+    let fields = (0..30).map(|number| format!("a{number}: unreadSummary {{ total }}")).collect::<Vec<_>>().join(" ");
+    let query = json!({"query": format!("{{ {fields} }}")});
+    let operations = |count: usize| json!(vec![json!({"query": "{ __typename }"}); count]);
+    assert_eq!(graphql(&cid, query).await.status, 200);
+    assert_eq!(graphql(&cid, operations(30)).await.status, 200);
+    assert_eq!(graphql(&cid, operations(30)).await.status, 429);
+
+    let service = ("token", "hush");
+    for _ in 0..2 {
+        assert_eq!(batch(service, "boss", strangers("fifth", 100)).await.status, 200, "services are not counted");
+    }
+    let answer = batch(service, "boss", strangers("sixth", 1001)).await;
+    assert_eq!((answer.status, answer.msg()), (400, "subscribers must name at most 1000 users".to_owned()));
+}

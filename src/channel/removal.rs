@@ -18,7 +18,7 @@ use crate::store::PendingRemoval;
 /// So many members are removed before the answer; more, in the background.
 pub(super) const AT_ONCE: usize = 2000;
 /// Rows that are written in one transaction.
-const ROWS: usize = 250;
+const ROWS: usize = 500;
 /// Named users of one part of a removal.
 const NAMED: usize = 1000;
 /// A server that worked on a removal and has not been heard of for so long is gone.

@@ -169,6 +169,13 @@ async fn batch(asking: &Asking, headers: &HeaderMap, form: Form, body: &[u8]) ->
         let text = format!("the body must be a JSON array of at most {limit} operations");
         return refuse(headers, &Error::TooComplex(text.into()));
     }
+    if let Some(uid) = asking.caller.user() {
+        // The first was counted with the request that brought it.
+        let counted = asking.app.rates.check_user_for(uid, operations.len() - 1);
+        if let Err(error) = counted {
+            return refuse(headers, &error);
+        }
+    }
     let mut body = Vec::from(b"[");
     for incoming in operations {
         if body.len() > 1 {

@@ -247,7 +247,7 @@ pub(in super::super) fn hot_statements(
         ("one conversation", of_pairs(backend, &pairs[..1]), several),
         ("conversations and those that are not there", views(backend, &pairs), several),
         ("members", members_of(channel_id), &["conversation", "channel"]),
-        ("removed members", removed_of(channel_id, 1, uid.as_str(), 250), &["conversation"]),
+        ("removed members", removed_of(channel_id, 1, uid.as_str(), 500), &["conversation"]),
         ("channels of a subscriber", channel_ids_of(&uid), &["conversation"]),
         ("subscribers who are behind", stale_of(backend, &[uid.as_str(), "nobody"]), &["conversation", "c"]),
         ("counts", super::counts::example(&uid, channel_id), &["message", "m", "late_message", "l", "channel", "ch"]),
