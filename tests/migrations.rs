@@ -34,7 +34,16 @@ async fn up_down_up(engine: Engine) {
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
         stdout(&output)
     };
-    let all = ["channel", "conversation", "import_progress", "late_message", "message", "pending_removal", "sender_mark", "user_cursor"];
+    let all = [
+        "channel",
+        "conversation",
+        "import_progress",
+        "late_message",
+        "message",
+        "pending_removal",
+        "sender_mark",
+        "user_cursor",
+    ];
     assert!(migrate(&["status"]).starts_with("missing"));
     for _ in 0..2 {
         assert!(migrate(&["up"]).starts_with("applied"));

@@ -15,6 +15,7 @@ on_every_database!(
     those_who_stay_keep_what_they_have,
     a_deleted_channel_is_gone_at_once,
     many_who_are_named_are_gone_within_seconds,
+    joins_and_messages_meet_a_removal,
     a_removal_outlives_its_server
 );
 
@@ -166,6 +167,47 @@ async fn many_who_are_named_are_gone_within_seconds(engine: Engine) {
     }
     // Those who were not named, the two, and Eve.
     assert_eq!(stored_members(&connection).await, 103);
+}
+
+/// Whatever a removal meets, in the end everybody agrees on who is in, and nobody who joined after its answer is out.
+async fn joins_and_messages_meet_a_removal(engine: Engine) {
+    let (server, connection, uids) = crowd(engine).await;
+    let server = &server;
+    let mut devices: Vec<Incremental> = uids[..24].iter().map(|uid| Incremental::new(uid)).collect();
+    for device in &mut devices {
+        device.sync(server).await;
+    }
+    let busy = devices.iter_mut().zip(&uids).enumerate().map(|(number, (device, uid))| async move {
+        tokio::time::sleep(Duration::from_millis(number as u64 * 15)).await;
+        match number % 3 {
+            0 => server.call("/channel/subscriber_add", team(json!({"subscribers": [uid]}))).await,
+            1 => server.send("eve", "team", 2, &format!("by {uid}")).await,
+            _ => server.call("/conversations/delete", team(json!({"uid": uid}))).await,
+        };
+        device.sync(server).await;
+    });
+    let removing = async {
+        let name = if engine == Engine::Sqlite { "/channel/delete" } else { "/channel/subscriber_remove_all" };
+        server.call(name, team(json!({}))).await;
+        server.call("/channel/subscriber_add", team(json!({"subscribers": [uids[30], uids[31]]}))).await;
+    };
+    tokio::join!(futures_util::future::join_all(busy), removing);
+    server.send("eve", "team", 2, "in between").await;
+    settled(&connection).await;
+    server.send("eve", "team", 2, "afterwards").await;
+    let asked = json!({"cmd": "getSubscribers", "data": {"channel_id": "team", "channel_type": 2}});
+    let members = server.call("/datasource", asked).await;
+    let members: Vec<&str> = members.as_array().unwrap().iter().map(|uid| uid.as_str().unwrap()).collect();
+    for uid in &uids[..100] {
+        assert_eq!(!server.full(uid).await.is_empty(), members.contains(&uid.as_str()), "{uid} of {members:?}");
+    }
+    for uid in [&uids[30], &uids[31]] {
+        assert!(server.only(uid).await["unread"].as_i64() >= Some(2), "{uid} joined after the removal");
+    }
+    for (device, uid) in devices.iter_mut().zip(&uids) {
+        device.sync(server).await;
+        device.must_hold(&server.full(uid).await);
+    }
 }
 
 async fn a_removal_outlives_its_server(engine: Engine) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Besieges a release build: fifty honest users, a service and a feeder, and beside them one hostile caller of each kind.
 
-First nobody attacks, then each attack alone for a few seconds, then all of them at once for --seconds. What is promised, and with
+First nobody attacks, then each attack alone for a few seconds, on a server that was just started, then all of them at once for --seconds. What is promised, and with
 --check fails the run: no acknowledged message is lost, no webhook is refused, no honest request is answered with 429 or 5xx or not at
 all, the honest p99 grows by less than a factor of three (of at least --floor milliseconds), and the memory stays below --memory MiB.
 
@@ -154,24 +154,24 @@ class Honest:
     def __init__(self, address):
         self.address = address
         self.times, self.faults, self.refused_hooks, self.events, self.closed = [], [], 0, 0, 0
-        self.acknowledged, self.requests = {}, 0
+        self.acknowledged, self.waiting = {}, {}
 
     def begin(self):
-        """Takes what was met so far, and begins anew; what was acknowledged is kept."""
-        met = (self.times, self.faults, self.refused_hooks, self.closed)
+        """Takes what was met so far, and begins anew; what was acknowledged is kept. Who waits has waited so long at least."""
+        now = time.monotonic()
+        met = (self.times + [now - began for began in self.waiting.values()], self.faults, self.refused_hooks, self.closed)
         self.times, self.faults, self.refused_hooks, self.closed = [], [], 0, 0
         return met
 
-    async def ask(self, client, path, body, timed=True):
-        began = time.monotonic()
-        self.requests += 1
+    async def ask(self, client, path, body):
+        began = self.waiting[client] = time.monotonic()
         try:
             status, text = await asyncio.wait_for(client.post(path, body), 40)
         except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError) as error:
             client.close()
             status, text = 0, repr(error).encode()
-        if timed:
-            self.times.append(time.monotonic() - began)
+        del self.waiting[client]
+        self.times.append(time.monotonic() - began)
         if status != 200:
             self.faults.append(f"{path} {status} {text[:100].decode(errors='replace')}")
         return status, text
@@ -638,16 +638,27 @@ class Cage:
 
 class Siege:
     def __init__(self, arguments, url, work):
-        self.arguments, self.rows = arguments, []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.grpc = free.getsockname()[1]
-        settings = {"RECENTS__AUTH__MANAGER_TOKEN": MANAGER, "RECENTS__AUTH__JWT__SECRET": SECRET, "RECENTS__INGEST__WEBHOOK_SECRET": HOOK,
-                    "RECENTS__AUTH__USERS_MAY_SEND": "true", "RECENTS__INGEST__GRPC_LISTEN": f"127.0.0.1:{self.grpc}", "RECENTS__LOG__LEVEL": "error"}
-        self.server = Server(arguments.binary, url, work, settings)
+        self.arguments, self.rows, self.url, self.work = arguments, [], url, work
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            other.bind(("127.0.0.1", 0))
+            self.port, self.grpc = one.getsockname()[1], other.getsockname()[1]
         self.cage = Cage(arguments.memory + 88)
+        self.start()
+
+    def start(self):
+        settings = {"RECENTS__SERVER__LISTEN": f"127.0.0.1:{self.port}", "RECENTS__AUTH__MANAGER_TOKEN": MANAGER, "RECENTS__AUTH__JWT__SECRET": SECRET, "RECENTS__INGEST__WEBHOOK_SECRET": HOOK,
+                    "RECENTS__AUTH__USERS_MAY_SEND": "true", "RECENTS__INGEST__GRPC_LISTEN": f"127.0.0.1:{self.grpc}", "RECENTS__LOG__LEVEL": "error"}
+        self.server = Server(self.arguments.binary, self.url, self.work, settings)
         self.cage.hold(self.server.process.pid)
         self.peak = 0.0
+
+    async def restart(self):
+        """So that the next attack finds nothing of the one before. Killed: nothing acknowledged may be lost by that, either."""
+        self.server.process.kill()
+        self.server.process.wait()
+        self.start()
+        await asyncio.sleep(2)
 
     async def watch(self):
         while True:
@@ -675,7 +686,6 @@ class Siege:
         ratio = row["p99"] / max(self.rows[0]["p99"], self.arguments.floor)
         print(f"{name:16} {len(times):5} {row['p50']:7.1f} {row['p99']:8.1f} {ratio:6.2f} {row['peak']:7.0f} {refused:5} {len(faults):6} {closed:6}"
               + (f"  {faults[0]}" if faults else "") + ("" if row["alive"] else "  THE SERVER IS DEAD"), flush=True)
-        return row["alive"]
 
     async def run(self):
         await prepare(self.server.address, self.arguments)
@@ -684,27 +694,26 @@ class Siege:
         print(f"{'attack':16} {'asked':>5} {'p50 ms':>7} {'p99 ms':>8} {'ratio':>6} {'MiB':>7} {'hooks':>5} {'faults':>6} {'closed':>6}")
         await asyncio.sleep(2)
         attacks = [name for name in ATTACKS if not self.arguments.only or name.replace("_", "-") in self.arguments.only.split(",")]
-        alive = await self.phase("nobody", [], max(self.arguments.each, 8))
+        await self.phase("nobody", [], max(self.arguments.each, 8))
         if self.arguments.each:
             for name in attacks:
-                alive = alive and await self.phase(name.replace("_", "-"), [name], self.arguments.each)
-                await asyncio.sleep(1)
+                await self.restart()
+                await self.phase(name.replace("_", "-"), [name], self.arguments.each)
         if self.arguments.seconds:
-            alive = alive and await self.phase("all at once", attacks, self.arguments.seconds)
-            alive = alive and await self.phase("nobody again", [], 5)
+            await self.restart()
+            await self.phase("all at once", attacks, self.arguments.seconds)
+            await self.phase("nobody again", [], 5)
         for task in tasks:
             if task.done() and task.exception():
                 raise task.exception()
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        broken = []
-        if alive:
-            lost = await self.honest.lost()
-            print(f"{len(self.honest.acknowledged)} messages acknowledged, {len(lost)} lost; {self.honest.events} events followed")
-            if lost:
-                broken.append(f"{len(lost)} acknowledged messages are lost, {lost[0]} for one")
-        else:
-            broken.append("the server died")
+        await self.restart()
+        lost = await self.honest.lost()
+        print(f"{len(self.honest.acknowledged)} messages acknowledged, {len(lost)} lost; {self.honest.events} events followed")
+        broken = [f"{row['name']}: the server died" for row in self.rows if not row["alive"]]
+        if lost:
+            broken.append(f"{len(lost)} acknowledged messages are lost, {lost[0]} for one")
         if not self.honest.events:
             broken.append("no event came")
         for row in self.rows:

@@ -47,7 +47,9 @@ impl Reason {
         let is_after = |removed_at: i64| removed_at == 0 || sent_at > removed_at.saturating_add(REMOVAL_HOLDS_MS);
         match view.row.membership {
             Membership::Absent => is_after(view.cleared_at),
-            Membership::Left | Membership::Removed => seq > view.row.left_seq && is_after(view.row.left_at) && is_after(view.cleared_at),
+            Membership::Left | Membership::Removed => {
+                seq > view.row.left_seq && is_after(view.row.left_at) && is_after(view.cleared_at)
+            }
             Membership::Member => false,
         }
     }

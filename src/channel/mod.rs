@@ -10,8 +10,8 @@ mod removal;
 pub use delete::delete_channel;
 pub use find::{find_channels, list_members};
 pub(crate) use join::{KnownMembers, MemberHint, Reason, join_members};
-pub(crate) use removal::write_removals;
 pub use members::{CreateChannel, FlagChanges, Flags, add_members, create_channel, remove_all_members, remove_members};
+pub(crate) use removal::write_removals;
 
 use sha2::{Digest, Sha256};
 

@@ -4,8 +4,7 @@ use entity::conversation::{Column, Entity};
 use entity::{channel, sender_mark, user_cursor};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::{
-    Alias, CaseStatement, ColumnRef, Condition, Expr, ExprTrait, IntoColumnRef, JoinType, Order, Query, SelectStatement,
-    Value,
+    Alias, CaseStatement, ColumnRef, Condition, Expr, ExprTrait, IntoColumnRef, JoinType, Order, Query, SelectStatement, Value,
 };
 
 use super::super::rows::{for_each, is_one_of, lateral, listed};
@@ -17,8 +16,7 @@ fn with_columns(mut select: SelectStatement) -> SelectStatement {
         let stored = Expr::col((table, Alias::new(column)));
         let value = match name {
             "membership" => {
-                let is_untold =
-                    Expr::col(("ch", channel::Column::ClearedRevision)).gt(Expr::col(("c", Column::StampedRevision)));
+                let is_untold = Expr::col(("ch", channel::Column::ClearedRevision)).gt(Expr::col(("c", Column::StampedRevision)));
                 let removed = CaseStatement::new().case(is_cleared().and(is_untold), Membership::REMOVED);
                 removed.case(is_cleared(), Membership::Left.stored()).finally(stored).into()
             }
