@@ -8,7 +8,9 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -79,10 +81,10 @@ pub(crate) struct Ceilings {
 }
 
 impl Ceilings {
-    /// A quarter is kept for services. One address has at most half of the rest, one user a quarter of it.
+    /// A quarter is kept for services. One address has at most half of the rest, one user a third of it.
     fn of(all: usize) -> Self {
         let guests = (all - all / 4).max(1);
-        Self { all, guests, address: (guests / 2).max(1), user: (guests / 4).max(1) }
+        Self { all, guests, address: (guests / 2).max(1), user: (guests / 3).max(1) }
     }
 }
 
@@ -352,21 +354,34 @@ impl Reservation {
     }
 
     /// A stream whose work holds memory for this reservation until it has something to tell.
-    pub(crate) fn scope_stream<S: Stream>(self, stream: S) -> impl Stream<Item = S::Item> {
-        let mut stream = Box::pin(stream);
-        futures_util::stream::poll_fn(move |context| {
-            let next = REQUEST.sync_scope(self.clone(), || stream.as_mut().poll_next(context));
-            if next.is_ready() {
-                // Less is always allowed.
-                let _ = self.hold_just(0);
-            }
-            next
-        })
+    pub(crate) fn scope_stream<S: Stream, B: FnOnce() -> S>(self, begin: B) -> ScopedStream<S> {
+        let stream = Box::pin(REQUEST.sync_scope(self.clone(), begin));
+        ScopedStream { stream, reservation: self }
     }
 
     /// Does work that holds memory for this request.
     pub(crate) async fn scope<F: Future>(self, work: F) -> F::Output {
         REQUEST.scope(self, work).await
+    }
+}
+
+/// See [`Reservation::scope_stream`].
+pub(crate) struct ScopedStream<S> {
+    stream: Pin<Box<S>>,
+    reservation: Reservation,
+}
+
+impl<S: Stream> Stream for ScopedStream<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let this = &mut *self;
+        let next = REQUEST.sync_scope(this.reservation.clone(), || this.stream.as_mut().poll_next(cx));
+        if next.is_ready() {
+            // Less is always allowed.
+            let _ = this.reservation.hold_just(0);
+        }
+        next
     }
 }
 
@@ -441,9 +456,9 @@ mod tests {
     #[test]
     fn no_address_and_no_user_takes_all_and_services_keep_a_quarter() {
         let budget = budget(800);
-        let _one = budget.take(user(1, "ann"), 150).unwrap();
+        let _one = budget.take(user(1, "ann"), 200).unwrap();
         assert_eq!(budget.take(user(2, "ann"), 1).unwrap_err(), Full::User);
-        let _two = budget.take(at(1), 150).unwrap();
+        let _two = budget.take(at(1), 100).unwrap();
         assert_eq!(budget.take(at(1), 1).unwrap_err(), Full::Address);
         let _three = budget.take(at(2), 300).unwrap();
         assert_eq!(budget.take(at(3), 1).unwrap_err(), Full::Server);
@@ -462,7 +477,7 @@ mod tests {
         assert_eq!((share.amount(), budget.held()), (300, 300));
         share.resize(10).unwrap();
         share.hand_over(user(1, "ann")).unwrap();
-        assert_eq!(share.resize(151).unwrap_err(), Full::User);
+        assert_eq!(share.resize(201).unwrap_err(), Full::User);
         share.hand_over(service()).unwrap();
         share.resize(800).unwrap();
         assert_eq!(share.hand_over(user(1, "ann")).unwrap_err(), Full::User);

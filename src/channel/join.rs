@@ -187,8 +187,8 @@ pub(super) async fn stay(core: &Core, channel_id: i64, uids: &[Uid], number: i64
     for uids in uids.chunks(USERS_AT_ONCE) {
         core.store.ensure_cursors(uids).await?;
         core.store
-            .transaction(|tx| async move {
-                let locked = tx.lock_users(uids).await?;
+            .waiting_transaction(|tx| async move {
+                let locked = tx.lock_users(uids, Locks::Wait).await?;
                 let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
                 let mut views = tx.find_views(&pairs).await?;
                 views.retain(|view| view.row.is_member());

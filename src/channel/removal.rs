@@ -33,7 +33,7 @@ pub(super) async fn accept_all(core: &Core, channel_id: i64, key: &ChannelKey, s
     let now_ms = core.clock.now_ms();
     let number = core
         .store
-        .transaction(|tx| async move {
+        .waiting_transaction(|tx| async move {
             if tx.lock_channel(channel_id).await?.is_none() {
                 return Ok(None);
             }
@@ -45,7 +45,7 @@ pub(super) async fn accept_all(core: &Core, channel_id: i64, key: &ChannelKey, s
     // First those who stay: a server that ends here has removed nobody.
     join::stay(core, channel_id, stay, number).await?;
     core.store
-        .transaction(|tx| async move {
+        .waiting_transaction(|tx| async move {
             let Some(mut head) = tx.lock_channel(channel_id).await? else { return Ok(()) };
             head.revision += 1;
             tx.write_heads(&[&head]).await?;
@@ -66,7 +66,7 @@ pub(super) async fn accept_named(core: &Core, channel_id: i64, key: &ChannelKey,
     let parts: Vec<Vec<&str>> = uids.chunks(NAMED).map(|uids| uids.iter().map(Uid::as_str).collect()).collect();
     let parts = parts.as_slice();
     core.store
-        .transaction(|tx| async move {
+        .waiting_transaction(|tx| async move {
             if tx.lock_channel(channel_id).await?.is_none() {
                 return Ok(());
             }

@@ -97,6 +97,7 @@ async fn list_few_recents(core: &Core, keys: &[RecentsKey], bytes: &AnswerBytes)
     };
     let lengths: Vec<usize> = ranges.iter().map(Range::len).collect();
     let fit = bytes.with(|left| fitting(&lengths, left, |list| rank(&keys[list]), weight));
+    bytes.hold()?;
     for (((key, kept), range), fit) in keys.iter().zip(&kept).zip(&ranges).zip(&fit) {
         if let Some(channel) = read.get_mut(&key.channel_id).filter(|_| kept.is_none() && *fit > 0) {
             let begin = if channel.wanted.is_empty() { range.start } else { channel.wanted.start.min(range.start) };

@@ -11,6 +11,7 @@ use super::plan::{Plan, plan, shows};
 use super::recents::{RecentsKey, list_recents};
 use super::visibility::is_stale;
 use super::{Conversation, Removed};
+use crate::budget;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid, Version};
@@ -18,6 +19,8 @@ use crate::message::{AnswerBytes, Message, Recents};
 use crate::store::{Changed, ConversationRow, Locks, StoreError};
 use crate::together::{Answers, Done, lane, row};
 
+/// Bytes of a conversation that is read and shown, without its messages.
+const CONVERSATION_BYTES: usize = 500;
 /// Rows of one sync that shares a transaction with others.
 const FEW: usize = 200;
 
@@ -125,6 +128,12 @@ impl SyncAnswer {
         self.conversations.sort_by(|a, b| order(&a.conversation).cmp(&order(&b.conversation)));
     }
 
+    /// About how many bytes it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let messages: usize = self.conversations.iter().map(|item| item.recents.json_bytes()).sum();
+        messages + (self.conversations.len() + self.removed.len()) * CONVERSATION_BYTES
+    }
+
     /// What is new in it for somebody who has seen everything up to `version`, and wants no more than so many messages.
     pub(crate) fn since(&self, version: Version, msg_count: u32) -> Self {
         let mut answer = self.clone();
@@ -205,6 +214,7 @@ async fn plan_changes(
             }
         }
     };
+    budget::hold((plan.rows.len() + plan.rest.len()).saturating_mul(CONVERSATION_BYTES))?;
     Ok((plan, since, reset))
 }
 

@@ -77,7 +77,7 @@ async fn tell(
         return;
     }
     let mut outcomes = match prepared {
-        Ok(prepared) => reservation.clone().scope_stream(prepared.stream(&asking)).left_stream(),
+        Ok(prepared) => reservation.clone().scope_stream(|| prepared.stream(&asking)).left_stream(),
         Err(outcome) => stream::iter([outcome]).right_stream(),
     };
     let replaced = connection.replaced();

@@ -8,6 +8,7 @@ use async_graphql::dataloader::{DataLoader, Loader};
 use super::error::GraphqlError;
 use super::work::Work;
 use crate::auth::Caller;
+use crate::budget;
 use crate::channel::{ChannelKey, Flags, find_channels};
 use crate::conversation::{Conversation, RecentsKey, find_conversations, list_recents};
 use crate::core::Core;
@@ -24,7 +25,12 @@ pub(super) struct Batches {
 impl Batches {
     /// For one request.
     pub(super) fn loader(core: Arc<Core>, caller: Caller, work: Arc<Work>) -> DataLoader<Self> {
-        DataLoader::new(Self { core, caller, work }, tokio::spawn)
+        let reservation = budget::current();
+        let spawn = move |work| match reservation.clone() {
+            Some(reservation) => tokio::spawn(reservation.scope(work)),
+            None => tokio::spawn(work),
+        };
+        DataLoader::new(Self { core, caller, work }, spawn)
     }
 }
 

@@ -365,7 +365,7 @@ fn begin(
     let complete = stream::iter([News::Complete]);
     if prepared.subscribes {
         let reservation = asking.app.budgets.subscribe(holder).map_err(refused)?;
-        let outcomes = reservation.scope_stream(prepared.stream(asking));
+        let outcomes = reservation.scope_stream(|| prepared.stream(asking));
         return Ok(surviving(outcomes.map(|outcome| News::Next(Box::new(outcome))).chain(complete)).boxed());
     }
     // As a request of its own: it needs a place, and has so much time.

@@ -31,6 +31,8 @@ const PACE: Duration = Duration::from_millis(100);
 const AT_ONCE: u32 = 10;
 /// Events that a subscriber may be behind before it looks for itself.
 const BEHIND: usize = 16;
+/// Bytes of an event that is kept.
+const KEPT_BYTES: usize = 128 * 1024;
 /// The feed does not know yet where it stands.
 const NOWHERE: Version = -1;
 /// Pauses after a failure of the database, doubled each time.
@@ -75,7 +77,8 @@ struct State {
 #[derive(Debug)]
 struct Event {
     since: Version,
-    answer: SyncAnswer,
+    /// Nothing where it is too long to be kept for subscribers that are behind: they look for themselves.
+    answer: Option<SyncAnswer>,
 }
 
 impl Drop for Feed {
@@ -289,6 +292,7 @@ async fn advance(feeds: &Feeds, state: &State) -> Result<(), Error> {
         state.version.store(version, Ordering::Relaxed);
         if is_news || version != since {
             // Nobody there is no failure.
+            let answer = (answer.bytes() <= KEPT_BYTES).then_some(answer);
             let _ = state.events.send(Arc::new(Event { since, answer }));
         }
         if !has_more {
@@ -347,16 +351,15 @@ impl Subscriber {
                     }
                 },
                 Stands::With => match self.events.recv().await {
-                    Ok(event) => {
-                        if event.answer.reset || event.since <= self.version && self.version < event.answer.version {
-                            let answer = event.answer.since(self.version, self.msg_count);
+                    Ok(event) => match &event.answer {
+                        Some(news) if news.reset || event.since <= self.version && self.version < news.version => {
+                            let answer = news.since(self.version, self.msg_count);
                             self.version = answer.version;
                             return Some(Ok(answer));
                         }
-                        if self.version < event.since {
-                            self.stands = Stands::Before { is_first: false };
-                        }
-                    }
+                        Some(_) if self.version >= event.since => {}
+                        _ => self.stands = Stands::Before { is_first: false },
+                    },
                     Err(RecvError::Lagged(_)) => self.stands = Stands::Before { is_first: false },
                     Err(RecvError::Closed) => return None,
                 },

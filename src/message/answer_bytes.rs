@@ -1,6 +1,10 @@
 //! How many bytes the messages of one answer may have (`limits.answer_bytes`): decided by their lengths, before their payloads are read.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use crate::budget;
+use crate::error::Error;
 
 use crate::store::Measured;
 
@@ -8,6 +12,8 @@ use super::Message;
 
 /// Bytes of a message in an answer beside its payload and its client's texts. So many messages at most are worth to be looked at.
 pub(crate) const MESSAGE_BYTES: usize = 400;
+/// A message is in memory so often while its answer is made.
+const COPIES: usize = 3;
 /// Payloads of so many bytes are read with their messages in any case.
 const SHORT: usize = 256;
 
@@ -16,18 +22,31 @@ const SHORT: usize = 256;
 pub struct AnswerBytes {
     left: Mutex<usize>,
     limit: usize,
+    /// Bytes taken that the request holds memory for.
+    held: AtomicUsize,
 }
 
 impl AnswerBytes {
     /// For an answer of which nothing is there yet.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { left: Mutex::new(limit), limit }
+        Self { left: Mutex::new(limit), limit, held: AtomicUsize::new(0) }
     }
 
     /// For the next answer of a subscription.
     pub fn renew(&self) {
         self.with(|left| *left = self.limit);
+        self.held.store(0, Ordering::Relaxed);
+    }
+
+    /// Holds memory for what was taken: messages as they are read, their values, and the answer that is written.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`], [`Error::TooManyAtOnce`].
+    pub(crate) fn hold(&self) -> Result<(), Error> {
+        let taken = self.limit - self.left();
+        let before = self.held.fetch_max(taken, Ordering::Relaxed);
+        budget::hold(taken.saturating_sub(before).saturating_mul(COPIES))
     }
 
     /// Decides what fits, and takes it.

@@ -45,6 +45,7 @@ pub async fn find_messages(
         // What is left out here would look as if it were not there.
         None => Err(Error::TooComplex("the messages do not fit into limits.answer_bytes: ask for fewer at once".into())),
     })?;
+    bytes.hold()?;
     core.store.read_payloads(found.iter_mut().collect()).await?;
     let keys: HashMap<i64, ChannelKey> = channels.into_iter().map(|(key, id)| (id, key)).collect();
     let named = found.into_iter().filter_map(|Measured { message: stored, .. }| {

@@ -118,6 +118,7 @@ async fn read_page(
         }
         fit
     });
+    bytes.hold()?;
     if fit < stored.len() {
         metrics::counter!("recents_answers_cut_total").increment(1);
         more = true;

@@ -3,7 +3,7 @@
 use entity::channel::{Column as Channel, Entity as ChannelEntity};
 use entity::pending_removal::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, Order, Query, SelectStatement};
-use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+use sea_orm::{DbErr, QueryResult};
 
 use super::{Head, Store, StoreError, Tx};
 use crate::error::Error;
