@@ -119,7 +119,7 @@ impl App {
         }
         // Before a token is looked at: that costs more than to refuse it.
         self.rates.check_address(address)?;
-        let caller = self.auth.authenticate(credential).await.inspect_err(Error::log_unauthenticated)?;
+        let caller = self.auth.authenticate(credential).await?;
         if let Some(uid) = caller.user() {
             self.rates.check_user(uid)?;
         }

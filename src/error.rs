@@ -1,15 +1,10 @@
 //! One table of what can go wrong: kind → GraphQL code → HTTP status. Both interfaces answer from it.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 
 use crate::store::StoreError;
-
-/// Between two lines in the log about refused tokens.
-const PAUSE: Duration = Duration::from_secs(10);
 
 /// What a use case can answer instead of a result.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -131,18 +126,6 @@ impl Error {
             Self::TooManyAtOnce(_) => Some(5),
             _ if self.is_passing() => Some(1),
             _ => None,
-        }
-    }
-
-    /// Tells operators why tokens are refused, now and then: anybody can bring bad ones.
-    pub(crate) fn log_unauthenticated(&self) {
-        static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
-        let Self::Unauthenticated(reason) = self else { return };
-        metrics::counter!("recents_unauthenticated_total", "reason" => *reason).increment(1);
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|told| told.elapsed() > PAUSE) {
-            *told = Some(Instant::now());
-            tracing::info!(reason, "a token is refused; others are counted in recents_unauthenticated_total");
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::support::process::{Process, recents, run, stderr};
 use crate::support::server::hooked;
+use crate::support::tokens::{SECRET, in_seconds, signed};
 use crate::support::{Engine, TestDatabase};
 
 /// A webhook with one message that is stored and one that is not, which is told in the log.
@@ -77,6 +78,40 @@ async fn a_variable_that_means_nothing_is_named() {
     assert_eq!(process.wait(), Some(0));
     let log = std::fs::read_to_string(log.path()).unwrap();
     assert!(log.contains("RECENTS_DATABASE_URL") && log.contains("RECENTS__DATABASE__URL") && !log.contains("hush"), "{log}");
+}
+
+/// An operator reads why each kind of token is refused; the token is not shown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_refused_is_explained() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = recents();
+    command.stderr(log.reopen().unwrap());
+    let environment = [("RECENTS__AUTH__JWT__SECRET", SECRET), ("RECENTS__AUTH__JWT__AUDIENCE", "recents")];
+    let mut process = Process::start_as(command, &database.url, &environment);
+    let claims = |exp: i64, aud: &str| json!({"sub": "ann", "exp": in_seconds(exp), "aud": aud});
+    let early = json!({"sub": "ann", "exp": in_seconds(3600), "aud": "recents", "nbf": in_seconds(1800)});
+    let tokens = [
+        ("it has expired", signed(&claims(-3600, "recents"), SECRET)),
+        ("its aud is not auth.jwt.audience", signed(&claims(3600, "others"), SECRET)),
+        ("its nbf is in the future", signed(&early, SECRET)),
+        ("it lacks exp", signed(&json!({"sub": "ann", "aud": "recents"}), SECRET)),
+        ("its signature is by another key", signed(&claims(3600, "recents"), "another secret of thirty-two bytes")),
+        ("its sub is no uid", signed(&json!({"sub": "", "exp": in_seconds(3600), "aud": "recents"}), SECRET)),
+        ("it is no manager token, and no JWT", "let.me.in".to_owned()),
+    ];
+    let http = reqwest::Client::new();
+    for (_, token) in &tokens {
+        let url = format!("{}/conversation/sync", process.url);
+        let answer = http.post(url).bearer_auth(token).body("{}").send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+    }
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    for (reason, token) in tokens {
+        assert!(log.contains(reason) && !log.contains(&token), "{reason}: {log}");
+    }
 }
 
 /// An import sends its token to the server that is named, and to no other.

@@ -1,6 +1,10 @@
 //! Users' tokens: which keys there are, and what a token must say. The algorithm belongs to the key, never to the token: a token
 //! that says `none`, or HS256 with a public key for the secret, finds no key.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
@@ -16,8 +20,16 @@ use crate::ids::Uid;
 const LONGEST: usize = 16 * 1024;
 /// RFC 7518, 3.2: as long as the hash.
 const SHORTEST_SECRET: usize = 32;
+/// The log tells the same reason again after this time.
+const PAUSE: Duration = Duration::from_secs(60);
 
-const INVALID: Error = Error::Unauthenticated("the token is not valid");
+/// Why a token is refused. Operators read it in the log and in the metrics; the caller is told less.
+pub(super) type Refusal = &'static str;
+
+const EXPIRED: Refusal = "it has expired";
+const NO_UID: Refusal = "its sub is no uid";
+const NO_KEY: Refusal = "no key fits its alg and kid";
+const OTHER_SIGNATURE: Refusal = "its signature is by another key";
 
 /// A key and the one algorithm that it is for.
 #[derive(Clone)]
@@ -84,20 +96,31 @@ impl Verifier {
     /// # Errors
     /// [`Error::Unauthenticated`], [`Error::KeysUnavailable`].
     pub(super) async fn verify(&self, token: &[u8]) -> Result<(Uid, u64), Error> {
+        self.examine(token).await?.map_err(|refusal| {
+            log_refusal(refusal);
+            Error::Unauthenticated(match refusal {
+                EXPIRED => "the token has expired",
+                NO_UID => "the token's sub is no uid",
+                _ => "the token is not valid",
+            })
+        })
+    }
+
+    async fn examine(&self, token: &[u8]) -> Result<Result<(Uid, u64), Refusal>, Error> {
         if token.len() > LONGEST {
-            return Err(INVALID);
+            return Ok(Err("it is too long"));
         }
-        let header = decode_header(token).map_err(|_| INVALID)?;
+        let Ok(header) = decode_header(token) else { return Ok(Err("it is no manager token, and no JWT with a known alg")) };
         // What a token says is critical must be understood (RFC 7515, 4.1.11), and nothing is.
         if names_critical_headers(token) {
-            return Err(INVALID);
+            return Ok(Err("its header has crit"));
         }
         let fits = |key: &&Key| key.algorithm == header.alg && (key.id.is_none() || header.kid.is_none() || key.id == header.kid);
-        let mut refusal = INVALID;
+        let mut refusal = NO_KEY;
         for key in self.keys.iter().filter(fits) {
             match self.check(token, key) {
-                Ok(claims) => return self.user_of(claims),
-                Err(error) => refusal = said(&refusal, error),
+                Ok(claims) => return Ok(self.user_of(claims)),
+                Err(error) => refusal = more_telling(refusal, error),
             }
         }
         if let Some(jwks) = &self.jwks
@@ -106,12 +129,12 @@ impl Verifier {
             let keys = jwks.keys_for(header.kid.as_deref()).await?;
             for key in keys.iter().filter(fits) {
                 match self.check(token, key) {
-                    Ok(claims) => return self.user_of(claims),
-                    Err(error) => refusal = said(&refusal, error),
+                    Ok(claims) => return Ok(self.user_of(claims)),
+                    Err(error) => refusal = more_telling(refusal, error),
                 }
             }
         }
-        Err(refusal)
+        Ok(Err(refusal))
     }
 
     /// Fetches the issuer's keys, where there is one: the first users shall not wait for them.
@@ -121,13 +144,13 @@ impl Verifier {
         }
     }
 
-    fn user_of(&self, claims: Claims) -> Result<(Uid, u64), Error> {
-        let uid = Uid::parse("sub", claims.sub).map_err(|_| Error::Unauthenticated("the token's sub is no uid"))?;
+    fn user_of(&self, claims: Claims) -> Result<(Uid, u64), Refusal> {
+        let uid = Uid::parse("sub", claims.sub).map_err(|_| NO_UID)?;
         // A float becomes the nearest number that there is.
         Ok((uid, (claims.exp as u64).saturating_add(self.leeway_seconds)))
     }
 
-    fn check(&self, token: &[u8], key: &Key) -> Result<Claims, Error> {
+    fn check(&self, token: &[u8], key: &Key) -> Result<Claims, Refusal> {
         let mut validation = Validation::new(key.algorithm);
         validation.leeway = self.leeway_seconds;
         validation.validate_nbf = true;
@@ -144,8 +167,13 @@ impl Verifier {
         }
         validation.set_required_spec_claims(&required);
         decode::<Claims>(token, &key.key, &validation).map(|token| token.claims).map_err(|error| match error.kind() {
-            ErrorKind::ExpiredSignature => Error::Unauthenticated("the token has expired"),
-            _ => INVALID,
+            ErrorKind::ExpiredSignature => EXPIRED,
+            ErrorKind::ImmatureSignature => "its nbf is in the future",
+            ErrorKind::InvalidIssuer => "its iss is not auth.jwt.issuer",
+            ErrorKind::InvalidAudience => "its aud is not auth.jwt.audience",
+            ErrorKind::MissingRequiredClaim(_) => "it lacks exp, sub, or an iss or aud that is configured",
+            ErrorKind::InvalidSignature => OTHER_SIGNATURE,
+            _ => "its claims cannot be read",
         })
     }
 }
@@ -156,9 +184,21 @@ fn names_critical_headers(token: &[u8]) -> bool {
     serde_json::from_slice::<serde_json::Value>(&header).is_ok_and(|header| header.get("crit").is_some())
 }
 
-/// Of several keys' refusals the one that says more.
-fn said(before: &Error, now: Error) -> Error {
-    if matches!(before, Error::Unauthenticated("the token has expired")) { before.clone() } else { now }
+/// Of several keys' refusals the one that says more: who looks at the claims has found the signature to be right.
+fn more_telling(before: Refusal, now: Refusal) -> Refusal {
+    if matches!(before, NO_KEY | OTHER_SIGNATURE) { now } else { before }
+}
+
+/// Tells operators why tokens are refused, each reason now and then: anybody can bring bad ones. The token is not shown.
+pub(super) fn log_refusal(reason: Refusal) {
+    static TOLD: Mutex<BTreeMap<Refusal, Instant>> = Mutex::new(BTreeMap::new());
+    metrics::counter!("recents_unauthenticated_total", "reason" => reason).increment(1);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.get(reason).is_none_or(|told| told.elapsed() > PAUSE) {
+        told.insert(reason, Instant::now());
+        drop(told);
+        tracing::info!(reason, "a token is refused; others are counted in recents_unauthenticated_total");
+    }
 }
 
 fn read_public_keys(file: &str) -> Result<Vec<Key>, ConfigError> {

@@ -66,7 +66,10 @@ impl Auth {
         if self.is_service(credential) {
             return Ok(Caller::Service);
         }
-        let token = credential.ok_or(Error::Unauthenticated("a token is required"))?;
+        let Some(token) = credential else {
+            jwt::log_refusal("there is none");
+            return Err(Error::Unauthenticated("a token is required"));
+        };
         let (uid, expires_at) = self.verifier.verify(token).await?;
         Ok(Caller::User { uid, expires_at, may_send: self.users_may_send })
     }
