@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sea_orm::{ConnectionTrait, IsolationLevel, TransactionTrait};
 use serde_json::json;
 
-use crate::support::server::{hooked, message};
+use crate::support::server::{Answer, hooked, message};
 use crate::support::{Engine, Server};
 
 const OTHERS: usize = 59;
@@ -16,6 +16,10 @@ const SOON: Duration = Duration::from_secs(2);
 /// Of all requests the path and the body; those of number 0 need the locked row.
 type Request<'a> = &'a dyn Fn(usize) -> (String, String);
 
+async fn post(server: &Server, path: &str, body: String) -> Answer {
+    server.request(server.http("POST", path).header("content-type", "application/json").body(body)).await
+}
+
 async fn one_waits(server: &Server, lock: &str, name: &str, request: Request<'_>) {
     let connection = server.database.connect().await;
     let lock_held = connection.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await.unwrap();
@@ -24,14 +28,14 @@ async fn one_waits(server: &Server, lock: &str, name: &str, request: Request<'_>
     // Several need it, and none of them keeps more than one connection.
     let waiting = (0..12).map(|_| async {
         let (path, body) = request(0);
-        let answer = server.post(&path, body).await;
+        let answer = post(server, &path, body).await;
         (answer, begun.elapsed())
     });
     let others = (1..=OTHERS).map(|number| async move {
         tokio::time::sleep(Duration::from_millis(20)).await;
         let (path, body) = request(number);
         let begun = Instant::now();
-        let answer = server.post(&path, body).await;
+        let answer = post(server, &path, body).await;
         assert_eq!(answer.status, 200, "{name}: {number}: {answer:?}");
         begun.elapsed()
     });

@@ -197,7 +197,7 @@ async fn plan_changes(
         None if !core.store.has_conversations(uid).await? => Plan::default(),
         cursor => {
             if cursor.is_none() {
-                core.store.ensure_cursors(std::slice::from_ref(uid)).await?;
+                core.store.insert_cursors(std::slice::from_ref(uid)).await?;
             }
             if found.rows.len() <= FEW {
                 let shared = Arc::clone(core);

@@ -15,14 +15,15 @@ impl Store {
     /// Makes the cursors that are missing, in a transaction of their own: a missing row cannot be locked, and inserting it
     /// inside of the transaction that locks it deadlocks on MySQL.
     pub(crate) async fn ensure_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
-        let missing;
-        let uids = if self.backend() == DbBackend::MySql && !uids.is_empty() {
+        if self.backend() == DbBackend::MySql && !uids.is_empty() {
             // An insert of a row that is there waits for whoever has locked it.
-            missing = self.list_without_cursor(uids).await?;
-            &missing
-        } else {
-            uids
-        };
+            return self.insert_cursors(&self.list_without_cursor(uids).await?).await;
+        }
+        self.insert_cursors(uids).await
+    }
+
+    /// The same for cursors that were just looked for, and are missing.
+    pub(crate) async fn insert_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
         for uids in uids.chunks(ROWS_PER_STATEMENT) {
             let mut insert = Query::insert().into_table(Entity).columns([Column::Uid, Column::Version]).to_owned();
             for uid in uids {
