@@ -103,7 +103,7 @@ mod tests {
             ("postgres://host/db?SSLMODE=hush", "unknown option SSLMODE"),
             ("postgres://host/db?sslmode=require&hush", "unknown option in database.url"),
             ("postgres://host/db?charset=hush", "unknown option charset"),
-            ("mysql://host/db?ssl_mode=hush", "did you mean ssl-mode?"),
+            ("mysql://host/db?ssl_mode=hush", "did you mean sslmode?"),
             ("mysql://host/db?application_name=hush", "unknown option application_name"),
             ("mariadb://host/db?tls=hush", "unknown option tls"),
             ("mysql://host/db?options[x]=hush", "unknown option options[x]"),
