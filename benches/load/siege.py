@@ -22,6 +22,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
 import os
 import pathlib
 import random
@@ -603,6 +604,7 @@ ATTACKS = ["pings", "headers", "silent", "no_init", "unread", "events_unread", "
 def attack(name, address, source, grpc):
     """A process of its own, until it is killed."""
     os.nice(10)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(getattr(Attacker(address, source, grpc), name)())

@@ -181,7 +181,7 @@ impl Store {
 
     /// Some members of a channel, if there are more than `limit`; all otherwise.
     pub(crate) async fn list_some_members(&self, channel_id: i64, limit: usize) -> Result<Vec<Uid>, StoreError> {
-        let found = self.query_all(&members_of(channel_id).limit(limit as u64)).await?;
+        let found = self.query_all(members_of(channel_id).limit(limit as u64)).await?;
         found.iter().map(|row| uid_at(row, 0)).collect()
     }
 
