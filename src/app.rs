@@ -189,8 +189,6 @@ impl App {
 /// # Errors
 /// [`ConfigError`] for a URL that is none, [`StoreError`] for a database file that cannot be opened.
 pub async fn connect(settings: &Settings) -> anyhow::Result<Store> {
-    // Of the process, and the first one stays.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut database = settings.database.clone();
     // A request that ran out of time leaves no statement running for longer than the request may take.
     database.statement_seconds = database.statement_seconds.min(settings.limits.request_seconds);
