@@ -82,3 +82,29 @@ fn no_dependency_gives_private_keys_of_json_a_meaning() {
         assert_eq!(value.to_string(), text, "a dependency switches on a feature of serde_json: see Cargo.toml");
     }
 }
+
+/// docs/SECURITY.md names a test for each promise: `module::name` of `tests/`, or `module::tests::name` of `src/`.
+#[test]
+fn the_tests_of_the_security_promises_are_there() {
+    let text = std::fs::read_to_string(root().join("docs/SECURITY.md")).unwrap();
+    let mut found = 0;
+    for named in text.split('`').skip(1).step_by(2) {
+        let files = if let Some((module, _)) = named.split_once("::tests::") {
+            let module = module.replace("::", "/");
+            [format!("src/{module}.rs"), format!("src/{module}/mod.rs")]
+        } else if let Some((module, _)) = named.split_once("::") {
+            [format!("tests/{module}.rs"), String::new()]
+        } else {
+            continue;
+        };
+        let name = named.rsplit("::").next().unwrap();
+        let is_there =
+            |file: &String| std::fs::read_to_string(root().join(file)).is_ok_and(|code| code.contains(&format!("fn {name}(")));
+        assert!(files.iter().any(is_there), "docs/SECURITY.md names {named}, which is not in {files:?}");
+        found += 1;
+    }
+    assert!(found > 60, "{found}");
+    for file in ["tests/browser/rebinding.mjs", "benches/load/siege.py"] {
+        assert!(text.contains(file) && root().join(file).is_file(), "{file}");
+    }
+}
