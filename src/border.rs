@@ -34,16 +34,9 @@ fn refuse(path: &str, headers: &HeaderMap, error: Error) -> Response {
 pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let headers = request.headers();
-    let is_welcome = open_mode::check_host(request.version(), headers)
-        .and_then(|()| open_mode::check(&app.settings, request.method(), headers));
-    if let Err(error) = is_welcome {
-        metrics::counter!("recents_http_requests_total", "route" => "refused", "method" => "other", "status" => "403")
-            .increment(1);
-        tracing::debug!(error = %error, "a request is refused");
-        return refuse(&path, headers, error);
-    }
-    if request.method() == Method::OPTIONS {
+    let is_welcome = open_mode::check_host(request.version(), request.headers())
+        .and_then(|()| open_mode::check(&app.settings, request.method(), request.headers()));
+    if request.method() == Method::OPTIONS && is_welcome.is_ok() {
         let mut response = StatusCode::NO_CONTENT.into_response();
         allow_origins(&app, &mut response, &path, origin);
         return response;
@@ -64,8 +57,14 @@ pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: 
     let headers = request.headers().clone();
     let span = tracing::info_span!("request", id, method = %method, route);
     let limit = Duration::from_secs(app.settings.limits.request_seconds);
-    let answer = tracing::Instrument::instrument(tokio::time::timeout(limit, next.run(request)), span.clone()).await;
-    let mut response = answer.unwrap_or_else(|_| refuse(&path, &headers, Error::Timeout));
+    let answer = match is_welcome {
+        Ok(()) => {
+            let answer = tokio::time::timeout(limit, next.run(request));
+            tracing::Instrument::instrument(answer, span.clone()).await.map_err(|_| Error::Timeout)
+        }
+        Err(error) => Err(error),
+    };
+    let mut response = answer.unwrap_or_else(|error| refuse(&path, &headers, error));
     allow_origins(&app, &mut response, &path, origin);
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -1033,7 +1033,7 @@ mod tests {
             "[auth]\nmanager_token = hush",
             "[auth]\nmanager_token = 'hush",
             "[auth.jwt]\nsecret = ['hush']",
-            "[database]\nurl = {hush = 1}",
+            "[live]\nredis_url = ['hush']",
         ] {
             let error = load(file, &[]).unwrap_err().to_string();
             assert!(!error.contains("hush") && !error.is_empty(), "{error}");

@@ -7,13 +7,15 @@ use std::net::IpAddr;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, header};
 
+use reqwest::Url;
+
 use crate::config::Settings;
 use crate::error::Error;
 
 /// The end of every refusal.
 const OPEN: &str = "this server is open, because nothing says who may do what: set auth.manager_token, or a key in auth.jwt";
 /// Headers with which proxies say for whom they ask, beside `x-forwarded-…`.
-const FORWARDED: [&str; 9] = [
+const FORWARDED: [&str; 14] = [
     "forwarded",
     "via",
     "x-real-ip",
@@ -23,6 +25,11 @@ const FORWARDED: [&str; 9] = [
     "cf-connecting-ip",
     "true-client-ip",
     "fastly-client-ip",
+    "fly-client-ip",
+    "x-envoy-external-address",
+    "x-azure-clientip",
+    "x-azure-socketip",
+    "x-appengine-user-ip",
 ];
 /// A browser says how a page's request came about.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -45,8 +52,7 @@ pub(crate) fn check(settings: &Settings, method: &Method, headers: &HeaderMap) -
         return Err(refused(&format!("it answers no request that was passed on (header {name})")));
     }
     let origins = headers.get_all(header::ORIGIN);
-    let is_own = |origin: &str| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host);
-    let is_allowed = |origin: &str| is_own(origin) || settings.server.cors_origins.iter().any(|known| known == origin);
+    let is_allowed = |origin: &str| is_own(origin, host) || settings.server.cors_origins.iter().any(|known| known == origin);
     if !origins.iter().all(|origin| origin.to_str().is_ok_and(is_allowed)) {
         return Err(refused("it answers only its own pages, and those in server.cors_origins"));
     }
@@ -57,6 +63,14 @@ pub(crate) fn check(settings: &Settings, method: &Method, headers: &HeaderMap) -
         return Err(refused("it answers only its own pages, and those in server.cors_origins"));
     }
     Ok(())
+}
+
+/// Whether a page comes from the host that it asks, whatever the spelling of the host: a browser writes it in lower case, and leaves out
+/// the port of the scheme.
+fn is_own(origin: &str, host: &str) -> bool {
+    let Ok(page) = Url::parse(origin) else { return false };
+    let asked = Url::parse(&format!("{}://{host}", page.scheme()));
+    ["http", "https"].contains(&page.scheme()) && asked.is_ok_and(|asked| asked.origin() == page.origin())
 }
 
 fn refused(what: &str) -> Error {
@@ -91,6 +105,30 @@ pub(crate) fn check_host(version: axum::http::Version, headers: &HeaderMap) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_that_come_from_the_host_that_they_ask() {
+        for (origin, host) in [
+            ("http://localhost:5001", "localhost:5001"),
+            ("http://localhost:5001", "LOCALHOST:5001"),
+            ("http://localhost", "localhost:80"),
+            ("https://localhost", "localhost:443"),
+            ("http://[::1]:5001", "[::1]:5001"),
+        ] {
+            assert!(is_own(origin, host), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("http://localhost:3000", "localhost:5001"),
+            ("http://127.0.0.1:5001", "localhost:5001"),
+            ("http://localhost", "localhost:443"),
+            ("null", "localhost"),
+            ("file://", "localhost"),
+            ("http://evil.example@localhost", "evil.example"),
+            ("", ""),
+        ] {
+            assert!(!is_own(origin, host), "{origin} {host}");
+        }
+    }
 
     #[test]
     fn hosts_that_are_this_machine() {

@@ -235,7 +235,7 @@ async fn limits_at_and_one_past_their_border() {
 
 #[tokio::test]
 async fn paths_and_methods_that_are_not_there() {
-    let server = Server::start(Engine::Sqlite).await;
+    let server = Server::start_with(Engine::Sqlite, |settings| settings.auth.manager_token = "hush".into()).await;
     for (method, path, status, msg) in [
         ("GET", "/nowhere", 404, "page not found"),
         ("POST", "/conversation/sync/", 404, "page not found"),
@@ -246,7 +246,7 @@ async fn paths_and_methods_that_are_not_there() {
         ("POST", "/livez", 405, "method not allowed"),
         ("BREW", "/conversation/sync", 405, "method not allowed"),
     ] {
-        let response = server.http(method, path).send().await.unwrap();
+        let response = server.http(method, path).header("token", "hush").send().await.unwrap();
         assert_eq!(response.status().as_u16(), status, "{method} {path}");
         if status == 405 {
             assert!(response.headers().contains_key("allow"), "{method} {path}");
@@ -259,8 +259,12 @@ async fn paths_and_methods_that_are_not_there() {
         // Other people's pages may not even ask for GraphQL.
         assert_eq!((response.status().as_u16(), origin), (204, (path != "/graphql").then_some(b"*".as_slice())), "{path}");
     }
-    let response = server.http("POST", "/conversation/sync").body("{}").send().await.unwrap();
+    let response = server.http("POST", "/conversation/sync").header("token", "hush").body("{}").send().await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], "*", "as WuKongIM");
+    // Where no token is needed other people's pages may ask for nothing.
+    let open = Server::start(Engine::Sqlite).await;
+    let response = open.http("POST", "/conversation/sync").body("{}").send().await.unwrap();
+    assert!(!response.headers().contains_key("access-control-allow-origin"));
 }
 
 /// A page that is named may use GraphQL from a browser; any other may not.
@@ -268,6 +272,7 @@ async fn paths_and_methods_that_are_not_there() {
 async fn graphql_is_for_pages_that_are_named() {
     let server = Server::start_with(Engine::Sqlite, |settings| {
         settings.server.cors_origins = vec!["https://chat.example.com".to_owned()];
+        settings.auth.manager_token = "hush".into();
     })
     .await;
     for (origin, allowed) in [("https://chat.example.com", true), ("https://chat.example.com.evil.org", false), ("null", false)] {

@@ -1,6 +1,7 @@
 //! Clients that go away before, during and after each statement of each request: afterwards nothing of them is left in the database, no
 //! transaction, no lock, no connection that cannot be used; and nobody else notices.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::proxy::{Fate, Pair};
 use crate::support::server::{hooked, message};
-use crate::support::{Engine, Server};
+use crate::support::{Engine, OwnServers, Server, TestDatabase};
 
 on_every_database!(a_flood_of_hang_ups);
 
@@ -170,7 +171,32 @@ async fn mysql() {
 
 /// Many clients that reset their connections after some milliseconds. Others are served meanwhile.
 async fn a_flood_of_hang_ups(engine: Engine) {
-    let server = &Server::start(engine).await;
+    flood(&Server::start(engine).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_behind_pgbouncer() {
+    let own = OwnServers::start(&["postgres", "pgbouncer"]).await;
+    let database = TestDatabase::create_on(Engine::Postgres, own.url("RECENTS_TEST_POSTGRES")).await;
+    let (_, name) = database.url.rsplit_once('/').unwrap();
+    let pooled = format!("{}/{name}", own.url("RECENTS_TEST_PGBOUNCER"));
+    let server = Server::start_on(Arc::new(database), |settings| {
+        settings.database.url = pooled.as_str().into();
+        settings.database.transaction_pooler = true;
+    })
+    .await;
+    flood(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_on_a_galera_node() {
+    let own = OwnServers::start(&["galera"]).await;
+    let nodes: Vec<&str> = own.url("RECENTS_TEST_GALERA").split(' ').collect();
+    let database = TestDatabase::create_on(Engine::MariaDb, nodes[0]).await;
+    flood(&Server::start_on(Arc::new(database), |_| {}).await).await;
+}
+
+async fn flood(server: &Server) {
     server.group("team", &["ann", "bob", "dan"]).await;
     server.send("bob", "team", 2, "first").await;
     let is_over = &AtomicBool::new(false);
@@ -200,7 +226,7 @@ async fn a_flood_of_hang_ups(engine: Engine) {
         is_over.store(true, Ordering::Relaxed);
     };
     let ((number, slowest), ()) = tokio::join!(honest, flood);
-    println!("{engine:?}: {number} honest requests, the slowest took {slowest:?}");
+    println!("{:?}: {number} honest requests, the slowest took {slowest:?}", server.database.engine);
     assert!(number > 3);
     nothing_is_left(server, "the flood").await;
     assert_eq!(server.full("hal").await.len(), 1);
