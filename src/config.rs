@@ -461,7 +461,7 @@ impl Default for Graphql {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { messages_bytes: 128 << 20 }
+        Self { messages_bytes: 64 << 20 }
     }
 }
 

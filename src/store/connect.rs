@@ -227,7 +227,9 @@ async fn sqlite(settings: &Database, url: &str) -> Result<Store, StoreError> {
     let files = Files::new(options.get_filename());
     let most = settings.max_connections - 1;
     let readers: SqlitePoolOptions = pool(settings).max_connections(most);
-    let readers = readers.connect_lazy_with(options.create_if_missing(false).pragma("query_only", "on"));
+    // There are many of them, and the system keeps the pages of the file, too.
+    let options = options.create_if_missing(false).pragma("query_only", "on").pragma("cache_size", "-4096");
+    let readers = readers.connect_lazy_with(options);
     let pool = |pool, most| Pool::over(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool), limits(settings, most));
     Ok(Store { files: Some(Arc::new(files)), ..Store::over(pool(readers, most), pool(writer, 1), settings.max_connections) })
 }
