@@ -87,7 +87,8 @@ async fn a_token_that_is_refused_is_explained() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut command = recents();
     command.stderr(log.reopen().unwrap());
-    let environment = [("RECENTS__AUTH__JWT__SECRET", SECRET), ("RECENTS__AUTH__JWT__AUDIENCE", "recents")];
+    let environment =
+        [("RECENTS__AUTH__JWT__SECRET", SECRET), ("RECENTS__AUTH__JWT__AUDIENCE", "recents"), ("RECENTS__LOG__LEVEL", "info")];
     let mut process = Process::start_as(command, &database.url, &environment);
     let claims = |exp: i64, aud: &str| json!({"sub": "ann", "exp": in_seconds(exp), "aud": aud});
     let early = json!({"sub": "ann", "exp": in_seconds(3600), "aud": "recents", "nbf": in_seconds(1800)});
