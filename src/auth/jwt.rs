@@ -48,7 +48,9 @@ impl std::fmt::Debug for Key {
 }
 
 /// What we read of a token. `exp`, `nbf`, `iss` and `aud` are the library's to check.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+// Those that are missing are the library's to refuse.
+#[serde(default)]
 struct Claims {
     sub: String,
     /// It may have a fraction (RFC 7519, 2).
