@@ -11,6 +11,8 @@ use super::{Store, StoreError};
 
 /// How long one server waits for another's migration.
 const WAIT_SECONDS: u32 = 60;
+/// How long a database may refuse connections that it had allowed.
+const REFUSED: Duration = Duration::from_secs(5);
 /// How long a server on a node of a cluster waits before it looks again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The lock where locks have numbers.
@@ -41,16 +43,21 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn migrate_up(&self) -> Result<(), StoreError> {
-        let deadline = Instant::now() + Duration::from_secs(WAIT_SECONDS.into());
+        let begun = Instant::now();
         loop {
             match self.apply_missing().await {
-                Err(error) if error.is_passing() && self.optimistic.load(Ordering::Relaxed) && Instant::now() < deadline => {
-                    tracing::info!(%error, "this node of the cluster is not migrated yet: looking again");
+                Err(error) if error.is_passing() && begun.elapsed() < self.migration_patience() => {
+                    tracing::info!(%error, "the database is not migrated yet: looking again");
                     tokio::time::sleep(PAUSE).await;
                 }
                 result => return result,
             }
         }
+    }
+
+    /// For so long it is tried again: on a node of a cluster others may migrate; elsewhere a connection may be refused for a moment.
+    fn migration_patience(&self) -> Duration {
+        if self.optimistic.load(Ordering::Relaxed) { Duration::from_secs(WAIT_SECONDS.into()) } else { REFUSED }
     }
 
     async fn apply_missing(&self) -> Result<(), StoreError> {
