@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
 use crate::error::Error;
@@ -35,6 +36,7 @@ pub(crate) struct Budgets {
     pub(crate) requests: Budget,
     /// Open connections.
     pub(crate) connections: Budget,
+    turns: Arc<Turns>,
 }
 
 impl Budgets {
@@ -46,6 +48,7 @@ impl Budgets {
             memory: Budget::new("memory", Ceilings::of(limits.memory_bytes)),
             requests: Budget::new("requests", requests),
             connections: Budget::new("connections", Ceilings { address, ..connections }),
+            turns: Arc::default(),
         }
     }
 
@@ -55,7 +58,7 @@ impl Budgets {
     /// [`Error::Overloaded`], [`Error::TooManyAtOnce`].
     pub(crate) fn admit(&self, holder: Holder) -> Result<Reservation, Error> {
         let place = Some(self.requests.take(holder.clone(), 1)?);
-        Ok(Reservation(Arc::new(Mutex::new(Reserved { place, memory: self.memory.take(holder, REQUEST_BYTES)? }))))
+        Ok(Reservation::new(place, self.memory.take(holder, REQUEST_BYTES)?, &self.turns))
     }
 
     /// Memory for what is told to a subscriber.
@@ -63,7 +66,7 @@ impl Budgets {
     /// # Errors
     /// As [`Budgets::admit`].
     pub(crate) fn subscribe(&self, holder: Holder) -> Result<Reservation, Error> {
-        Ok(Reservation(Arc::new(Mutex::new(Reserved { place: None, memory: self.memory.take(holder, 0)? }))))
+        Ok(Reservation::new(None, self.memory.take(holder, 0)?, &self.turns))
     }
 }
 
@@ -299,7 +302,7 @@ impl Drop for Share {
 
 /// What one request holds: its place, and its memory. A clone is the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct Reservation(Arc<Mutex<Reserved>>);
+pub(crate) struct Reservation(Arc<Mutex<Reserved>>, Arc<Turns>);
 
 #[derive(Debug)]
 struct Reserved {
@@ -310,6 +313,10 @@ struct Reserved {
 }
 
 impl Reservation {
+    fn new(place: Option<Share>, memory: Share, turns: &Arc<Turns>) -> Self {
+        Self(Arc::new(Mutex::new(Reserved { place, memory })), Arc::clone(turns))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Reserved> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -396,6 +403,38 @@ pub(crate) fn current() -> Option<Reservation> {
 /// As [`Reservation::hold`].
 pub(crate) fn hold(bytes: usize) -> Result<(), Error> {
     REQUEST.try_with(|reservation| reservation.hold(bytes)).unwrap_or(Ok(()))
+}
+
+/// Waits until the user of the request that runs may do one more thing: many requests of one user are worked on a few at a time, so that
+/// others need not wait for all of them. Services take no turns. A caller that has a turn must not wait for another one.
+pub(crate) async fn turn() -> Option<OwnedSemaphorePermit> {
+    let Reservation(reserved, turns) = current()?;
+    let uid = reserved.lock().unwrap_or_else(PoisonError::into_inner).memory.holder().uid.clone()?;
+    turns.of(uid).acquire_owned().await.ok()
+}
+
+/// The turns of users.
+#[derive(Debug, Default)]
+struct Turns(Mutex<HashMap<String, Weak<Semaphore>>>);
+
+impl Turns {
+    /// Things that are done for one user at once.
+    const AT_ONCE: usize = 2;
+    /// So many users may be remembered who are not here any more.
+    const FORGOTTEN: usize = 1000;
+
+    fn of(&self, uid: String) -> Arc<Semaphore> {
+        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turns) = users.get(&uid).and_then(Weak::upgrade) {
+            return turns;
+        }
+        if users.len() >= Self::FORGOTTEN && users.len().is_power_of_two() {
+            users.retain(|_, turns| turns.strong_count() > 0);
+        }
+        let turns = Arc::new(Semaphore::new(Self::AT_ONCE));
+        users.insert(uid, Arc::downgrade(&turns));
+        turns
+    }
 }
 
 /// Bytes with the reservation that they are counted in.
@@ -500,7 +539,7 @@ mod tests {
     async fn an_answer_is_held_until_its_last_byte_is_gone() {
         let budget = budget(800);
         let memory = budget.take(at(1), 10).unwrap();
-        let reservation = Reservation(Arc::new(Mutex::new(Reserved { place: None, memory })));
+        let reservation = Reservation::new(None, memory, &Arc::default());
         let kept = reservation
             .clone()
             .scope(async {
@@ -519,6 +558,22 @@ mod tests {
         drop(part);
         assert_eq!(budget.held(), 0);
         hold(1 << 40).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_user_does_two_things_at_once_and_others_do_not_wait() {
+        let budgets = Budgets::new(&Limits::default());
+        let reserve = |holder: Holder| budgets.admit(holder).unwrap();
+        let take = |holder: Holder| {
+            let turn = reserve(holder).scope(turn());
+            async { tokio::time::timeout(std::time::Duration::from_millis(20), turn).await }
+        };
+        let (one, _two) = (take(user(1, "ann")).await.unwrap(), take(user(2, "ann")).await.unwrap());
+        assert!(take(user(3, "ann")).await.is_err(), "a third one waits");
+        assert!(take(user(1, "bob")).await.unwrap().is_some());
+        assert!(take(service()).await.unwrap().is_none());
+        drop(one);
+        assert!(take(user(3, "ann")).await.unwrap().is_some());
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::error::{GraphqlError, Result};
+use crate::budget;
 use crate::conversation::{UnreadSummary, UserList, summarize};
 use crate::core::Core;
 use crate::error::Error;
@@ -40,6 +41,12 @@ struct Lists {
     summary: OnceCell<std::result::Result<UnreadSummary, Error>>,
 }
 
+/// One of the things that an operation, and its user, may do at once.
+pub(super) struct Turn<'a> {
+    _of_operation: Option<SemaphorePermit<'a>>,
+    _of_user: Option<OwnedSemaphorePermit>,
+}
+
 impl Work {
     /// Of an operation with these fields at its root.
     pub(super) fn new<'a>(core: Arc<Core>, root: impl Iterator<Item = &'a str>) -> Self {
@@ -57,10 +64,11 @@ impl Work {
     /// would be done one after the other without a pause.
     ///
     /// Who has a turn must not wait for another one.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        let turn = self.turns.acquire().await.ok();
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        let of_operation = self.turns.acquire().await.ok();
+        let of_user = budget::turn().await;
         tokio::task::yield_now().await;
-        turn
+        Turn { _of_operation: of_operation, _of_user: of_user }
     }
 
     /// Whether several fields read lists, so that one read of the whole list serves them all.

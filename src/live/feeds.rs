@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::bus::{Bus, Watch};
 use super::messages::{Chats, MessagesRequest};
+use crate::budget;
 use crate::conversation::{SyncAnswer, SyncRequest, follow, sync};
 use crate::core::Core;
 use crate::error::Error;
@@ -153,6 +154,7 @@ impl Feeds {
     }
 
     async fn look(&self, request: &SyncRequest) -> Result<SyncAnswer, Error> {
+        let _turn_of_user = budget::turn().await;
         let _turn = self.turns.acquire().await;
         let mut answer = sync(&self.core, request).await?;
         if !answer.has_more {

@@ -23,6 +23,7 @@ use axum::routing::{get, post};
 use super::legacy::{Fields, Refusal};
 use crate::app::App;
 use crate::auth::{Action, Caller};
+use crate::budget::turn;
 use crate::error::Error;
 use crate::ids::Uid;
 
@@ -49,6 +50,7 @@ pub fn routes() -> Router<App> {
     macro_rules! legacy {
         ($call:path) => {
             post(|State(app): State<App>, caller: Caller, fields: Fields| async move {
+                let _turn = turn().await;
                 Ok::<_, Refusal>($call(&app.core, &caller, &fields).await?.into_response())
             })
         };
@@ -58,6 +60,7 @@ pub fn routes() -> Router<App> {
         ($call:path $(, $number:literal)*) => {
             get(|State(app): State<App>, caller: Caller, RawQuery(query): RawQuery| async move {
                 let fields = Fields::from_query(&query.unwrap_or_default(), &[$($number),*])?;
+                let _turn = turn().await;
                 Ok::<_, Refusal>($call(&app.core, &caller, &fields).await?.into_response())
             })
         };
