@@ -115,20 +115,21 @@ fn allow_origins(app: &App, response: &mut Response, path: &str, origin: Option<
 /// Lets a request in, or sends it away at once, before its body is read.
 pub(crate) async fn make_room(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let headers = request.headers().clone();
-    let address = app.rates.address(request.extensions(), &headers);
-    let is_service = app.auth.is_service(Auth::credential(&headers)) || is_of_feeder(&app, &path);
+    let headers = request.headers();
+    let address = app.rates.address(request.extensions(), headers);
+    let is_service = app.auth.is_service(Auth::credential(headers)) || is_of_feeder(&app, &path);
     let holder = Holder { is_service, address, uid: None };
     let reservation = match app.budgets.admit(holder) {
         Ok(reservation) => reservation,
-        Err(error) => return refuse(&path, &headers, error),
+        Err(error) => return refuse(&path, headers, error),
     };
+    let accepted = headers.get(header::ACCEPT).cloned();
     request.extensions_mut().insert(reservation.clone());
     let (parts, body) = reservation.clone().scope(next.run(request)).await.into_parts();
     reservation.leave();
     match http::counted(&reservation, body) {
         Ok(body) => Response::from_parts(parts, body),
-        Err(error) => refuse(&path, &headers, error),
+        Err(error) => refuse(&path, &accepted.map(|accepted| (header::ACCEPT, accepted)).into_iter().collect(), error),
     }
 }
 
