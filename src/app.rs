@@ -133,7 +133,7 @@ impl App {
         }
     }
 
-    /// What goes on beside requests, for as long as the server runs: looking after subscribers, other servers, and removals of many.
+    /// The work beside requests, for as long as the server runs: looking after subscribers, other servers, and removals of many.
     pub async fn attend(self) {
         let live = &self.settings.live;
         let others = live::attend(Arc::clone(&self.core.bus), live.clone(), self.core.ids.request_id());

@@ -133,7 +133,7 @@ pub(crate) async fn make_room(State(app): State<App>, mut request: Request, next
     }
 }
 
-/// Whether a request comes to a path that only a feeder knows.
+/// True if a request comes to a path that only a feeder knows.
 fn is_of_feeder(app: &App, path: &str) -> bool {
     let secret = path.strip_prefix("/webhook/").or_else(|| path.strip_prefix("/datasource/"));
     secret.is_some_and(|secret| app.auth.authenticate_webhook(secret).is_ok())

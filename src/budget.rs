@@ -300,7 +300,7 @@ impl Drop for Share {
     }
 }
 
-/// What one request holds: its place, and its memory. A clone is the same one.
+/// The place and the memory that one request holds. A clone is the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Reservation(Arc<Mutex<Reserved>>, Arc<Turns>);
 

@@ -35,7 +35,7 @@ const FORWARDED: [&str; 14] = [
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Whether an open server answers a request.
+/// Refuses what an open server does not answer.
 ///
 /// # Errors
 /// [`Error::Forbidden`] for a host that is not this machine, a page of another origin, and a request that was passed on.
@@ -65,7 +65,7 @@ pub(crate) fn check(settings: &Settings, method: &Method, headers: &HeaderMap) -
     Ok(())
 }
 
-/// Whether a page comes from the host that it asks, whatever the spelling of the host: a browser writes it in lower case, and leaves out
+/// True if a page comes from the host that it asks, whatever the spelling of the host: a browser writes it in lower case, and leaves out
 /// the port of the scheme.
 fn is_own(origin: &str, host: &str) -> bool {
     let Ok(page) = Url::parse(origin) else { return false };
@@ -77,7 +77,7 @@ fn refused(what: &str) -> Error {
     Error::Forbidden(format!("{what}; {OPEN}").into())
 }
 
-/// Whether a `Host` means this machine.
+/// True if a `Host` means this machine.
 fn is_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     // Neither user nor password belongs there.

@@ -54,7 +54,7 @@ impl Rates {
         Some(address)
     }
 
-    /// Whether this is a proxy of ours.
+    /// True for a proxy of ours.
     pub(crate) fn is_proxy(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|range| range.contains(&address))
     }

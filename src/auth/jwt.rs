@@ -113,7 +113,7 @@ impl Verifier {
             return Ok(Err("it is too long"));
         }
         let Ok(header) = decode_header(token) else { return Ok(Err("it is no manager token, and no JWT with a known alg")) };
-        // What a token says is critical must be understood (RFC 7515, 4.1.11), and nothing is.
+        // A server must understand the headers that a token calls critical (RFC 7515, 4.1.11); this one understands none.
         if names_critical_headers(token) {
             return Ok(Err("its header has crit"));
         }

@@ -12,7 +12,7 @@ const MOST: usize = 256;
 pub(crate) struct ServiceAddresses(RwLock<HashSet<IpAddr>>);
 
 impl ServiceAddresses {
-    /// Whether a service came from there.
+    /// True if a service came from there.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&address)
     }

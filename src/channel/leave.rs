@@ -16,7 +16,7 @@ const LEAVING_AT_ONCE: usize = 500;
 pub(super) struct Removal {
     /// When, epoch ms.
     at: i64,
-    /// Who joined after the removal with this number stays.
+    /// Members who joined after the removal with this number stay.
     number: i64,
 }
 

@@ -70,7 +70,7 @@ pub async fn list_recents(core: &Core, keys: &[RecentsKey], bytes: &AnswerBytes)
     list_few_recents(core, keys, bytes).await
 }
 
-/// Whose messages go first where not all fit: those of the last activity.
+/// Messages of the conversation with the last activity go first where not all fit.
 fn rank(key: &RecentsKey) -> (i64, i64) {
     (key.head.last_message_at, key.channel_id)
 }

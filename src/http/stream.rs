@@ -60,7 +60,7 @@ impl Meter {
         self.rest();
     }
 
-    /// What was read is complete.
+    /// The head or the message that was read is complete.
     pub(crate) fn rest(&self) {
         if self.0.unused.swap(0, Ordering::Relaxed) > STEP {
             let mut memory = self.0.memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ impl Meter {
         }
     }
 
-    /// Whether no request has come that is not answered.
+    /// True if every request that came is answered.
     pub(crate) fn is_waiting(&self) -> bool {
         self.0.phase.load(Ordering::Relaxed) == WAITING
     }
