@@ -115,7 +115,7 @@ async fn list_few_recents(core: &Core, keys: &[RecentsKey], bytes: &AnswerBytes)
     Ok(recents.collect())
 }
 
-/// What was read of a channel.
+/// The messages that were read of a channel.
 struct ReadChannel {
     key: ChannelKey,
     /// The first seq that was read.

@@ -50,18 +50,18 @@ pub struct SyncRequest {
     pub filter: Filter,
     /// At most this many changes, in order of version.
     pub first: Option<usize>,
-    /// What of the conversations is wanted.
+    /// The parts of the conversations that are wanted.
     pub wanted: Wanted,
 }
 
 impl SyncRequest {
-    /// Whether conversations may be returned that did not change.
+    /// True if conversations may be returned that did not change.
     fn names_channels(&self) -> bool {
         !self.last_msg_seqs.is_empty() || !self.always.is_empty()
     }
 }
 
-/// What an answer is asked for, so that nothing is read for nobody.
+/// The parts that an answer is asked for: nothing else is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wanted {
     /// The version, and what was removed.
@@ -347,15 +347,15 @@ async fn answer(
     answer_with(core, request, changes, bytes).await
 }
 
-/// What an answer is made of.
+/// The parts of an answer.
 pub(super) struct Changes<'a, Rest> {
     /// What changed.
     pub(super) rows: Vec<&'a ConversationRow>,
-    /// What did not change, where the client may lack something of it.
+    /// Conversations that did not change, where the client may lack something of them.
     pub(super) rest: Rest,
     pub(super) version: Version,
     pub(super) has_more: bool,
-    /// What the client has seen; 0 for nothing.
+    /// The version that the client has seen; 0 for none.
     pub(super) since: Version,
     pub(super) reset: bool,
 }
