@@ -1,4 +1,5 @@
-//! Functions that many requests pass through, by themselves: `cargo bench`. Whole requests are measured by `scripts/bench`.
+//! Functions that many requests pass through, by themselves: `cargo bench`. Whole requests are
+//! measured by `scripts/bench`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,7 +16,10 @@ const MESSAGES: i64 = 20;
 
 fn message(seq: i64) -> Arc<Message> {
     Arc::new(Message {
-        channel: ChannelRef { channel_type: ChannelType::GROUP, channel_id: "team-1".to_owned() },
+        channel: ChannelRef {
+            channel_type: ChannelType::GROUP,
+            channel_id: "team-1".to_owned(),
+        },
         message_id: 2_124_658_887_163_379_712 + seq,
         seq,
         client_msg_no: format!("7f1c0d3e5a9b4c2d8e6f{seq}"),
@@ -23,18 +27,28 @@ fn message(seq: i64) -> Arc<Message> {
         sent_at: 1_795_393_127_614 + seq,
         red_dot: true,
         content: Content {
-            payload: br#"{"type":1,"content":"See you at the station at half past seven, gate 4"}"#.to_vec(),
+            payload: br#"{"type":1,"content":"See you at the station at half past seven, gate 4"}"#
+                .to_vec(),
             ..Content::default()
         },
     })
 }
 
 fn head(last_seq: i64) -> HeadState {
-    HeadState { revision: last_seq, last_seq, last_message_at: last_seq }
+    HeadState {
+        revision: last_seq,
+        last_seq,
+        last_message_at: last_seq,
+    }
 }
 
 fn newest() -> Arc<Newest> {
-    Arc::new(Newest::new(head(MESSAGES), 1, MESSAGES as usize, (1..=MESSAGES).rev().map(message).collect()))
+    Arc::new(Newest::new(
+        head(MESSAGES),
+        1,
+        MESSAGES as usize,
+        (1..=MESSAGES).rev().map(message).collect(),
+    ))
 }
 
 fn entries() -> Vec<SyncEntry> {
@@ -52,11 +66,16 @@ fn benches(criterion: &mut Criterion) {
     let bytes = write_entries(&kept).map_or(0, |text| text.len() as u64);
     let mut group = criterion.benchmark_group("answers");
     group.throughput(Throughput::Bytes(bytes));
-    group
-        .bench_function("500 conversations of 20 messages, kept as JSON", |bench| bench.iter(|| black_box(write_entries(&kept))));
+    group.bench_function("500 conversations of 20 messages, kept as JSON", |bench| {
+        bench.iter(|| black_box(write_entries(&kept)))
+    });
     group.sample_size(20);
     group.bench_function("500 conversations of 20 messages, written anew", |bench| {
-        bench.iter_batched(entries, |entries| black_box(write_entries(&entries)), BatchSize::LargeInput);
+        bench.iter_batched(
+            entries,
+            |entries| black_box(write_entries(&entries)),
+            BatchSize::LargeInput,
+        );
     });
     group.finish();
 
@@ -68,10 +87,16 @@ fn benches(criterion: &mut Criterion) {
         });
     });
     let request = br#"{"uid":"u0","version":1795393127614,"last_msg_seqs":"","msg_count":20,"only_unread":0}"#;
-    criterion.bench_function("the fields of a sync", |bench| bench.iter(|| black_box(Fields::parse(request))));
-    let held: Vec<String> = (0..CONVERSATIONS).map(|number| format!("team-{number}:2:{number}")).collect();
+    criterion.bench_function("the fields of a sync", |bench| {
+        bench.iter(|| black_box(Fields::parse(request)))
+    });
+    let held: Vec<String> = (0..CONVERSATIONS)
+        .map(|number| format!("team-{number}:2:{number}"))
+        .collect();
     let held = held.join("|");
-    criterion.bench_function("500 last_msg_seqs", |bench| bench.iter(|| black_box(parse_last_msg_seqs(&held))));
+    criterion.bench_function("500 last_msg_seqs", |bench| {
+        bench.iter(|| black_box(parse_last_msg_seqs(&held)))
+    });
 }
 
 criterion_group!(hot, benches);

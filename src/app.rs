@@ -75,22 +75,35 @@ impl App {
     ///
     /// # Errors
     /// A `graphql.manifest` or a key file that cannot be read.
-    pub fn new(settings: Settings, store: Store, clock: Clock, ids: Ids) -> Result<Self, ConfigError> {
+    pub fn new(
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+    ) -> Result<Self, ConfigError> {
         let core = Arc::new(Core::new(store, clock, ids, &settings));
         let live = &settings.live;
         let mut asker = None;
         if !settings.ingest.datasource_url.reveal().is_empty() {
-            let (datasource, asking) = datasource::datasource(settings.ingest.datasource_url.reveal())?;
+            let (datasource, asking) =
+                datasource::datasource(settings.ingest.datasource_url.reveal())?;
             let _ = core.datasource.set(datasource);
             asker = Some(asking);
         }
         // Half of the connections to the database are for requests.
         let looks = settings.database.max_connections as usize / 2;
-        let feeds = Arc::new(Feeds::new(Arc::clone(&core), Duration::from_millis(live.coalesce_milliseconds), looks));
+        let feeds = Arc::new(Feeds::new(
+            Arc::clone(&core),
+            Duration::from_millis(live.coalesce_milliseconds),
+            looks,
+        ));
         let schema = graphql::schema(Arc::clone(&core), Arc::clone(&feeds));
         let budgets = Budgets::new(&settings.limits);
         let persisted = Arc::new(Persisted::new(&settings.graphql)?);
-        let (auth, rates) = (Arc::new(Auth::new(&settings)?), Arc::new(Rates::new(&settings)));
+        let (auth, rates) = (
+            Arc::new(Auth::new(&settings)?),
+            Arc::new(Rates::new(&settings)),
+        );
         let connections = Connections::new(&settings.limits);
         Ok(Self(Arc::new(Parts {
             core,
@@ -112,7 +125,11 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`], [`Error::KeysUnavailable`], [`Error::TooMany`].
-    pub(crate) async fn admit(&self, credential: Option<&[u8]>, address: Option<IpAddr>) -> Result<Caller, Error> {
+    pub(crate) async fn admit(
+        &self,
+        credential: Option<&[u8]>,
+        address: Option<IpAddr>,
+    ) -> Result<Caller, Error> {
         if self.auth.is_service(credential) {
             self.met_service(address);
             return Ok(Caller::Service);
@@ -126,26 +143,43 @@ impl App {
         Ok(caller)
     }
 
-    /// A service came from this address, with its token or secret; on an open server everybody is one.
+    /// A service came from this address, with its token or secret; on an open server everybody is
+    /// one.
     pub(crate) fn met_service(&self, address: Option<IpAddr>) {
         if let Some(address) = address.filter(|_| !self.settings.auth.is_open()) {
             self.services.add(address);
         }
     }
 
-    /// The work beside requests, for as long as the server runs: looking after subscribers, other servers, and removals of many.
+    /// The work beside requests, for as long as the server runs: looking after subscribers, other
+    /// servers, and removals of many.
     pub async fn attend(self) {
         let live = &self.settings.live;
-        let others = live::attend(Arc::clone(&self.core.bus), live.clone(), self.core.ids.request_id());
+        let others = live::attend(
+            Arc::clone(&self.core.bus),
+            live.clone(),
+            self.core.ids.request_id(),
+        );
         let asking = async {
-            let asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let asker = self
+                .asker
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             if let Some(asker) = asker {
                 asker.run(Arc::clone(&self.core)).await;
             }
         };
         let poll = self.feeds.poll(Duration::from_secs(live.poll_seconds));
         let removing = write_removals(&self.core);
-        tokio::join!(poll, others, forget_rates(&self.rates), asking, self.auth.fetch_keys(), removing);
+        tokio::join!(
+            poll,
+            others,
+            forget_rates(&self.rates),
+            asking,
+            self.auth.fetch_keys(),
+            removing
+        );
     }
 
     /// Waits until all subscribers are gone, after [`Parts::shutdown`].
@@ -161,8 +195,12 @@ impl App {
     /// All routes, those of the two interfaces given.
     fn router_of(self, legacy_routes: Router<App>, graphql_routes: Router<App>) -> Router {
         let graphql_routes = graphql_routes.layer(CatchPanicLayer::custom(panicked_in_graphql));
-        let guarded = legacy_routes.merge(graphql_routes).layer(middleware::from_fn_with_state(self.clone(), authenticate));
-        let working = guarded.merge(wukong::feed::routes()).layer(middleware::from_fn_with_state(self.clone(), make_room));
+        let guarded = legacy_routes
+            .merge(graphql_routes)
+            .layer(middleware::from_fn_with_state(self.clone(), authenticate));
+        let working = guarded
+            .merge(wukong::feed::routes())
+            .layer(middleware::from_fn_with_state(self.clone(), make_room));
         // What is left always has an answer: how it is doing is asked when it is doing badly.
         Router::new()
             .merge(working)
@@ -187,13 +225,19 @@ impl App {
 /// Connects to `database.url`.
 ///
 /// # Errors
-/// [`ConfigError`] for a URL that is none, [`StoreError`] for a database file that cannot be opened.
+/// [`ConfigError`] for a URL that is none, [`StoreError`] for a database file that cannot be
+/// opened.
 pub async fn connect(settings: &Settings) -> anyhow::Result<Store> {
     let mut database = settings.database.clone();
-    // A request that ran out of time leaves no statement running for longer than the request may take.
-    database.statement_seconds = database.statement_seconds.min(settings.limits.request_seconds);
+    // A request that ran out of time leaves no statement running for longer than the request may
+    // take.
+    database.statement_seconds = database
+        .statement_seconds
+        .min(settings.limits.request_seconds);
     let store = match Store::connect(&database).await {
-        Err(StoreError::Broken(reason)) => return Err(ConfigError(format!("database.url cannot be used: {reason}")).into()),
+        Err(StoreError::Broken(reason)) => {
+            return Err(ConfigError(format!("database.url cannot be used: {reason}")).into());
+        }
         result => result.context("the database cannot be opened")?,
     };
     store.wait(database.wait_seconds).await?;
@@ -208,9 +252,20 @@ pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     telemetry::metrics();
     let store = connect(settings).await?;
     if settings.database.migrate {
-        store.migrate_up().await.context("the migrations cannot be applied")?;
-    } else if let Some(missing) = store.migration_status().await?.into_iter().find(|migration| !migration.applied) {
-        bail!("the migration {} is not applied, and database.migrate is off: run `recents migrate up`", missing.name);
+        store
+            .migrate_up()
+            .await
+            .context("the migrations cannot be applied")?;
+    } else if let Some(missing) = store
+        .migration_status()
+        .await?
+        .into_iter()
+        .find(|migration| !migration.applied)
+    {
+        bail!(
+            "the migration {} is not applied, and database.migrate is off: run `recents migrate up`",
+            missing.name
+        );
     }
     Ok(store)
 }
@@ -220,7 +275,8 @@ pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
 #[error("{0}")]
 pub struct ListenError(String);
 
-/// Binds `server.listen`. Where nothing says who may do what everybody may do everything, so then only loopback will do.
+/// Binds `server.listen`. Where nothing says who may do what everybody may do everything, so then
+/// only loopback will do.
 ///
 /// # Errors
 /// [`ListenError`] for an address that is none or that needs a token; what the system says.
@@ -228,7 +284,11 @@ pub async fn bind(settings: &Settings) -> anyhow::Result<TcpListener> {
     let listen = &settings.server.listen;
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
         .await
-        .map_err(|error| ListenError(format!("server.listen = {listen:?} is no address to listen on: {error}")))?
+        .map_err(|error| {
+            ListenError(format!(
+                "server.listen = {listen:?} is no address to listen on: {error}"
+            ))
+        })?
         .collect();
     if settings.auth.is_open() && !addresses.iter().all(|address| address.ip().is_loopback()) {
         return Err(ListenError(format!(
@@ -237,7 +297,9 @@ pub async fn bind(settings: &Settings) -> anyhow::Result<TcpListener> {
         ))
         .into());
     }
-    TcpListener::bind(addresses.as_slice()).await.with_context(|| format!("cannot listen on {listen}"))
+    TcpListener::bind(addresses.as_slice())
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))
 }
 
 /// Serves until a signal comes, then finishes what is running. A second signal ends at once.
@@ -248,12 +310,13 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut settings = settings;
     http::limit_connections(&mut settings);
     let listener = bind(&settings).await?;
-    let grpc = match settings.ingest.grpc_listen.as_str() {
-        "" => None,
-        listen => Some(
-            TcpListener::bind(listen).await.map_err(|error| ListenError(format!("ingest.grpc_listen = {listen:?}: {error}")))?,
-        ),
-    };
+    let grpc =
+        match settings.ingest.grpc_listen.as_str() {
+            "" => None,
+            listen => Some(TcpListener::bind(listen).await.map_err(|error| {
+                ListenError(format!("ingest.grpc_listen = {listen:?}: {error}"))
+            })?),
+        };
     let store = open_store(&settings).await?;
     let budget = Duration::from_secs(settings.server.shutdown_seconds);
     let app = App::new(settings, store.clone(), Clock::System, Ids::random())?;
@@ -261,13 +324,20 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     tokio::spawn(telemetry::maintain_metrics());
     tokio::spawn(app.clone().attend());
     if let Some(listener) = grpc {
-        tokio::spawn(app.connections.track(wukong::grpc::serve(app.clone(), listener)));
+        tokio::spawn(
+            app.connections
+                .track(wukong::grpc::serve(app.clone(), listener)),
+        );
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     // Nobody need be listening at the other end of stdout.
-    let _ = writeln!(std::io::stdout(), "{}", web::greeting(listener.local_addr()?, app.core.conversations_on));
+    let _ = writeln!(
+        std::io::stdout(),
+        "{}",
+        web::greeting(listener.local_addr()?, app.core.conversations_on)
+    );
     let mut server = tokio::spawn(async move {
         http::serve(app.clone(), listener).await;
         app.gone().await;
@@ -328,24 +398,46 @@ mod tests {
     async fn a_panic_ends_its_own_request_in_the_form_of_its_interface() {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
-        settings.database.url = format!("sqlite://{}?mode=rwc", folder.path().join("db").display()).as_str().into();
+        settings.database.url = format!("sqlite://{}?mode=rwc", folder.path().join("db").display())
+            .as_str()
+            .into();
         let store = connect(&settings).await.unwrap();
         let app = App::new(settings, store, Clock::System, Ids::random()).unwrap();
         let graphql_routes = Router::new().route(graphql::http::PATH, post(panics));
-        let router = app.router_of(Router::new().route("/conversation/sync", post(panics)), graphql_routes);
+        let router = app.router_of(
+            Router::new().route("/conversation/sync", post(panics)),
+            graphql_routes,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         for _ in 0..2 {
-            let response = http.post(format!("{url}/conversation/sync")).send().await.unwrap();
+            let response = http
+                .post(format!("{url}/conversation/sync"))
+                .send()
+                .await
+                .unwrap();
             assert_eq!(response.status(), 500);
-            assert_eq!(response.json::<Value>().await.unwrap(), json!({"msg": "internal error", "status": 500}));
+            assert_eq!(
+                response.json::<Value>().await.unwrap(),
+                json!({"msg": "internal error", "status": 500})
+            );
             let response = http.post(format!("{url}/graphql")).send().await.unwrap();
             assert_eq!(response.status(), 500);
             let answer: Value = response.json().await.unwrap();
-            assert_eq!(answer["errors"][0]["extensions"]["code"], "INTERNAL_SERVER_ERROR");
-            assert_eq!(http.get(format!("{url}/livez")).send().await.unwrap().status(), 200);
+            assert_eq!(
+                answer["errors"][0]["extensions"]["code"],
+                "INTERNAL_SERVER_ERROR"
+            );
+            assert_eq!(
+                http.get(format!("{url}/livez"))
+                    .send()
+                    .await
+                    .unwrap()
+                    .status(),
+                200
+            );
         }
     }
 }

@@ -1,9 +1,11 @@
-//! Budgets: how much memory, how many requests and how many connections callers hold at once. Every share counts against the server,
-//! the address and the user it is held for, so that no caller can take all of it; a part is kept for services.
+//! Budgets: how much memory, how many requests and how many connections callers hold at once. Every
+//! share counts against the server, the address and the user it is held for, so that no caller can
+//! take all of it; a part is kept for services.
 //!
-//! Memory is counted where it is held: what a connection has read and nobody has used yet, a body as it arrives, the values that are
-//! parsed from it, the messages of an answer, and the answer until it is written. A share that does not fit is refused before the memory
-//! is taken. Caches have limits of their own (`cache.messages_bytes`, `graphql.persisted_bytes`).
+//! Memory is counted where it is held: what a connection has read and nobody has used yet, a body
+//! as it arrives, the values that are parsed from it, the messages of an answer, and the answer
+//! until it is written. A share that does not fit is refused before the memory is taken. Caches
+//! have limits of their own (`cache.messages_bytes`, `graphql.persisted_bytes`).
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -41,13 +43,22 @@ pub(crate) struct Budgets {
 
 impl Budgets {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let requests = Ceilings { user: limits.user_requests, ..Ceilings::of(limits.requests) };
+        let requests = Ceilings {
+            user: limits.user_requests,
+            ..Ceilings::of(limits.requests)
+        };
         let connections = Ceilings::of(limits.open_connections);
         let address = connections.address.min(limits.address_connections).max(1);
         Self {
             memory: Budget::new("memory", Ceilings::of(limits.memory_bytes)),
             requests: Budget::new("requests", requests),
-            connections: Budget::new("connections", Ceilings { address, ..connections }),
+            connections: Budget::new(
+                "connections",
+                Ceilings {
+                    address,
+                    ..connections
+                },
+            ),
             turns: Arc::default(),
         }
     }
@@ -58,7 +69,11 @@ impl Budgets {
     /// [`Error::Overloaded`], [`Error::TooManyAtOnce`].
     pub(crate) fn admit(&self, holder: Holder) -> Result<Reservation, Error> {
         let place = Some(self.requests.take(holder.clone(), 1)?);
-        Ok(Reservation::new(place, self.memory.take(holder, REQUEST_BYTES)?, &self.turns))
+        Ok(Reservation::new(
+            place,
+            self.memory.take(holder, REQUEST_BYTES)?,
+            &self.turns,
+        ))
     }
 
     /// Memory for what is told to a subscriber.
@@ -66,7 +81,11 @@ impl Budgets {
     /// # Errors
     /// As [`Budgets::admit`].
     pub(crate) fn subscribe(&self, holder: Holder) -> Result<Reservation, Error> {
-        Ok(Reservation::new(None, self.memory.take(holder, 0)?, &self.turns))
+        Ok(Reservation::new(
+            None,
+            self.memory.take(holder, 0)?,
+            &self.turns,
+        ))
     }
 }
 
@@ -84,10 +103,16 @@ pub(crate) struct Ceilings {
 }
 
 impl Ceilings {
-    /// A quarter is kept for services. One address has at most half of the rest, one user a third of it.
+    /// A quarter is kept for services. One address has at most half of the rest, one user a third
+    /// of it.
     fn of(all: usize) -> Self {
         let guests = (all - all / 4).max(1);
-        Self { all, guests, address: (guests / 2).max(1), user: (guests / 3).max(1) }
+        Self {
+            all,
+            guests,
+            address: (guests / 2).max(1),
+            user: (guests / 3).max(1),
+        }
     }
 }
 
@@ -112,8 +137,12 @@ impl From<Full> for Error {
     fn from(full: Full) -> Self {
         match full {
             Full::Server => Self::Overloaded,
-            Full::Address => Self::TooManyAtOnce("this address holds as much of the server as one address may".into()),
-            Full::User => Self::TooManyAtOnce("this user holds as much of the server as one user may".into()),
+            Full::Address => Self::TooManyAtOnce(
+                "this address holds as much of the server as one address may".into(),
+            ),
+            Full::User => {
+                Self::TooManyAtOnce("this user holds as much of the server as one user may".into())
+            }
         }
     }
 }
@@ -139,13 +168,23 @@ struct Held {
 
 impl Budget {
     fn new(name: &'static str, ceilings: Ceilings) -> Self {
-        Self(Arc::new(Inner { name, ceilings, held: Mutex::default() }))
+        Self(Arc::new(Inner {
+            name,
+            ceilings,
+            held: Mutex::default(),
+        }))
     }
 
     /// A share of this amount.
     pub(crate) fn take(&self, holder: Holder, amount: usize) -> Result<Share, Full> {
-        let mut share =
-            Share { budget: self.clone(), holder: Holder { address: holder.address.map(network), ..holder }, amount: 0 };
+        let mut share = Share {
+            budget: self.clone(),
+            holder: Holder {
+                address: holder.address.map(network),
+                ..holder
+            },
+            amount: 0,
+        };
         share.grow(amount)?;
         Ok(share)
     }
@@ -165,7 +204,8 @@ impl Budget {
             Full::Address => "address",
             Full::User => "user",
         };
-        metrics::counter!("recents_http_shed_total", "limit" => self.0.name, "by" => by).increment(1);
+        metrics::counter!("recents_http_shed_total", "limit" => self.0.name, "by" => by)
+            .increment(1);
         full
     }
 }
@@ -173,7 +213,9 @@ impl Budget {
 /// A host of version 6 has 2^64 addresses.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
         IpAddr::V4(_) => address,
     }
 }
@@ -182,17 +224,34 @@ impl Held {
     fn fits(&self, ceilings: &Ceilings, holder: &Holder, amount: usize) -> Result<(), Full> {
         let left = ceilings.all.saturating_sub(self.all);
         if holder.is_service {
-            return if left < amount { Err(Full::Server) } else { Ok(()) };
+            return if left < amount {
+                Err(Full::Server)
+            } else {
+                Ok(())
+            };
         }
-        let held_by_user = holder.uid.as_ref().and_then(|uid| self.users.get(uid)).copied().unwrap_or_default();
+        let held_by_user = holder
+            .uid
+            .as_ref()
+            .and_then(|uid| self.users.get(uid))
+            .copied()
+            .unwrap_or_default();
         if holder.uid.is_some() && ceilings.user.saturating_sub(held_by_user) < amount {
             return Err(Full::User);
         }
-        let held_by_address = holder.address.and_then(|address| self.addresses.get(&address)).copied().unwrap_or_default();
+        let held_by_address = holder
+            .address
+            .and_then(|address| self.addresses.get(&address))
+            .copied()
+            .unwrap_or_default();
         if holder.address.is_some() && ceilings.address.saturating_sub(held_by_address) < amount {
             return Err(Full::Address);
         }
-        if left.min(ceilings.guests.saturating_sub(self.guests)) < amount { Err(Full::Server) } else { Ok(()) }
+        if left.min(ceilings.guests.saturating_sub(self.guests)) < amount {
+            Err(Full::Server)
+        } else {
+            Ok(())
+        }
     }
 
     fn add(&mut self, holder: &Holder, amount: usize) {
@@ -273,7 +332,10 @@ impl Share {
 
     /// Holds it for another caller, or for one that is known better, if that one may hold as much.
     pub(crate) fn hand_over(&mut self, holder: Holder) -> Result<(), Full> {
-        let holder = Holder { address: holder.address.map(network), ..holder };
+        let holder = Holder {
+            address: holder.address.map(network),
+            ..holder
+        };
         let mut held = self.budget.lock();
         held.remove(&self.holder, self.amount);
         let fits = held.fits(&self.budget.0.ceilings, &holder, self.amount);
@@ -314,7 +376,10 @@ struct Reserved {
 
 impl Reservation {
     fn new(place: Option<Share>, memory: Share, turns: &Arc<Turns>) -> Self {
-        Self(Arc::new(Mutex::new(Reserved { place, memory })), Arc::clone(turns))
+        Self(
+            Arc::new(Mutex::new(Reserved { place, memory })),
+            Arc::clone(turns),
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Reserved> {
@@ -336,7 +401,10 @@ impl Reservation {
     pub(crate) fn identify(&self, uid: &str) -> Result<(), Error> {
         let Reserved { place, memory } = &mut *self.lock();
         for share in place.iter_mut().chain([memory]) {
-            let holder = Holder { uid: Some(uid.to_owned()), ..share.holder().clone() };
+            let holder = Holder {
+                uid: Some(uid.to_owned()),
+                ..share.holder().clone()
+            };
             share.hand_over(holder)?;
         }
         Ok(())
@@ -357,13 +425,19 @@ impl Reservation {
 
     /// Bytes that hold the reservation for as long as they are there.
     pub(crate) fn kept(&self, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Kept { bytes, _reservation: self.clone() })
+        Bytes::from_owner(Kept {
+            bytes,
+            _reservation: self.clone(),
+        })
     }
 
     /// A stream whose work holds memory for this reservation until it has something to tell.
     pub(crate) fn scope_stream<S: Stream, B: FnOnce() -> S>(self, begin: B) -> ScopedStream<S> {
         let stream = Box::pin(REQUEST.sync_scope(self.clone(), begin));
-        ScopedStream { stream, reservation: self }
+        ScopedStream {
+            stream,
+            reservation: self,
+        }
     }
 
     /// Does work that holds memory for this request.
@@ -383,7 +457,9 @@ impl<S: Stream> Stream for ScopedStream<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let this = &mut *self;
-        let next = REQUEST.sync_scope(this.reservation.clone(), || this.stream.as_mut().poll_next(cx));
+        let next = REQUEST.sync_scope(this.reservation.clone(), || {
+            this.stream.as_mut().poll_next(cx)
+        });
         if next.is_ready() {
             // Less is always allowed.
             let _ = this.reservation.hold_just(0);
@@ -392,7 +468,8 @@ impl<S: Stream> Stream for ScopedStream<S> {
     }
 }
 
-/// The reservation of the request that runs, if one does: work of the server itself is bounded in other ways.
+/// The reservation of the request that runs, if one does: work of the server itself is bounded in
+/// other ways.
 pub(crate) fn current() -> Option<Reservation> {
     REQUEST.try_with(Reservation::clone).ok()
 }
@@ -402,14 +479,23 @@ pub(crate) fn current() -> Option<Reservation> {
 /// # Errors
 /// As [`Reservation::hold`].
 pub(crate) fn hold(bytes: usize) -> Result<(), Error> {
-    REQUEST.try_with(|reservation| reservation.hold(bytes)).unwrap_or(Ok(()))
+    REQUEST
+        .try_with(|reservation| reservation.hold(bytes))
+        .unwrap_or(Ok(()))
 }
 
-/// Waits until the user of the request that runs may do one more thing: many requests of one user are worked on a few at a time, so that
-/// others need not wait for all of them. Services take no turns. A caller that has a turn must not wait for another one.
+/// Waits until the user of the request that runs may do one more thing: many requests of one user
+/// are worked on a few at a time, so that others need not wait for all of them. Services take no
+/// turns. A caller that has a turn must not wait for another one.
 pub(crate) async fn turn() -> Option<OwnedSemaphorePermit> {
     let Reservation(reserved, turns) = current()?;
-    let uid = reserved.lock().unwrap_or_else(PoisonError::into_inner).memory.holder().uid.clone()?;
+    let uid = reserved
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .memory
+        .holder()
+        .uid
+        .clone()?;
     turns.of(uid).acquire_owned().await.ok()
 }
 
@@ -449,12 +535,14 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-/// Bytes that [`serde_json::Value`] takes at most for a text, and the text. Small texts are carried by their request.
+/// Bytes that [`serde_json::Value`] takes at most for a text, and the text. Small texts are carried
+/// by their request.
 pub(crate) fn parsed_size(text: &[u8]) -> usize {
     const SMALL: usize = 16 * 1024;
     // Vectors have up to twice the room that they need.
     const ELEMENT: usize = 2 * size_of::<serde_json::Value>();
-    const FIELD: usize = 2 * (size_of::<serde_json::Value>() + size_of::<String>() + 2 * size_of::<usize>());
+    const FIELD: usize =
+        2 * (size_of::<serde_json::Value>() + size_of::<String>() + 2 * size_of::<usize>());
     if text.len() <= SMALL {
         return 0;
     }
@@ -481,15 +569,24 @@ mod tests {
     }
 
     fn at(last: u8) -> Holder {
-        Holder { address: Some([192, 0, 2, last].into()), ..Holder::default() }
+        Holder {
+            address: Some([192, 0, 2, last].into()),
+            ..Holder::default()
+        }
     }
 
     fn user(last: u8, uid: &str) -> Holder {
-        Holder { uid: Some(uid.to_owned()), ..at(last) }
+        Holder {
+            uid: Some(uid.to_owned()),
+            ..at(last)
+        }
     }
 
     fn service() -> Holder {
-        Holder { is_service: true, ..Holder::default() }
+        Holder {
+            is_service: true,
+            ..Holder::default()
+        }
     }
 
     #[test]
@@ -523,15 +620,24 @@ mod tests {
         assert_eq!(share.holder(), &service(), "it stays where it was");
         drop(share);
         let held = budget.lock();
-        assert!(held.all == 0 && held.guests == 0 && held.addresses.is_empty() && held.users.is_empty(), "{held:?}");
+        assert!(
+            held.all == 0 && held.guests == 0 && held.addresses.is_empty() && held.users.is_empty(),
+            "{held:?}"
+        );
     }
 
     #[test]
     fn a_network_of_version_6_is_one_address() {
         let budget = budget(800);
-        let of = |text: &str| Holder { address: Some(text.parse().unwrap()), ..Holder::default() };
+        let of = |text: &str| Holder {
+            address: Some(text.parse().unwrap()),
+            ..Holder::default()
+        };
         let _share = budget.take(of("2001:db8::1"), 300).unwrap();
-        assert_eq!(budget.take(of("2001:db8::2"), 1).unwrap_err(), Full::Address);
+        assert_eq!(
+            budget.take(of("2001:db8::2"), 1).unwrap_err(),
+            Full::Address
+        );
         budget.take(of("2001:db8:0:1::2"), 1).unwrap();
     }
 
@@ -568,7 +674,10 @@ mod tests {
             let turn = reserve(holder).scope(turn());
             async { tokio::time::timeout(std::time::Duration::from_millis(20), turn).await }
         };
-        let (one, _two) = (take(user(1, "ann")).await.unwrap(), take(user(2, "ann")).await.unwrap());
+        let (one, _two) = (
+            take(user(1, "ann")).await.unwrap(),
+            take(user(2, "ann")).await.unwrap(),
+        );
         assert!(take(user(3, "ann")).await.is_err(), "a third one waits");
         assert!(take(user(1, "bob")).await.unwrap().is_some());
         assert!(take(service()).await.unwrap().is_none());
@@ -579,10 +688,21 @@ mod tests {
     #[test]
     fn values_of_a_text_are_never_larger_than_what_is_counted() {
         let many = |part: &str| format!("[{}0]", part.repeat(40_000));
-        for text in [many("0,"), many("[],"), many(r#"{"a":1},"#), many(r#"{"aaaaaaaaaaaa":{"b":0}},"#), many(r#""a,\"\\","#)] {
+        for text in [
+            many("0,"),
+            many("[],"),
+            many(r#"{"a":1},"#),
+            many(r#"{"aaaaaaaaaaaa":{"b":0}},"#),
+            many(r#""a,\"\\","#),
+        ] {
             let counted = parsed_size(text.as_bytes());
             let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-            assert!(counted >= size_of_value(&value), "{}: {counted} of {}", &text[..20], size_of_value(&value));
+            assert!(
+                counted >= size_of_value(&value),
+                "{}: {counted} of {}",
+                &text[..20],
+                size_of_value(&value)
+            );
         }
     }
 
@@ -591,10 +711,13 @@ mod tests {
         const VALUE: usize = size_of::<serde_json::Value>();
         const PLACE: usize = size_of::<String>() + 2 * size_of::<usize>();
         match value {
-            serde_json::Value::Array(values) => values.capacity() * VALUE + values.iter().map(size_of_value).sum::<usize>(),
-            serde_json::Value::Object(map) => {
-                map.iter().map(|(key, value)| VALUE + PLACE + key.len() + size_of_value(value)).sum()
+            serde_json::Value::Array(values) => {
+                values.capacity() * VALUE + values.iter().map(size_of_value).sum::<usize>()
             }
+            serde_json::Value::Object(map) => map
+                .iter()
+                .map(|(key, value)| VALUE + PLACE + key.len() + size_of_value(value))
+                .sum(),
             serde_json::Value::String(text) => text.capacity(),
             _ => 0,
         }

@@ -1,4 +1,5 @@
-//! Time and randomness, passed in: everything else asks here, so that tests can say what time it is.
+//! Time and randomness, passed in: everything else asks here, so that tests can say what time it
+//! is.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +20,17 @@ pub enum Clock {
 impl Clock {
     /// Epoch milliseconds.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
     pub fn now_ms(&self) -> i64 {
         match self {
             Self::System => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+                .map_or(0, |since| {
+                    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+                }),
             Self::Fixed(at) => at.load(Ordering::Relaxed),
         }
     }
@@ -56,17 +62,24 @@ impl Ids {
 
     fn new(mut rng: StdRng) -> Self {
         let node = rng.random_range(0..1024);
-        Self { rng: Mutex::new(rng), node, last_snowflake: AtomicI64::new(0) }
+        Self {
+            rng: Mutex::new(rng),
+            node,
+            last_snowflake: AtomicI64::new(0),
+        }
     }
 
-    /// A global message id: 41 bits of milliseconds, 10 of this process (random), 12 that count. Two processes that drew the
-    /// same 10 bits can give the same id; the database's unique index finds that, and the send is tried again.
+    /// A global message id: 41 bits of milliseconds, 10 of this process (random), 12 that count.
+    /// Two processes that drew the same 10 bits can give the same id; the database's unique index
+    /// finds that, and the send is tried again.
     #[must_use]
     pub fn message_id(&self, now_ms: i64) -> i64 {
         let at_least = ((now_ms - SNOWFLAKE_EPOCH_MS).max(0) << 12) & (i64::MAX >> 10);
         let previous = self
             .last_snowflake
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(at_least.max(last + 1)))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some(at_least.max(last + 1))
+            })
             .unwrap_or_default();
         let tick = at_least.max(previous + 1);
         ((tick >> 12) << 22) | (self.node << 12) | (tick & 0xfff)
@@ -75,15 +88,29 @@ impl Ids {
     /// A name for one request, to find it again in the log: 16 hexadecimal digits.
     #[must_use]
     pub fn request_id(&self) -> String {
-        let bits: u64 = self.rng.lock().unwrap_or_else(PoisonError::into_inner).random();
+        let bits: u64 = self
+            .rng
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .random();
         format!("{bits:016x}")
     }
 
-    /// A `client_msg_no` for a sender that gave none, as `WuKongIM` makes them: a uuid without dashes and a `0`.
+    /// A `client_msg_no` for a sender that gave none, as `WuKongIM` makes them: a uuid without
+    /// dashes and a `0`.
     #[must_use]
     pub fn client_msg_no(&self) -> String {
-        let bits: u128 = self.rng.lock().unwrap_or_else(PoisonError::into_inner).random();
-        format!("{}0", uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().simple())
+        let bits: u128 = self
+            .rng
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .random();
+        format!(
+            "{}0",
+            uuid::Builder::from_random_bytes(bits.to_be_bytes())
+                .into_uuid()
+                .simple()
+        )
     }
 }
 
@@ -95,7 +122,12 @@ mod tests {
     fn message_ids_grow_even_when_the_clock_does_not() {
         let ids = Ids::seeded(1);
         let mut last = 0;
-        for now in [1_795_393_127_614, 1_795_393_127_614, 1_795_393_127_000, 1_795_393_127_615] {
+        for now in [
+            1_795_393_127_614,
+            1_795_393_127_614,
+            1_795_393_127_000,
+            1_795_393_127_615,
+        ] {
             for _ in 0..5000 {
                 let id = ids.message_id(now);
                 assert!(id > last);
@@ -107,6 +139,9 @@ mod tests {
     #[test]
     fn message_ids_are_like_those_of_wukongim() {
         // Recorded: WuKongIM gave 2124658887163379712 at this millisecond.
-        assert_eq!(Ids::seeded(1).message_id(1_795_393_127_610) >> 32, 2_124_658_887_163_379_712_i64 >> 32);
+        assert_eq!(
+            Ids::seeded(1).message_id(1_795_393_127_610) >> 32,
+            2_124_658_887_163_379_712_i64 >> 32
+        );
     }
 }

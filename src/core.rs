@@ -87,6 +87,10 @@ impl Core {
     /// # Errors
     /// [`Error::ConversationsOff`] when they are.
     pub fn check_conversations_on(&self) -> Result<(), Error> {
-        if self.conversations_on { Ok(()) } else { Err(Error::ConversationsOff) }
+        if self.conversations_on {
+            Ok(())
+        } else {
+            Err(Error::ConversationsOff)
+        }
     }
 }

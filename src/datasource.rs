@@ -1,8 +1,10 @@
 //! Members of groups, asked of the business server, as `WuKongIM` asks it (`datasource.addr`):
-//! `POST {"cmd":"getSubscribers","data":{"channel_id","channel_type"}}`, answered with an array of uids.
+//! `POST {"cmd":"getSubscribers","data":{"channel_id","channel_type"}}`, answered with an array of
+//! uids.
 //!
-//! A webhook brings a message of a group that was not asked for yet. The message is stored at once; the members are asked for beside, and
-//! join below the message, so that it shows and counts as unread.
+//! A webhook brings a message of a group that was not asked for yet. The message is stored at once;
+//! the members are asked for beside, and join below the message, so that it shows and counts as
+//! unread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,12 +23,17 @@ use crate::outside::read_answer;
 
 /// Groups that wait to be asked for; more are asked for with their next message.
 const WAITING: usize = 10_000;
-/// A group is asked for again with its first message after so long: members may have come meanwhile.
+/// A group is asked for again with its first message after so long: members may have come
+/// meanwhile.
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
 const REMEMBERED: u64 = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses before it is asked again.
-const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25)];
+const PAUSES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(25),
+];
 
 /// A message of a group.
 #[derive(Clone, Debug)]
@@ -56,10 +63,27 @@ pub(crate) struct Asker {
 /// A client that cannot be built.
 pub(crate) fn datasource(url: &str) -> Result<(Datasource, Asker), ConfigError> {
     let (send, wanted) = mpsc::channel(WAITING);
-    let http = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
-    let http = http.map_err(|error| ConfigError(format!("ingest.datasource_url cannot be asked: {error}")))?;
-    let looked_at = Cache::builder().max_capacity(REMEMBERED).time_to_live(AGAIN_AFTER).build();
-    Ok((Datasource { wanted: send, looked_at }, Asker { url: url.to_owned(), http, wanted }))
+    let http = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build();
+    let http = http
+        .map_err(|error| ConfigError(format!("ingest.datasource_url cannot be asked: {error}")))?;
+    let looked_at = Cache::builder()
+        .max_capacity(REMEMBERED)
+        .time_to_live(AGAIN_AFTER)
+        .build();
+    Ok((
+        Datasource {
+            wanted: send,
+            looked_at,
+        },
+        Asker {
+            url: url.to_owned(),
+            http,
+            wanted,
+        },
+    ))
 }
 
 impl Datasource {
@@ -77,7 +101,12 @@ impl Datasource {
             }
         }
         for (key, message) in lowest {
-            let wanted = Wanted { key: key.clone(), seq: message.seq, message_id: message.message_id, sent_at: message.sent_at };
+            let wanted = Wanted {
+                key: key.clone(),
+                seq: message.seq,
+                message_id: message.message_id,
+                sent_at: message.sent_at,
+            };
             if self.wanted.try_send(wanted).is_ok() {
                 self.looked_at.insert(key.clone(), ());
             }
@@ -103,28 +132,64 @@ impl Asker {
         }
     }
 
-    /// Asks for the members of the group, and makes them members below the message. Those who are known already were named by receivers'
-    /// lists or by their own messages, which leave out others.
+    /// Asks for the members of the group, and makes them members below the message. Those who are
+    /// known already were named by receivers' lists or by their own messages, which leave out
+    /// others.
     async fn settle(&self, core: &Arc<Core>, wanted: &Wanted) -> Result<(), String> {
         let said = |error: Error| error.to_string();
         let (id, kind) = (&wanted.key.key, wanted.key.channel_type.number());
         let question = serde_json::json!({"cmd": "getSubscribers", "data": {"channel_id": id, "channel_type": kind}});
-        let answer = self.http.post(&self.url).json(&question).send().await.map_err(|error| error.without_url().to_string())?;
+        let answer = self
+            .http
+            .post(&self.url)
+            .json(&question)
+            .send()
+            .await
+            .map_err(|error| error.without_url().to_string())?;
         if !answer.status().is_success() {
             return Err(format!("status {}", answer.status()));
         }
         // As long as a body that names members may be.
-        let answer = read_answer(answer, core.limits.body_bytes).await.map_err(|error| error.to_string())?;
-        let uids: Option<Vec<String>> =
-            serde_json::from_slice(&answer).map_err(|_| "the answer is no JSON array of uids".to_owned())?;
+        let answer = read_answer(answer, core.limits.body_bytes)
+            .await
+            .map_err(|error| error.to_string())?;
+        let uids: Option<Vec<String>> = serde_json::from_slice(&answer)
+            .map_err(|_| "the answer is no JSON array of uids".to_owned())?;
         metrics::counter!("recents_datasource_requests_total", "result" => "ok").increment(1);
-        let uids: Vec<Uid> = uids.unwrap_or_default().into_iter().filter_map(|uid| Uid::parse("uid", uid).ok()).collect();
+        let uids: Vec<Uid> = uids
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|uid| Uid::parse("uid", uid).ok())
+            .collect();
         if uids.is_empty() || uids.len() > core.limits.members {
-            tracing::debug!(number = uids.len(), "members of a group that are none, or more than limits.members");
+            tracing::debug!(
+                number = uids.len(),
+                "members of a group that are none, or more than limits.members"
+            );
             return Ok(());
         }
-        let Wanted { seq, message_id, sent_at, .. } = *wanted;
-        let receivers = Receivers { key: wanted.key.clone(), seq, message_id, sent_at, uids };
-        ingest(core, Incoming { messages: Vec::new(), receivers: Some(receivers) }).await.map(|_| ()).map_err(said)
+        let Wanted {
+            seq,
+            message_id,
+            sent_at,
+            ..
+        } = *wanted;
+        let receivers = Receivers {
+            key: wanted.key.clone(),
+            seq,
+            message_id,
+            sent_at,
+            uids,
+        };
+        ingest(
+            core,
+            Incoming {
+                messages: Vec::new(),
+                receivers: Some(receivers),
+            },
+        )
+        .await
+        .map(|_| ())
+        .map_err(said)
     }
 }

@@ -1,4 +1,5 @@
-//! One table of what can go wrong: kind → GraphQL code → HTTP status. Both interfaces answer from it.
+//! One table of what can go wrong: kind → GraphQL code → HTTP status. Both interfaces answer from
+//! it.
 
 use std::borrow::Cow;
 
@@ -38,7 +39,8 @@ pub enum Error {
     /// Not for this caller, or not on this server.
     #[error("{0}")]
     Forbidden(Cow<'static, str>),
-    /// The hash of a document that this server does not know (or forgot): the client sends the document with it.
+    /// The hash of a document that this server does not know (or forgot): the client sends the
+    /// document with it.
     #[error("PersistedQueryNotFound")]
     PersistedQueryNotFound,
     /// This server keeps no documents.
@@ -80,16 +82,25 @@ pub struct Kind {
 }
 
 impl Error {
-    /// A value of `field` that we do not take; `problem` continues the sentence that the field begins.
-    pub fn bad_input(field: impl Into<Cow<'static, str>>, problem: impl Into<Cow<'static, str>>) -> Self {
-        Self::BadInput { field: field.into(), problem: problem.into() }
+    /// A value of `field` that we do not take; `problem` continues the sentence that the field
+    /// begins.
+    pub fn bad_input(
+        field: impl Into<Cow<'static, str>>,
+        problem: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::BadInput {
+            field: field.into(),
+            problem: problem.into(),
+        }
     }
 
     /// The table.
     #[must_use]
     pub fn kind(&self) -> Kind {
         let (code, status) = match self {
-            Self::BadInput { .. } | Self::BadRequest(_) => ("BAD_USER_INPUT", StatusCode::BAD_REQUEST),
+            Self::BadInput { .. } | Self::BadRequest(_) => {
+                ("BAD_USER_INPUT", StatusCode::BAD_REQUEST)
+            }
             Self::BodyTooLarge(_) => ("BAD_USER_INPUT", StatusCode::PAYLOAD_TOO_LARGE),
             Self::BodyTooSlow => ("BAD_USER_INPUT", StatusCode::REQUEST_TIMEOUT),
             Self::TooComplex(_) => ("QUERY_TOO_COMPLEX", StatusCode::BAD_REQUEST),
@@ -97,21 +108,28 @@ impl Error {
             Self::KeysUnavailable => ("SERVICE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
             Self::Forbidden(_) => ("FORBIDDEN", StatusCode::FORBIDDEN),
             Self::PersistedQueryNotFound => ("PERSISTED_QUERY_NOT_FOUND", StatusCode::BAD_REQUEST),
-            Self::PersistedQueryNotSupported => ("PERSISTED_QUERY_NOT_SUPPORTED", StatusCode::BAD_REQUEST),
+            Self::PersistedQueryNotSupported => {
+                ("PERSISTED_QUERY_NOT_SUPPORTED", StatusCode::BAD_REQUEST)
+            }
             Self::NotFound(_) => ("NOT_FOUND", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("BAD_USER_INPUT", StatusCode::METHOD_NOT_ALLOWED),
             Self::ConversationsOff => ("CONVERSATIONS_OFF", StatusCode::BAD_REQUEST),
-            Self::TooMany(_) | Self::TooManyAtOnce(_) => ("RATE_LIMITED", StatusCode::TOO_MANY_REQUESTS),
+            Self::TooMany(_) | Self::TooManyAtOnce(_) => {
+                ("RATE_LIMITED", StatusCode::TOO_MANY_REQUESTS)
+            }
             Self::Overloaded => ("OVERLOADED", StatusCode::SERVICE_UNAVAILABLE),
             Self::Timeout => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
             Self::Store(StoreError::Contended(_)) => ("CONFLICT", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Store(error) if error.is_passing() => ("SERVICE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Store(error) if error.is_passing() => {
+                ("SERVICE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE)
+            }
             Self::Store(_) => ("INTERNAL_SERVER_ERROR", StatusCode::INTERNAL_SERVER_ERROR),
         };
         Kind { code, status }
     }
 
-    /// Whether the same is worth trying again: the database, or the room there is, may be back in a moment.
+    /// Whether the same is worth trying again: the database, or the room there is, may be back in a
+    /// moment.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         self.kind().status == StatusCode::SERVICE_UNAVAILABLE
@@ -144,33 +162,103 @@ mod tests {
     /// Every kind, so that a new one must be put here (and thereby into the table's test).
     fn every_kind() -> Vec<(Error, &'static str, u16, &'static str)> {
         vec![
-            (Error::bad_input("uid", "must be a string"), "BAD_USER_INPUT", 400, "uid must be a string"),
+            (
+                Error::bad_input("uid", "must be a string"),
+                "BAD_USER_INPUT",
+                400,
+                "uid must be a string",
+            ),
             (Error::BadRequest("no".into()), "BAD_USER_INPUT", 400, "no"),
-            (Error::BodyTooLarge(7), "BAD_USER_INPUT", 413, "the request body must be at most 7 bytes long"),
-            (Error::BodyTooSlow, "BAD_USER_INPUT", 408, "the request body came too slowly"),
-            (Error::TooComplex("too deep".into()), "QUERY_TOO_COMPLEX", 400, "too deep"),
-            (Error::Unauthenticated("a token is required"), "UNAUTHENTICATED", 401, "a token is required"),
+            (
+                Error::BodyTooLarge(7),
+                "BAD_USER_INPUT",
+                413,
+                "the request body must be at most 7 bytes long",
+            ),
+            (
+                Error::BodyTooSlow,
+                "BAD_USER_INPUT",
+                408,
+                "the request body came too slowly",
+            ),
+            (
+                Error::TooComplex("too deep".into()),
+                "QUERY_TOO_COMPLEX",
+                400,
+                "too deep",
+            ),
+            (
+                Error::Unauthenticated("a token is required"),
+                "UNAUTHENTICATED",
+                401,
+                "a token is required",
+            ),
             (
                 Error::KeysUnavailable,
                 "SERVICE_UNAVAILABLE",
                 503,
                 "the keys that tokens are checked with cannot be fetched just now, try again",
             ),
-            (Error::Forbidden("not here".into()), "FORBIDDEN", 403, "not here"),
-            (Error::PersistedQueryNotFound, "PERSISTED_QUERY_NOT_FOUND", 400, "PersistedQueryNotFound"),
-            (Error::PersistedQueryNotSupported, "PERSISTED_QUERY_NOT_SUPPORTED", 400, "PersistedQueryNotSupported"),
-            (Error::NotFound("conversation"), "NOT_FOUND", 404, "conversation not found"),
-            (Error::MethodNotAllowed, "BAD_USER_INPUT", 405, "method not allowed"),
+            (
+                Error::Forbidden("not here".into()),
+                "FORBIDDEN",
+                403,
+                "not here",
+            ),
+            (
+                Error::PersistedQueryNotFound,
+                "PERSISTED_QUERY_NOT_FOUND",
+                400,
+                "PersistedQueryNotFound",
+            ),
+            (
+                Error::PersistedQueryNotSupported,
+                "PERSISTED_QUERY_NOT_SUPPORTED",
+                400,
+                "PersistedQueryNotSupported",
+            ),
+            (
+                Error::NotFound("conversation"),
+                "NOT_FOUND",
+                404,
+                "conversation not found",
+            ),
+            (
+                Error::MethodNotAllowed,
+                "BAD_USER_INPUT",
+                405,
+                "method not allowed",
+            ),
             (
                 Error::ConversationsOff,
                 "CONVERSATIONS_OFF",
                 400,
                 "recent conversations are off: set conversation.on = true in the configuration",
             ),
-            (Error::TooMany(2), "RATE_LIMITED", 429, "too many requests, try again in 2 s"),
-            (Error::TooManyAtOnce("too many".into()), "RATE_LIMITED", 429, "too many"),
-            (Error::Overloaded, "OVERLOADED", 503, "too many requests just now, try again"),
-            (Error::Timeout, "REQUEST_TIMEOUT", 503, "the request took too long, try again"),
+            (
+                Error::TooMany(2),
+                "RATE_LIMITED",
+                429,
+                "too many requests, try again in 2 s",
+            ),
+            (
+                Error::TooManyAtOnce("too many".into()),
+                "RATE_LIMITED",
+                429,
+                "too many",
+            ),
+            (
+                Error::Overloaded,
+                "OVERLOADED",
+                503,
+                "too many requests just now, try again",
+            ),
+            (
+                Error::Timeout,
+                "REQUEST_TIMEOUT",
+                503,
+                "the request took too long, try again",
+            ),
             (
                 Error::Store(StoreError::Unavailable("secret host".into())),
                 "SERVICE_UNAVAILABLE",
@@ -184,8 +272,18 @@ mod tests {
                 "the database did not confirm this, so its outcome is not known: repeating it is safe (for a message: with the same \
                  client_msg_no), try again",
             ),
-            (Error::Store(StoreError::Contended("deadlock".into())), "CONFLICT", 503, "too busy just now, try again"),
-            (Error::Store(StoreError::Broken("select 1".into())), "INTERNAL_SERVER_ERROR", 500, "internal error"),
+            (
+                Error::Store(StoreError::Contended("deadlock".into())),
+                "CONFLICT",
+                503,
+                "too busy just now, try again",
+            ),
+            (
+                Error::Store(StoreError::Broken("select 1".into())),
+                "INTERNAL_SERVER_ERROR",
+                500,
+                "internal error",
+            ),
         ]
     }
 
@@ -204,7 +302,14 @@ mod tests {
     #[test]
     fn every_kind_has_its_code_status_and_a_text_without_the_inside() {
         for (error, code, status, text) in every_kind() {
-            assert_eq!((error.kind().code, error.kind().status.as_u16(), error.to_string().as_str()), (code, status, text));
+            assert_eq!(
+                (
+                    error.kind().code,
+                    error.kind().status.as_u16(),
+                    error.to_string().as_str()
+                ),
+                (code, status, text)
+            );
         }
     }
 }

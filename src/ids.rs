@@ -16,16 +16,23 @@ pub type Seq = i64;
 /// A user's strictly increasing number of a visible change, below 2^53.
 pub type Version = i64;
 
-/// Checks a text that is stored as a key: at most [`ID_BYTES`] bytes of any Unicode but control characters.
+/// Checks a text that is stored as a key: at most [`ID_BYTES`] bytes of any Unicode but control
+/// characters.
 ///
 /// # Errors
 /// [`Error::BadInput`] naming `field`.
 pub fn check_key(field: &'static str, text: &str) -> Result<(), Error> {
     if text.len() > ID_BYTES {
-        return Err(Error::bad_input(field, format!("must be at most {ID_BYTES} bytes long")));
+        return Err(Error::bad_input(
+            field,
+            format!("must be at most {ID_BYTES} bytes long"),
+        ));
     }
     if text.chars().any(char::is_control) {
-        return Err(Error::bad_input(field, "must not contain control characters"));
+        return Err(Error::bad_input(
+            field,
+            "must not contain control characters",
+        ));
     }
     Ok(())
 }
@@ -43,7 +50,8 @@ pub struct Uid(String);
 
 impl Uid {
     /// # Errors
-    /// [`Error::BadInput`] naming `field` when the text is empty, too long, or holds control characters.
+    /// [`Error::BadInput`] naming `field` when the text is empty, too long, or holds control
+    /// characters.
     pub fn parse(field: &'static str, text: impl Into<String>) -> Result<Self, Error> {
         let text = text.into();
         check_id(field, &text)?;
@@ -136,7 +144,10 @@ impl ChannelRef {
     pub fn parse(channel_id: impl Into<String>, channel_type: i64) -> Result<Self, Error> {
         let channel_id = channel_id.into();
         check_id("channel_id", &channel_id)?;
-        Ok(Self { channel_type: ChannelType::parse("channel_type", channel_type)?, channel_id })
+        Ok(Self {
+            channel_type: ChannelType::parse("channel_type", channel_type)?,
+            channel_id,
+        })
     }
 }
 
@@ -146,10 +157,25 @@ mod tests {
 
     #[test]
     fn ids_are_any_unicode_but_control_characters_up_to_255_bytes() {
-        for good in ["a", "用户甲", "a:b|c'd%e\"f g", " ", &"é".repeat(127), &"x".repeat(255)] {
+        for good in [
+            "a",
+            "用户甲",
+            "a:b|c'd%e\"f g",
+            " ",
+            &"é".repeat(127),
+            &"x".repeat(255),
+        ] {
             assert!(Uid::parse("uid", good).is_ok(), "{good:?}");
         }
-        for bad in ["", "a\nb", "\0", "\u{7f}", "\u{85}", &"x".repeat(256), &"é".repeat(128)] {
+        for bad in [
+            "",
+            "a\nb",
+            "\0",
+            "\u{7f}",
+            "\u{85}",
+            &"x".repeat(256),
+            &"é".repeat(128),
+        ] {
             assert!(Uid::parse("uid", bad).is_err(), "{bad:?}");
         }
     }
@@ -157,7 +183,10 @@ mod tests {
     #[test]
     fn channel_types_are_1_to_255() {
         for number in [1, 2, 255] {
-            assert_eq!(i64::from(ChannelType::parse("channel_type", number).unwrap().number()), number);
+            assert_eq!(
+                i64::from(ChannelType::parse("channel_type", number).unwrap().number()),
+                number
+            );
         }
         for number in [0, -1, 256, i64::MAX, i64::MIN] {
             assert!(ChannelType::parse("channel_type", number).is_err());

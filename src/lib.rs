@@ -1,7 +1,9 @@
-//! recents keeps the recent-conversation list of instant-messaging systems and serves it as GraphQL and as `WuKongIM`'s routes.
+//! recents keeps the recent-conversation list of instant-messaging systems and serves it as GraphQL
+//! and as `WuKongIM`'s routes.
 //!
-//! The way of a request: `rest` or `graphql` reads it and calls a use case of `conversation`, `message` or `channel`; the use
-//! case speaks to `store`; `store` alone knows SQL. Never the other way round; `tests/layers.rs` guards it.
+//! The way of a request: `rest` or `graphql` reads it and calls a use case of `conversation`,
+//! `message` or `channel`; the use case speaks to `store`; `store` alone knows SQL. Never the other
+//! way round; `tests/layers.rs` guards it.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -17,7 +17,8 @@ use recents::ids::Uid;
 use recents::outside::read_answer;
 use recents::{graphql, import, telemetry};
 
-/// Keeps the recent-conversation list of instant-messaging systems and serves it as GraphQL and as `WuKongIM`'s routes.
+/// Keeps the recent-conversation list of instant-messaging systems and serves it as GraphQL and as
+/// `WuKongIM`'s routes.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
@@ -45,7 +46,8 @@ enum Command {
     Schema,
     /// Print the configuration in effect, secrets redacted
     Config,
-    /// Read recorded traffic (.jsonl or .jsonl.gz), or what a running WuKongIM v1 or v2 holds, into the database
+    /// Read recorded traffic (.jsonl or .jsonl.gz), or what a running WuKongIM v1 or v2 holds, into
+    /// the database
     Import(Import),
     /// Ask the server that is configured whether it is ready
     Healthcheck,
@@ -63,12 +65,19 @@ struct Import {
     #[arg(long, value_name = "FILE")]
     uid_file: Option<PathBuf>,
     /// The running server's manager token
-    #[arg(long, env = "RECENTS_IMPORT_TOKEN", hide_env_values = true, default_value = "", value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "RECENTS_IMPORT_TOKEN",
+        hide_env_values = true,
+        default_value = "",
+        value_name = "TOKEN"
+    )]
     token: String,
     /// Requests that a running server is asked a second, at most
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// Import nothing: compare what a running server answers these users with what is answered here; 1 when they differ
+    /// Import nothing: compare what a running server answers these users with what is answered
+    /// here; 1 when they differ
     #[arg(long)]
     verify: bool,
 }
@@ -97,8 +106,12 @@ fn main() -> ExitCode {
         Err(error) => {
             let text = format!("error: {error:#}");
             // Nobody need be there to read it.
-            telemetry::within(telemetry::FAREWELL, move || drop(writeln!(std::io::stderr(), "{text}")));
-            let is_callers = error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<ListenError>());
+            telemetry::within(telemetry::FAREWELL, move || {
+                drop(writeln!(std::io::stderr(), "{text}"))
+            });
+            let is_callers = error
+                .chain()
+                .any(|cause| cause.is::<ConfigError>() || cause.is::<ListenError>());
             ExitCode::from(if is_callers { 2 } else { 1 })
         }
     }
@@ -110,17 +123,24 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         return say(graphql::sdl().trim_end());
     }
     let mut settings = Settings::load(cli.config.as_deref())?;
-    if let Command::Serve { listen: Some(listen) } = &command {
+    if let Command::Serve {
+        listen: Some(listen),
+    } = &command
+    {
         settings.server.listen.clone_from(listen);
     }
     if matches!(command, Command::Config) {
         return say(settings.to_toml()?.trim_end());
     }
     let _log = telemetry::log_to_stderr(&settings.log)?;
-    for warning in misspelled_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+    for warning in
+        misspelled_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+    {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match command {
             Command::Serve { .. } => app::serve(settings).await,
@@ -145,7 +165,15 @@ async fn migrate(settings: &Settings, direction: Migrate) -> anyhow::Result<()> 
         Migrate::Status => {}
     }
     for migration in store.migration_status().await? {
-        say(&format!("{:8} {}", if migration.applied { "applied" } else { "missing" }, migration.name))?;
+        say(&format!(
+            "{:8} {}",
+            if migration.applied {
+                "applied"
+            } else {
+                "missing"
+            },
+            migration.name
+        ))?;
     }
     store.close().await;
     Ok(())
@@ -155,17 +183,36 @@ async fn import(settings: &Settings, arguments: &Import) -> anyhow::Result<()> {
     let is_url = |from: &String| from.starts_with("http://") || from.starts_with("https://");
     let uids = uids(arguments)?;
     if arguments.from.iter().any(is_url) && uids.is_empty() {
-        return Err(ConfigError("a running server is asked for users: --uids or --uid-file says for which".to_owned()).into());
+        return Err(ConfigError(
+            "a running server is asked for users: --uids or --uid-file says for which".to_owned(),
+        )
+        .into());
     }
-    if let Some(file) = arguments.from.iter().find(|from| !is_url(from)).filter(|_| !uids.is_empty() || arguments.verify) {
-        return Err(ConfigError(format!("{file} is a recording: --uids, --uid-file and --verify are for running servers")).into());
+    if let Some(file) = arguments
+        .from
+        .iter()
+        .find(|from| !is_url(from))
+        .filter(|_| !uids.is_empty() || arguments.verify)
+    {
+        return Err(ConfigError(format!(
+            "{file} is a recording: --uids, --uid-file and --verify are for running servers"
+        ))
+        .into());
     }
     let store = app::open_store(settings).await?;
-    let core = Arc::new(Core::new(store.clone(), Clock::System, Ids::random(), settings));
+    let core = Arc::new(Core::new(
+        store.clone(),
+        Clock::System,
+        Ids::random(),
+        settings,
+    ));
     let mut differs = false;
     for from in &arguments.from {
         if !is_url(from) {
-            say(&format!("{from}\n{}", import::import_file(&core, Path::new(from)).await?))?;
+            say(&format!(
+                "{from}\n{}",
+                import::import_file(&core, Path::new(from)).await?
+            ))?;
             continue;
         }
         // Without a password that it may carry.
@@ -176,33 +223,57 @@ async fn import(settings: &Settings, arguments: &Import) -> anyhow::Result<()> {
             differs |= !comparison.differences.is_empty();
             say(&format!("{shown}\n{comparison}"))?;
         } else {
-            say(&format!("{shown}\n{}", import::import_running(&core, &mut source, &uids).await?))?;
+            say(&format!(
+                "{shown}\n{}",
+                import::import_running(&core, &mut source, &uids).await?
+            ))?;
         }
     }
     store.close().await;
-    if differs { bail!("the answers differ") } else { Ok(()) }
+    if differs {
+        bail!("the answers differ")
+    } else {
+        Ok(())
+    }
 }
 
 /// The users that are named, in order, each once.
 fn uids(arguments: &Import) -> anyhow::Result<Vec<Uid>> {
     let mut named = arguments.uids.clone();
     if let Some(file) = &arguments.uid_file {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        named.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        named.extend(
+            text.lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .map(str::to_owned),
+        );
     }
     let mut seen = HashSet::new();
     named.retain(|uid| seen.insert(uid.clone()));
-    let uids = named.into_iter().map(|uid| Uid::parse("uid", uid)).collect::<Result<_, _>>();
+    let uids = named
+        .into_iter()
+        .map(|uid| Uid::parse("uid", uid))
+        .collect::<Result<_, _>>();
     Ok(uids.map_err(|error| ConfigError(error.to_string()))?)
 }
 
 async fn healthcheck(settings: &Settings) -> anyhow::Result<()> {
     let url = format!("http://{}/readyz", settings.server.listen);
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy();
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(5))
+        .no_proxy();
     let client = client.redirect(reqwest::redirect::Policy::none()).build()?;
-    let response = client.get(&url).send().await.with_context(|| format!("no answer from {url}"))?;
+    let response = client
+        .get(&url)
+        .send()
+        .await
+        .with_context(|| format!("no answer from {url}"))?;
     let status = response.status();
-    let body = read_answer(response, LONGEST_REASON).await.with_context(|| format!("no answer from {url}"))?;
+    let body = read_answer(response, LONGEST_REASON)
+        .await
+        .with_context(|| format!("no answer from {url}"))?;
     let text = String::from_utf8_lossy(&body);
     if !status.is_success() {
         bail!("{} says {}", url, text.trim());

@@ -1,6 +1,7 @@
-//! An open server, which knows no token and no key, lets everybody do everything, so it must be reached from this machine alone. That it
-//! listens on loopback is not enough: a web page in a browser of this machine reaches it, too, under a name that leads to loopback
-//! (DNS rebinding) or across origins, and so does a proxy that passes on requests from elsewhere.
+//! An open server, which knows no token and no key, lets everybody do everything, so it must be
+//! reached from this machine alone. That it listens on loopback is not enough: a web page in a
+//! browser of this machine reaches it, too, under a name that leads to loopback (DNS rebinding) or
+//! across origins, and so does a proxy that passes on requests from elsewhere.
 
 use std::net::IpAddr;
 
@@ -38,39 +39,70 @@ const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// Refuses what an open server does not answer.
 ///
 /// # Errors
-/// [`Error::Forbidden`] for a host that is not this machine, a page of another origin, and a request that was passed on.
-pub(crate) fn check(settings: &Settings, method: &Method, headers: &HeaderMap) -> Result<(), Error> {
+/// [`Error::Forbidden`] for a host that is not this machine, a page of another origin, and a
+/// request that was passed on.
+pub(crate) fn check(
+    settings: &Settings,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<(), Error> {
     if !settings.auth.is_open() {
         return Ok(());
     }
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
     if !is_loopback(host) {
-        return Err(refused("it answers only requests to localhost, 127.0.0.1 and [::1]"));
+        return Err(refused(
+            "it answers only requests to localhost, 127.0.0.1 and [::1]",
+        ));
     }
-    let is_forwarding = |name: &HeaderName| name.as_str().starts_with("x-forwarded-") || FORWARDED.contains(&name.as_str());
+    let is_forwarding = |name: &HeaderName| {
+        name.as_str().starts_with("x-forwarded-") || FORWARDED.contains(&name.as_str())
+    };
     if let Some(name) = headers.keys().find(|name| is_forwarding(name)) {
-        return Err(refused(&format!("it answers no request that was passed on (header {name})")));
+        return Err(refused(&format!(
+            "it answers no request that was passed on (header {name})"
+        )));
     }
     let origins = headers.get_all(header::ORIGIN);
-    let is_allowed = |origin: &str| is_own(origin, host) || settings.server.cors_origins.iter().any(|known| known == origin);
-    if !origins.iter().all(|origin| origin.to_str().is_ok_and(is_allowed)) {
-        return Err(refused("it answers only its own pages, and those in server.cors_origins"));
+    let is_allowed = |origin: &str| {
+        is_own(origin, host)
+            || settings
+                .server
+                .cors_origins
+                .iter()
+                .any(|known| known == origin)
+    };
+    if !origins
+        .iter()
+        .all(|origin| origin.to_str().is_ok_and(is_allowed))
+    {
+        return Err(refused(
+            "it answers only its own pages, and those in server.cors_origins",
+        ));
     }
     // Requests for a script or an image say no origin; links from other pages may lead here.
     let says = |name: &HeaderName, value: &str| headers.get(name).is_some_and(|said| said == value);
     let is_link = method == Method::GET && says(&FETCH_MODE, "navigate");
     if says(&FETCH_SITE, "cross-site") && origins.iter().next().is_none() && !is_link {
-        return Err(refused("it answers only its own pages, and those in server.cors_origins"));
+        return Err(refused(
+            "it answers only its own pages, and those in server.cors_origins",
+        ));
     }
     Ok(())
 }
 
-/// True if a page comes from the host that it asks, whatever the spelling of the host: a browser writes it in lower case, and leaves out
-/// the port of the scheme.
+/// True if a page comes from the host that it asks, whatever the spelling of the host: a browser
+/// writes it in lower case, and leaves out the port of the scheme.
 fn is_own(origin: &str, host: &str) -> bool {
-    let Ok(page) = Url::parse(origin) else { return false };
+    let Ok(page) = Url::parse(origin) else {
+        return false;
+    };
     let asked = Url::parse(&format!("{}://{host}", page.scheme()));
-    ["http", "https"].contains(&page.scheme()) && asked.is_ok_and(|asked| asked.origin() == page.origin())
+    ["http", "https"].contains(&page.scheme())
+        && asked.is_ok_and(|asked| asked.origin() == page.origin())
 }
 
 fn refused(what: &str) -> Error {
@@ -79,14 +111,22 @@ fn refused(what: &str) -> Error {
 
 /// True if a `Host` means this machine.
 fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
     // Neither user nor password belongs there.
     if authority.as_str().contains('@') {
         return false;
     }
     let name = authority.host();
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// HTTP/1.1 asks for exactly one `Host`, and one is all that a server can go by.
@@ -98,7 +138,9 @@ pub(crate) fn check_host(version: axum::http::Version, headers: &HeaderMap) -> R
         1 => Ok(()),
         0 if version < axum::http::Version::HTTP_11 => Ok(()),
         0 => Err(Error::BadRequest("the header Host is missing".into())),
-        _ => Err(Error::BadRequest("the header Host may be there only once".into())),
+        _ => Err(Error::BadRequest(
+            "the header Host may be there only once".into(),
+        )),
     }
 }
 
@@ -132,7 +174,14 @@ mod tests {
 
     #[test]
     fn hosts_that_are_this_machine() {
-        for host in ["localhost", "LOCALHOST:5001", "127.0.0.1", "127.9.8.7:80", "[::1]:5001", "[::ffff:127.0.0.1]:1"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:5001",
+            "127.0.0.1",
+            "127.9.8.7:80",
+            "[::1]:5001",
+            "[::ffff:127.0.0.1]:1",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
         for host in [

@@ -1,5 +1,5 @@
-//! Answers of other servers (an issuer, a business server, a `WuKongIM`), read with a bound: such a server may be wrong, or somebody
-//! else's by now.
+//! Answers of other servers (an issuer, a business server, a `WuKongIM`), read with a bound: such a
+//! server may be wrong, or somebody else's by now.
 
 /// Why an answer has no body for us.
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +16,16 @@ pub enum NoAnswer {
 ///
 /// # Errors
 /// A longer one; a connection that breaks.
-pub async fn read_answer(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, NoAnswer> {
+pub async fn read_answer(
+    mut response: reqwest::Response,
+    limit: usize,
+) -> Result<Vec<u8>, NoAnswer> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| NoAnswer::Broken(error.without_url().to_string()))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| NoAnswer::Broken(error.without_url().to_string()))?
+    {
         if chunk.len() > limit - body.len() {
             return Err(NoAnswer::TooLong(limit));
         }

@@ -1,5 +1,6 @@
-//! Requests of one kind that are done together. A commit waits for the disk, and a statement for the way to the database and back:
-//! whoever comes meanwhile waits, and is then done in one transaction with all others who came. One alone waits for nobody.
+//! Requests of one kind that are done together. A commit waits for the disk, and a statement for
+//! the way to the database and back: whoever comes meanwhile waits, and is then done in one
+//! transaction with all others who came. One alone waits for nobody.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,19 +14,22 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::error::Error;
 use crate::store::{Locks, StoreError};
 
-/// How often a lane lets everything else that can run go first before it takes the next ones: whoever was answered just now comes back
-/// meanwhile, and is done together with those who waited. Without it half of the clients wait while the other half is done.
+/// How often a lane lets everything else that can run go first before it takes the next ones:
+/// whoever was answered just now comes back meanwhile, and is done together with those who waited.
+/// Without it half of the clients wait while the other half is done.
 const GIVES_WAY: usize = 4;
 
-/// Those who wait, in lanes: what must be done one after the other is in one lane. A lane never waits for a row that somebody else has
-/// locked: who needs it leaves the lane, and waits in one that all who need that row share.
+/// Those who wait, in lanes: what must be done one after the other is in one lane. A lane never
+/// waits for a row that somebody else has locked: who needs it leaves the lane, and waits in one
+/// that all who need that row share.
 #[derive(Debug)]
 pub struct Together<T, R> {
     /// Of each lane that is being worked on those who came meanwhile.
     lanes: Arc<Lanes<T, R>>,
     at_once: usize,
     patience: Duration,
-    /// A place for each lane that may wait for a locked row at the same time: each has a connection.
+    /// A place for each lane that may wait for a locked row at the same time: each has a
+    /// connection.
     waiters: Arc<Semaphore>,
 }
 
@@ -42,36 +46,55 @@ pub(crate) type Answers<R> = Result<Vec<Done<R>>, Error>;
 pub(crate) enum Done<R> {
     /// Its answer.
     Answer(Result<R, Error>),
-    /// Nothing was done: somebody else holds the row with this name. Only where nobody waits for rows.
+    /// Nothing was done: somebody else holds the row with this name. Only where nobody waits for
+    /// rows.
     Held(u64),
 }
 
 impl<T: Send + Sync + 'static, R: Send + 'static> Together<T, R> {
-    /// At most so many are done together, and nobody waits for longer: a database that does not answer stops no lane for good.
+    /// At most so many are done together, and nobody waits for longer: a database that does not
+    /// answer stops no lane for good.
     #[must_use]
     pub fn new(at_once: usize, patience: Duration, waiters: &Arc<Semaphore>) -> Self {
-        Self { lanes: Arc::default(), at_once, patience, waiters: Arc::clone(waiters) }
+        Self {
+            lanes: Arc::default(),
+            at_once,
+            patience,
+            waiters: Arc::clone(waiters),
+        }
     }
 
-    /// Does `item` together with others of its lane: `work` does them in one transaction, leaving out whose rows are locked by others, or
-    /// waiting for these rows, as it is told. It goes on for as long as any of them waits; who went away before it began is left out.
-    /// Where one of them is our mistake, each is done by itself.
+    /// Does `item` together with others of its lane: `work` does them in one transaction, leaving
+    /// out whose rows are locked by others, or waiting for these rows, as it is told. It goes on
+    /// for as long as any of them waits; who went away before it began is left out. Where one of
+    /// them is our mistake, each is done by itself.
     ///
     /// # Errors
     /// What `work` says of this item; [`Error::Timeout`].
-    pub(crate) async fn run<Work, Doing>(&self, lane: u64, item: impl Into<Arc<T>>, work: Work) -> Result<R, Error>
+    pub(crate) async fn run<Work, Doing>(
+        &self,
+        lane: u64,
+        item: impl Into<Arc<T>>,
+        work: Work,
+    ) -> Result<R, Error>
     where
         Work: Fn(Vec<Arc<T>>, Locks) -> Doing + Send + Sync + 'static,
         Doing: Future<Output = Answers<R>> + Send + 'static,
     {
         let (sender, answer) = oneshot::channel();
         let (lanes, waiters) = (Arc::clone(&self.lanes), Arc::clone(&self.waiters));
-        let running = Running { lanes, lane: (Locks::Skip, lane), at_once: self.at_once, is_over: false, waiters };
+        let running = Running {
+            lanes,
+            lane: (Locks::Skip, lane),
+            at_once: self.at_once,
+            is_over: false,
+            waiters,
+        };
         running.take((item.into(), sender), &Arc::new(work));
         match tokio::time::timeout(self.patience, answer).await {
-            Ok(answer) => {
-                answer.unwrap_or_else(|_| Err(StoreError::Broken("what was done together broke off".to_owned()).into()))
-            }
+            Ok(answer) => answer.unwrap_or_else(|_| {
+                Err(StoreError::Broken("what was done together broke off".to_owned()).into())
+            }),
             Err(_) => Err(Error::Timeout),
         }
     }
@@ -141,10 +164,14 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Running<T, R> {
             if let Err(Error::Store(StoreError::Broken(_))) = &answers
                 && items.len() > 1
             {
-                // A statement failed, so nothing was done (a COMMIT never fails like this): whose fault it is shows when each is alone.
+                // A statement failed, so nothing was done (a COMMIT never fails like this): whose
+                // fault it is shows when each is alone.
                 for (item, sender) in items.into_iter().zip(senders) {
                     let answers = work(vec![Arc::clone(&item)], locks).await;
-                    let answer = answers.map_or_else(|error| Done::Answer(Err(error)), |mut answers| one(answers.pop()));
+                    let answer = answers.map_or_else(
+                        |error| Done::Answer(Err(error)),
+                        |mut answers| one(answers.pop()),
+                    );
                     self.tell((item, sender), answer, &work);
                 }
                 continue;
@@ -174,7 +201,13 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Running<T, R> {
             (Done::Held(row), Locks::Skip) => {
                 metrics::counter!("recents_locked_rows_total").increment(1);
                 let (lanes, waiters) = (Arc::clone(&self.lanes), Arc::clone(&self.waiters));
-                let apart = Self { lanes, lane: (Locks::Wait, row), at_once: self.at_once, is_over: false, waiters };
+                let apart = Self {
+                    lanes,
+                    lane: (Locks::Wait, row),
+                    at_once: self.at_once,
+                    is_over: false,
+                    waiters,
+                };
                 return apart.take((item, sender), work);
             }
             (Done::Held(_), Locks::Wait) => Err(left_out()),
@@ -253,7 +286,10 @@ mod tests {
                     let mut waits = waits.clone();
                     async move {
                         if locks == Locks::Wait {
-                            assert!(items.iter().all(|item| item.is_multiple_of(10)), "{items:?} in the lane of a locked row");
+                            assert!(
+                                items.iter().all(|item| item.is_multiple_of(10)),
+                                "{items:?} in the lane of a locked row"
+                            );
                             waits.wait_for(|free| *free).await.unwrap();
                         }
                         let done = |item: &Arc<u64>| match locks {
@@ -269,7 +305,11 @@ mod tests {
         // Two rows are locked: each has a lane, which those who come later share.
         let held: Vec<_> = [10, 10, 20, 10].map(run).into();
         for number in (1..30).filter(|number| number % 10 > 0) {
-            tokio::time::timeout(Duration::from_secs(1), run(number)).await.unwrap().unwrap().unwrap();
+            tokio::time::timeout(Duration::from_secs(1), run(number))
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap();
         }
         assert!(held.iter().all(|waiting| !waiting.is_finished()));
         free.send(true).unwrap();
@@ -287,7 +327,13 @@ mod tests {
         }
         Ok(items
             .iter()
-            .map(|item| if **item == 100 { Err(Error::NotFound("hundred")) } else { Ok((**item, items.len())) })
+            .map(|item| {
+                if **item == 100 {
+                    Err(Error::NotFound("hundred"))
+                } else {
+                    Ok((**item, items.len()))
+                }
+            })
             .map(Done::Answer)
             .collect())
     }
@@ -295,11 +341,16 @@ mod tests {
     #[tokio::test]
     async fn who_comes_meanwhile_is_done_together_and_each_gets_its_own_answer() {
         let together = together(PATIENCE);
-        let all = futures_util::future::join_all((14..164).map(|number| together.run(7, number, count))).await;
+        let all =
+            futures_util::future::join_all((14..164).map(|number| together.run(7, number, count)))
+                .await;
         for (number, answer) in (14..164).zip(&all) {
             match answer {
                 Err(Error::NotFound("hundred")) => assert_eq!(number, 100),
-                Ok((own, with)) => assert!(*own == number && (2..=64).contains(with), "{number}: {own}, {with}"),
+                Ok((own, with)) => assert!(
+                    *own == number && (2..=64).contains(with),
+                    "{number}: {own}, {with}"
+                ),
                 other => panic!("{number}: {other:?}"),
             }
         }
@@ -309,7 +360,9 @@ mod tests {
     #[tokio::test]
     async fn a_mistake_is_the_one_that_makes_it_and_a_panic_ends_nothing_for_good() {
         let together = together(PATIENCE);
-        let all = futures_util::future::join_all((10..20).map(|number| together.run(0, number, count))).await;
+        let all =
+            futures_util::future::join_all((10..20).map(|number| together.run(0, number, count)))
+                .await;
         assert_eq!(all.iter().filter(|answer| answer.is_ok()).count(), 9);
         assert!(all[3].is_err());
         assert!(together.run(0, 666, count).await.is_err());
@@ -344,7 +397,11 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(20)).await;
         gone.abort();
         stays.await.unwrap().unwrap();
-        assert_eq!(done.load(Ordering::SeqCst), 2, "the third had begun with the fourth");
+        assert_eq!(
+            done.load(Ordering::SeqCst),
+            2,
+            "the third had begun with the fourth"
+        );
     }
 
     #[tokio::test]
@@ -356,7 +413,10 @@ mod tests {
             }
             Ok(items.iter().map(|item| Done::Answer(Ok(**item))).collect())
         };
-        assert!(matches!(together.run(0, 1, never).await, Err(Error::Timeout)));
+        assert!(matches!(
+            together.run(0, 1, never).await,
+            Err(Error::Timeout)
+        ));
         assert_eq!(together.run(0, 2, never).await.unwrap(), 2);
     }
 }

@@ -1,5 +1,5 @@
-//! What people see: the page at `/`, the query page at `/graphiql`, the routes at `/docs`, and what the server says at its start. All of
-//! it is in the binary; nothing is loaded from elsewhere.
+//! What people see: the page at `/`, the query page at `/graphiql`, the routes at `/docs`, and what
+//! the server says at its start. All of it is in the binary; nothing is loaded from elsewhere.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,25 +26,58 @@ pub const FIRST_QUERY: &str = r#"{ conversations(uid: "u02", msgCount: 1) { vers
 
 /// The pages.
 pub fn routes() -> Router<App> {
-    let file = |kind: &'static str, text: &'static str| get(move || async move { page(kind, text) });
-    let policy = SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_POLICY));
-    // The library's own routes would switch on serde_json's feature `raw_value`, which overflows the stack on foreign input.
+    let file =
+        |kind: &'static str, text: &'static str| get(move || async move { page(kind, text) });
+    let policy = SetResponseHeaderLayer::overriding(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(DOCS_POLICY),
+    );
+    // The library's own routes would switch on serde_json's feature `raw_value`, which overflows
+    // the stack on foreign input.
     let docs = Router::new()
         .route("/docs", get(|| async { Redirect::to("/docs/") }))
         .route("/docs/", get(|| async { swagger_file("") }))
-        .route("/docs/{*file}", get(|Path(file): Path<String>| async move { swagger_file(&file) }));
+        .route(
+            "/docs/{*file}",
+            get(|Path(file): Path<String>| async move { swagger_file(&file) }),
+        );
     Router::new()
         .merge(docs.layer(policy))
-        .route("/", file("text/html; charset=utf-8", include_str!("../web/index.html")))
-        .route("/graphiql", file("text/html; charset=utf-8", include_str!("../web/graphiql.html")))
-        .route("/assets/graphiql.js", file("text/javascript; charset=utf-8", include_str!("../web/graphiql.js")))
-        .route("/assets/style.css", file("text/css; charset=utf-8", include_str!("../web/style.css")))
+        .route(
+            "/",
+            file(
+                "text/html; charset=utf-8",
+                include_str!("../web/index.html"),
+            ),
+        )
+        .route(
+            "/graphiql",
+            file(
+                "text/html; charset=utf-8",
+                include_str!("../web/graphiql.html"),
+            ),
+        )
+        .route(
+            "/assets/graphiql.js",
+            file(
+                "text/javascript; charset=utf-8",
+                include_str!("../web/graphiql.js"),
+            ),
+        )
+        .route(
+            "/assets/style.css",
+            file("text/css; charset=utf-8", include_str!("../web/style.css")),
+        )
 }
 
 /// A file of Swagger UI; 404 for a name that it does not have.
 fn swagger_file(name: &str) -> Response {
     match utoipa_swagger_ui::serve(name, Arc::new(Config::new(["/openapi.json"]))) {
-        Ok(Some(file)) => ([(header::CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response(),
+        Ok(Some(file)) => (
+            [(header::CONTENT_TYPE, file.content_type)],
+            file.bytes.into_owned(),
+        )
+            .into_response(),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -62,11 +95,17 @@ fn page(kind: &'static str, text: &'static str) -> impl IntoResponse {
 /// What the server says when it listens: the address, and a first query to try.
 #[must_use]
 pub fn greeting(address: SocketAddr, conversations_on: bool) -> String {
-    let hint = if conversations_on { "" } else { "\nrecent conversations are off: set conversation.on = true" };
+    let hint = if conversations_on {
+        ""
+    } else {
+        "\nrecent conversations are off: set conversation.on = true"
+    };
     format!(
         "recents is listening on http://{address}{hint}\n\n\
          try it in a browser:  http://{address}/graphiql\n\
          or in a shell:        curl -s http://{address}/graphql -H 'content-type: application/json' -d '{}'",
-        serde_json::json!({"query": FIRST_QUERY}).to_string().replace('\'', "'\\''")
+        serde_json::json!({"query": FIRST_QUERY})
+            .to_string()
+            .replace('\'', "'\\''")
     )
 }

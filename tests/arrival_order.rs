@@ -1,5 +1,6 @@
-//! The order in which a feeder's messages arrive does not matter: one generated history, delivered in the order of its seqs and in
-//! shuffles, cuts and repeats, with the reads and deletions of users in between, ends in the same state.
+//! The order in which a feeder's messages arrive does not matter: one generated history, delivered
+//! in the order of its seqs and in shuffles, cuts and repeats, with the reads and deletions of
+//! users in between, ends in the same state.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -16,17 +17,9 @@ const SHUFFLES: usize = 3;
 #[derive(Clone, Debug)]
 enum Event {
     /// A message of the group.
-    Message {
-        from: usize,
-        seq: i64,
-        red: bool,
-    },
+    Message { from: usize, seq: i64, red: bool },
     /// A message between the first two users.
-    Person {
-        from: usize,
-        seq: i64,
-        red: bool,
-    },
+    Person { from: usize, seq: i64, red: bool },
     Read {
         user: usize,
         group: bool,
@@ -42,19 +35,35 @@ enum Event {
 fn history() -> impl Strategy<Value = Vec<Event>> {
     let message = |users: usize| (0..users, prop::bool::weighted(0.8));
     let reads = (0..USERS.len(), any::<bool>(), any::<bool>(), 1_i64..10);
-    (prop::collection::vec(message(3), 1..8), prop::collection::vec(message(2), 0..5), prop::collection::vec(reads, 0..5))
+    (
+        prop::collection::vec(message(3), 1..8),
+        prop::collection::vec(message(2), 0..5),
+        prop::collection::vec(reads, 0..5),
+    )
         .prop_map(|(group, person, reads)| {
             let mut events = Vec::new();
             for (at, (from, red)) in group.into_iter().enumerate() {
-                events.push(Event::Message { from, seq: at as i64 + 1, red });
+                events.push(Event::Message {
+                    from,
+                    seq: at as i64 + 1,
+                    red,
+                });
             }
             for (at, (from, red)) in person.into_iter().enumerate() {
-                events.push(Event::Person { from, seq: at as i64 + 1, red });
+                events.push(Event::Person {
+                    from,
+                    seq: at as i64 + 1,
+                    red,
+                });
             }
             for (user, group, is_read, up_to) in reads {
                 // The third user is not in the conversation of the other two.
                 let user = if group { user } else { user % 2 };
-                events.push(if is_read { Event::Read { user, group, up_to } } else { Event::Delete { user, group, up_to } });
+                events.push(if is_read {
+                    Event::Read { user, group, up_to }
+                } else {
+                    Event::Delete { user, group, up_to }
+                });
             }
             events
         })
@@ -70,10 +79,27 @@ async fn deliver(server: &Server, number: i64, events: &[Event], cut: usize) -> 
         let (from, id, kind, seq, red) = match event {
             Event::Message { from, seq, red } => (uid(*from), group.clone(), 2, *seq, *red),
             Event::Person { from, seq, red } => (uid(*from), uid(1 - from), 1, *seq, *red),
-            Event::Read { user, group: in_group, up_to } | Event::Delete { user, group: in_group, up_to } => {
+            Event::Read {
+                user,
+                group: in_group,
+                up_to,
+            }
+            | Event::Delete {
+                user,
+                group: in_group,
+                up_to,
+            } => {
                 flush(server, &mut body).await;
-                let (id, kind) = if *in_group { (group.clone(), 2) } else { (uid(1 - user), 1) };
-                let path = if matches!(event, Event::Read { .. }) { "clearUnread" } else { "delete" };
+                let (id, kind) = if *in_group {
+                    (group.clone(), 2)
+                } else {
+                    (uid(1 - user), 1)
+                };
+                let path = if matches!(event, Event::Read { .. }) {
+                    "clearUnread"
+                } else {
+                    "delete"
+                };
                 let target = json!({"uid": uid(*user), "channel_id": id, "channel_type": kind, "message_seq": up_to});
                 server.call(&format!("/conversations/{path}"), target).await;
                 continue;
@@ -115,43 +141,70 @@ fn without_ids(text: &str, number: i64) -> String {
         text = text.replace(&format!("{}", number * 1000 + rest), &format!("m{rest}"));
     }
     // The payload names the message id.
-    let payloads = text.split("\"payload\":\"").map(|part| part.split_once('"').map_or(part, |(_, rest)| rest));
+    let payloads = text
+        .split("\"payload\":\"")
+        .map(|part| part.split_once('"').map_or(part, |(_, rest)| rest));
     payloads.collect::<Vec<_>>().join("\"payload\":\"")
 }
 
-/// A person's first message makes the conversation; what was read before it belongs to nobody, so it must come after.
+/// A person's first message makes the conversation; what was read before it belongs to nobody, so
+/// it must come after.
 fn is_possible(events: &[Event]) -> bool {
-    let first = events.iter().position(|event| matches!(event, Event::Person { .. }));
+    let first = events
+        .iter()
+        .position(|event| matches!(event, Event::Person { .. }));
     events.iter().enumerate().all(|(at, event)| match event {
-        Event::Read { group: false, .. } | Event::Delete { group: false, .. } => first.is_some_and(|first| first < at),
+        Event::Read { group: false, .. } | Event::Delete { group: false, .. } => {
+            first.is_some_and(|first| first < at)
+        }
         _ => true,
     })
 }
 
 fn arrival_order(engine: Engine) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let server = runtime.block_on(Server::start(engine));
     let number = std::sync::atomic::AtomicI64::new(10_001);
     let next = || number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let cases: u32 = std::env::var("RECENTS_TEST_HISTORIES").ok().map_or(150, |cases| cases.parse().unwrap());
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
-    let shuffled = (history(), prop::collection::vec((any::<u64>(), 1_usize..6), SHUFFLES));
+    let cases: u32 = std::env::var("RECENTS_TEST_HISTORIES")
+        .ok()
+        .map_or(150, |cases| cases.parse().unwrap());
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        ..Config::default()
+    };
+    let shuffled = (
+        history(),
+        prop::collection::vec((any::<u64>(), 1_usize..6), SHUFFLES),
+    );
     TestRunner::new(config)
         .run(&shuffled, |(events, shuffles)| {
             let run = async {
                 let first = next();
                 let mut expected = None;
                 if is_possible(&events) {
-                    expected = Some(anonymous(&deliver(&server, first, &events, usize::MAX).await, first));
+                    expected = Some(anonymous(
+                        &deliver(&server, first, &events, usize::MAX).await,
+                        first,
+                    ));
                 }
                 for (seed, cut) in shuffles {
                     let mut events = events.clone();
                     // Some come twice.
-                    let repeats: Vec<Event> = events.iter().filter(|_| seed % 3 == 0).cloned().collect();
+                    let repeats: Vec<Event> =
+                        events.iter().filter(|_| seed % 3 == 0).cloned().collect();
                     events.extend(repeats);
                     let mut at = seed;
                     events.sort_by_cached_key(|_| {
-                        at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        at = at
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
                         at >> 20
                     });
                     if !is_possible(&events) {
@@ -164,7 +217,9 @@ fn arrival_order(engine: Engine) {
                 }
             };
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(run)))
-                .map_err(|panic| TestCaseError::fail(panic.downcast_ref::<String>().cloned().unwrap_or_default()))
+                .map_err(|panic| {
+                    TestCaseError::fail(panic.downcast_ref::<String>().cloned().unwrap_or_default())
+                })
         })
         .unwrap_or_else(|error| panic!("{error}"));
 }

@@ -1,8 +1,9 @@
-//! Every request with each of its statements failing once: rolled back for another transaction, the connection gone before the
-//! database saw it, the connection gone before the answer came. A request that was rolled back is done all the same; one whose
-//! connection broke is done or refused with 503, and done once when it is asked for again; nobody needs a restart. On a node of a
-//! cluster a transaction may be rolled back without a word: that is noticed, and it is done all the same. A COMMIT that fails without a
-//! rollback may have been done: 503, and nothing is repeated.
+//! Every request with each of its statements failing once: rolled back for another transaction, the
+//! connection gone before the database saw it, the connection gone before the answer came. A
+//! request that was rolled back is done all the same; one whose connection broke is done or refused
+//! with 503, and done once when it is asked for again; nobody needs a restart. On a node of a
+//! cluster a transaction may be rolled back without a word: that is noticed, and it is done all the
+//! same. A COMMIT that fails without a rollback may have been done: 503, and nothing is repeated.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,29 +25,62 @@ const REFUSALS: [&str; 2] = [
 ];
 
 /// Whether there was a statement to fail, and whether the request was refused.
-async fn fail(pair: &Pair<'_>, number: i64, meeting: &Meeting, operation: Operation, passing: usize, fate: Fate) -> (bool, bool) {
-    let Pair { direct, behind, proxy } = pair;
+async fn fail(
+    pair: &Pair<'_>,
+    number: i64,
+    meeting: &Meeting,
+    operation: Operation,
+    passing: usize,
+    fate: Fate,
+) -> (bool, bool) {
+    let Pair {
+        direct,
+        behind,
+        proxy,
+    } = pair;
     let direct: &Server = direct;
-    let stage = Stage { number, is_group: meeting.is_group };
+    let stage = Stage {
+        number,
+        is_group: meeting.is_group,
+    };
     let ann = stage.uid("ann");
     let mut devices = [Incremental::new(&ann), Incremental::in_pages(&ann, 1)];
     let mut model = meeting.prepare(direct, &stage, &mut devices).await;
-    let name = format!("{operation:?} with {fate:?} at its statement {}", passing + 1);
+    let name = format!(
+        "{operation:?} with {fate:?} at its statement {}",
+        passing + 1
+    );
     proxy.plan(passing, fate);
     let answer = stage.ask(behind, operation).await;
     let was_met = proxy.was_met();
     let was_refused = answer.status == 503;
     if was_refused {
-        assert!(![Fate::Deadlock, Fate::RolledBackSilently].contains(&fate), "{name}: it can be done again: {answer:?}");
-        assert!(REFUSALS.contains(&answer.msg().as_str()), "{name}: {answer:?}");
+        assert!(
+            ![Fate::Deadlock, Fate::RolledBackSilently].contains(&fate),
+            "{name}: it can be done again: {answer:?}"
+        );
+        assert!(
+            REFUSALS.contains(&answer.msg().as_str()),
+            "{name}: {answer:?}"
+        );
         let again = stage.ask(behind, operation).await;
-        assert_eq!(again.status, 200, "{name}: at once after it was refused: {again:?}");
+        assert_eq!(
+            again.status, 200,
+            "{name}: at once after it was refused: {again:?}"
+        );
     } else {
         assert_eq!(answer.status, 200, "{name}: {answer:?}");
     }
-    assert!(!was_refused || was_met, "{name}: refused although nothing failed: {answer:?}");
+    assert!(
+        !was_refused || was_met,
+        "{name}: refused although nothing failed: {answer:?}"
+    );
     if was_met && matches!(fate, Fate::UnclearCommit(_)) {
-        assert_eq!((answer.status, answer.msg().as_str()), (503, REFUSALS[0]), "{name}");
+        assert_eq!(
+            (answer.status, answer.msg().as_str()),
+            (503, REFUSALS[0]),
+            "{name}"
+        );
     }
 
     stage.apply(&mut model, operation);
@@ -62,22 +96,36 @@ async fn fail(pair: &Pair<'_>, number: i64, meeting: &Meeting, operation: Operat
 /// How often a statement failed, and how often a request was refused.
 async fn every_statement_fails_once(direct: &Server, fates: &[Fate]) -> (u32, u32) {
     let cases = MEETINGS.iter().flat_map(|meeting| {
-        let each = move |operation: &'static Operation| fates.iter().map(move |fate| (meeting, *operation, *fate));
+        let each = move |operation: &'static Operation| {
+            fates.iter().map(move |fate| (meeting, *operation, *fate))
+        };
         meeting.operations.iter().flat_map(each)
     });
     let (met, refused) = (AtomicU32::new(0), AtomicU32::new(0));
-    at_every_statement(direct, &direct.database, cases, async |pair, number, (meeting, operation, fate), passing| {
-        let (was_met, was_refused) = fail(pair, number, meeting, operation, passing, fate).await;
-        // Not every operation commits something.
-        let asks = was_met || passing > 0 || matches!(fate, Fate::UnclearCommit(_));
-        assert!(asks, "{operation:?} in {meeting:?} asks the database for nothing");
-        met.fetch_add(u32::from(was_met), Ordering::Relaxed);
-        refused.fetch_add(u32::from(was_refused), Ordering::Relaxed);
-        was_met
-    })
+    at_every_statement(
+        direct,
+        &direct.database,
+        cases,
+        async |pair, number, (meeting, operation, fate), passing| {
+            let (was_met, was_refused) =
+                fail(pair, number, meeting, operation, passing, fate).await;
+            // Not every operation commits something.
+            let asks = was_met || passing > 0 || matches!(fate, Fate::UnclearCommit(_));
+            assert!(
+                asks,
+                "{operation:?} in {meeting:?} asks the database for nothing"
+            );
+            met.fetch_add(u32::from(was_met), Ordering::Relaxed);
+            refused.fetch_add(u32::from(was_refused), Ordering::Relaxed);
+            was_met
+        },
+    )
     .await;
     let (met, refused) = (met.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
-    println!("{}: {met} statements failed, {refused} requests were refused and asked again", direct.database.url);
+    println!(
+        "{}: {met} statements failed, {refused} requests were refused and asked again",
+        direct.database.url
+    );
     (met, refused)
 }
 
@@ -85,47 +133,79 @@ async fn on_one_server(engine: Engine) {
     let fates = [Fate::Deadlock, Fate::CutBefore, Fate::CutAfter];
     let server = Server::start(engine).await;
     let (met, refused) = every_statement_fails_once(&server, &fates).await;
-    assert!(met > 300 && refused > 100, "{met} failed, {refused} refused");
-    // A code of each kind; all of them meet batches below. Another server, because the names would be the same.
-    let (met, refused) = every_statement_fails_once(&Server::start(engine).await, &unclear_commits(engine)[..3]).await;
-    assert!(met > 80 && refused == met, "{met} commits were unclear, {refused} requests were refused");
+    assert!(
+        met > 300 && refused > 100,
+        "{met} failed, {refused} refused"
+    );
+    // A code of each kind; all of them meet batches below. Another server, because the names would
+    // be the same.
+    let (met, refused) =
+        every_statement_fails_once(&Server::start(engine).await, &unclear_commits(engine)[..3])
+            .await;
+    assert!(
+        met > 80 && refused == met,
+        "{met} commits were unclear, {refused} requests were refused"
+    );
 }
 
-/// Messages without a client_msg_no, sent by 16 at once, with one COMMIT that fails although it was done: each is stored once at most, and
-/// each that was acknowledged is stored. How many were refused: those of one batch.
-async fn sends_with_an_unclear_commit(pair: &Pair<'_>, channel: &str, passing: usize, fate: Fate) -> usize {
+/// Messages without a client_msg_no, sent by 16 at once, with one COMMIT that fails although it was
+/// done: each is stored once at most, and each that was acknowledged is stored. How many were
+/// refused: those of one batch.
+async fn sends_with_an_unclear_commit(
+    pair: &Pair<'_>,
+    channel: &str,
+    passing: usize,
+    fate: Fate,
+) -> usize {
     const CLIENTS: usize = 16;
     const EACH: usize = 12;
     let members: Vec<String> = (0..CLIENTS).map(|client| format!("user{client}")).collect();
-    pair.direct.group(channel, &members.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    pair.direct
+        .group(
+            channel,
+            &members.iter().map(String::as_str).collect::<Vec<_>>(),
+        )
+        .await;
     pair.proxy.plan(passing, fate);
     let clients = members.iter().map(async |member| {
         let mut answers = Vec::new();
         for count in 0..EACH {
             let mut body = message(member, channel, 2, &format!("{member} {count}"));
             body.as_object_mut().unwrap().remove("client_msg_no");
-            answers.push((body["payload"].clone(), pair.behind.post("/message/send", body.to_string()).await));
+            answers.push((
+                body["payload"].clone(),
+                pair.behind.post("/message/send", body.to_string()).await,
+            ));
         }
         answers
     });
     let answers: Vec<_> = futures_util::future::join_all(clients).await.concat();
     assert!(pair.proxy.was_met(), "{channel}");
-    let history = json!({"login_uid": "user0", "channel_id": channel, "channel_type": 2, "limit": 10_000});
+    let history =
+        json!({"login_uid": "user0", "channel_id": channel, "channel_type": 2, "limit": 10_000});
     let history = pair.direct.call("/channel/messagesync", history).await;
     let mut stored: HashMap<&str, usize> = HashMap::new();
     for message in history["messages"].as_array().unwrap() {
-        *stored.entry(message["payload"].as_str().unwrap()).or_default() += 1;
+        *stored
+            .entry(message["payload"].as_str().unwrap())
+            .or_default() += 1;
     }
     for (sent, answer) in &answers {
         let rows = stored.remove(sent.as_str().unwrap()).unwrap_or_default();
         match answer.status {
             200 => assert_eq!(rows, 1, "{channel}: an acknowledged message"),
-            503 => assert!(rows <= 1 && answer.msg() == REFUSALS[0], "{channel}: {rows} rows, {answer:?}"),
+            503 => assert!(
+                rows <= 1 && answer.msg() == REFUSALS[0],
+                "{channel}: {rows} rows, {answer:?}"
+            ),
             _ => panic!("{channel}: {answer:?}"),
         }
     }
     assert!(stored.is_empty(), "{channel}: {stored:?}");
-    answers.iter().filter(|(_, answer)| answer.status == 503).count()
+    answers
+        .iter()
+        .filter(|(_, answer)| answer.status == 503)
+        .count()
 }
 
 async fn batches_with_an_unclear_commit(engine: Engine) {
@@ -134,7 +214,10 @@ async fn batches_with_an_unclear_commit(engine: Engine) {
     for fate in unclear_commits(engine) {
         // Until it meets more than one: now and then one is alone.
         let mut passing = 5;
-        while sends_with_an_unclear_commit(&pair, &format!("{fate:?} {passing}"), passing, fate).await < 2 {
+        while sends_with_an_unclear_commit(&pair, &format!("{fate:?} {passing}"), passing, fate)
+            .await
+            < 2
+        {
             passing += 1;
             assert!(passing < 15, "{fate:?}: never a batch");
         }

@@ -24,7 +24,11 @@ const FIELDS: &str = "channelId channelType unread lastActivityAt lastMsgSeq las
 
 /// A timestamp in seconds of a `DateTime`.
 fn seconds(date_time: &Value) -> Value {
-    json!(chrono::DateTime::parse_from_rfc3339(date_time.as_str().unwrap()).unwrap().timestamp())
+    json!(
+        chrono::DateTime::parse_from_rfc3339(date_time.as_str().unwrap())
+            .unwrap()
+            .timestamp()
+    )
 }
 
 /// A GraphQL conversation as REST would say it.
@@ -56,7 +60,10 @@ fn as_rest(conversation: &Value) -> Value {
             shape
         })
         .collect();
-    let (last, unread) = (conversation["lastMsgSeq"].as_i64().unwrap(), conversation["unread"].as_i64().unwrap());
+    let (last, unread) = (
+        conversation["lastMsgSeq"].as_i64().unwrap(),
+        conversation["unread"].as_i64().unwrap(),
+    );
     json!({
         "channel_id": conversation["channelId"],
         "channel_type": conversation["channelType"],
@@ -87,19 +94,28 @@ pub async fn graphql_full(server: &Server, request: &Value) -> Vec<Value> {
         "exclude": request["exclude_channel_types"].as_array().cloned().unwrap_or_default(),
     });
     let data = server.graphql(&query, variables).await;
-    data["conversations"]["conversations"].as_array().unwrap().iter().map(as_rest).collect()
+    data["conversations"]["conversations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(as_rest)
+        .collect()
 }
 
 type Key = (u64, String);
 
 fn key(item: &Value) -> Key {
-    (item["channel_type"].as_u64().unwrap(), item["channel_id"].as_str().unwrap().to_owned())
+    (
+        item["channel_type"].as_u64().unwrap(),
+        item["channel_id"].as_str().unwrap().to_owned(),
+    )
 }
 
 /// Of which channel; its unread and last seq, or that it is gone.
 type Told = (Key, Option<(Value, Value)>);
 
-/// Every version that a user's devices were ever told, and of what. The same version never says two things.
+/// Every version that a user's devices were ever told, and of what. The same version never says two
+/// things.
 #[derive(Default)]
 pub struct Versions(Mutex<HashMap<i64, Told>>);
 
@@ -125,17 +141,32 @@ pub struct Incremental {
 impl Incremental {
     pub fn new(uid: &str) -> Self {
         let versions = Arc::default();
-        Self { uid: uid.to_owned(), version: 0, first: None, msg_count: 20, held: BTreeMap::new(), versions }
+        Self {
+            uid: uid.to_owned(),
+            version: 0,
+            first: None,
+            msg_count: 20,
+            held: BTreeMap::new(),
+            versions,
+        }
     }
 
-    /// One that holds so many messages of each conversation, and shares what it was told with the user's other devices.
+    /// One that holds so many messages of each conversation, and shares what it was told with the
+    /// user's other devices.
     pub fn holding(self, msg_count: i64, versions: Arc<Versions>) -> Self {
-        Self { msg_count, versions, ..self }
+        Self {
+            msg_count,
+            versions,
+            ..self
+        }
     }
 
     /// One that reads in pages.
     pub fn in_pages(uid: &str, first: i64) -> Self {
-        Self { first: Some(first), ..Self::new(uid) }
+        Self {
+            first: Some(first),
+            ..Self::new(uid)
+        }
     }
 
     pub async fn sync(&mut self, server: &impl Asked) {
@@ -159,20 +190,35 @@ impl Incremental {
         if answer["reset"] == true {
             self.held.clear();
         } else {
-            assert!(version >= self.version, "the cursor went back from {} to {version}", self.version);
+            assert!(
+                version >= self.version,
+                "the cursor went back from {} to {version}",
+                self.version
+            );
         }
         for conversation in answer["conversations"].as_array().unwrap() {
             let item = as_rest(conversation);
             let given = item["version"].as_i64().unwrap();
-            assert!(given > self.version || answer["reset"] == true, "asked with {}, got {given}", self.version);
+            assert!(
+                given > self.version || answer["reset"] == true,
+                "asked with {}, got {given}",
+                self.version
+            );
             assert!(given <= version, "{given} is above the cursor {version}");
-            self.versions.heed(given, key(&item), Some((item["unread"].clone(), item["last_msg_seq"].clone())));
+            self.versions.heed(
+                given,
+                key(&item),
+                Some((item["unread"].clone(), item["last_msg_seq"].clone())),
+            );
             self.held.insert(key(&item), item);
         }
         for removed in answer["removed"].as_array().unwrap() {
             let given = removed["version"].as_i64().unwrap();
             assert!(given > self.version);
-            let key = (removed["channelType"].as_u64().unwrap(), removed["channelId"].as_str().unwrap().to_owned());
+            let key = (
+                removed["channelType"].as_u64().unwrap(),
+                removed["channelId"].as_str().unwrap().to_owned(),
+            );
             self.held.remove(&key);
             self.versions.heed(given, key, None);
         }
@@ -187,12 +233,17 @@ impl Incremental {
                 conversationChanges(uid: $uid, version: $version, msgCount: $count) {{
                 version reset hasMore conversations {{ {FIELDS} }} removed {{ channelId channelType version }} }} }}"
         );
-        (query, json!({"uid": self.uid, "version": self.version, "count": self.msg_count}))
+        (
+            query,
+            json!({"uid": self.uid, "version": self.version, "count": self.msg_count}),
+        )
     }
 
     /// What the device shows as unread of a group.
     pub fn unread(&self, group: &str) -> Option<u64> {
-        self.held.get(&(2, group.to_owned())).and_then(|item| item["unread"].as_u64())
+        self.held
+            .get(&(2, group.to_owned()))
+            .and_then(|item| item["unread"].as_u64())
     }
 
     /// Whether this is what the device holds.
@@ -205,8 +256,13 @@ impl Incremental {
     }
 
     pub fn must_hold_after(&self, full: &[Value], what: &str) {
-        let full: BTreeMap<Key, Value> = full.iter().map(|item| (key(item), item.clone())).collect();
-        assert_eq!(self.held, full, "{} at version {} {what}", self.uid, self.version);
+        let full: BTreeMap<Key, Value> =
+            full.iter().map(|item| (key(item), item.clone())).collect();
+        assert_eq!(
+            self.held, full,
+            "{} at version {} {what}",
+            self.uid, self.version
+        );
     }
 }
 
@@ -220,7 +276,12 @@ pub struct LastSeqs {
 
 impl LastSeqs {
     pub fn new(uid: &str) -> Self {
-        Self { uid: uid.to_owned(), version: 0, conversations: BTreeMap::new(), messages: BTreeMap::new() }
+        Self {
+            uid: uid.to_owned(),
+            version: 0,
+            conversations: BTreeMap::new(),
+            messages: BTreeMap::new(),
+        }
     }
 
     /// Once from 0 with everything it holds named, once from its version.
@@ -229,7 +290,9 @@ impl LastSeqs {
             let named: Vec<String> = self
                 .messages
                 .iter()
-                .filter_map(|((kind, id), held)| Some(format!("{id}:{kind}:{}", held.keys().next_back()?)))
+                .filter_map(|((kind, id), held)| {
+                    Some(format!("{id}:{kind}:{}", held.keys().next_back()?))
+                })
                 .collect();
             let request = json!({"uid": self.uid, "version": version, "last_msg_seqs": named.join("|"), "msg_count": 20});
             let answer = server.sync(request).await;
@@ -239,7 +302,14 @@ impl LastSeqs {
             for mut item in answer {
                 self.version = self.version.max(item["version"].as_i64().unwrap());
                 let messages = self.messages.entry(key(&item)).or_default();
-                for message in item.as_object_mut().unwrap().remove("recents").unwrap().as_array().unwrap() {
+                for message in item
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("recents")
+                    .unwrap()
+                    .as_array()
+                    .unwrap()
+                {
                     messages.insert(message["message_seq"].as_i64().unwrap(), message.clone());
                 }
                 self.conversations.insert(key(&item), item);
@@ -247,7 +317,8 @@ impl LastSeqs {
         }
     }
 
-    /// The list itself. A late message below what the client holds cannot come to it: its seq is said to be held.
+    /// The list itself. A late message below what the client holds cannot come to it: its seq is
+    /// said to be held.
     pub fn must_list(&self, full: &[Value]) {
         assert_eq!(self.conversations.len(), full.len(), "{}", self.uid);
         for item in full {
@@ -263,7 +334,13 @@ impl LastSeqs {
             let recents = item["recents"].clone();
             for message in recents.as_array().unwrap() {
                 let held = self.messages[&key(item)].get(&message["message_seq"].as_i64().unwrap());
-                assert_eq!(held, Some(message), "{} lacks a message of {:?}", self.uid, key(item));
+                assert_eq!(
+                    held,
+                    Some(message),
+                    "{} lacks a message of {:?}",
+                    self.uid,
+                    key(item)
+                );
             }
         }
     }

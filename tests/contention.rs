@@ -1,5 +1,5 @@
-//! Many at one place: a busy group of ten thousand, and one user with many devices. No deadlock reaches a caller, everybody is
-//! served.
+//! Many at one place: a busy group of ten thousand, and one user with many devices. No deadlock
+//! reaches a caller, everybody is served.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -18,13 +18,25 @@ async fn a_busy_group(engine: Engine) {
     const EACH: usize = 4;
     let server = &Server::start(engine).await;
     let uids: Vec<String> = (0..MEMBERS).map(|number| format!("user{number}")).collect();
-    server.call("/channel", json!({"channel_id": "town", "channel_type": 2, "subscribers": uids})).await;
+    server
+        .call(
+            "/channel",
+            json!({"channel_id": "town", "channel_type": 2, "subscribers": uids}),
+        )
+        .await;
     let begun = Instant::now();
     let slowest = &AtomicU64::new(0);
     let senders = (0..SENDERS).map(|number| async move {
         for count in 0..EACH {
             let sent = Instant::now();
-            server.send(&format!("user{number}"), "town", 2, &format!("{number}-{count}")).await;
+            server
+                .send(
+                    &format!("user{number}"),
+                    "town",
+                    2,
+                    &format!("{number}-{count}"),
+                )
+                .await;
             slowest.fetch_max(sent.elapsed().as_millis() as u64, Ordering::Relaxed);
         }
     });
@@ -35,7 +47,10 @@ async fn a_busy_group(engine: Engine) {
         }
         device
     });
-    let (_, devices) = tokio::join!(futures_util::future::join_all(senders), futures_util::future::join_all(readers));
+    let (_, devices) = tokio::join!(
+        futures_util::future::join_all(senders),
+        futures_util::future::join_all(readers)
+    );
     println!(
         "{engine:?}: {} sends beside {} looks in {:?}, the slowest send {slowest:?} ms",
         SENDERS * EACH,
@@ -46,7 +61,10 @@ async fn a_busy_group(engine: Engine) {
         device.sync(server).await;
         let full = server.full(&format!("user{}", SENDERS + number)).await;
         device.must_hold(&full);
-        assert_eq!((&full[0]["last_msg_seq"], &full[0]["unread"]), (&json!(SENDERS * EACH), &json!(SENDERS * EACH)));
+        assert_eq!(
+            (&full[0]["last_msg_seq"], &full[0]["unread"]),
+            (&json!(SENDERS * EACH), &json!(SENDERS * EACH))
+        );
     }
 }
 
@@ -54,10 +72,16 @@ async fn twenty_devices_of_one_user(engine: Engine) {
     let server = &Server::start(engine).await;
     for round in 0..10 {
         for peer in 0..4 {
-            server.send(&format!("peer{peer}"), "ann", 1, &format!("hello {round}")).await;
+            server
+                .send(&format!("peer{peer}"), "ann", 1, &format!("hello {round}"))
+                .await;
         }
         let devices = futures_util::future::join_all((0..20).map(|number| async move {
-            let mut device = if number % 4 == 3 { Incremental::in_pages("ann", 1) } else { Incremental::new("ann") };
+            let mut device = if number % 4 == 3 {
+                Incremental::in_pages("ann", 1)
+            } else {
+                Incremental::new("ann")
+            };
             if number == 7 {
                 server.set_unread("ann", "peer1", 1, 0).await;
             }

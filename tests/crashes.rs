@@ -1,5 +1,5 @@
-//! `kill -9` of servers and of database servers while everybody writes and reads, and power cuts: nothing acknowledged is
-//! missing, nothing is there twice, seqs have no hole, no cursor goes back.
+//! `kill -9` of servers and of database servers while everybody writes and reads, and power cuts:
+//! nothing acknowledged is missing, nothing is there twice, seqs have no hole, no cursor goes back.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -17,7 +17,10 @@ use crate::support::server::message;
 use crate::support::storm::{Plan, storm};
 use crate::support::{Engine, OwnServers, TestDatabase};
 
-on_every_database!(servers_are_killed_under_load, versions_that_ran_ahead_of_the_clock_are_not_given_again);
+on_every_database!(
+    servers_are_killed_under_load,
+    versions_that_ran_ahead_of_the_clock_are_not_given_again
+);
 
 fn plan(seconds: u64) -> Plan {
     Plan {
@@ -33,17 +36,22 @@ fn plan(seconds: u64) -> Plan {
 async fn servers_are_killed_under_load(engine: Engine) {
     let database = TestDatabase::create(engine).await;
     let fleet = Fleet::start(vec![database.url.clone(); 2], Vec::new()).await;
-    let report = storm(&fleet, &database.url, plan(10), async |done: &AtomicBool| {
-        let mut random = StdRng::seed_from_u64(2);
-        for number in (0..2).cycle() {
-            tokio::time::sleep(Duration::from_millis(random.random_range(300..1200))).await;
-            if done.load(Ordering::SeqCst) {
-                return;
+    let report = storm(
+        &fleet,
+        &database.url,
+        plan(10),
+        async |done: &AtomicBool| {
+            let mut random = StdRng::seed_from_u64(2);
+            for number in (0..2).cycle() {
+                tokio::time::sleep(Duration::from_millis(random.random_range(300..1200))).await;
+                if done.load(Ordering::SeqCst) {
+                    return;
+                }
+                fleet.crash(number);
+                fleet.restart(number).await;
             }
-            fleet.crash(number);
-            fleet.restart(number).await;
-        }
-    })
+        },
+    )
     .await;
     println!("{engine:?}: servers killed again and again: {report}");
     assert!(report.refused > 0, "no kill met a request");
@@ -55,14 +63,19 @@ async fn the_database_is_killed_under_load(engine: Engine) {
     let own = OwnServers::start(&[name]).await;
     let database = TestDatabase::create_on(engine, own.url(variable)).await;
     let fleet = Fleet::start(vec![database.url.clone(); 2], Vec::new()).await;
-    let report = storm(&fleet, &database.url, plan(12), async |done: &AtomicBool| {
-        let mut random = StdRng::seed_from_u64(3);
-        while !done.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(random.random_range(1000..3000))).await;
-            own.crash(name).await;
-            own.resume(name).await;
-        }
-    })
+    let report = storm(
+        &fleet,
+        &database.url,
+        plan(12),
+        async |done: &AtomicBool| {
+            let mut random = StdRng::seed_from_u64(3);
+            while !done.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(random.random_range(1000..3000))).await;
+                own.crash(name).await;
+                own.resume(name).await;
+            }
+        },
+    )
     .await;
     println!("{engine:?} killed again and again: {report}");
     assert!(report.refused > 0, "no kill met a request");
@@ -84,8 +97,8 @@ async fn mysql_is_killed_under_load() {
     the_database_is_killed_under_load(Engine::MySql).await;
 }
 
-/// One look that stamps hundreds of conversations gives versions that the clock reaches only much later. A server that starts
-/// with nothing but the clock must not give them again.
+/// One look that stamps hundreds of conversations gives versions that the clock reaches only much
+/// later. A server that starts with nothing but the clock must not give them again.
 async fn versions_that_ran_ahead_of_the_clock_are_not_given_again(engine: Engine) {
     const CONVERSATIONS: usize = 400;
     let database = TestDatabase::create(engine).await;
@@ -94,15 +107,28 @@ async fn versions_that_ran_ahead_of_the_clock_are_not_given_again(engine: Engine
         let messages: Vec<Value> = (0..CONVERSATIONS / 4)
             .map(|number| {
                 let number = batch * CONVERSATIONS / 4 + number;
-                crate::support::server::hooked(&format!("peer{number}"), "ann", 1, 1, 1 + number as i64)
+                crate::support::server::hooked(
+                    &format!("peer{number}"),
+                    "ann",
+                    1,
+                    1,
+                    1 + number as i64,
+                )
             })
             .collect();
-        server.call("/webhook?event=msg.notify", json!(messages)).await;
+        server
+            .call("/webhook?event=msg.notify", json!(messages))
+            .await;
     }
     let begun = Clock::System.now_ms();
     let sync = |version: i64| json!({"uid": "ann", "version": version, "msg_count": 1});
     let answer = server.call("/conversation/sync", sync(0)).await;
-    let given: HashSet<i64> = answer.as_array().unwrap().iter().map(|item| item["version"].as_i64().unwrap()).collect();
+    let given: HashSet<i64> = answer
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["version"].as_i64().unwrap())
+        .collect();
     let cursor = *given.iter().max().unwrap();
     assert_eq!(given.len(), CONVERSATIONS);
     let mut server = server;
@@ -111,13 +137,28 @@ async fn versions_that_ran_ahead_of_the_clock_are_not_given_again(engine: Engine
 
     let server = Process::start(&database);
     let now = Clock::System.now_ms();
-    println!("{engine:?}: the cursor is {} ms ahead of where the clock was, {} ms of where it is", cursor - begun, cursor - now);
-    server.call("/message/send", message("peer7", "ann", 1, "news")).await;
+    println!(
+        "{engine:?}: the cursor is {} ms ahead of where the clock was, {} ms of where it is",
+        cursor - begun,
+        cursor - now
+    );
+    server
+        .call("/message/send", message("peer7", "ann", 1, "news"))
+        .await;
     let body = json!({"uid": "ann", "channel_id": "peer9", "channel_type": 1, "unread": 0});
     server.call("/conversations/setUnread", body).await;
     let news = server.call("/conversation/sync", sync(cursor)).await;
-    let names: HashSet<&str> = news.as_array().unwrap().iter().map(|item| item["channel_id"].as_str().unwrap()).collect();
-    assert_eq!(names, HashSet::from(["peer7", "peer9"]), "a device at {cursor}");
+    let names: HashSet<&str> = news
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["channel_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        HashSet::from(["peer7", "peer9"]),
+        "a device at {cursor}"
+    );
     for item in news.as_array().unwrap() {
         assert!(item["version"].as_i64().unwrap() > cursor, "{item}");
     }
@@ -131,27 +172,51 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What the files hold, by a server that is started on them: the texts and seqs of Ann's messages, oldest first.
+/// What the files hold, by a server that is started on them: the texts and seqs of Ann's messages,
+/// oldest first.
 async fn held(folder: &Path) -> Vec<(String, i64)> {
-    let server = Process::start_with(&format!("sqlite://{}?mode=rw", folder.join("recents.db").display()), &[]);
-    let answer = server.call("/conversation/sync", json!({"uid": "ann", "msg_count": 500})).await;
-    let Some(conversation) = answer.get(0) else { return Vec::new() };
+    let server = Process::start_with(
+        &format!("sqlite://{}?mode=rw", folder.join("recents.db").display()),
+        &[],
+    );
+    let answer = server
+        .call(
+            "/conversation/sync",
+            json!({"uid": "ann", "msg_count": 500}),
+        )
+        .await;
+    let Some(conversation) = answer.get(0) else {
+        return Vec::new();
+    };
     assert_eq!(conversation["unread"], conversation["last_msg_seq"]);
     let messages = conversation["recents"].as_array().unwrap().iter().rev();
     messages
-        .map(|message| (message["client_msg_no"].as_str().unwrap().to_owned(), message["message_seq"].as_i64().unwrap()))
+        .map(|message| {
+            (
+                message["client_msg_no"].as_str().unwrap().to_owned(),
+                message["message_seq"].as_i64().unwrap(),
+            )
+        })
         .collect()
 }
 
-/// The power goes at any moment: a copy of the files as they are then holds everything that was acknowledged before; and what a
-/// torn end of the log loses is only the end.
+/// The power goes at any moment: a copy of the files as they are then holds everything that was
+/// acknowledged before; and what a torn end of the log loses is only the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_files_at_any_moment() {
     let database = TestDatabase::create(Engine::Sqlite).await;
-    let path = database.url.strip_prefix("sqlite://").unwrap().split('?').next().unwrap();
+    let path = database
+        .url
+        .strip_prefix("sqlite://")
+        .unwrap()
+        .split('?')
+        .next()
+        .unwrap();
     let folder = Path::new(path).parent().unwrap();
     let server = Process::start(&database);
-    server.call("/message/send", message("bob", "ann", 1, "first")).await;
+    server
+        .call("/message/send", message("bob", "ann", 1, "first"))
+        .await;
     let acknowledged = &std::sync::Mutex::new(vec![("first".to_owned(), 1)]);
     let done = &AtomicBool::new(false);
     let senders = (0..3).map(|number| {
@@ -162,8 +227,13 @@ async fn sqlite_files_at_any_moment() {
                     return;
                 }
                 let text = format!("s{number}-{count}");
-                let answer = server.call("/message/send", message("bob", "ann", 1, &text)).await;
-                acknowledged.lock().unwrap().push((text, answer["data"]["message_seq"].as_i64().unwrap()));
+                let answer = server
+                    .call("/message/send", message("bob", "ann", 1, &text))
+                    .await;
+                acknowledged
+                    .lock()
+                    .unwrap()
+                    .push((text, answer["data"]["message_seq"].as_i64().unwrap()));
             }
         }
     });
@@ -189,12 +259,20 @@ async fn sqlite_files_at_any_moment() {
             // The end of the log did not reach the disk, or half of it did.
             let torn = tempfile::tempdir().unwrap();
             copy(folder, torn.path());
-            let log = std::fs::OpenOptions::new().write(true).open(torn.path().join("recents.db-wal")).unwrap();
+            let log = std::fs::OpenOptions::new()
+                .write(true)
+                .open(torn.path().join("recents.db-wal"))
+                .unwrap();
             let length = log.metadata().unwrap().len();
-            log.set_len(random.random_range(length / 2..length)).unwrap();
+            log.set_len(random.random_range(length / 2..length))
+                .unwrap();
             let stored = held(torn.path()).await;
             let seqs: Vec<i64> = stored.iter().map(|(_, seq)| *seq).collect();
-            assert_eq!(seqs, (1..=stored.len() as i64).collect::<Vec<_>>(), "a torn log");
+            assert_eq!(
+                seqs,
+                (1..=stored.len() as i64).collect::<Vec<_>>(),
+                "a torn log"
+            );
         }
         done.store(true, Ordering::SeqCst);
     };

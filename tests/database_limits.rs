@@ -1,5 +1,5 @@
-//! A database that allows fewer connections than the server may have, that is not there yet, or that refuses: nobody is turned away for
-//! it, and the reason is told.
+//! A database that allows fewer connections than the server may have, that is not there yet, or
+//! that refuses: nobody is turned away for it, and the reason is told.
 
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,17 @@ async fn three_connections(engine: Engine) {
     for statement in make {
         connection.execute_unprepared(&statement).await.unwrap();
     }
-    let scheme = if engine == Engine::Postgres { "postgres" } else { "mysql" };
+    let scheme = if engine == Engine::Postgres {
+        "postgres"
+    } else {
+        "mysql"
+    };
     let url = format!("{scheme}://{user}:hush@{server}/{name}");
     let database = std::sync::Arc::new(TestDatabase::existing(engine, url));
     let server = Server::start_on(database, |settings| {
         settings.database.max_connections = 10;
-        // Connections that are closed count until the database has noticed, which takes long where other tests keep it busy.
+        // Connections that are closed count until the database has noticed, which takes long where
+        // other tests keep it busy.
         settings.database.acquire_seconds = 20;
     })
     .await;
@@ -46,13 +51,34 @@ async fn three_connections(engine: Engine) {
         let begun = Instant::now();
         let all = (0..40).map(|number| async move {
             let text = format!("{round}-{number}");
-            let sent = server.post("/message/send", message("bob", &format!("group{number}"), 2, &text).to_string()).await;
-            let read = server.post("/conversation/sync", json!({"uid": format!("u{number}")}).to_string()).await;
-            assert_eq!((sent.status, read.status), (200, 200), "{round}: {sent:?}, {read:?}");
+            let sent = server
+                .post(
+                    "/message/send",
+                    message("bob", &format!("group{number}"), 2, &text).to_string(),
+                )
+                .await;
+            let read = server
+                .post(
+                    "/conversation/sync",
+                    json!({"uid": format!("u{number}")}).to_string(),
+                )
+                .await;
+            assert_eq!(
+                (sent.status, read.status),
+                (200, 200),
+                "{round}: {sent:?}, {read:?}"
+            );
         });
         futures_util::future::join_all(all).await;
-        println!("{engine:?}: eighty requests with three connections took {:?}", begun.elapsed());
-        assert!(round == 0 || begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        println!(
+            "{engine:?}: eighty requests with three connections took {:?}",
+            begun.elapsed()
+        );
+        assert!(
+            round == 0 || begun.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
     }
     let ready = server.request(server.http("GET", "/readyz")).await;
     assert_eq!(ready.status, 200, "{ready:?}");
@@ -84,11 +110,22 @@ async fn a_database_that_refuses_says_where_and_why_and_may_be_waited_for() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let mut settings = settings(&database);
-    settings.database.url = format!("postgres://postgres:hush@{address}/{name}?sslmode=disable").as_str().into();
+    settings.database.url = format!("postgres://postgres:hush@{address}/{name}?sslmode=disable")
+        .as_str()
+        .into();
     let begun = Instant::now();
     let error = format!("{:#}", open_store(&settings).await.unwrap_err());
-    assert!(begun.elapsed() < Duration::from_secs(2), "it was waited for {:?}", begun.elapsed());
-    assert!(error.contains(&address.to_string()) && error.contains("refused") && !error.contains("hush"), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "it was waited for {:?}",
+        begun.elapsed()
+    );
+    assert!(
+        error.contains(&address.to_string())
+            && error.contains("refused")
+            && !error.contains("hush"),
+        "{error}"
+    );
 
     settings.database.wait_seconds = 20;
     let comes = async {
@@ -113,8 +150,13 @@ async fn a_database_that_refuses_says_where_and_why_and_may_be_waited_for() {
     }
 
     // What is wrong for good is not waited for.
-    settings.database.url = format!("{server}/there_is_no_such_database").as_str().into();
+    settings.database.url = format!("{server}/there_is_no_such_database")
+        .as_str()
+        .into();
     let begun = Instant::now();
     let error = format!("{:#}", connect(&settings).await.err().unwrap());
-    assert!(begun.elapsed() < Duration::from_secs(5) && error.contains("there_is_no_such_database"), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(5) && error.contains("there_is_no_such_database"),
+        "{error}"
+    );
 }

@@ -1,5 +1,5 @@
-//! What one caller may cost others: a document with many fields is little more than one with few, an answer has a size, an open chat is
-//! read once.
+//! What one caller may cost others: a document with many fields is little more than one with few,
+//! an answer has a size, an open chat is read once.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,9 @@ on_every_database!(
 
 /// Conversations of Ann with so many users, one message each.
 async fn befriend(server: &Process, friends: i64) {
-    let all: Vec<Value> = (1..=friends).map(|number| hooked(&format!("p{number:05}"), "ann", 1, 1, number)).collect();
+    let all: Vec<Value> = (1..=friends)
+        .map(|number| hooked(&format!("p{number:05}"), "ann", 1, 1, number))
+        .collect();
     for some in all.chunks(500) {
         server.call("/webhook?event=msg.notify", json!(some)).await;
     }
@@ -29,7 +31,15 @@ async fn befriend(server: &Process, friends: i64) {
 
 fn cursor(version: i64, number: i64) -> String {
     use base64::Engine as _;
-    let text = json!(["l2", version, true, 1_795_393_001_000_i64, 1, format!("p{number:05}")]).to_string();
+    let text = json!([
+        "l2",
+        version,
+        true,
+        1_795_393_001_000_i64,
+        1,
+        format!("p{number:05}")
+    ])
+    .to_string();
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
 }
 
@@ -71,12 +81,18 @@ async fn a_document_reads_a_users_list_once(engine: Engine) {
 }
 
 async fn fields_that_share_a_read_answer_as_alone(engine: Engine) {
-    let server = Server::start_with(engine, |settings| settings.limits.document_fields = 10_000).await;
+    let server =
+        Server::start_with(engine, |settings| settings.limits.document_fields = 10_000).await;
     server.group("team", &["ann", "bob"]).await;
     for number in 0..12 {
         server.send(&format!("u{number}"), "ann", 1, "one").await;
     }
-    let versions: Vec<i64> = server.full("ann").await.iter().map(|item| item["version"].as_i64().unwrap()).collect();
+    let versions: Vec<i64> = server
+        .full("ann")
+        .await
+        .iter()
+        .map(|item| item["version"].as_i64().unwrap())
+        .collect();
     server.delete("ann", "u3", 1).await;
     server.set_unread("ann", "u5", 1, 0).await;
     server.send("bob", "team", 2, "late").await;
@@ -90,7 +106,11 @@ async fn fields_that_share_a_read_answer_as_alone(engine: Engine) {
     ];
     for version in [0, versions[0], versions[5], versions[11]] {
         for first in ["", ", first: 0", ", first: 1", ", first: 5", ", first: 100"] {
-            for more in ["", ", lastMsgSeqs: \"u1:1:0|u2:1:1|u5:1:7\"", ", onlyUnread: true"] {
+            for more in [
+                "",
+                ", lastMsgSeqs: \"u1:1:0|u2:1:1|u5:1:7\"",
+                ", onlyUnread: true",
+            ] {
                 fields.push(format!(
                     "conversations(uid: \"ann\", version: {version}{first}{more}) {{ version reset hasMore
                         conversations {{ channelId unread version lastClientMsgNo recents {{ clientMsgNo }} }} removed {{ id version }} }}"
@@ -98,12 +118,25 @@ async fn fields_that_share_a_read_answer_as_alone(engine: Engine) {
             }
         }
     }
-    let document: Vec<String> = fields.iter().enumerate().map(|(number, field)| format!("a{number}: {field}")).collect();
-    let together = server.graphql(&format!("{{ {} }}", document.join(" ")), json!({})).await;
+    let document: Vec<String> = fields
+        .iter()
+        .enumerate()
+        .map(|(number, field)| format!("a{number}: {field}"))
+        .collect();
+    let together = server
+        .graphql(&format!("{{ {} }}", document.join(" ")), json!({}))
+        .await;
     for (number, field) in fields.iter().enumerate() {
-        let alone = server.graphql(&format!("{{ alone: {field} }}"), json!({})).await;
+        let alone = server
+            .graphql(&format!("{{ alone: {field} }}"), json!({}))
+            .await;
         let same = together[format!("a{number}")] == alone["alone"];
-        assert!(same, "{field}: {} and {}", together[format!("a{number}")], alone["alone"]);
+        assert!(
+            same,
+            "{field}: {} and {}",
+            together[format!("a{number}")],
+            alone["alone"]
+        );
     }
 }
 
@@ -124,7 +157,10 @@ async fn every_mutation_of_a_document_sees_its_own_change(engine: Engine) {
         read(2)
     );
     let data = server.graphql(&query, json!({})).await;
-    let totals: Vec<&Value> = ["a0", "a1", "a2", "last"].iter().map(|key| &data[key]["unreadSummary"]["total"]).collect();
+    let totals: Vec<&Value> = ["a0", "a1", "a2", "last"]
+        .iter()
+        .map(|key| &data[key]["unreadSummary"]["total"])
+        .collect();
     assert_eq!(json!(totals), json!([3, 2, 1, 0]));
 }
 
@@ -148,30 +184,60 @@ async fn an_answer_has_a_size(engine: Engine) {
             .await;
             if sizes.is_empty() {
                 for friend in 0..30 {
-                    let all: Vec<Value> =
-                        (1..=5).map(|seq| long(&format!("u{friend:02}"), "ann", 1, seq, friend * 10 + seq, 3000)).collect();
+                    let all: Vec<Value> = (1..=5)
+                        .map(|seq| {
+                            long(
+                                &format!("u{friend:02}"),
+                                "ann",
+                                1,
+                                seq,
+                                friend * 10 + seq,
+                                3000,
+                            )
+                        })
+                        .collect();
                     assert_eq!(server.notify(json!(all)).await.status, 200);
                 }
             }
             // Twice: from the database, and from memory.
             for _ in 0..2 {
-                let answer = server.post("/conversation/sync", json!({"uid": "ann", "msg_count": 5}).to_string()).await;
+                let answer = server
+                    .post(
+                        "/conversation/sync",
+                        json!({"uid": "ann", "msg_count": 5}).to_string(),
+                    )
+                    .await;
                 let items = answer.json();
                 let items = items.as_array().unwrap();
                 assert_eq!(items.len(), 30, "a conversation is never left out");
-                let bytes: usize = items.iter().map(|item| item["recents"].to_string().len()).sum();
-                assert!(bytes <= limit + 30 * 2, "{bytes} bytes, the limit is {limit}");
-                let counts: Vec<usize> = items.iter().map(|item| item["recents"].as_array().unwrap().len()).collect();
+                let bytes: usize = items
+                    .iter()
+                    .map(|item| item["recents"].to_string().len())
+                    .sum();
+                assert!(
+                    bytes <= limit + 30 * 2,
+                    "{bytes} bytes, the limit is {limit}"
+                );
+                let counts: Vec<usize> = items
+                    .iter()
+                    .map(|item| item["recents"].as_array().unwrap().len())
+                    .collect();
                 // Older ones are left out first.
                 let (most, fewest) = (counts.iter().max().unwrap(), counts.iter().min().unwrap());
                 assert!(most - fewest <= 1, "{counts:?}");
-                assert!(counts.iter().sum::<usize>() * 4600 > limit.min(600_000) - 5000, "{counts:?} of {limit}");
+                assert!(
+                    counts.iter().sum::<usize>() * 4600 > limit.min(600_000) - 5000,
+                    "{counts:?} of {limit}"
+                );
                 for item in items {
                     for (at, message) in item["recents"].as_array().unwrap().iter().enumerate() {
                         assert_eq!(message["message_seq"], 5 - at as i64);
                         assert_eq!(message["payload"].as_str().unwrap().len(), 4000);
                     }
-                    assert_eq!((&item["unread"], &item["last_msg_seq"]), (&json!(5), &json!(5)));
+                    assert_eq!(
+                        (&item["unread"], &item["last_msg_seq"]),
+                        (&json!(5), &json!(5))
+                    );
                 }
                 let query = "{ conversations(uid: \"ann\", msgCount: 5) { conversations { recents { messageSeq } } } }";
                 let same = server.graphql(query, json!({})).await;
@@ -185,7 +251,12 @@ async fn an_answer_has_a_size(engine: Engine) {
                 // Fields of a document share the limit.
                 let twice = "{ a: conversations(uid: \"ann\", msgCount: 5) { conversations { recents { messageSeq } } }
                     b: conversationList(uid: \"ann\", first: 30) { nodes { recents(last: 5) { messageSeq } } } }";
-                let twice = server.graphql(twice, json!({})).await.to_string().matches("messageSeq").count();
+                let twice = server
+                    .graphql(twice, json!({}))
+                    .await
+                    .to_string()
+                    .matches("messageSeq")
+                    .count();
                 assert!(twice * 4000 <= limit, "{twice} messages within {limit}");
                 sizes.push((limit, counts.iter().sum::<usize>()));
             }
@@ -197,40 +268,69 @@ async fn an_answer_has_a_size(engine: Engine) {
                 let page = server.graphql(query, json!({"after": after})).await["messages"].clone();
                 let nodes = page["nodes"].as_array().unwrap();
                 assert!(!nodes.is_empty() && (nodes.len() == 1 || nodes.len() * 4000 <= limit));
-                assert!(nodes.iter().all(|node| node["payload"].as_str().unwrap().len() == 4000));
-                seqs.extend(nodes.iter().map(|node| node["messageSeq"].as_i64().unwrap()));
+                assert!(
+                    nodes
+                        .iter()
+                        .all(|node| node["payload"].as_str().unwrap().len() == 4000)
+                );
+                seqs.extend(
+                    nodes
+                        .iter()
+                        .map(|node| node["messageSeq"].as_i64().unwrap()),
+                );
                 after = page["pageInfo"]["endCursor"].clone();
                 if page["pageInfo"]["hasNextPage"] == false {
                     break;
                 }
             }
             assert_eq!(seqs, [1, 2, 3, 4, 5]);
-            let body = json!({"login_uid": "ann", "channel_id": "u00", "channel_type": 1, "limit": 100});
+            let body =
+                json!({"login_uid": "ann", "channel_id": "u00", "channel_type": 1, "limit": 100});
             let page = server.call("/channel/messagesync", body).await;
             assert_eq!(page["more"] == 1, limit == 5000, "{limit}");
-            assert_eq!(page["messages"].as_array().unwrap().last().unwrap()["message_seq"], 5);
+            assert_eq!(
+                page["messages"].as_array().unwrap().last().unwrap()["message_seq"],
+                5
+            );
         }
     }
     println!("{engine:?}: messages by limit {sizes:?}");
 
-    // At the border, and one below it. The weight of a message is its own: 4,000, what stands beside it, and its client's texts.
+    // At the border, and one below it. The weight of a message is its own: 4,000, what stands
+    // beside it, and its client's texts.
     let weight = 400 + 4000 + "c1".len() + "u00".len();
     let count = async |limit: usize| {
-        let server = Server::start_on(std::sync::Arc::clone(&database), |settings| settings.limits.answer_bytes = limit).await;
+        let server = Server::start_on(std::sync::Arc::clone(&database), |settings| {
+            settings.limits.answer_bytes = limit
+        })
+        .await;
         let body = json!({"uid": "ann", "msg_count": 5, "channels": [{"channel_id": "u00", "channel_type": 1}]});
-        let found = server.call("/conversation/syncMessages", body.clone()).await;
+        let found = server
+            .call("/conversation/syncMessages", body.clone())
+            .await;
         let same = server.call("/conversation/syncByChannels", body).await;
-        assert_eq!(found[0]["messages"].as_array().unwrap().len(), same[0]["recents"].as_array().unwrap().len());
-        let history = json!({"login_uid": "ann", "channel_id": "u00", "channel_type": 1, "limit": 5});
+        assert_eq!(
+            found[0]["messages"].as_array().unwrap().len(),
+            same[0]["recents"].as_array().unwrap().len()
+        );
+        let history =
+            json!({"login_uid": "ann", "channel_id": "u00", "channel_type": 1, "limit": 5});
         let history = server.call("/channel/messagesync", history).await;
-        (found[0]["messages"].as_array().unwrap().len(), history["messages"].as_array().unwrap().len(), history["more"].clone())
+        (
+            found[0]["messages"].as_array().unwrap().len(),
+            history["messages"].as_array().unwrap().len(),
+            history["more"].clone(),
+        )
     };
     assert_eq!(count(5 * weight).await, (5, 5, json!(0)));
     assert_eq!(count(5 * weight - 1).await, (4, 4, json!(1)));
     assert_eq!(count(weight - 1).await, (0, 1, json!(1)));
 
     // What is asked for by name is never left out in silence.
-    let server = Server::start_on(std::sync::Arc::clone(&database), |settings| settings.limits.answer_bytes = 10_000).await;
+    let server = Server::start_on(std::sync::Arc::clone(&database), |settings| {
+        settings.limits.answer_bytes = 10_000
+    })
+    .await;
     let list = "{ messages(uid: \"ann\", channel: {channelId: \"u00\", channelType: 1}, last: 2) { nodes { id } } }";
     let ids: Vec<Value> = server.graphql(list, json!({})).await["messages"]["nodes"]
         .as_array()
@@ -239,14 +339,34 @@ async fn an_answer_has_a_size(engine: Engine) {
         .map(|node| node["id"].clone())
         .collect();
     let nodes = "query ($ids: [ID!]!) { nodes(ids: $ids) { ... on Message { payload } } }";
-    assert_eq!(server.graphql(nodes, json!({"ids": ids})).await["nodes"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        server.graphql(nodes, json!({"ids": ids})).await["nodes"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
     let more = "{ a: messages(uid: \"ann\", channel: {channelId: \"u00\", channelType: 1}, first: 1) { nodes { id } }
         b: messages(uid: \"ann\", channel: {channelId: \"u01\", channelType: 1}, first: 1) { nodes { id } } }";
     let more = server.graphql(more, json!({})).await;
-    let all: Vec<Value> = ids.into_iter().chain(["a", "b"].map(|key| more[key]["nodes"][0]["id"].clone())).collect();
-    assert_eq!(server.graphql_code(nodes, json!({"ids": all})).await, "QUERY_TOO_COMPLEX");
-    let listed: Value = server.request(server.http("GET", "/conversations?uid=ann")).await.json();
-    let with_message = listed.as_array().unwrap().iter().filter(|item| !item["last_message"].is_null()).count();
+    let all: Vec<Value> = ids
+        .into_iter()
+        .chain(["a", "b"].map(|key| more[key]["nodes"][0]["id"].clone()))
+        .collect();
+    assert_eq!(
+        server.graphql_code(nodes, json!({"ids": all})).await,
+        "QUERY_TOO_COMPLEX"
+    );
+    let listed: Value = server
+        .request(server.http("GET", "/conversations?uid=ann"))
+        .await
+        .json();
+    let with_message = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|item| !item["last_message"].is_null())
+        .count();
     assert_eq!((listed.as_array().unwrap().len(), with_message), (30, 2));
 }
 
@@ -255,14 +375,23 @@ async fn an_open_chat_is_read_once_for_all_who_look(engine: Engine) {
     let database = TestDatabase::create(engine).await;
     let server = Process::start_with(&database.url, &[("RECENTS__LIVE__POLL_SECONDS", "1")]);
     let members: Vec<String> = (0..20).map(|number| format!("m{number}")).collect();
-    server.call("/channel", json!({"channel_id": "team", "channel_type": 2, "subscribers": members})).await;
-    server.call("/message/send", message("m0", "team", 2, "before")).await;
+    server
+        .call(
+            "/channel",
+            json!({"channel_id": "team", "channel_type": 2, "subscribers": members}),
+        )
+        .await;
+    server
+        .call("/message/send", message("m0", "team", 2, "before"))
+        .await;
     let query = "subscription Chat ($uid: ID) { messageAdded(uid: $uid, channel: {channelId: \"team\", channelType: 2}, after: 0) { clientMsgNo } }";
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut viewers = Vec::new();
     for number in 0..VIEWERS {
         let request = http.post(format!("{}/graphql", server.url));
-        let mut events = Events::open(request, query, json!({"uid": members[number % 20]})).await.expect("no stream");
+        let mut events = Events::open(request, query, json!({"uid": members[number % 20]}))
+            .await
+            .expect("no stream");
         assert_eq!(events.data().await["messageAdded"]["clientMsgNo"], "before");
         viewers.push(events);
     }
@@ -272,15 +401,25 @@ async fn an_open_chat_is_read_once_for_all_who_look(engine: Engine) {
     let idle = statements().await - before;
     let before = statements().await;
     for number in 0..10 {
-        server.call("/message/send", message("m0", "team", 2, &format!("said {number}"))).await;
+        server
+            .call(
+                "/message/send",
+                message("m0", "team", 2, &format!("said {number}")),
+            )
+            .await;
     }
     for events in &mut viewers {
         for number in 0..10 {
-            assert_eq!(events.data().await["messageAdded"]["clientMsgNo"], format!("said {number}"));
+            assert_eq!(
+                events.data().await["messageAdded"]["clientMsgNo"],
+                format!("said {number}")
+            );
         }
     }
     let told = statements().await - before;
-    println!("{engine:?}: {VIEWERS} subscriptions: {idle} statements in 3 polls, {told} for 10 messages");
+    println!(
+        "{engine:?}: {VIEWERS} subscriptions: {idle} statements in 3 polls, {told} for 10 messages"
+    );
     assert!(idle <= 8, "{idle} statements without a message");
     // The sends themselves are about 60.
     assert!(told <= 150, "{told} statements for 10 messages");
@@ -290,7 +429,10 @@ async fn an_open_chat_is_read_once_for_all_who_look(engine: Engine) {
         metrics.contains("recents_graphql_operations_total{operation=\"Chat\",kind=\"subscription\",outcome=\"ok\"}"),
         "{metrics}"
     );
-    assert!(!metrics.contains("recents_graphql_operation_seconds_count{operation=\"Chat\"}"), "{metrics}");
+    assert!(
+        !metrics.contains("recents_graphql_operation_seconds_count{operation=\"Chat\"}"),
+        "{metrics}"
+    );
 }
 
 async fn who_left_is_told_no_more(engine: Engine) {
@@ -299,7 +441,13 @@ async fn who_left_is_told_no_more(engine: Engine) {
     server.send("bob", "team", 2, "before").await;
     let query = "subscription ($uid: ID, $after: UInt53) { messageAdded(uid: $uid, channel: {channelId: \"team\", channelType: 2}, after: $after) { clientMsgNo } }";
     let open = async |uid: &str, after: i64| {
-        Events::open(server.http("POST", "/graphql"), query, json!({"uid": uid, "after": after})).await.expect("no stream")
+        Events::open(
+            server.http("POST", "/graphql"),
+            query,
+            json!({"uid": uid, "after": after}),
+        )
+        .await
+        .expect("no stream")
     };
     let (mut ann, mut cat) = (open("ann", 0).await, open("cat", 0).await);
     for events in [&mut ann, &mut cat] {
@@ -308,10 +456,15 @@ async fn who_left_is_told_no_more(engine: Engine) {
     let leave = json!({"channel_id": "team", "channel_type": 2, "subscribers": ["ann"]});
     server.call("/channel/subscriber_remove", leave).await;
     for number in 0..5 {
-        server.send("bob", "team", 2, &format!("secret {number}")).await;
+        server
+            .send("bob", "team", 2, &format!("secret {number}"))
+            .await;
     }
     for number in 0..5 {
-        assert_eq!(cat.data().await["messageAdded"]["clientMsgNo"], format!("secret {number}"));
+        assert_eq!(
+            cat.data().await["messageAdded"]["clientMsgNo"],
+            format!("secret {number}")
+        );
     }
     assert_eq!(ann.next().await, crate::support::events::Event::Complete);
     // What is deleted is not told to who comes then.
@@ -322,26 +475,57 @@ async fn who_left_is_told_no_more(engine: Engine) {
     assert_eq!(cat.data().await["messageAdded"]["clientMsgNo"], "after");
 }
 
-/// An answer that would be larger than the machine's memory costs no more than the limit, a few times.
+/// An answer that would be larger than the machine's memory costs no more than the limit, a few
+/// times.
 #[tokio::test]
 async fn a_large_answer_takes_little_memory() {
     let database = TestDatabase::create(Engine::Sqlite).await;
     let server = Process::start(&database);
     for channel in 0..100 {
-        let all: Vec<Value> =
-            (1..=20).map(|seq| long(&format!("u{channel:03}"), "ann", 1, seq, channel * 100 + seq, 250_000)).collect();
+        let all: Vec<Value> = (1..=20)
+            .map(|seq| {
+                long(
+                    &format!("u{channel:03}"),
+                    "ann",
+                    1,
+                    seq,
+                    channel * 100 + seq,
+                    250_000,
+                )
+            })
+            .collect();
         server.call("/webhook?event=msg.notify", json!(all)).await;
     }
-    server.call("/conversation/sync", json!({"uid": "nobody"})).await;
+    server
+        .call("/conversation/sync", json!({"uid": "nobody"}))
+        .await;
     let before = server.memory();
     for _ in 0..3 {
-        let answer = server.post("/conversation/sync", json!({"uid": "ann", "msg_count": 20}).to_string()).await.unwrap();
+        let answer = server
+            .post(
+                "/conversation/sync",
+                json!({"uid": "ann", "msg_count": 20}).to_string(),
+            )
+            .await
+            .unwrap();
         assert_eq!(answer.json().as_array().unwrap().len(), 100);
-        assert!(answer.text.len() <= (8 << 20) + 100 * 500, "{}", answer.text.len());
+        assert!(
+            answer.text.len() <= (8 << 20) + 100 * 500,
+            "{}",
+            answer.text.len()
+        );
         let list = "{ conversationList(uid: \"ann\", first: 100) { nodes { recents(last: 20) { payload } } } }";
-        let answer = server.post("/graphql", json!({"query": list}).to_string()).await.unwrap();
-        assert!(answer.text.len() <= (8 << 20) + 100 * 500, "{}", answer.text.len());
-        let body = json!({"login_uid": "ann", "channel_id": "u000", "channel_type": 1, "limit": 10_000});
+        let answer = server
+            .post("/graphql", json!({"query": list}).to_string())
+            .await
+            .unwrap();
+        assert!(
+            answer.text.len() <= (8 << 20) + 100 * 500,
+            "{}",
+            answer.text.len()
+        );
+        let body =
+            json!({"login_uid": "ann", "channel_id": "u000", "channel_type": 1, "limit": 10_000});
         server.call("/channel/messagesync", body).await;
     }
     let grown = server.memory().saturating_sub(before) / 1024;
@@ -357,7 +541,9 @@ async fn costly_documents_let_others_through() {
     befriend(&server, 5000).await;
     let sync = async || {
         let begun = Instant::now();
-        server.call("/conversation/sync", json!({"uid": "zoe", "version": 1})).await;
+        server
+            .call("/conversation/sync", json!({"uid": "zoe", "version": 1}))
+            .await;
         begun.elapsed()
     };
     server.call("/graphql", json!({"query": greedy()})).await;
@@ -365,10 +551,20 @@ async fn costly_documents_let_others_through() {
     let lists: String = (0..20)
         .map(|number| format!("a{number}: conversations(uid: \"ann\", version: 1) {{ conversations {{ unread }} }} "))
         .collect();
-    let answer = server.call("/graphql", json!({"query": format!("{{ {lists} }}")})).await;
-    let whole = answer["data"].as_object().unwrap().values().filter(|field| !field.is_null()).count();
+    let answer = server
+        .call("/graphql", json!({"query": format!("{{ {lists} }}")}))
+        .await;
+    let whole = answer["data"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter(|field| !field.is_null())
+        .count();
     assert_eq!(whole, 5, "of 5,000 conversations each");
-    assert_eq!(answer["errors"][0]["extensions"]["code"], "QUERY_TOO_COMPLEX");
+    assert_eq!(
+        answer["errors"][0]["extensions"]["code"],
+        "QUERY_TOO_COMPLEX"
+    );
     let mut alone = Vec::new();
     for _ in 0..100 {
         alone.push(sync().await);
@@ -404,6 +600,11 @@ async fn costly_documents_let_others_through() {
         beside[beside.len() / 2],
         beside.len()
     );
-    // Built without optimisation, and other tests run beside it: what was mended is seconds, however little else goes on.
-    assert!(p99(&beside) < Duration::from_millis(700) + 10 * p99(&alone), "{:?}", p99(&beside));
+    // Built without optimisation, and other tests run beside it: what was mended is seconds,
+    // however little else goes on.
+    assert!(
+        p99(&beside) < Duration::from_millis(700) + 10 * p99(&alone),
+        "{:?}",
+        p99(&beside)
+    );
 }

@@ -1,5 +1,6 @@
-//! Databases that are away, slow, full, read-only, or have no connection left: 503 and `Retry-After` within the time limit (in
-//! GraphQL its code), `/readyz` says so while it lasts, and no restart is needed afterwards.
+//! Databases that are away, slow, full, read-only, or have no connection left: 503 and
+//! `Retry-After` within the time limit (in GraphQL its code), `/readyz` says so while it lasts, and
+//! no restart is needed afterwards.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,18 +32,37 @@ async fn refuses(server: &Server, what: &str, payload: &str) {
     let begun = Instant::now();
     let mut body = message("bob", "ann", 1, "refused");
     body["payload"] = json!(payload);
-    let response = server.http("POST", "/message/send").body(body.to_string()).send().await.unwrap();
-    let (status, retry) = (response.status().as_u16(), response.headers().get("retry-after").cloned());
+    let response = server
+        .http("POST", "/message/send")
+        .body(body.to_string())
+        .send()
+        .await
+        .unwrap();
+    let (status, retry) = (
+        response.status().as_u16(),
+        response.headers().get("retry-after").cloned(),
+    );
     let text = response.text().await.unwrap();
-    assert_eq!((status, retry.as_ref().map(|value| value.as_bytes())), (503, Some(b"1".as_slice())), "{what}: {text}");
+    assert_eq!(
+        (status, retry.as_ref().map(|value| value.as_bytes())),
+        (503, Some(b"1".as_slice())),
+        "{what}: {text}"
+    );
     let mutation = "mutation ($input: SendMessageInput!) { sendMessage(input: $input) { message { messageSeq } } }";
     let input = json!({"fromUid": "bob", "channel": {"channelId": "ann", "channelType": 1}, "payload": payload, "clientMsgNo": "refused"});
     let code = server.graphql_code(mutation, json!({"input": input})).await;
     assert!(TRY_AGAIN.contains(&code.as_str()), "{what}: {code}");
-    assert!(begun.elapsed() < 2 * LIMIT + Duration::from_secs(2), "{what}: two answers took {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < 2 * LIMIT + Duration::from_secs(2),
+        "{what}: two answers took {:?}",
+        begun.elapsed()
+    );
     let ready = server.request(server.http("GET", "/readyz")).await;
     assert_eq!(ready.status, 503, "{what}: {ready:?}");
-    assert_eq!(server.request(server.http("GET", "/livez")).await.status, 200);
+    assert_eq!(
+        server.request(server.http("GET", "/livez")).await.status,
+        200
+    );
 }
 
 /// The same database without a restart, once it can again: what was refused is done once.
@@ -53,16 +73,28 @@ async fn recovers(server: &Server, what: &str) {
         if ready.status == 200 {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: it is not ready again: {ready:?}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{what}: it is not ready again: {ready:?}"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let before = server.only("ann").await["last_msg_seq"].as_i64().unwrap();
     let name = format!("refused during {what}");
-    assert_eq!(server.send("bob", "ann", 1, &name).await["message_seq"], before + 1);
-    assert_eq!(server.send("bob", "ann", 1, &name).await["message_seq"], before + 1);
+    assert_eq!(
+        server.send("bob", "ann", 1, &name).await["message_seq"],
+        before + 1
+    );
+    assert_eq!(
+        server.send("bob", "ann", 1, &name).await["message_seq"],
+        before + 1
+    );
     // No connection and no lock was left behind: as many at once as there are connections.
-    let names: Vec<String> = (0..8).map(|number| format!("after {what} {number}")).collect();
-    futures_util::future::join_all(names.iter().map(|name| server.send("bob", "ann", 1, name))).await;
+    let names: Vec<String> = (0..8)
+        .map(|number| format!("after {what} {number}"))
+        .collect();
+    futures_util::future::join_all(names.iter().map(|name| server.send("bob", "ann", 1, name)))
+        .await;
 }
 
 async fn away_and_slow(engine: Engine) {
@@ -107,12 +139,16 @@ async fn mysql_away_and_slow() {
     away_and_slow(Engine::MySql).await;
 }
 
-/// Both errors have the same number. A missing function is a mistake of ours; a missing savepoint says that the transaction was
-/// rolled back meanwhile, and is begun again.
+/// Both errors have the same number. A missing function is a mistake of ours; a missing savepoint
+/// says that the transaction was rolled back meanwhile, and is begun again.
 async fn missing_functions_and_savepoints(engine: Engine) {
     let connection = TestDatabase::create(engine).await.connect().await;
-    for (sql, is_passing) in [("SELECT nowhere()", false), ("RELEASE SAVEPOINT nowhere", true)] {
-        let error = recents::store::StoreError::from(connection.execute_unprepared(sql).await.unwrap_err());
+    for (sql, is_passing) in [
+        ("SELECT nowhere()", false),
+        ("RELEASE SAVEPOINT nowhere", true),
+    ] {
+        let error =
+            recents::store::StoreError::from(connection.execute_unprepared(sql).await.unwrap_err());
         assert!(error.to_string().contains("1305"), "{sql}: {error}");
         assert_eq!(error.is_passing(), is_passing, "{sql}: {error}");
     }
@@ -129,11 +165,17 @@ async fn mysql_missing_functions_and_savepoints() {
 }
 
 async fn execute(connection: &DatabaseConnection, sql: &str) {
-    connection.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    connection
+        .execute_unprepared(sql)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// A database and the URL of a user without privileges of a superuser's.
-async fn with_a_common_user(engine: Engine, own: &OwnServers) -> (TestDatabase, String, DatabaseConnection) {
+async fn with_a_common_user(
+    engine: Engine,
+    own: &OwnServers,
+) -> (TestDatabase, String, DatabaseConnection) {
     let database = TestDatabase::create_on(engine, own.url(engine.server().1)).await;
     let admin = database.connect().await;
     let (server, name) = database.url.rsplit_once('/').unwrap();
@@ -144,8 +186,16 @@ async fn with_a_common_user(engine: Engine, own: &OwnServers) -> (TestDatabase, 
         execute(&admin, "GRANT ALL ON SCHEMA public TO common").await;
         format!("postgres://common@{address}/{name}")
     } else {
-        execute(&admin, "CREATE USER 'common'@'127.0.0.1' IDENTIFIED BY 'common'").await;
-        execute(&admin, &format!("GRANT ALL ON {name}.* TO 'common'@'127.0.0.1'")).await;
+        execute(
+            &admin,
+            "CREATE USER 'common'@'127.0.0.1' IDENTIFIED BY 'common'",
+        )
+        .await;
+        execute(
+            &admin,
+            &format!("GRANT ALL ON {name}.* TO 'common'@'127.0.0.1'"),
+        )
+        .await;
         format!("mysql://common:common@{address}/{name}")
     };
     (database, url, admin)
@@ -163,12 +213,28 @@ async fn short_of_everything(engine: Engine) {
     let mut holders = Vec::new();
     if engine == Engine::Postgres {
         execute(&admin, "ALTER ROLE common CONNECTION LIMIT 0").await;
-        execute(&admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'common'").await;
+        execute(
+            &admin,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'common'",
+        )
+        .await;
     } else {
         execute(&admin, "SET GLOBAL max_connections = 10").await;
-        let theirs = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE user = 'common'";
-        for row in admin.query_all_raw(Statement::from_string(admin.get_database_backend(), theirs.to_owned())).await.unwrap() {
-            execute(&admin, &format!("KILL {}", row.try_get_by_index::<i64>(0).unwrap())).await;
+        let theirs =
+            "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE user = 'common'";
+        for row in admin
+            .query_all_raw(Statement::from_string(
+                admin.get_database_backend(),
+                theirs.to_owned(),
+            ))
+            .await
+            .unwrap()
+        {
+            execute(
+                &admin,
+                &format!("KILL {}", row.try_get_by_index::<i64>(0).unwrap()),
+            )
+            .await;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
         while let Ok(connection) = Database::connect(&url).await {
@@ -180,17 +246,29 @@ async fn short_of_everything(engine: Engine) {
     for holder in holders {
         holder.close().await.unwrap();
     }
-    let enough =
-        if engine == Engine::Postgres { "ALTER ROLE common CONNECTION LIMIT -1" } else { "SET GLOBAL max_connections = 100" };
+    let enough = if engine == Engine::Postgres {
+        "ALTER ROLE common CONNECTION LIMIT -1"
+    } else {
+        "SET GLOBAL max_connections = 100"
+    };
     execute(&admin, enough).await;
     recovers(&server, "no connection is left").await;
 
     let (on, off) = match engine {
         Engine::Postgres => (
-            vec!["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"],
-            vec!["ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()"],
+            vec![
+                "ALTER SYSTEM SET default_transaction_read_only = on",
+                "SELECT pg_reload_conf()",
+            ],
+            vec![
+                "ALTER SYSTEM RESET default_transaction_read_only",
+                "SELECT pg_reload_conf()",
+            ],
         ),
-        _ => (vec!["SET GLOBAL read_only = 1"], vec!["SET GLOBAL read_only = 0"]),
+        _ => (
+            vec!["SET GLOBAL read_only = 1"],
+            vec!["SET GLOBAL read_only = 0"],
+        ),
     };
     let before = server.full("ann").await;
     for sql in on {
@@ -198,7 +276,11 @@ async fn short_of_everything(engine: Engine) {
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     refuses_to_write(&server, "the database is read-only").await;
-    assert_eq!(server.full("ann").await, before, "who has nothing new to see is served");
+    assert_eq!(
+        server.full("ann").await,
+        before,
+        "who has nothing new to see is served"
+    );
     for sql in off {
         execute(&admin, sql).await;
     }
@@ -232,7 +314,8 @@ async fn short_of_everything(engine: Engine) {
 
 async fn is_there(connection: &DatabaseConnection) -> bool {
     for _ in 0..30 {
-        let statement = Statement::from_string(connection.get_database_backend(), "SELECT 1".to_owned());
+        let statement =
+            Statement::from_string(connection.get_database_backend(), "SELECT 1".to_owned());
         if connection.query_one_raw(statement).await.is_ok() {
             return true;
         }
@@ -256,20 +339,34 @@ async fn mysql_short_of_everything() {
     short_of_everything(Engine::MySql).await;
 }
 
-/// A file system of so many MiB in memory. Mounting needs root, as does the rest of what `scripts/test` prepares.
+/// A file system of so many MiB in memory. Mounting needs root, as does the rest of what
+/// `scripts/test` prepares.
 struct SmallDisk {
     path: std::path::PathBuf,
 }
 
 fn mount(arguments: &[&str]) {
-    let done = std::process::Command::new("mount").args(arguments).status().unwrap();
-    assert!(done.success(), "mount {arguments:?}: the tests with full disks must run as root");
+    let done = std::process::Command::new("mount")
+        .args(arguments)
+        .status()
+        .unwrap();
+    assert!(
+        done.success(),
+        "mount {arguments:?}: the tests with full disks must run as root"
+    );
 }
 
 impl SmallDisk {
     fn mount(mebibytes: u32) -> Self {
         let path = tempfile::tempdir().unwrap().keep();
-        mount(&["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=755"), "tmpfs", path.to_str().unwrap()]);
+        mount(&[
+            "-t",
+            "tmpfs",
+            "-o",
+            &format!("size={mebibytes}m,mode=755"),
+            "tmpfs",
+            path.to_str().unwrap(),
+        ]);
         Self { path }
     }
 
@@ -285,7 +382,10 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.path).status();
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.path)
+            .status();
         let _ = std::fs::remove_dir(&self.path);
     }
 }

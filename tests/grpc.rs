@@ -11,12 +11,23 @@ use tonic_prost::ProstCodec;
 use crate::support::server::hooked;
 use crate::support::{Engine, Server};
 
-async fn call(channel: &Channel, path: &'static str, event: &str, data: Vec<u8>) -> Result<EventResp, Status> {
+async fn call(
+    channel: &Channel,
+    path: &'static str,
+    event: &str,
+    data: Vec<u8>,
+) -> Result<EventResp, Status> {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.unwrap();
-    let request = Request::new(EventReq { event: event.to_owned(), data });
+    let request = Request::new(EventReq {
+        event: event.to_owned(),
+        data,
+    });
     let codec: ProstCodec<EventReq, EventResp> = ProstCodec::default();
-    Ok(client.unary(request, PathAndQuery::from_static(path), codec).await?.into_inner())
+    Ok(client
+        .unary(request, PathAndQuery::from_static(path), codec)
+        .await?
+        .into_inner())
 }
 
 const SEND: &str = "/wkhook.WebhookService/SendWebhook";
@@ -27,25 +38,59 @@ async fn webhooks_over_grpc(engine: Engine) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let serving = tokio::spawn(serve(server.app.clone(), listener));
-    let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
-    let send = async |event: &str, body: Value| call(&channel, SEND, event, body.to_string().into_bytes()).await.unwrap();
-    let done = EventResp { status: EventStatus::Success.into(), data: Vec::new() };
-    assert_eq!(send("msg.notify", json!([hooked("bob", "g", 2, 1, 11), hooked("bob", "g", 2, 2, 12)])).await, done);
-    assert_eq!(send("msg.notify", json!([hooked("bob", "g", 2, 1, 11)])).await, done, "again");
+    let channel = Channel::from_shared(address)
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let send = async |event: &str, body: Value| {
+        call(&channel, SEND, event, body.to_string().into_bytes())
+            .await
+            .unwrap()
+    };
+    let done = EventResp {
+        status: EventStatus::Success.into(),
+        data: Vec::new(),
+    };
+    assert_eq!(
+        send(
+            "msg.notify",
+            json!([hooked("bob", "g", 2, 1, 11), hooked("bob", "g", 2, 2, 12)])
+        )
+        .await,
+        done
+    );
+    assert_eq!(
+        send("msg.notify", json!([hooked("bob", "g", 2, 1, 11)])).await,
+        done,
+        "again"
+    );
     assert_eq!(server.only("ann").await["unread"], 2);
     let mut offline = hooked("bob", "g", 2, 3, 13);
     offline["to_uids"] = json!(["cat"]);
     assert_eq!(send("msg.offline", offline).await, done);
     assert_eq!(server.only("cat").await["unread"], 1);
-    assert_eq!(send("user.onlinestatus", json!(["ann-0-1-0-1-1"])).await, done);
+    assert_eq!(
+        send("user.onlinestatus", json!(["ann-0-1-0-1-1"])).await,
+        done
+    );
     let refused = send("msg.notify", json!({})).await;
     assert_eq!(refused.status, i32::from(EventStatus::Error));
-    assert_eq!(String::from_utf8(refused.data).unwrap(), "the body must be a JSON array of messages");
-    let unknown = call(&channel, "/wkhook.WebhookService/Nothing", "x", Vec::new()).await.unwrap_err();
+    assert_eq!(
+        String::from_utf8(refused.data).unwrap(),
+        "the body must be a JSON array of messages"
+    );
+    let unknown = call(&channel, "/wkhook.WebhookService/Nothing", "x", Vec::new())
+        .await
+        .unwrap_err();
     assert_eq!(unknown.code(), tonic::Code::Unimplemented);
     // A shutdown lets it finish.
     server.app.shutdown.cancel();
-    tokio::time::timeout(std::time::Duration::from_secs(5), serving).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(5), serving)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 on_every_database!(webhooks_over_grpc);
@@ -60,16 +105,25 @@ async fn only_known_addresses_may_send() {
     // A machine without any network has no other address.
     let Ok(own) = own else { return };
     for (peers, known) in [(vec![], false), (vec![own.ip().to_string()], true)] {
-        let server = Server::start_with(Engine::Sqlite, |settings| settings.ingest.grpc_peers = peers).await;
+        let server = Server::start_with(Engine::Sqlite, |settings| {
+            settings.ingest.grpc_peers = peers
+        })
+        .await;
         let listener = tokio::net::TcpListener::bind((own.ip(), 0)).await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(serve(server.app.clone(), listener));
         let mut client = Grpc::new(Channel::from_shared(address).unwrap().connect_lazy());
-        let request = Request::new(EventReq { event: "msg.notify".to_owned(), data: b"[]".to_vec() });
+        let request = Request::new(EventReq {
+            event: "msg.notify".to_owned(),
+            data: b"[]".to_vec(),
+        });
         let codec: ProstCodec<EventReq, EventResp> = ProstCodec::default();
         // An unknown address is closed before it has said anything.
         let answer = match client.ready().await {
-            Ok(()) => client.unary(request, PathAndQuery::from_static(SEND), codec).await.is_ok(),
+            Ok(()) => client
+                .unary(request, PathAndQuery::from_static(SEND), codec)
+                .await
+                .is_ok(),
             Err(_) => false,
         };
         assert_eq!(answer, known);

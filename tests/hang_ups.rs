@@ -1,5 +1,6 @@
-//! Clients that go away before, during and after each statement of each request: afterwards nothing of them is left in the database, no
-//! transaction, no lock, no connection that cannot be used; and nobody else notices.
+//! Clients that go away before, during and after each statement of each request: afterwards nothing
+//! of them is left in the database, no transaction, no lock, no connection that cannot be used; and
+//! nobody else notices.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,29 +19,62 @@ on_every_database!(a_flood_of_hang_ups);
 /// What every kind of request looks like, each time another one.
 fn requests(number: i64) -> Vec<(&'static str, String)> {
     let target = |more: Value| {
-        let mut body =
-            json!({"uid": "ann", "channel_id": "team", "channel_type": 2, "subscribers": ["ann", format!("new{number}")]});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut body = json!({"uid": "ann", "channel_id": "team", "channel_type": 2, "subscribers": ["ann", format!("new{number}")]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         body.to_string()
     };
     let graphql = |query: &str| json!({"query": query}).to_string();
     let mut offline = hooked("bob", "team", 2, 5000 + number, 700_000 + number);
     offline["to_uids"] = json!(["ann", format!("cid{number}")]);
     vec![
-        ("/conversation/sync", json!({"uid": "ann", "version": 0, "msg_count": 5}).to_string()),
-        ("/message/send", message("bob", "team", 2, &format!("sent {number}")).to_string()),
-        ("/message/send", message("dan", "ann", 1, &format!("said {number}")).to_string()),
-        ("/conversations/setUnread", target(json!({"unread": number % 7 + 1}))),
+        (
+            "/conversation/sync",
+            json!({"uid": "ann", "version": 0, "msg_count": 5}).to_string(),
+        ),
+        (
+            "/message/send",
+            message("bob", "team", 2, &format!("sent {number}")).to_string(),
+        ),
+        (
+            "/message/send",
+            message("dan", "ann", 1, &format!("said {number}")).to_string(),
+        ),
+        (
+            "/conversations/setUnread",
+            target(json!({"unread": number % 7 + 1})),
+        ),
         ("/conversations/delete", target(json!({}))),
-        ("/webhook?event=msg.notify", json!([hooked("bob", "feed", 2, number, 500_000 + number)]).to_string()),
+        (
+            "/webhook?event=msg.notify",
+            json!([hooked("bob", "feed", 2, number, 500_000 + number)]).to_string(),
+        ),
         ("/webhook?event=msg.offline", offline.to_string()),
         ("/channel", target(json!({"reset": 0}))),
         ("/channel/subscriber_remove", target(json!({}))),
         ("/channel/subscriber_add", target(json!({}))),
-        ("/channel/messagesync", json!({"login_uid": "ann", "channel_id": "team", "channel_type": 2, "limit": 10}).to_string()),
-        ("/graphql", graphql("{ conversations(uid: \"ann\", msgCount: 3) { version } unreadSummary(uid: \"ann\") { total } }")),
-        ("/graphql", graphql("{ conversationList(uid: \"ann\", first: 3) { nodes { unread lastMessage { content } } } }")),
-        ("/graphql", graphql("mutation { markAllRead(input: {uid: \"ann\"}) { unreadSummary { total } } }")),
+        (
+            "/channel/messagesync",
+            json!({"login_uid": "ann", "channel_id": "team", "channel_type": 2, "limit": 10})
+                .to_string(),
+        ),
+        (
+            "/graphql",
+            graphql(
+                "{ conversations(uid: \"ann\", msgCount: 3) { version } unreadSummary(uid: \"ann\") { total } }",
+            ),
+        ),
+        (
+            "/graphql",
+            graphql(
+                "{ conversationList(uid: \"ann\", first: 3) { nodes { unread lastMessage { content } } } }",
+            ),
+        ),
+        (
+            "/graphql",
+            graphql("mutation { markAllRead(input: {uid: \"ann\"}) { unreadSummary { total } } }"),
+        ),
     ]
 }
 
@@ -63,10 +97,17 @@ fn reset(stream: tokio::net::TcpStream) {
 
 async fn count(connection: &DatabaseConnection, sql: &str) -> i64 {
     let statement = Statement::from_string(connection.get_database_backend(), sql);
-    connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    connection
+        .query_one_raw(statement)
+        .await
+        .unwrap()
+        .unwrap()
+        .try_get_by_index(0)
+        .unwrap()
 }
 
-/// Open transactions of this database, in the server's own view. On MySQL's and MariaDB's, of those who are connected to it.
+/// Open transactions of this database, in the server's own view. On MySQL's and MariaDB's, of those
+/// who are connected to it.
 fn open_transactions(engine: Engine) -> Option<&'static str> {
     match engine {
         Engine::Sqlite => None,
@@ -81,31 +122,54 @@ fn open_transactions(engine: Engine) -> Option<&'static str> {
     }
 }
 
-/// Nothing is left: no open transaction, no table lock, and every connection of the pool does its work.
+/// Nothing is left: no open transaction, no table lock, and every connection of the pool does its
+/// work.
 async fn nothing_is_left(server: &Server, name: &str) {
     let engine = server.database.engine;
     let connection = server.database.connect().await;
     if let Some(open) = open_transactions(engine) {
         let begun = Instant::now();
         while count(&connection, open).await > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(3), "{name}: a transaction is left open");
+            assert!(
+                begun.elapsed() < Duration::from_secs(3),
+                "{name}: a transaction is left open"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         for table in ["channel", "conversation", "user_cursor", "message"] {
             let lock = match engine {
                 Engine::Postgres => {
-                    format!("BEGIN; SET LOCAL lock_timeout = '1s'; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; COMMIT")
+                    format!(
+                        "BEGIN; SET LOCAL lock_timeout = '1s'; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; COMMIT"
+                    )
                 }
                 _ => format!("SET lock_wait_timeout = 1; LOCK TABLES {table} WRITE; UNLOCK TABLES"),
             };
-            connection.execute_unprepared(&lock).await.unwrap_or_else(|error| panic!("{name}: {table} is locked: {error}"));
+            connection
+                .execute_unprepared(&lock)
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {table} is locked: {error}"));
         }
     }
     let all = (0..16).map(|number| async move {
         let text = format!("{name} after {number}");
-        let sent = server.post("/message/send", message("eve", &format!("free{number}"), 2, &text).to_string()).await;
-        let read = server.post("/conversation/sync", json!({"uid": format!("eve{number}")}).to_string()).await;
-        assert_eq!((sent.status, read.status), (200, 200), "{name}: {sent:?}, {read:?}");
+        let sent = server
+            .post(
+                "/message/send",
+                message("eve", &format!("free{number}"), 2, &text).to_string(),
+            )
+            .await;
+        let read = server
+            .post(
+                "/conversation/sync",
+                json!({"uid": format!("eve{number}")}).to_string(),
+            )
+            .await;
+        assert_eq!(
+            (sent.status, read.status),
+            (200, 200),
+            "{name}: {sent:?}, {read:?}"
+        );
     });
     futures_util::future::join_all(all).await;
     connection.close().await.unwrap();
@@ -147,7 +211,11 @@ async fn at_every_statement(engine: Engine) {
                     break;
                 }
             }
-            nothing_is_left(&pair.behind, &format!("{moment:?} {} {kind}", requests(0)[kind].0)).await;
+            nothing_is_left(
+                &pair.behind,
+                &format!("{moment:?} {} {kind}", requests(0)[kind].0),
+            )
+            .await;
         }
     }
     println!("{engine:?}: {left} hang-ups");
@@ -177,7 +245,8 @@ async fn a_flood_of_hang_ups(engine: Engine) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_behind_pgbouncer() {
     let own = OwnServers::start(&["postgres", "pgbouncer"]).await;
-    let database = TestDatabase::create_on(Engine::Postgres, own.url("RECENTS_TEST_POSTGRES")).await;
+    let database =
+        TestDatabase::create_on(Engine::Postgres, own.url("RECENTS_TEST_POSTGRES")).await;
     let (_, name) = database.url.rsplit_once('/').unwrap();
     let pooled = format!("{}/{name}", own.url("RECENTS_TEST_PGBOUNCER"));
     let server = Server::start_on(Arc::new(database), |settings| {
@@ -205,7 +274,9 @@ async fn flood(server: &Server) {
         while !is_over.load(Ordering::Relaxed) {
             number += 1;
             let begun = Instant::now();
-            server.send("hal", "ann", 1, &format!("honest {number}")).await;
+            server
+                .send("hal", "ann", 1, &format!("honest {number}"))
+                .await;
             server.full("hal").await;
             slowest = slowest.max(begun.elapsed());
         }
@@ -226,7 +297,10 @@ async fn flood(server: &Server) {
         is_over.store(true, Ordering::Relaxed);
     };
     let ((number, slowest), ()) = tokio::join!(honest, flood);
-    println!("{:?}: {number} honest requests, the slowest took {slowest:?}", server.database.engine);
+    println!(
+        "{:?}: {number} honest requests, the slowest took {slowest:?}",
+        server.database.engine
+    );
     assert!(number > 3);
     nothing_is_left(server, "the flood").await;
     assert_eq!(server.full("hal").await.len(), 1);

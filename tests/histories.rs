@@ -1,5 +1,5 @@
-//! Random histories of everything that users, services and a WuKongIM can do, against the reference model; a failing one
-//! shrinks to the shortest that still fails.
+//! Random histories of everything that users, services and a WuKongIM can do, against the reference
+//! model; a failing one shrinks to the shortest that still fails.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -36,7 +36,11 @@ struct Hook {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Send { from: usize, channel: Channel, red: bool },
+    Send {
+        from: usize,
+        channel: Channel,
+        red: bool,
+    },
     SendAgain,
     Webhook(Vec<Hook>),
     Offline(Hook, Vec<usize>),
@@ -53,8 +57,20 @@ fn users() -> impl Strategy<Value = usize> {
 
 fn hook() -> impl Strategy<Value = Hook> {
     let channel = prop_oneof![3 => Just(Channel::HookedGroup), 1 => Just(Channel::HookedPerson)];
-    (channel, users(), 1_i64..12, prop::bool::weighted(0.8), prop::bool::weighted(0.1))
-        .prop_map(|(channel, from, seq, red, twin)| Hook { channel, from, seq, red, twin })
+    (
+        channel,
+        users(),
+        1_i64..12,
+        prop::bool::weighted(0.8),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(channel, from, seq, red, twin)| Hook {
+            channel,
+            from,
+            seq,
+            red,
+            twin,
+        })
 }
 
 fn group() -> impl Strategy<Value = Channel> {
@@ -62,10 +78,16 @@ fn group() -> impl Strategy<Value = Channel> {
 }
 
 fn any_channel() -> impl Strategy<Value = Channel> {
-    prop_oneof![Just(Channel::SentGroup), Just(Channel::SentPerson), Just(Channel::HookedGroup), Just(Channel::HookedPerson)]
+    prop_oneof![
+        Just(Channel::SentGroup),
+        Just(Channel::SentPerson),
+        Just(Channel::HookedGroup),
+        Just(Channel::HookedPerson)
+    ]
 }
 
-/// The seq up to which a request reads or deletes, also above the last message; half of the requests name none.
+/// The seq up to which a request reads or deletes, also above the last message; half of the
+/// requests name none.
 fn up_to() -> impl Strategy<Value = Option<i64>> {
     prop::option::weighted(0.5, 1_i64..14)
 }
@@ -130,7 +152,11 @@ impl History<'_> {
         };
         let message_id = self.number * 10_000 + place * 1000 + hook.seq * 10 + i64::from(hook.twin);
         // A seq of a group has one sender, whoever the strategy drew: a repeat is a repeat.
-        let from = if place == 0 { (hook.seq as usize + usize::from(hook.twin)) % USERS.len() } else { hook.from };
+        let from = if place == 0 {
+            (hook.seq as usize + usize::from(hook.twin)) % USERS.len()
+        } else {
+            hook.from
+        };
         let mut message = hooked(&self.uid(from), &id, kind, hook.seq, message_id);
         message["header"]["red_dot"] = json!(u8::from(hook.red || hook.seq % 3 == 0));
         // From the fourth message on they are sent more than 10 s after any removal.
@@ -142,7 +168,12 @@ impl History<'_> {
         match step {
             Step::Send { from, channel, red } => {
                 let (id, kind) = self.name(*from, *channel);
-                let mut body = message(&self.uid(*from), &id, kind, &format!("n{}", self.sends.len()));
+                let mut body = message(
+                    &self.uid(*from),
+                    &id,
+                    kind,
+                    &format!("n{}", self.sends.len()),
+                );
                 body["header"]["red_dot"] = json!(u8::from(*red));
                 self.send(&body).await;
                 self.sends.push(body);
@@ -166,33 +197,50 @@ impl History<'_> {
                 // Only who received the message that is stored there is known to have been in it.
                 if hook.channel == Channel::HookedGroup && *stored == message["message_id"] {
                     for uid in uids {
-                        self.model.receive(&self.uid(*uid), &channel, hook.seq, sent_at);
+                        self.model
+                            .receive(&self.uid(*uid), &channel, hook.seq, sent_at);
                     }
                 }
                 let mut body = message;
                 body["to_uids"] = uids.iter().map(|uid| self.uid(*uid)).collect();
-                assert_eq!(self.server.post("/webhook?event=msg.offline", body.to_string()).await.status, 200);
+                assert_eq!(
+                    self.server
+                        .post("/webhook?event=msg.offline", body.to_string())
+                        .await
+                        .status,
+                    200
+                );
             }
             Step::Join(uids, channel) | Step::Leave(uids, channel) => {
-                let path = if matches!(step, Step::Join(..)) { "subscriber_add" } else { "subscriber_remove" };
+                let path = if matches!(step, Step::Join(..)) {
+                    "subscriber_add"
+                } else {
+                    "subscriber_remove"
+                };
                 let (id, kind) = self.name(0, *channel);
                 let identity = self.identity(0, *channel);
                 let uids: Vec<String> = uids.iter().map(|uid| self.uid(*uid)).collect();
                 for uid in &uids {
-                    if path == "subscriber_add" { self.model.join(uid, &identity) } else { self.model.leave(uid, &identity) }
+                    if path == "subscriber_add" {
+                        self.model.join(uid, &identity)
+                    } else {
+                        self.model.leave(uid, &identity)
+                    }
                 }
                 let body = json!({"channel_id": id, "channel_type": kind, "subscribers": uids});
                 self.server.call(&format!("/channel/{path}"), body).await;
             }
             Step::SetUnread(user, channel, unread, up_to) => {
                 let (uid, (id, kind)) = (self.uid(*user), self.name(*user, *channel));
-                self.model.set_unread(&uid, &self.identity(*user, *channel), *unread, *up_to);
+                self.model
+                    .set_unread(&uid, &self.identity(*user, *channel), *unread, *up_to);
                 let body = json!({"uid": uid, "channel_id": id, "channel_type": kind, "unread": unread, "message_seq": up_to.unwrap_or(0)});
                 self.server.call("/conversations/setUnread", body).await;
             }
             Step::Delete(user, channel, up_to) => {
                 let (uid, (id, kind)) = (self.uid(*user), self.name(*user, *channel));
-                self.model.delete(&uid, &self.identity(*user, *channel), *up_to);
+                self.model
+                    .delete(&uid, &self.identity(*user, *channel), *up_to);
                 let body = json!({"uid": uid, "channel_id": id, "channel_type": kind, "message_seq": up_to.unwrap_or(0)});
                 self.server.call("/conversations/delete", body).await;
             }
@@ -218,18 +266,26 @@ impl History<'_> {
         }));
     }
 
-    /// Two of the user's devices look; what they hold is what a full sync shows, and that is what the model says.
+    /// Two of the user's devices look; what they hold is what a full sync shows, and that is what
+    /// the model says.
     async fn look(&mut self, user: usize) -> Vec<Value> {
         let uid = self.uid(user);
-        let (incremental, paged, _) = self
-            .devices
-            .entry(user)
-            .or_insert_with(|| (Incremental::new(&uid), Incremental::in_pages(&uid, 1), LastSeqs::new(&uid)));
+        let (incremental, paged, _) = self.devices.entry(user).or_insert_with(|| {
+            (
+                Incremental::new(&uid),
+                Incremental::in_pages(&uid, 1),
+                LastSeqs::new(&uid),
+            )
+        });
         // Devices first: what they are given versions for is not prepared by a full sync.
         incremental.sync(self.server).await;
         paged.sync(self.server).await;
         let full = self.server.full(&uid).await;
-        assert_eq!(without_versions(&full), self.model.full(&uid, 20, &HashMap::new()), "{uid}");
+        assert_eq!(
+            without_versions(&full),
+            self.model.full(&uid, 20, &HashMap::new()),
+            "{uid}"
+        );
         self.model.look(&uid);
         incremental.must_hold(&full);
         paged.must_hold(&full);
@@ -246,10 +302,16 @@ impl History<'_> {
         }
         let request = json!({"uid": uid, "version": 0, "msg_count": 20});
         assert_eq!(full, graphql_full(self.server, &request).await);
-        let future = self.server.sync(json!({"uid": uid, "version": 9_000_000_000_000_000_i64, "msg_count": 20})).await;
+        let future = self
+            .server
+            .sync(json!({"uid": uid, "version": 9_000_000_000_000_000_i64, "msg_count": 20}))
+            .await;
         assert_eq!(future, full, "a version of nobody");
         let filtered = json!({"uid": uid, "version": 0, "msg_count": 3, "only_unread": 1, "exclude_channel_types": [1]});
-        assert_eq!(self.server.sync(filtered.clone()).await, graphql_full(self.server, &filtered).await);
+        assert_eq!(
+            self.server.sync(filtered.clone()).await,
+            graphql_full(self.server, &filtered).await
+        );
     }
 }
 
@@ -257,28 +319,46 @@ impl History<'_> {
 const LANES: u32 = 4;
 
 fn histories(engine: Engine) {
-    let runtime = &tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = &tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let much = runtime.block_on(Server::start(engine));
     let with = |bytes| {
         let database = std::sync::Arc::clone(&much.database);
-        runtime.block_on(Server::start_on(database, move |settings| settings.cache.messages_bytes = bytes))
+        runtime.block_on(Server::start_on(database, move |settings| {
+            settings.cache.messages_bytes = bytes
+        }))
     };
     let (little, nothing) = (with(20_000), with(0));
-    // What is kept in memory of messages; each lane begins with another one, and what is answered must not depend on it.
+    // What is kept in memory of messages; each lane begins with another one, and what is answered
+    // must not depend on it.
     let servers = &[much, little, nothing];
     let number = &AtomicI64::new(1);
     // Database servers take several times as long as SQLite for each.
     let usual = if engine == Engine::Sqlite { 2000 } else { 800 };
-    let cases: u32 = std::env::var("RECENTS_TEST_HISTORIES").ok().map_or(usual, |cases| cases.parse().unwrap());
+    let cases: u32 = std::env::var("RECENTS_TEST_HISTORIES")
+        .ok()
+        .map_or(usual, |cases| cases.parse().unwrap());
     let lane = || {
-        let config =
-            Config { cases: cases.div_ceil(LANES), failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+        let config = Config {
+            cases: cases.div_ceil(LANES),
+            failure_persistence: None,
+            max_shrink_iters: 400,
+            ..Config::default()
+        };
         TestRunner::new(config).run(&prop::collection::vec(step(), 1..25), |steps| {
             let number = number.fetch_add(1, Ordering::Relaxed);
             let server = &servers[number as usize % servers.len()];
             let run = async {
-                let mut history =
-                    History { server, number, model: Model::default(), sends: Vec::new(), devices: BTreeMap::new() };
+                let mut history = History {
+                    server,
+                    number,
+                    model: Model::default(),
+                    sends: Vec::new(),
+                    devices: BTreeMap::new(),
+                };
                 for step in &steps {
                     history.run(step).await;
                 }
@@ -287,7 +367,9 @@ fn histories(engine: Engine) {
                 }
             };
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(run)))
-                .map_err(|panic| TestCaseError::fail(panic.downcast_ref::<String>().cloned().unwrap_or_default()))
+                .map_err(|panic| {
+                    TestCaseError::fail(panic.downcast_ref::<String>().cloned().unwrap_or_default())
+                })
         })
     };
     let results: Vec<_> = std::thread::scope(|scope| {
@@ -299,7 +381,10 @@ fn histories(engine: Engine) {
             panic!("{error}");
         }
     }
-    println!("{engine:?}: {} histories", number.load(Ordering::Relaxed) - 1);
+    println!(
+        "{engine:?}: {} histories",
+        number.load(Ordering::Relaxed) - 1
+    );
 }
 
 #[test]

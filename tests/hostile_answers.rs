@@ -1,5 +1,6 @@
-//! Hostile texts in what others answer or leave: an issuer of keys, a business server, the server that is imported from, Redis, and files.
-//! Nobody's answer ends the process, and none is read without an end.
+//! Hostile texts in what others answer or leave: an issuer of keys, a business server, the server
+//! that is imported from, Redis, and files. Nobody's answer ends the process, and none is read
+//! without an end.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -36,13 +37,18 @@ impl StandIn {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&asked);
         let answer = move || {
-            let answer = answers[counted.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1)].clone();
+            let answer = answers[counted
+                .fetch_add(1, Ordering::SeqCst)
+                .min(answers.len() - 1)]
+            .clone();
             async move {
                 match answer {
                     Said::Bytes(bytes) => Body::from(bytes),
                     Said::Endless => {
                         let chunks = std::iter::repeat(Bytes::from(vec![b'['; 1 << 16]));
-                        Body::from_stream(futures_util::stream::iter(chunks.map(Ok::<_, Infallible>)))
+                        Body::from_stream(futures_util::stream::iter(
+                            chunks.map(Ok::<_, Infallible>),
+                        ))
                     }
                 }
             }
@@ -57,7 +63,11 @@ impl StandIn {
     async fn was_asked(&self, times: usize) {
         let begun = Instant::now();
         while self.asked.load(Ordering::SeqCst) < times {
-            assert!(begun.elapsed() < Duration::from_secs(20), "asked {} times", self.asked.load(Ordering::SeqCst));
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "asked {} times",
+                self.asked.load(Ordering::SeqCst)
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         // Until what was answered is read.
@@ -67,25 +77,56 @@ impl StandIn {
 
 /// Texts as answers, alone and where one is wanted, and one that never ends.
 fn answers(templates: &[&str]) -> Vec<(&'static str, Said)> {
-    let chosen =
-        ["raw values", "many raw values", "many arrays", "objects without end", "a long text", "half a surrogate", "no UTF-8"];
-    let chosen = texts(200_000).into_iter().filter(|(name, _)| chosen.contains(name));
+    let chosen = [
+        "raw values",
+        "many raw values",
+        "many arrays",
+        "objects without end",
+        "a long text",
+        "half a surrogate",
+        "no UTF-8",
+    ];
+    let chosen = texts(200_000)
+        .into_iter()
+        .filter(|(name, _)| chosen.contains(name));
     let within = |(name, text): Text| {
-        templates.iter().map(move |template| (name, Said::Bytes(within(template, &text)))).collect::<Vec<_>>()
+        templates
+            .iter()
+            .map(move |template| (name, Said::Bytes(within(template, &text))))
+            .collect::<Vec<_>>()
     };
-    chosen.flat_map(within).chain([("an answer without end", Said::Endless)]).collect()
+    chosen
+        .flat_map(within)
+        .chain([("an answer without end", Said::Endless)])
+        .collect()
 }
 
 #[tokio::test]
 async fn keys_of_an_issuer() {
     // An issuer is not asked again for ten seconds.
-    for (name, said) in answers(&["@", "{\"keys\":[{\"kty\":\"RSA\",\"kid\":\"k\",\"n\":\"AQAB\",\"e\":\"AQAB\",\"x\":@}]}"]) {
+    for (name, said) in answers(&[
+        "@",
+        "{\"keys\":[{\"kty\":\"RSA\",\"kid\":\"k\",\"n\":\"AQAB\",\"e\":\"AQAB\",\"x\":@}]}",
+    ]) {
         let issuer = StandIn::start(vec![said]).await;
-        let site = Site::start(&[("RECENTS__AUTH__JWT__JWKS_URL", &issuer.url), ("RECENTS__AUTH__MANAGER_TOKEN", "hush")]).await;
+        let site = Site::start(&[
+            ("RECENTS__AUTH__JWT__JWKS_URL", &issuer.url),
+            ("RECENTS__AUTH__MANAGER_TOKEN", "hush"),
+        ])
+        .await;
         let before = site.process.memory();
         let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.e30.AAAA";
-        let request = site.process.http("POST", "/conversation/sync").header("authorization", format!("Bearer {token}"));
-        let status = request.body("{}").send().await.unwrap_or_else(|error| panic!("{name}: {error}")).status().as_u16();
+        let request = site
+            .process
+            .http("POST", "/conversation/sync")
+            .header("authorization", format!("Bearer {token}"));
+        let status = request
+            .body("{}")
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+            .status()
+            .as_u16();
         // Keys that cannot be fetched are not the caller's fault.
         assert!([401, 503].contains(&status), "{name}: {status}");
         assert_eq!(issuer.asked.load(Ordering::SeqCst), 1, "{name}");
@@ -97,7 +138,8 @@ async fn keys_of_an_issuer() {
 
 #[tokio::test]
 async fn members_of_a_business_server() {
-    // What is wrong is asked for again after a second, and after five more: three for each server, side by side.
+    // What is wrong is asked for again after a second, and after five more: three for each server,
+    // side by side.
     let mut answers = answers(&["@", "[@]", "[[@]]"]);
     answers.retain(|(name, said)| !matches!(said, Said::Bytes(bytes) if *name == "a long text" && bytes.starts_with(b"[\"")));
     let sites = answers.chunks(3).map(async |answers| {
@@ -105,7 +147,12 @@ async fn members_of_a_business_server() {
         let business = StandIn::start(answers.iter().map(|(_, said)| said.clone()).collect()).await;
         let site = Site::start(&[("RECENTS__INGEST__DATASOURCE_URL", &business.url)]).await;
         let before = site.process.memory();
-        site.process.call("/webhook?event=msg.notify", json!([hooked("bob", "g", 2, 1, 11)])).await;
+        site.process
+            .call(
+                "/webhook?event=msg.notify",
+                json!([hooked("bob", "g", 2, 1, 11)]),
+            )
+            .await;
         business.was_asked(names.len()).await;
         let grew = site.process.memory().saturating_sub(before);
         assert!(grew < 100_000, "{names:?}: {grew} KiB more");
@@ -117,13 +164,21 @@ async fn members_of_a_business_server() {
 /// What `recents import` says, and its exit code.
 async fn import(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let database = TestDatabase::create(Engine::Sqlite).await;
-    let arguments: Vec<String> = std::iter::once("import").chain(arguments.iter().copied()).map(str::to_owned).collect();
-    let mut environment: Vec<(String, String)> =
-        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let arguments: Vec<String> = std::iter::once("import")
+        .chain(arguments.iter().copied())
+        .map(str::to_owned)
+        .collect();
+    let mut environment: Vec<(String, String)> = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     environment.push(("RECENTS__DATABASE__URL".to_owned(), database.url.clone()));
     let output = tokio::task::spawn_blocking(move || {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let environment: Vec<(&str, &str)> = environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         run(&std::env::temp_dir(), &arguments, &environment)
     });
     let output = output.await.unwrap();
@@ -132,11 +187,20 @@ async fn import(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32
 
 #[tokio::test]
 async fn answers_of_a_server_that_is_imported_from() {
-    let list = json!([{"channel_id": "g", "channel_type": 2, "unread": 1, "last_msg_seq": 1}]).to_string().into_bytes();
-    for (name, said) in answers(&["@", "[{\"channel_id\":@}]", "{\"messages\":[{\"payload\":@}]}"]) {
+    let list = json!([{"channel_id": "g", "channel_type": 2, "unread": 1, "last_msg_seq": 1}])
+        .to_string()
+        .into_bytes();
+    for (name, said) in answers(&[
+        "@",
+        "[{\"channel_id\":@}]",
+        "{\"messages\":[{\"payload\":@}]}",
+    ]) {
         for (answers, arguments) in [
             (vec![said.clone()], &["--uids", "ann"][..]),
-            (vec![Said::Bytes(list.clone()), said.clone()], &["--uids", "ann"]),
+            (
+                vec![Said::Bytes(list.clone()), said.clone()],
+                &["--uids", "ann"],
+            ),
             (vec![said.clone()], &["--uids", "ann", "--verify"]),
         ] {
             let source = StandIn::start(answers).await;
@@ -144,8 +208,14 @@ async fn answers_of_a_server_that_is_imported_from() {
             let (code, said, problem) = import(&arguments, &[]).await;
             // Messages that cannot be used are counted, all else is an error.
             let is_counted = code == Some(0) && said.contains("refused");
-            assert!(is_counted || code == Some(1) && problem.contains("error: "), "{name}: {code:?} {said} {problem}");
-            assert!(name != "an answer without end" || problem.contains("the answer is longer than"), "{name}: {problem}");
+            assert!(
+                is_counted || code == Some(1) && problem.contains("error: "),
+                "{name}: {code:?} {said} {problem}"
+            );
+            assert!(
+                name != "an answer without end" || problem.contains("the answer is longer than"),
+                "{name}: {problem}"
+            );
         }
     }
 }
@@ -164,33 +234,57 @@ async fn recordings() {
     for (name, text) in texts(200_000) {
         let (_, path) = file(&folder, "line.jsonl", &text);
         let (code, said, problem) = import(&[&path], &[]).await;
-        assert!(code == Some(1) && problem.contains("line 1 of"), "{name}: {code:?} {said} {problem}");
+        assert!(
+            code == Some(1) && problem.contains("line 1 of"),
+            "{name}: {code:?} {said} {problem}"
+        );
         let text = String::from_utf8_lossy(&text);
-        for path in ["?event=msg.notify", "?event=msg.offline", "/channel", "/channel/subscriber_add"] {
+        for path in [
+            "?event=msg.notify",
+            "?event=msg.offline",
+            "/channel",
+            "/channel/subscriber_add",
+        ] {
             bodies += &json!({"path": path, "body": text, "request": text}).to_string();
             bodies += "\n";
         }
     }
     let (_, path) = file(&folder, "bodies.jsonl", bodies.as_bytes());
     let (code, said, problem) = import(&[&path], &[]).await;
-    assert!(code == Some(0) && said.contains(" refused"), "{code:?} {said} {problem}");
+    assert!(
+        code == Some(0) && said.contains(" refused"),
+        "{code:?} {said} {problem}"
+    );
 
     let (_, path) = file(&folder, "bomb.jsonl.gz", &gzip(&[b'['; 1 << 16], 1 << 12));
-    let (code, _, problem) = import(&[&path], &[("RECENTS__LIMITS__WEBHOOK_BODY_BYTES", "1000000")]).await;
-    assert!(code == Some(1) && problem.contains("is longer than 2000000 bytes"), "{code:?} {problem}");
+    let (code, _, problem) = import(
+        &[&path],
+        &[("RECENTS__LIMITS__WEBHOOK_BODY_BYTES", "1000000")],
+    )
+    .await;
+    assert!(
+        code == Some(1) && problem.contains("is longer than 2000000 bytes"),
+        "{code:?} {problem}"
+    );
 }
 
 #[test]
 fn a_manifest_of_operations() {
     let folder = tempfile::tempdir().unwrap();
-    let documents = documents(1000).into_iter().map(|(name, document)| (name, json!({ "x": document }).to_string().into_bytes()));
+    let documents = documents(1000)
+        .into_iter()
+        .map(|(name, document)| (name, json!({ "x": document }).to_string().into_bytes()));
     for (name, text) in texts(200_000).into_iter().chain(documents) {
         // These are right: the server would start.
         if ["fragments", "braces in a string"].contains(&name) {
             continue;
         }
         let (_, path) = file(&folder, "manifest.json", &text);
-        let output = run(folder.path(), &["serve"], &[("RECENTS__GRAPHQL__MANIFEST", &path)]);
+        let output = run(
+            folder.path(),
+            &["serve"],
+            &[("RECENTS__GRAPHQL__MANIFEST", &path)],
+        );
         let problem = stderr(&output);
         assert!(
             output.status.code() == Some(2) && problem.contains("graphql.manifest"),
@@ -207,26 +301,56 @@ async fn notes_in_redis() {
     let url = own.url("RECENTS_TEST_REDIS");
     let site = Site::start(&[("RECENTS__LIVE__REDIS_URL", url)]).await;
     let begun = Instant::now();
-    while !site.process.get("/metrics").await.1.contains("recents_live_redis_up 1") {
-        assert!(begun.elapsed() < Duration::from_secs(10), "Redis is not reached");
+    while !site
+        .process
+        .get("/metrics")
+        .await
+        .1
+        .contains("recents_live_redis_up 1")
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "Redis is not reached"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let mut redis = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-    // By default Redis closes a subscriber that is megabytes behind, as a server on a busy machine may be.
+    let mut redis = redis::Client::open(url)
+        .unwrap()
+        .get_multiplexed_async_connection()
+        .await
+        .unwrap();
+    // By default Redis closes a subscriber that is megabytes behind, as a server on a busy machine
+    // may be.
     let mut unlimited = redis::cmd("CONFIG");
-    unlimited.arg("SET").arg("client-output-buffer-limit").arg("pubsub 0 0 0");
+    unlimited
+        .arg("SET")
+        .arg("client-output-buffer-limit")
+        .arg("pubsub 0 0 0");
     let () = unlimited.query_async(&mut redis).await.unwrap();
     for (_, text) in texts(1 << 20) {
-        for template in
-            ["@", "{\"from\":@}", "{\"from\":\"x\",\"x\":@}", "{\"from\":\"x\",\"users\":[@]}", "{\"from\":\"x\",\"channels\":@}"]
-        {
-            let heard: usize = redis::AsyncCommands::publish(&mut redis, "recents", within(template, &text)).await.unwrap();
+        for template in [
+            "@",
+            "{\"from\":@}",
+            "{\"from\":\"x\",\"x\":@}",
+            "{\"from\":\"x\",\"users\":[@]}",
+            "{\"from\":\"x\",\"channels\":@}",
+        ] {
+            let heard: usize =
+                redis::AsyncCommands::publish(&mut redis, "recents", within(template, &text))
+                    .await
+                    .unwrap();
             assert_eq!(heard, 1, "the server listens");
         }
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     site.still_answers().await;
-    assert!(site.process.get("/metrics").await.1.contains("recents_live_redis_up 1"));
+    assert!(
+        site.process
+            .get("/metrics")
+            .await
+            .1
+            .contains("recents_live_redis_up 1")
+    );
 }
 
 /// Somebody else's server at the address of Redis.
@@ -258,7 +382,11 @@ async fn a_redis_that_is_none() {
     let begun = Instant::now();
     // Two connections are tried again and again, each after a longer pause.
     while *told.lock().unwrap() <= count {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{} connections", told.lock().unwrap());
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{} connections",
+            told.lock().unwrap()
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     site.still_answers().await;

@@ -1,5 +1,6 @@
-//! Hostile texts in every place where a caller's bytes are parsed. Each time the server is a process of its own: a stack that overflows
-//! takes the process with it. Everything is answered, with 4xx where it is no JSON, and the process goes on.
+//! Hostile texts in every place where a caller's bytes are parsed. Each time the server is a
+//! process of its own: a stack that overflows takes the process with it. Everything is answered,
+//! with 4xx where it is no JSON, and the process goes on.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -43,9 +44,17 @@ async fn bodies_of_routes() {
     let site = Site::start(&[]).await;
     let secret = Site::start(&[("RECENTS__INGEST__WEBHOOK_SECRET", MANAGER)]).await;
     for (path, field) in ROUTES {
-        let site = if path.starts_with("/webhook/") { &secret } else { &site };
+        let site = if path.starts_with("/webhook/") {
+            &secret
+        } else {
+            &site
+        };
         // The longest once.
-        let bytes = if path == "/conversation/sync" { 1 << 20 } else { 100_000 };
+        let bytes = if path == "/conversation/sync" {
+            1 << 20
+        } else {
+            100_000
+        };
         let is_list = path.ends_with("msg.notify");
         for (name, text) in texts(bytes) {
             let what = format!("{path}: {name}");
@@ -59,7 +68,8 @@ async fn bodies_of_routes() {
                 }
             }
             if !field.is_empty() {
-                site.refuses(&what, path, within(&format!("{{\"{field}\":@}}"), &text)).await;
+                site.refuses(&what, path, within(&format!("{{\"{field}\":@}}"), &text))
+                    .await;
             }
         }
         site.still_answers().await;
@@ -84,13 +94,21 @@ async fn parameters_of_urls() {
             format!("/docs/{encoded}"),
             format!("/nowhere?{encoded}={encoded}"),
         ] {
-            site.ask(&format!("{name} in {}", path.get(..20).unwrap_or(&path)), site.http("GET", &path)).await;
+            site.ask(
+                &format!("{name} in {}", path.get(..20).unwrap_or(&path)),
+                site.http("GET", &path),
+            )
+            .await;
         }
         let variables = within("{\"uid\":@}", &text);
-        let request =
-            site.http("GET", "/graphql").query(&[("query", query), ("variables", &String::from_utf8_lossy(&variables))]);
+        let request = site.http("GET", "/graphql").query(&[
+            ("query", query),
+            ("variables", &String::from_utf8_lossy(&variables)),
+        ]);
         site.ask(name, request).await;
-        let webhook = site.http("POST", &format!("/webhook?event={encoded}")).body("[]");
+        let webhook = site
+            .http("POST", &format!("/webhook?event={encoded}"))
+            .body("[]");
         site.ask(name, webhook).await;
     }
     site.still_answers().await;
@@ -99,17 +117,44 @@ async fn parameters_of_urls() {
 #[tokio::test]
 async fn headers() {
     let site = Site::start(&[("RECENTS__SERVER__TRUSTED_PROXIES", "127.0.0.1")]).await;
-    let names =
-        ["accept", "content-type", "if-none-match", "last-event-id", "x-request-id", "x-forwarded-for", "origin", "token"];
+    let names = [
+        "accept",
+        "content-type",
+        "if-none-match",
+        "last-event-id",
+        "x-request-id",
+        "x-forwarded-for",
+        "origin",
+        "token",
+    ];
     for (name, text) in texts(8000) {
-        let text: Vec<u8> = text.into_iter().filter(|byte| *byte >= 0x20 && *byte != 0x7f).collect();
+        let text: Vec<u8> = text
+            .into_iter()
+            .filter(|byte| *byte >= 0x20 && *byte != 0x7f)
+            .collect();
         for header in names {
-            for value in [text.clone(), text.split(|byte| *byte == b'[').collect::<Vec<_>>().join(b",".as_slice())] {
+            for value in [
+                text.clone(),
+                text.split(|byte| *byte == b'[')
+                    .collect::<Vec<_>>()
+                    .join(b",".as_slice()),
+            ] {
                 let body = json!({"query": "{ __typename }"}).to_string();
                 let value = reqwest::header::HeaderValue::from_bytes(&value).unwrap();
-                let request = site.process.http("POST", "/graphql").header("content-type", "application/json");
-                let request = if header == "content-type" { site.process.http("POST", "/graphql") } else { request };
-                site.ask(&format!("{name} in {header}"), request.header(header, value).body(body)).await;
+                let request = site
+                    .process
+                    .http("POST", "/graphql")
+                    .header("content-type", "application/json");
+                let request = if header == "content-type" {
+                    site.process.http("POST", "/graphql")
+                } else {
+                    request
+                };
+                site.ask(
+                    &format!("{name} in {header}"),
+                    request.header(header, value).body(body),
+                )
+                .await;
             }
         }
     }
@@ -131,7 +176,8 @@ async fn packed_receivers() {
     let before = site.process.memory();
     let packed = |packed: &[u8]| {
         let mut message = hooked("bob", "team", 2, 1, 11);
-        (message["compress"], message["compress_to_uids"]) = (json!("gzip"), json!(STANDARD.encode(packed)));
+        (message["compress"], message["compress_to_uids"]) =
+            (json!("gzip"), json!(STANDARD.encode(packed)));
         message.to_string().into_bytes()
     };
     let path = "/webhook?event=msg.offline";
@@ -145,7 +191,12 @@ async fn packed_receivers() {
         site.refuses(name, path, within(&template, &text)).await;
     }
     // Half a gigabyte in a body that is let in.
-    site.refuses("a gzip bomb", path, packed(&gzip(&[b'['; 1 << 16], 1 << 13))).await;
+    site.refuses(
+        "a gzip bomb",
+        path,
+        packed(&gzip(&[b'['; 1 << 16], 1 << 13)),
+    )
+    .await;
     let grew = site.process.memory().saturating_sub(before);
     assert!(grew < 200_000, "{grew} KiB more");
     site.still_answers().await;
@@ -191,40 +242,82 @@ impl Decoder for Raw {
 #[tokio::test]
 async fn webhooks_over_grpc() {
     // Free a moment ago.
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
     let site = Site::start(&[("RECENTS__INGEST__GRPC_LISTEN", &address)]).await;
-    let channel = tonic::transport::Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-    let path = || tonic::codegen::http::uri::PathAndQuery::from_static("/wkhook.WebhookService/SendWebhook");
+    let channel = tonic::transport::Channel::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let path = || {
+        tonic::codegen::http::uri::PathAndQuery::from_static("/wkhook.WebhookService/SendWebhook")
+    };
     let send = async |bytes: Vec<u8>| {
         let mut client = tonic::client::Grpc::new(channel.clone());
         client.ready().await.unwrap();
-        client.unary(tonic::Request::new(bytes), path(), Raw).await.map(tonic::Response::into_inner)
+        client
+            .unary(tonic::Request::new(bytes), path(), Raw)
+            .await
+            .map(tonic::Response::into_inner)
     };
-    let event = |event: &str, data: Vec<u8>| prost::Message::encode_to_vec(&EventReq { event: event.to_owned(), data });
+    let event = |event: &str, data: Vec<u8>| {
+        prost::Message::encode_to_vec(&EventReq {
+            event: event.to_owned(),
+            data,
+        })
+    };
     for (name, text) in texts(1 << 20) {
-        for (kind, template) in
-            [("msg.notify", "@"), ("msg.notify", "[{\"x\":@}]"), ("msg.offline", "{\"to_uids\":@}"), ("x", "@")]
-        {
+        for (kind, template) in [
+            ("msg.notify", "@"),
+            ("msg.notify", "[{\"x\":@}]"),
+            ("msg.offline", "{\"to_uids\":@}"),
+            ("x", "@"),
+        ] {
             let data = within(template, &text);
             // Elements that are no messages are left out.
             let is_right = kind == "x" || kind == "msg.notify" && data[0] == b'[' && is_json(&data);
-            let answer = send(event(kind, data)).await.unwrap_or_else(|status| panic!("{name}: {status:?}"));
-            assert!(is_right == (answer.status == 1) && is_right == answer.data.is_empty(), "{name} in {template}: {answer:?}");
+            let answer = send(event(kind, data))
+                .await
+                .unwrap_or_else(|status| panic!("{name}: {status:?}"));
+            assert!(
+                is_right == (answer.status == 1) && is_right == answer.data.is_empty(),
+                "{name} in {template}: {answer:?}"
+            );
         }
     }
     for (name, bytes) in [
         ("groups in groups", [0x1b].repeat(1 << 20)),
-        ("groups that end", [[0x1b].repeat(1 << 19), [0x1c].repeat(1 << 19)].concat()),
-        ("a length beyond all", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f".to_vec()),
+        (
+            "groups that end",
+            [[0x1b].repeat(1 << 19), [0x1c].repeat(1 << 19)].concat(),
+        ),
+        (
+            "a length beyond all",
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f".to_vec(),
+        ),
         ("a number without end", [0xff].repeat(1 << 20)),
         ("no UTF-8", b"\x0a\x02\xff\xfe".to_vec()),
         ("a field of another kind", b"\x08\x01\x10\x01".to_vec()),
     ] {
         let status = send(bytes).await.expect_err(name);
-        assert_ne!(status.code(), tonic::Code::Unavailable, "{name}: {status:?}");
+        assert_ne!(
+            status.code(),
+            tonic::Code::Unavailable,
+            "{name}: {status:?}"
+        );
     }
     let good = json!([hooked("bob", "ann", 1, 1, 11)]).to_string();
-    assert_eq!(send(event("msg.notify", good.into_bytes())).await.unwrap().status, 1);
+    assert_eq!(
+        send(event("msg.notify", good.into_bytes()))
+            .await
+            .unwrap()
+            .status,
+        1
+    );
     site.still_answers().await;
 }
 
@@ -241,10 +334,21 @@ async fn payloads_that_are_read_later() {
                 let number = number as i64 + 1;
                 let mut sent = message("bob", &peer, 1, name);
                 let mut hook = hooked("bob", &format!("hooked-{peer}"), 1, number, 100 + number);
-                (sent["payload"], hook["payload"]) = (json!(STANDARD.encode(payload)), json!(STANDARD.encode(payload)));
-                let (status, text) = site.post(name, "/message/send", sent.to_string().into_bytes()).await;
+                (sent["payload"], hook["payload"]) = (
+                    json!(STANDARD.encode(payload)),
+                    json!(STANDARD.encode(payload)),
+                );
+                let (status, text) = site
+                    .post(name, "/message/send", sent.to_string().into_bytes())
+                    .await;
                 assert_eq!(status, 200, "{name}: {text}");
-                let (status, text) = site.post(name, "/webhook?event=msg.notify", json!([hook]).to_string().into_bytes()).await;
+                let (status, text) = site
+                    .post(
+                        name,
+                        "/webhook?event=msg.notify",
+                        json!([hook]).to_string().into_bytes(),
+                    )
+                    .await;
                 assert_eq!(status, 200, "{name}: {text}");
                 let input = json!({"fromUid": "bob", "channel": {"channelId": format!("graphql-{peer}"), "channelType": 1}, "payload": STANDARD.encode(payload)});
                 site.graphql(
@@ -258,11 +362,23 @@ async fn payloads_that_are_read_later() {
     messages("ann").await;
     for uid in ["ann", "hooked-ann", "graphql-ann"] {
         let sync = json!({"uid": uid, "msg_count": 100}).to_string();
-        let (status, text) = site.post(uid, "/conversation/sync", sync.into_bytes()).await;
-        assert_eq!((status, text.matches("\"payload\":").count()), (200, payloads.len()));
-        let history = json!({"login_uid": uid, "channel_id": "bob", "channel_type": 1, "limit": 100}).to_string();
-        let (status, text) = site.post(uid, "/channel/messagesync", history.into_bytes()).await;
-        assert_eq!((status, text.matches("\"payload\":").count()), (200, payloads.len()));
+        let (status, text) = site
+            .post(uid, "/conversation/sync", sync.into_bytes())
+            .await;
+        assert_eq!(
+            (status, text.matches("\"payload\":").count()),
+            (200, payloads.len())
+        );
+        let history =
+            json!({"login_uid": uid, "channel_id": "bob", "channel_type": 1, "limit": 100})
+                .to_string();
+        let (status, text) = site
+            .post(uid, "/channel/messagesync", history.into_bytes())
+            .await;
+        assert_eq!(
+            (status, text.matches("\"payload\":").count()),
+            (200, payloads.len())
+        );
         for query in [
             "query ($u: ID) { conversations(uid: $u, msgCount: 100) { conversations { recents(last: 100) { content } } } }",
             "query ($u: ID) { conversationList(uid: $u) { nodes { recents(last: 100) { content } } } }",
@@ -270,35 +386,77 @@ async fn payloads_that_are_read_later() {
             "query ($u: ID) { messages(uid: $u, channel: {channelId: \"bob\", channelType: 1}, last: 100) { nodes { content } } }",
         ] {
             let text = site.graphql(query, json!({"u": uid})).await;
-            assert_eq!(text.matches("{\"content\":").count(), payloads.len(), "{query}");
+            assert_eq!(
+                text.matches("{\"content\":").count(),
+                payloads.len(),
+                "{query}"
+            );
             // A private key is a key.
-            assert!(text.contains(&json!({"content": {RAW_VALUE: "\"w3\""}}).to_string()), "{query}");
+            assert!(
+                text.contains(&json!({"content": {RAW_VALUE: "\"w3\""}}).to_string()),
+                "{query}"
+            );
         }
-        let ids =
-            "query ($u: ID) { messages(uid: $u, channel: {channelId: \"bob\", channelType: 1}, last: 100) { nodes { id } } }";
+        let ids = "query ($u: ID) { messages(uid: $u, channel: {channelId: \"bob\", channelType: 1}, last: 100) { nodes { id } } }";
         let ids: Value = serde_json::from_str(&site.graphql(ids, json!({"u": uid})).await).unwrap();
-        let ids: Vec<&Value> = ids["data"]["messages"]["nodes"].as_array().unwrap().iter().map(|node| &node["id"]).collect();
+        let ids: Vec<&Value> = ids["data"]["messages"]["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| &node["id"])
+            .collect();
         for id in &ids {
-            site.graphql("query ($id: ID!) { node(id: $id) { ... on Message { content } } }", json!({"id": id})).await;
+            site.graphql(
+                "query ($id: ID!) { node(id: $id) { ... on Message { content } } }",
+                json!({"id": id}),
+            )
+            .await;
         }
-        site.graphql("query ($ids: [ID!]!) { nodes(ids: $ids) { ... on Message { content } } }", json!({"ids": ids})).await;
+        site.graphql(
+            "query ($ids: [ID!]!) { nodes(ids: $ids) { ... on Message { content } } }",
+            json!({"ids": ids}),
+        )
+        .await;
 
         let added = "subscription ($u: ID) { messageAdded(uid: $u, channel: {channelId: \"bob\", channelType: 1}, after: 0) { content } }";
         let changes = "subscription ($u: ID) { conversationChanges(uid: $u, msgCount: 100) { conversations { recents(last: 100) { content } } } }";
         for query in [added, changes] {
             let body = json!({"query": query, "variables": {"u": uid}});
-            let request = site.http("POST", "/graphql").header("content-type", "application/json");
-            let mut response = request.header("accept", "text/event-stream").body(body.to_string()).send().await.unwrap();
+            let request = site
+                .http("POST", "/graphql")
+                .header("content-type", "application/json");
+            let mut response = request
+                .header("accept", "text/event-stream")
+                .body(body.to_string())
+                .send()
+                .await
+                .unwrap();
             let mut told = Vec::new();
-            while String::from_utf8_lossy(&told).matches("{\"content\":").count() < payloads.len() {
-                let chunk = tokio::time::timeout(std::time::Duration::from_secs(10), response.chunk()).await;
-                told.extend_from_slice(&chunk.expect("it says nothing").unwrap().expect("it ended"));
+            while String::from_utf8_lossy(&told)
+                .matches("{\"content\":")
+                .count()
+                < payloads.len()
+            {
+                let chunk =
+                    tokio::time::timeout(std::time::Duration::from_secs(10), response.chunk())
+                        .await;
+                told.extend_from_slice(
+                    &chunk.expect("it says nothing").unwrap().expect("it ended"),
+                );
             }
             let mut socket = Socket::begun(&site.process.url).await;
-            socket.say(json!({"type": "subscribe", "id": "1", "payload": body}).to_string().as_bytes()).await;
+            socket
+                .say(
+                    json!({"type": "subscribe", "id": "1", "payload": body})
+                        .to_string()
+                        .as_bytes(),
+                )
+                .await;
             let mut told = 0;
             while told < payloads.len() {
-                let Heard::Text(text) = socket.hear().await else { panic!("{query}") };
+                let Heard::Text(text) = socket.hear().await else {
+                    panic!("{query}")
+                };
                 told += text.matches("{\"content\":").count();
             }
         }
@@ -308,19 +466,38 @@ async fn payloads_that_are_read_later() {
 
 /// A token of these parts, rightly signed.
 fn signed(header: &[u8], claims: &[u8]) -> String {
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims)
+    );
     let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
-    let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
+    let signature =
+        jsonwebtoken::crypto::sign(signed.as_bytes(), &key, jsonwebtoken::Algorithm::HS256)
+            .unwrap();
     format!("{signed}.{signature}")
 }
 
 #[tokio::test]
 async fn tokens() {
-    let site = Site::start(&[("RECENTS__AUTH__JWT__SECRET", SECRET), ("RECENTS__AUTH__MANAGER_TOKEN", MANAGER)]).await;
+    let site = Site::start(&[
+        ("RECENTS__AUTH__JWT__SECRET", SECRET),
+        ("RECENTS__AUTH__MANAGER_TOKEN", MANAGER),
+    ])
+    .await;
     let query = json!({"query": "{ unreadSummary { total } }"}).to_string();
     let ask = async |what: &str, token: &str| {
-        let request = site.process.http("POST", "/graphql").header("content-type", "application/json");
-        site.ask(what, request.header("authorization", format!("Bearer {token}")).body(query.clone())).await
+        let request = site
+            .process
+            .http("POST", "/graphql")
+            .header("content-type", "application/json");
+        site.ask(
+            what,
+            request
+                .header("authorization", format!("Bearer {token}"))
+                .body(query.clone()),
+        )
+        .await
     };
     let good = json!({"sub": "ann", "exp": in_seconds(3600)}).to_string();
     let (header, claims) = (br#"{"alg":"HS256"}"#.as_slice(), good.as_bytes());
@@ -339,10 +516,16 @@ async fn tokens() {
                 (open_claims.as_str(), false),
             ] {
                 let part = within(template, &text);
-                let token = if is_header { signed(&part, claims) } else { signed(header, &part) };
+                let token = if is_header {
+                    signed(&part, claims)
+                } else {
+                    signed(header, &part)
+                };
                 let (status, answer) = ask(name, &token).await;
                 // What is beside what we read is the issuer's.
-                let is_aside = ["\"x\"", "\"kid\"", "\"jwk\""].iter().any(|field| template.contains(field));
+                let is_aside = ["\"x\"", "\"kid\"", "\"jwk\""]
+                    .iter()
+                    .any(|field| template.contains(field));
                 let is_as_expected = [401, 431].contains(&status) || is_aside && status == 200;
                 assert!(is_as_expected, "{name} in {template}: {status} {answer}");
             }
@@ -352,11 +535,17 @@ async fn tokens() {
     let address = site.process.url.strip_prefix("http://").unwrap();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let part = URL_SAFE_NO_PAD.encode("[".repeat(5 << 20));
-    let head = format!("POST /graphql HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {part}.{part}.x\r\n\r\n");
+    let head = format!(
+        "POST /graphql HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {part}.{part}.x\r\n\r\n"
+    );
     let _ = stream.write_all(head.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     assert_eq!(ask("a good one", &token("ann")).await.0, 200);
     site.still_answers().await;
 }
@@ -366,27 +555,57 @@ async fn tokens() {
 async fn private_keys_mean_nothing() {
     let site = Site::start(&[]).await;
     let sent = message("w1", "w3", 1, "for w3 alone").to_string();
-    assert_eq!(site.post("a send", "/message/send", sent.into_bytes()).await.0, 200);
+    assert_eq!(
+        site.post("a send", "/message/send", sent.into_bytes())
+            .await
+            .0,
+        200
+    );
     for key in [RAW_VALUE, "$serde_json::private::Number"] {
         let uid = json!({ key: "\"w3\"" });
-        let (status, text) = site.post(key, "/conversation/sync", json!({"uid": uid}).to_string().into_bytes()).await;
-        assert_eq!((status, text.as_str()), (400, r#"{"msg":"uid must be a string","status":400}"#), "{key}");
+        let (status, text) = site
+            .post(
+                key,
+                "/conversation/sync",
+                json!({"uid": uid}).to_string().into_bytes(),
+            )
+            .await;
+        assert_eq!(
+            (status, text.as_str()),
+            (400, r#"{"msg":"uid must be a string","status":400}"#),
+            "{key}"
+        );
         let body = json!({ key: json!({"uid": "w3"}).to_string() }).to_string();
-        let (status, text) = site.post(key, "/conversation/sync", body.into_bytes()).await;
+        let (status, text) = site
+            .post(key, "/conversation/sync", body.into_bytes())
+            .await;
         assert_eq!((status, text.as_str()), (200, "[]"), "{key}: nobody's list");
         let query = "query ($uid: ID) { conversations(uid: $uid) { conversations { channelId } } }";
         for variables in [json!({"uid": uid}), json!({"uid": [uid]})] {
             let body = json!({"query": query, "variables": variables}).to_string();
             let (_, text) = site.post(key, "/graphql", body.into_bytes()).await;
-            assert!(text.contains("\"errors\":") && !text.contains("w1"), "{key}: {text}");
+            assert!(
+                text.contains("\"errors\":") && !text.contains("w1"),
+                "{key}: {text}"
+            );
         }
-        let body = json!({"query": query, "variables": { key: json!({"uid": "w3"}).to_string() }}).to_string();
+        let body = json!({"query": query, "variables": { key: json!({"uid": "w3"}).to_string() }})
+            .to_string();
         let (_, text) = site.post(key, "/graphql", body.into_bytes()).await;
-        assert!(text.contains("\"errors\":") && !text.contains("w1"), "{key}: {text}");
+        assert!(
+            text.contains("\"errors\":") && !text.contains("w1"),
+            "{key}: {text}"
+        );
     }
     // As one reported it.
     let report = format!("{{\"uid\":\"u\",\"x\":{}}}", raw_values(17 << 10));
-    let (status, text) = site.post("the report", "/conversation/sync", report.into_bytes()).await;
-    assert_eq!((status, text.as_str()), (200, "[]"), "a field that nobody knows, with a text in it");
+    let (status, text) = site
+        .post("the report", "/conversation/sync", report.into_bytes())
+        .await;
+    assert_eq!(
+        (status, text.as_str()),
+        (200, "[]"),
+        "a field that nobody knows, with a text in it"
+    );
     site.still_answers().await;
 }

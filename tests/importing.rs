@@ -1,5 +1,6 @@
-//! The way over: an import from a server that runs. The one asked here holds a recorded day and answers the routes that WuKongIM's clients
-//! use; `RECENTS_TEST_WUKONGIM=host:port` names a real one, which is then imported from, too.
+//! The way over: an import from a server that runs. The one asked here holds a recorded day and
+//! answers the routes that WuKongIM's clients use; `RECENTS_TEST_WUKONGIM=host:port` names a real
+//! one, which is then imported from, too.
 
 use std::time::Duration;
 
@@ -14,17 +15,21 @@ use crate::support::{Engine, Server, TestDatabase, fixtures};
 const USERS: [&str; 8] = ["u01", "u02", "u04", "u17", "u33", "u40", "x|y", "用户甲"];
 
 fn uids() -> Vec<Uid> {
-    USERS.iter().map(|uid| Uid::parse("uid", *uid).unwrap()).collect()
+    USERS
+        .iter()
+        .map(|uid| Uid::parse("uid", *uid).unwrap())
+        .collect()
 }
 
 /// A server that holds the recorded day, and something that its users did.
 async fn source() -> Server {
     let server = Server::start(Engine::Sqlite).await;
-    import_file(&server.app.core, &fixtures::path("day-v2.jsonl.gz")).await.unwrap();
+    import_file(&server.app.core, &fixtures::path("day-v2.jsonl.gz"))
+        .await
+        .unwrap();
     let all = server.full("u02").await;
     for (number, item) in all.iter().enumerate() {
-        let target =
-            json!({"uid": "u02", "channel_id": item["channel_id"], "channel_type": item["channel_type"], "unread": number % 4});
+        let target = json!({"uid": "u02", "channel_id": item["channel_id"], "channel_type": item["channel_type"], "unread": number % 4});
         server.call("/conversations/setUnread", target).await;
     }
     server
@@ -40,19 +45,34 @@ async fn an_import_that_is_interrupted_ends_equal(engine: Engine) {
         let _ = tokio::time::timeout(Duration::from_millis(milliseconds), import).await;
     }
     let mut asked = Source::new(&there.url, "", 10_000).unwrap();
-    let carried = import_running(&here.app.core, &mut asked, &uids).await.unwrap();
-    assert_eq!((carried.users, carried.refused, carried.conflicts), (8, 0, 0), "{carried}");
+    let carried = import_running(&here.app.core, &mut asked, &uids)
+        .await
+        .unwrap();
+    assert_eq!(
+        (carried.users, carried.refused, carried.conflicts),
+        (8, 0, 0),
+        "{carried}"
+    );
     let comparison = compare(&here.app.core, &mut asked, &uids).await.unwrap();
-    assert!(comparison.differences.is_empty() && comparison.conversations > 40, "{comparison}");
+    assert!(
+        comparison.differences.is_empty() && comparison.conversations > 40,
+        "{comparison}"
+    );
     assert_eq!(comparison.users, 8);
     // All of the history, not only what a list shows.
     for item in here.full("u02").await {
-        let body =
-            json!({"login_uid": "u02", "channel_id": item["channel_id"], "channel_type": item["channel_type"], "limit": 10_000});
-        let (ours, theirs) =
-            (here.call("/channel/messagesync", body.clone()).await, there.call("/channel/messagesync", body).await);
+        let body = json!({"login_uid": "u02", "channel_id": item["channel_id"], "channel_type": item["channel_type"], "limit": 10_000});
+        let (ours, theirs) = (
+            here.call("/channel/messagesync", body.clone()).await,
+            there.call("/channel/messagesync", body).await,
+        );
         let ids = |answer: &serde_json::Value| -> Vec<String> {
-            answer["messages"].as_array().unwrap().iter().map(|message| message["message_idstr"].to_string()).collect()
+            answer["messages"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|message| message["message_idstr"].to_string())
+                .collect()
         };
         assert_eq!(ids(&ours), ids(&theirs), "{}", item["channel_id"]);
     }
@@ -60,39 +80,84 @@ async fn an_import_that_is_interrupted_ends_equal(engine: Engine) {
     let first = here.full("u02").await[0].clone();
     let target = json!({"uid": "u02", "channel_id": first["channel_id"], "channel_type": first["channel_type"], "unread": 9});
     here.call("/conversations/setUnread", target).await;
-    let again = import_running(&here.app.core, &mut asked, &uids).await.unwrap();
-    assert_eq!(again, Carried { users: 8, before: 8, ..Carried::default() });
+    let again = import_running(&here.app.core, &mut asked, &uids)
+        .await
+        .unwrap();
+    assert_eq!(
+        again,
+        Carried {
+            users: 8,
+            before: 8,
+            ..Carried::default()
+        }
+    );
     assert_eq!(here.full("u02").await[0]["unread"], 9);
     let comparison = compare(&here.app.core, &mut asked, &uids).await.unwrap();
-    assert_eq!(comparison.differences.get("unread"), Some(&1), "{comparison}");
+    assert_eq!(
+        comparison.differences.get("unread"),
+        Some(&1),
+        "{comparison}"
+    );
 }
 
-/// Webhooks arrive before and while it runs: what they brought counts on top of what was unread there.
+/// Webhooks arrive before and while it runs: what they brought counts on top of what was unread
+/// there.
 async fn an_import_beside_webhooks(engine: Engine) {
-    let (there, here) = (Server::start(Engine::Sqlite).await, Server::start(engine).await);
+    let (there, here) = (
+        Server::start(Engine::Sqlite).await,
+        Server::start(engine).await,
+    );
     for server in [&there, &here] {
-        server.call("/webhook?event=msg.notify", json!([hooked("bob", "cat", 1, 3, 903)])).await;
+        server
+            .call(
+                "/webhook?event=msg.notify",
+                json!([hooked("bob", "cat", 1, 3, 903)]),
+            )
+            .await;
     }
     there.group("g", &["ann", "bob"]).await;
     for seq in 1..=5 {
         there.send("bob", "g", 2, &format!("number {seq}")).await;
     }
-    there.call("/conversations/setUnread", json!({"uid": "ann", "channel_id": "g", "channel_type": 2, "unread": 2})).await;
+    there
+        .call(
+            "/conversations/setUnread",
+            json!({"uid": "ann", "channel_id": "g", "channel_type": 2, "unread": 2}),
+        )
+        .await;
     // What is newer came by webhook already, and nobody is known to be in the group.
-    here.call("/webhook?event=msg.notify", json!([hooked("bob", "g", 2, 6, 906), hooked("cat", "g", 2, 7, 907)])).await;
-    let uids: Vec<Uid> = ["ann", "bob", "cat"].map(|uid| Uid::parse("uid", uid).unwrap()).to_vec();
+    here.call(
+        "/webhook?event=msg.notify",
+        json!([hooked("bob", "g", 2, 6, 906), hooked("cat", "g", 2, 7, 907)]),
+    )
+    .await;
+    let uids: Vec<Uid> = ["ann", "bob", "cat"]
+        .map(|uid| Uid::parse("uid", uid).unwrap())
+        .to_vec();
     let mut asked = Source::new(&there.url, "", 10_000).unwrap();
-    let carried = import_running(&here.app.core, &mut asked, &uids).await.unwrap();
+    let carried = import_running(&here.app.core, &mut asked, &uids)
+        .await
+        .unwrap();
     assert_eq!((carried.stored, carried.repeated), (5, 1), "{carried}");
     let item = here.only("ann").await;
-    assert_eq!((&item["unread"], &item["last_msg_seq"]), (&json!(4), &json!(7)), "2 there, and 2 since");
+    assert_eq!(
+        (&item["unread"], &item["last_msg_seq"]),
+        (&json!(4), &json!(7)),
+        "2 there, and 2 since"
+    );
     // bob said number 6 himself: he has read everything before it, and one came after.
     let all = here.full("bob").await;
-    assert_eq!(all.iter().find(|item| item["channel_id"] == "g").unwrap()["unread"], 1);
+    assert_eq!(
+        all.iter().find(|item| item["channel_id"] == "g").unwrap()["unread"],
+        1
+    );
     assert_eq!(all.len(), 2);
 }
 
-on_every_database!(an_import_that_is_interrupted_ends_equal, an_import_beside_webhooks);
+on_every_database!(
+    an_import_that_is_interrupted_ends_equal,
+    an_import_beside_webhooks
+);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_says_what_it_did_and_what_is_wrong() {
@@ -101,15 +166,28 @@ async fn the_command_says_what_it_did_and_what_is_wrong() {
     std::fs::write(folder.path().join("users"), "u02\n\n x|y \nu02\n").unwrap();
     std::fs::write(folder.path().join("day.jsonl"), "").unwrap();
     let database = TestDatabase::create(Engine::Sqlite).await;
-    let environment = [("RECENTS__DATABASE__URL", database.url.as_str()), ("RECENTS__CONVERSATION__ON", "true")];
+    let environment = [
+        ("RECENTS__DATABASE__URL", database.url.as_str()),
+        ("RECENTS__CONVERSATION__ON", "true"),
+    ];
     let url = there.url.clone();
-    let (path, variables) = (folder.path().to_owned(), environment.map(|(name, value)| (name, value.to_owned())));
+    let (path, variables) = (
+        folder.path().to_owned(),
+        environment.map(|(name, value)| (name, value.to_owned())),
+    );
     let command = async |arguments: &[&str]| {
         let (path, variables) = (path.clone(), variables.clone());
-        let arguments: Vec<String> = ["import"].iter().chain(arguments).map(|text| (*text).to_owned()).collect();
+        let arguments: Vec<String> = ["import"]
+            .iter()
+            .chain(arguments)
+            .map(|text| (*text).to_owned())
+            .collect();
         tokio::task::spawn_blocking(move || {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let variables: Vec<(&str, &str)> = variables
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
             let output = run(&path, &arguments, &variables);
             (output.status.code(), stdout(&output), stderr(&output))
         })
@@ -120,42 +198,88 @@ async fn the_command_says_what_it_did_and_what_is_wrong() {
     assert_eq!(code, Some(0), "{problem}");
     assert!(said.contains("3 users: 0 imported before"), "{said}");
     let (code, said, _) = command(&[&url, "--uid-file", "users", "--verify"]).await;
-    assert!(code == Some(0) && said.contains("2 users") && said.contains("different: nothing"), "{said}");
+    assert!(
+        code == Some(0) && said.contains("2 users") && said.contains("different: nothing"),
+        "{said}"
+    );
     let (code, said, problem) = command(&[&url, "--uids", "u04", "--verify"]).await;
-    assert!(code == Some(1) && said.contains("is not here") && problem.contains("the answers differ"), "{said} {problem}");
+    assert!(
+        code == Some(1) && said.contains("is not here") && problem.contains("the answers differ"),
+        "{said} {problem}"
+    );
     for (arguments, code, text) in [
         (vec![url.as_str()], 2, "--uids or --uid-file"),
-        (vec!["day.jsonl", "--uids", "u02"], 2, "day.jsonl is a recording"),
+        (
+            vec!["day.jsonl", "--uids", "u02"],
+            2,
+            "day.jsonl is a recording",
+        ),
         (vec![url.as_str(), "--uids", ""], 2, "uid must not be empty"),
-        (vec![url.as_str(), "--uid-file", "nowhere"], 1, "cannot read nowhere"),
-        (vec![url.as_str(), "--uids", "u02", "--rate", "0"], 2, "--rate"),
+        (
+            vec![url.as_str(), "--uid-file", "nowhere"],
+            1,
+            "cannot read nowhere",
+        ),
+        (
+            vec![url.as_str(), "--uids", "u02", "--rate", "0"],
+            2,
+            "--rate",
+        ),
         (vec!["http://", "--uids", "u02"], 1, "is no URL"),
     ] {
         let (got, said, problem) = command(&arguments).await;
-        assert!(got == Some(code) && problem.contains(text), "{arguments:?}: {got:?} {said} {problem}");
+        assert!(
+            got == Some(code) && problem.contains(text),
+            "{arguments:?}: {got:?} {said} {problem}"
+        );
     }
     let nowhere = format!("{url}/nowhere");
     let (got, _, problem) = command(&[&nowhere, "--uids", "u01"]).await;
-    assert!(got == Some(1) && problem.contains("is it a WuKongIM v1 or v2?"), "{problem}");
+    assert!(
+        got == Some(1) && problem.contains("is it a WuKongIM v1 or v2?"),
+        "{problem}"
+    );
 }
 
 #[tokio::test]
 async fn a_source_with_a_manager_token() {
-    let there = Server::start_with(Engine::Sqlite, |settings| settings.auth.manager_token = "hush".into()).await;
+    let there = Server::start_with(Engine::Sqlite, |settings| {
+        settings.auth.manager_token = "hush".into()
+    })
+    .await;
     let here = Server::start(Engine::Sqlite).await;
     let uids = [Uid::parse("uid", "ann").unwrap()];
-    let refused = import_running(&here.app.core, &mut Source::new(&there.url, "hus", 100).unwrap(), &uids).await.unwrap_err();
+    let refused = import_running(
+        &here.app.core,
+        &mut Source::new(&there.url, "hus", 100).unwrap(),
+        &uids,
+    )
+    .await
+    .unwrap_err();
     assert!(format!("{refused:#}").contains("status 401"), "{refused:#}");
-    let carried = import_running(&here.app.core, &mut Source::new(&there.url, "hush", 100).unwrap(), &uids).await.unwrap();
+    let carried = import_running(
+        &here.app.core,
+        &mut Source::new(&there.url, "hush", 100).unwrap(),
+        &uids,
+    )
+    .await
+    .unwrap();
     assert_eq!((carried.users, carried.conversations), (1, 0));
 }
 
 /// A real one, where there is one: whatever it holds for the users of the recorded day.
 #[tokio::test]
 async fn a_real_wukongim() {
-    let Ok(address) = std::env::var("RECENTS_TEST_WUKONGIM") else { return };
+    let Ok(address) = std::env::var("RECENTS_TEST_WUKONGIM") else {
+        return;
+    };
     let here = Server::start(Engine::Sqlite).await;
     let mut asked = Source::new(&format!("http://{address}"), "", 50).unwrap();
-    let carried = import_running(&here.app.core, &mut asked, &uids()).await.unwrap();
-    println!("{carried}\n{}", compare(&here.app.core, &mut asked, &uids()).await.unwrap());
+    let carried = import_running(&here.app.core, &mut asked, &uids())
+        .await
+        .unwrap();
+    println!(
+        "{carried}\n{}",
+        compare(&here.app.core, &mut asked, &uids()).await.unwrap()
+    );
 }

@@ -28,7 +28,12 @@ on_every_database!(
 );
 
 fn seqs(item: &Value) -> Vec<i64> {
-    item["recents"].as_array().unwrap().iter().map(|message| message["message_seq"].as_i64().unwrap()).collect()
+    item["recents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["message_seq"].as_i64().unwrap())
+        .collect()
 }
 
 fn offline(mut message: Value, to_uids: &[&str]) -> String {
@@ -39,14 +44,31 @@ fn offline(mut message: Value, to_uids: &[&str]) -> String {
 async fn the_same_again_changes_nothing(engine: Engine) {
     let server = Server::start(engine).await;
     server.group("team", &["ann", "bob"]).await;
-    let body = json!([hooked("bob", "team", 2, 1, 11), hooked("ann", "team", 2, 2, 12), hooked("bob", "team", 2, 3, 13)]);
+    let body = json!([
+        hooked("bob", "team", 2, 1, 11),
+        hooked("ann", "team", 2, 2, 12),
+        hooked("bob", "team", 2, 3, 13)
+    ]);
     server.notify(body.clone()).await;
     let before = server.full("ann").await;
-    for again in [body.clone(), json!([body[1]]), json!([body[2], body[0], body[2]])] {
+    for again in [
+        body.clone(),
+        json!([body[1]]),
+        json!([body[2], body[0], body[2]]),
+    ] {
         assert_eq!(server.notify(again).await.status, 200);
         assert_eq!(server.full("ann").await, before);
     }
-    assert_eq!(server.post("/webhook?event=msg.offline", offline(body[2].clone(), &["ann"])).await.status, 200);
+    assert_eq!(
+        server
+            .post(
+                "/webhook?event=msg.offline",
+                offline(body[2].clone(), &["ann"])
+            )
+            .await
+            .status,
+        200
+    );
     assert_eq!(server.full("ann").await, before);
     // WuKongIM stores a repeated client number under two seqs: both are messages.
     let mut twin = hooked("bob", "team", 2, 4, 14);
@@ -61,7 +83,13 @@ async fn any_order_and_any_cut_stores_the_same_messages(engine: Engine) {
             let from = ["ann", "bob", "cid"][seq as usize % 3];
             [
                 hooked(from, "team", 2, seq, 100 + seq),
-                hooked(if seq % 2 == 0 { "ann" } else { "bob" }, if seq % 2 == 0 { "bob" } else { "ann" }, 1, seq, 200 + seq),
+                hooked(
+                    if seq % 2 == 0 { "ann" } else { "bob" },
+                    if seq % 2 == 0 { "bob" } else { "ann" },
+                    1,
+                    seq,
+                    200 + seq,
+                ),
             ]
         })
         .collect();
@@ -70,10 +98,14 @@ async fn any_order_and_any_cut_stores_the_same_messages(engine: Engine) {
         server.group("team", &["ann", "bob", "cid"]).await;
         let mut model = Model::default();
         let team = crate::support::model::channel("", "team", 2);
-        ["ann", "bob", "cid"].iter().for_each(|uid| model.join(uid, &team));
+        ["ann", "bob", "cid"]
+            .iter()
+            .for_each(|uid| model.join(uid, &team));
         let mut shuffled = all.clone();
         // The same disorder every time: 5 steps forward, then around.
-        shuffled.sort_by_key(|message| (message["message_seq"].as_i64().unwrap() * (5 + number as i64 * 2)) % 13);
+        shuffled.sort_by_key(|message| {
+            (message["message_seq"].as_i64().unwrap() * (5 + number as i64 * 2)) % 13
+        });
         for body in shuffled.chunks(cut) {
             body.iter().for_each(|message| model.message(message));
             assert_eq!(server.notify(json!(body)).await.status, 200);
@@ -85,7 +117,10 @@ async fn any_order_and_any_cut_stores_the_same_messages(engine: Engine) {
                 );
             }
         }
-        assert_eq!(seqs(&server.full("cid").await[0]), (1..=12).rev().collect::<Vec<_>>());
+        assert_eq!(
+            seqs(&server.full("cid").await[0]),
+            (1..=12).rev().collect::<Vec<_>>()
+        );
     }
 }
 
@@ -96,26 +131,68 @@ async fn bodies_at_once_are_as_one_after_the_other(engine: Engine) {
         server.group(group, &["ann", "bob", "cid"]).await;
     }
     let id = |group: usize, seq: i64| 1000 * (group as i64 + 1) + seq;
-    let hook = |group: usize, seq: i64| hooked(["bob", "cid"][seq as usize % 2], groups[group], 2, seq, id(group, seq));
-    // Thirty bodies, each of them twice, with two messages for each group; and who receives the 31st of each is in it from there on.
+    let hook = |group: usize, seq: i64| {
+        hooked(
+            ["bob", "cid"][seq as usize % 2],
+            groups[group],
+            2,
+            seq,
+            id(group, seq),
+        )
+    };
+    // Thirty bodies, each of them twice, with two messages for each group; and who receives the
+    // 31st of each is in it from there on.
     let bodies = (0..60).map(|number| async move {
-        let body: Vec<Value> =
-            (0..groups.len()).flat_map(|group| [1, 2].map(|step| hook(group, number / 2 * 2 + step))).collect();
+        let body: Vec<Value> = (0..groups.len())
+            .flat_map(|group| [1, 2].map(|step| hook(group, number / 2 * 2 + step)))
+            .collect();
         server.notify(json!(body)).await.status
     });
-    let received = (0..groups.len())
-        .map(|group| async move { server.post("/webhook?event=msg.offline", offline(hook(group, 31), &["dan"])).await.status });
-    let (notified, received) = tokio::join!(futures_util::future::join_all(bodies), futures_util::future::join_all(received));
-    assert!(notified.iter().chain(&received).all(|status| *status == 200), "{notified:?}, {received:?}");
+    let received = (0..groups.len()).map(|group| async move {
+        server
+            .post(
+                "/webhook?event=msg.offline",
+                offline(hook(group, 31), &["dan"]),
+            )
+            .await
+            .status
+    });
+    let (notified, received) = tokio::join!(
+        futures_util::future::join_all(bodies),
+        futures_util::future::join_all(received)
+    );
+    assert!(
+        notified
+            .iter()
+            .chain(&received)
+            .all(|status| *status == 200),
+        "{notified:?}, {received:?}"
+    );
 
     for (uid, unread) in [("ann", 60), ("dan", 30)] {
-        let items = server.sync(json!({"uid": uid, "version": 0, "msg_count": 100})).await;
+        let items = server
+            .sync(json!({"uid": uid, "version": 0, "msg_count": 100}))
+            .await;
         assert_eq!(items.len(), groups.len(), "{uid}");
         for item in &items {
-            let group = groups.iter().position(|group| item["channel_id"] == *group).unwrap();
-            assert_eq!((&item["unread"], seqs(item)), (&json!(unread), (1..=60).rev().collect()), "{uid} in g{group}");
-            let ids = item["recents"].as_array().unwrap().iter().map(|message| message["message_id"].as_i64().unwrap());
-            assert!(ids.eq((1..=60).rev().map(|seq| id(group, seq))), "{uid} in g{group}");
+            let group = groups
+                .iter()
+                .position(|group| item["channel_id"] == *group)
+                .unwrap();
+            assert_eq!(
+                (&item["unread"], seqs(item)),
+                (&json!(unread), (1..=60).rev().collect()),
+                "{uid} in g{group}"
+            );
+            let ids = item["recents"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|message| message["message_id"].as_i64().unwrap());
+            assert!(
+                ids.eq((1..=60).rev().map(|seq| id(group, seq))),
+                "{uid} in g{group}"
+            );
         }
     }
 }
@@ -123,14 +200,30 @@ async fn bodies_at_once_are_as_one_after_the_other(engine: Engine) {
 async fn the_first_message_of_a_seq_stays(engine: Engine) {
     let server = Server::start(engine).await;
     server.group("team", &["ann"]).await;
-    server.notify(json!([hooked("bob", "team", 2, 1, 11)])).await;
+    server
+        .notify(json!([hooked("bob", "team", 2, 1, 11)]))
+        .await;
     // Another message under its seq, and itself under another seq.
-    let others = json!([hooked("cid", "team", 2, 1, 99), hooked("bob", "team", 2, 2, 11)]);
+    let others = json!([
+        hooked("cid", "team", 2, 1, 99),
+        hooked("bob", "team", 2, 2, 11)
+    ]);
     assert_eq!(server.notify(others).await.status, 200);
     let team = server.only("ann").await;
-    assert_eq!((seqs(&team), &team["recents"][0]["message_id"], &team["unread"]), (vec![1], &json!(11), &json!(1)));
+    assert_eq!(
+        (
+            seqs(&team),
+            &team["recents"][0]["message_id"],
+            &team["unread"]
+        ),
+        (vec![1], &json!(11), &json!(1))
+    );
     // The same two inside of one body.
-    let twins = json!([hooked("bob", "team", 2, 2, 21), hooked("bob", "team", 2, 2, 22), hooked("bob", "team", 2, 3, 21)]);
+    let twins = json!([
+        hooked("bob", "team", 2, 2, 21),
+        hooked("bob", "team", 2, 2, 22),
+        hooked("bob", "team", 2, 3, 21)
+    ]);
     assert_eq!(server.notify(twins).await.status, 200);
     assert_eq!(seqs(&server.only("ann").await), [2, 1]);
 }
@@ -138,20 +231,50 @@ async fn the_first_message_of_a_seq_stays(engine: Engine) {
 async fn late_messages_count_but_not_below_a_watermark(engine: Engine) {
     let server = Server::start(engine).await;
     server.group("team", &["ann", "bob"]).await;
-    server.notify(json!([hooked("cid", "team", 2, 1, 11), hooked("cid", "team", 2, 4, 14)])).await;
+    server
+        .notify(json!([
+            hooked("cid", "team", 2, 1, 11),
+            hooked("cid", "team", 2, 4, 14)
+        ]))
+        .await;
     server.delete("bob", "team", 2).await;
-    server.call("/channel/subscriber_add", json!({"channel_id": "team", "channel_type": 2, "subscribers": ["dan"]})).await;
+    server
+        .call(
+            "/channel/subscriber_add",
+            json!({"channel_id": "team", "channel_type": 2, "subscribers": ["dan"]}),
+        )
+        .await;
     let version = server.only("ann").await["version"].as_i64().unwrap();
-    server.notify(json!([hooked("cid", "team", 2, 3, 13)])).await;
+    server
+        .notify(json!([hooked("cid", "team", 2, 3, 13)]))
+        .await;
     let ann = server.only("ann").await;
-    assert_eq!((seqs(&ann), &ann["unread"], &ann["last_client_msg_no"]), (vec![4, 3, 1], &json!(3), &json!("c14")));
-    assert!(ann["version"].as_i64().unwrap() > version, "the other device learns of it");
-    assert_eq!(server.full("bob").await.len() + server.full("dan").await.len(), 0);
-    server.notify(json!([hooked("cid", "team", 2, 5, 15), hooked("cid", "team", 2, 2, 12)])).await;
+    assert_eq!(
+        (seqs(&ann), &ann["unread"], &ann["last_client_msg_no"]),
+        (vec![4, 3, 1], &json!(3), &json!("c14"))
+    );
+    assert!(
+        ann["version"].as_i64().unwrap() > version,
+        "the other device learns of it"
+    );
+    assert_eq!(
+        server.full("bob").await.len() + server.full("dan").await.len(),
+        0
+    );
+    server
+        .notify(json!([
+            hooked("cid", "team", 2, 5, 15),
+            hooked("cid", "team", 2, 2, 12)
+        ]))
+        .await;
     for uid in ["bob", "dan"] {
         assert_eq!(server.only(uid).await["unread"], 1, "{uid}");
     }
-    assert_eq!(seqs(&server.only("bob").await), [5], "deleted is deleted, also for what comes late");
+    assert_eq!(
+        seqs(&server.only("bob").await),
+        [5],
+        "deleted is deleted, also for what comes late"
+    );
     assert_eq!(server.only("ann").await["unread"], 5);
 }
 
@@ -159,17 +282,36 @@ async fn a_late_message_of_ones_own_reads_what_lies_before_it(engine: Engine) {
     let server = Server::start(engine).await;
     server.group("team", &["ann", "bob"]).await;
     for seq in [1, 2, 4, 5] {
-        server.notify(json!([hooked("bob", "team", 2, seq, 10 + seq)])).await;
+        server
+            .notify(json!([hooked("bob", "team", 2, seq, 10 + seq)]))
+            .await;
     }
     assert_eq!(server.only("ann").await["unread"], 4);
-    server.notify(json!([hooked("ann", "team", 2, 3, 13)])).await;
+    server
+        .notify(json!([hooked("ann", "team", 2, 3, 13)]))
+        .await;
     assert_eq!(server.only("ann").await["unread"], 2);
     server.set_unread("ann", "team", 2, 0).await;
-    server.notify(json!([hooked("bob", "team", 2, 8, 18), hooked("ann", "team", 2, 7, 17)])).await;
+    server
+        .notify(json!([
+            hooked("bob", "team", 2, 8, 18),
+            hooked("ann", "team", 2, 7, 17)
+        ]))
+        .await;
     assert_eq!(server.only("ann").await["unread"], 1);
-    server.notify(json!([hooked("ann", "team", 2, 6, 16)])).await;
-    assert_eq!(server.only("ann").await["unread"], 1, "what was read stays read, what was unread stays unread");
-    assert_eq!(server.only("bob").await["unread"], 0, "Bob has said something since");
+    server
+        .notify(json!([hooked("ann", "team", 2, 6, 16)]))
+        .await;
+    assert_eq!(
+        server.only("ann").await["unread"],
+        1,
+        "what was read stays read, what was unread stays unread"
+    );
+    assert_eq!(
+        server.only("bob").await["unread"],
+        0,
+        "Bob has said something since"
+    );
 }
 
 async fn unusable_messages_cost_nothing_but_themselves(engine: Engine) {
@@ -182,11 +324,49 @@ async fn unusable_messages_cost_nothing_but_themselves(engine: Engine) {
     };
     let mut bad = vec![json!(null), json!(7), json!("message"), json!([])];
     for (field, values) in [
-        ("channel_type", vec![json!(0), json!(256), json!(-1), json!("2"), json!(2.5)]),
-        ("message_seq", vec![json!(0), json!(-1), json!(4_294_967_296_i64), json!("1"), Value::Null]),
-        ("message_id", vec![json!(0), json!(-1), json!(18_446_744_073_709_551_615_u64), json!("1"), Value::Null]),
-        ("channel_id", vec![json!(""), Value::Null, json!("a\nb"), json!("x".repeat(256)), json!(5)]),
-        ("payload", vec![json!("***"), json!("abc"), json!(5), json!(payload(&"x".repeat(200)))]),
+        (
+            "channel_type",
+            vec![json!(0), json!(256), json!(-1), json!("2"), json!(2.5)],
+        ),
+        (
+            "message_seq",
+            vec![
+                json!(0),
+                json!(-1),
+                json!(4_294_967_296_i64),
+                json!("1"),
+                Value::Null,
+            ],
+        ),
+        (
+            "message_id",
+            vec![
+                json!(0),
+                json!(-1),
+                json!(18_446_744_073_709_551_615_u64),
+                json!("1"),
+                Value::Null,
+            ],
+        ),
+        (
+            "channel_id",
+            vec![
+                json!(""),
+                Value::Null,
+                json!("a\nb"),
+                json!("x".repeat(256)),
+                json!(5),
+            ],
+        ),
+        (
+            "payload",
+            vec![
+                json!("***"),
+                json!("abc"),
+                json!(5),
+                json!(payload(&"x".repeat(200))),
+            ],
+        ),
         ("from_uid", vec![json!("a\u{0}b"), json!(5)]),
         ("client_msg_no", vec![json!("x".repeat(256)), json!(5)]),
         ("header", vec![json!("none"), json!({"red_dot": "yes"})]),
@@ -209,7 +389,13 @@ async fn unusable_messages_cost_nothing_but_themselves(engine: Engine) {
     let team = server.only("ann").await;
     assert_eq!((seqs(&team), &team["unread"]), (vec![2, 1], &json!(2)));
     let one_bad = offline(change("message_seq", json!(0)), &["eve"]);
-    assert_eq!(server.post("/webhook?event=msg.offline", one_bad).await.status, 200);
+    assert_eq!(
+        server
+            .post("/webhook?event=msg.offline", one_bad)
+            .await
+            .status,
+        200
+    );
     assert_eq!(server.full("eve").await, Vec::<Value>::new());
 }
 
@@ -225,42 +411,83 @@ async fn only_a_wrong_shape_is_refused(engine: Engine) {
         ("msg.offline", "7"),
         ("msg.offline", "{\"to_uids\":\"ann\"}"),
         ("msg.offline", "{\"to_uids\":[1]}"),
-        ("msg.offline", "{\"compress\":\"gzip\",\"compress_to_uids\":\"***\"}"),
+        (
+            "msg.offline",
+            "{\"compress\":\"gzip\",\"compress_to_uids\":\"***\"}",
+        ),
         ("", "[]"),
     ] {
         let answer = server.post(&format!("/webhook?event={event}"), body).await;
-        assert_eq!((answer.status, answer.json()["status"].as_u64()), (400, Some(400)), "{event} {body}: {answer:?}");
+        assert_eq!(
+            (answer.status, answer.json()["status"].as_u64()),
+            (400, Some(400)),
+            "{event} {body}: {answer:?}"
+        );
         assert!(!answer.msg().is_empty());
     }
     assert_eq!(server.post("/webhook", "[]").await.status, 400);
-    for (event, body) in
-        [("msg.notify", "[]"), ("user.onlinestatus", "[\"ann-1-1-7-1-1\"]"), ("something.new", "what"), ("msg.offline", "{}")]
-    {
-        assert_eq!(server.post(&format!("/webhook?event={event}"), body).await.text, r#"{"status":200}"#, "{event} {body}");
+    for (event, body) in [
+        ("msg.notify", "[]"),
+        ("user.onlinestatus", "[\"ann-1-1-7-1-1\"]"),
+        ("something.new", "what"),
+        ("msg.offline", "{}"),
+    ] {
+        assert_eq!(
+            server
+                .post(&format!("/webhook?event={event}"), body)
+                .await
+                .text,
+            r#"{"status":200}"#,
+            "{event} {body}"
+        );
     }
 }
 
 async fn receivers_become_members_below_the_message(engine: Engine) {
     let server = Server::start(engine).await;
     server
-        .notify(json!([hooked("bob", "team", 2, 1, 11), hooked("bob", "team", 2, 2, 12), hooked("ann", "team", 2, 4, 14)]))
+        .notify(json!([
+            hooked("bob", "team", 2, 1, 11),
+            hooked("bob", "team", 2, 2, 12),
+            hooked("ann", "team", 2, 4, 14)
+        ]))
         .await;
     let third = hooked("bob", "team", 2, 3, 13);
     assert_eq!(
-        server.post("/webhook?event=msg.offline", offline(third.clone(), &["ann", "cid", "bob", "", "bad\nuid"])).await.status,
+        server
+            .post(
+                "/webhook?event=msg.offline",
+                offline(third.clone(), &["ann", "cid", "bob", "", "bad\nuid"])
+            )
+            .await
+            .status,
         200
     );
     for (uid, unread) in [("ann", 0), ("cid", 2), ("bob", 1)] {
         let team = server.only(uid).await;
-        assert_eq!((&team["unread"], seqs(&team)), (&json!(unread), vec![4, 3, 2, 1]), "{uid}");
+        assert_eq!(
+            (&team["unread"], seqs(&team)),
+            (&json!(unread), vec![4, 3, 2, 1]),
+            "{uid}"
+        );
     }
     // Who is in it already is left alone.
     server.set_unread("cid", "team", 2, 0).await;
-    server.post("/webhook?event=msg.offline", offline(third, &["ann", "cid"])).await;
+    server
+        .post(
+            "/webhook?event=msg.offline",
+            offline(third, &["ann", "cid"]),
+        )
+        .await;
     assert_eq!(server.only("cid").await["unread"], 0);
     // The two of a person channel are in it by its nature, and nobody else.
     let person = hooked("bob", "ann", 1, 1, 21);
-    server.post("/webhook?event=msg.offline", offline(person, &["ann", "eve"])).await;
+    server
+        .post(
+            "/webhook?event=msg.offline",
+            offline(person, &["ann", "eve"]),
+        )
+        .await;
     assert_eq!(server.full("ann").await.len(), 2);
     assert_eq!(server.full("eve").await, Vec::<Value>::new());
 }
@@ -268,34 +495,78 @@ async fn receivers_become_members_below_the_message(engine: Engine) {
 async fn who_left_before_a_message_comes_back_with_it(engine: Engine) {
     let server = Server::start(engine).await;
     server.group("team", &["ann", "cid"]).await;
-    server.notify(json!([hooked("bob", "team", 2, 1, 11), hooked("bob", "team", 2, 2, 12)])).await;
+    server
+        .notify(json!([
+            hooked("bob", "team", 2, 1, 11),
+            hooked("bob", "team", 2, 2, 12)
+        ]))
+        .await;
     server.delete("cid", "team", 2).await;
     server
-        .call("/channel/subscriber_remove", json!({"channel_id": "team", "channel_type": 2, "subscribers": ["ann", "cid"]}))
+        .call(
+            "/channel/subscriber_remove",
+            json!({"channel_id": "team", "channel_type": 2, "subscribers": ["ann", "cid"]}),
+        )
         .await;
-    server.post("/webhook?event=msg.offline", offline(hooked("bob", "team", 2, 2, 12), &["ann"])).await;
-    assert_eq!(server.full("ann").await, Vec::<Value>::new(), "that message was before Ann left");
+    server
+        .post(
+            "/webhook?event=msg.offline",
+            offline(hooked("bob", "team", 2, 2, 12), &["ann"]),
+        )
+        .await;
+    assert_eq!(
+        server.full("ann").await,
+        Vec::<Value>::new(),
+        "that message was before Ann left"
+    );
     // Webhooks are late: for ten seconds the removal stands against them.
     let mut third = hooked("bob", "team", 2, 3, 13);
-    server.post("/webhook?event=msg.offline", offline(third.clone(), &["ann", "cid"])).await;
-    assert_eq!(server.full("ann").await, Vec::<Value>::new(), "that message was sent three seconds after Ann left");
+    server
+        .post(
+            "/webhook?event=msg.offline",
+            offline(third.clone(), &["ann", "cid"]),
+        )
+        .await;
+    assert_eq!(
+        server.full("ann").await,
+        Vec::<Value>::new(),
+        "that message was sent three seconds after Ann left"
+    );
     third["message_seq"] = json!(4);
     third["message_id"] = json!(14);
     third["timestamp"] = json!(1_795_393_011);
-    server.post("/webhook?event=msg.offline", offline(third, &["ann", "cid"])).await;
+    server
+        .post(
+            "/webhook?event=msg.offline",
+            offline(third, &["ann", "cid"]),
+        )
+        .await;
     let (ann, cid) = (server.only("ann").await, server.only("cid").await);
     assert_eq!((&ann["unread"], seqs(&ann)), (&json!(1), vec![4, 3, 2, 1]));
-    assert_eq!((&cid["unread"], seqs(&cid)), (&json!(1), vec![4, 3]), "what was deleted before leaving stays deleted");
+    assert_eq!(
+        (&cid["unread"], seqs(&cid)),
+        (&json!(1), vec![4, 3]),
+        "what was deleted before leaving stays deleted"
+    );
 }
 
 async fn packed_receivers(engine: Engine) {
     let server = Server::start(engine).await;
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    packer.write_all(json!(["ann", "cid"]).to_string().as_bytes()).unwrap();
+    packer
+        .write_all(json!(["ann", "cid"]).to_string().as_bytes())
+        .unwrap();
     let mut message = hooked("bob", "team", 2, 1, 11);
     message["compress"] = json!("gzip");
-    message["compress_to_uids"] = json!(base64::engine::general_purpose::STANDARD.encode(packer.finish().unwrap()));
-    assert_eq!(server.post("/webhook?event=msg.offline", message.to_string()).await.status, 200);
+    message["compress_to_uids"] =
+        json!(base64::engine::general_purpose::STANDARD.encode(packer.finish().unwrap()));
+    assert_eq!(
+        server
+            .post("/webhook?event=msg.offline", message.to_string())
+            .await
+            .status,
+        200
+    );
     for uid in ["ann", "cid"] {
         assert_eq!(server.only(uid).await["unread"], 1);
     }
@@ -303,27 +574,45 @@ async fn packed_receivers(engine: Engine) {
 
 async fn a_group_without_members_waits(engine: Engine) {
     let server = Server::start(engine).await;
-    server.notify(json!([hooked("bob", "team", 2, 1, 11)])).await;
+    server
+        .notify(json!([hooked("bob", "team", 2, 1, 11)]))
+        .await;
     server.group("team", &["ann"]).await;
-    assert_eq!(server.full("ann").await, Vec::<Value>::new(), "who is added joins at the end");
-    server.notify(json!([hooked("bob", "team", 2, 2, 12)])).await;
+    assert_eq!(
+        server.full("ann").await,
+        Vec::<Value>::new(),
+        "who is added joins at the end"
+    );
+    server
+        .notify(json!([hooked("bob", "team", 2, 2, 12)]))
+        .await;
     let team = server.only("ann").await;
     assert_eq!((&team["unread"], seqs(&team)), (&json!(1), vec![2, 1]));
 }
 
 async fn v3_counts_everything_and_names_pairs(engine: Engine) {
-    let server = Server::start_with(engine, |settings| settings.ingest.wukongim = WukongimVersion::V3).await;
+    let server = Server::start_with(engine, |settings| {
+        settings.ingest.wukongim = WukongimVersion::V3
+    })
+    .await;
     server.group("team", &["ann"]).await;
     let mut silent = hooked("dan", "team", 2, 1, 11);
     silent["header"]["red_dot"] = json!(0);
     let mut person = hooked("alice", "bob@alice", 1, 1, 12);
     person["header"]["red_dot"] = json!(0);
     let odd = hooked("carol", "bob@alice", 1, 2, 13);
-    assert_eq!(server.notify(json!([silent, person, odd])).await.status, 200);
+    assert_eq!(
+        server.notify(json!([silent, person, odd])).await.status,
+        200
+    );
     assert_eq!(server.only("ann").await["unread"], 1);
     let bob = server.only("bob").await;
     assert_eq!(
-        (&bob["channel_id"], &bob["unread"], &bob["recents"][0]["channel_id"]),
+        (
+            &bob["channel_id"],
+            &bob["unread"],
+            &bob["recents"][0]["channel_id"]
+        ),
         (&json!("alice"), &json!(1), &json!("bob"))
     );
     assert_eq!(server.only("alice").await["channel_id"], "bob");
@@ -332,27 +621,49 @@ async fn v3_counts_everything_and_names_pairs(engine: Engine) {
 
 /// Everything that a v3 handed on, and what follows from it for unread.
 async fn v3_traffic(engine: Engine) {
-    let server = Server::start_with(engine, |settings| settings.ingest.wukongim = WukongimVersion::V3).await;
+    let server = Server::start_with(engine, |settings| {
+        settings.ingest.wukongim = WukongimVersion::V3
+    })
+    .await;
     let mut messages = 0;
     for line in fixtures::lines("v3/webhook.jsonl") {
-        let answer =
-            server.post(&format!("/webhook{}", line["path"].as_str().unwrap()), line["body"].as_str().unwrap().to_owned()).await;
+        let answer = server
+            .post(
+                &format!("/webhook{}", line["path"].as_str().unwrap()),
+                line["body"].as_str().unwrap().to_owned(),
+            )
+            .await;
         assert_eq!(answer.status, 200, "{line}");
         messages += 1;
     }
     assert!(messages > 30);
     let ann = server.full("ann").await;
-    let bob = ann.iter().find(|item| item["channel_id"] == "bob" && item["channel_type"] == 1).unwrap();
-    assert!(ann.iter().all(|item| !item["channel_id"].as_str().unwrap().contains('@')), "no pair shows");
+    let bob = ann
+        .iter()
+        .find(|item| item["channel_id"] == "bob" && item["channel_type"] == 1)
+        .unwrap();
+    assert!(
+        ann.iter()
+            .all(|item| !item["channel_id"].as_str().unwrap().contains('@')),
+        "no pair shows"
+    );
     let mut own_last = 0;
     let recents = server.sync(json!({"uid": "ann", "msg_count": 500})).await;
-    let recents =
-        recents.iter().find(|item| item["channel_id"] == "bob" && item["channel_type"] == 1).unwrap()["recents"].clone();
+    let recents = recents
+        .iter()
+        .find(|item| item["channel_id"] == "bob" && item["channel_type"] == 1)
+        .unwrap()["recents"]
+        .clone();
     for message in recents.as_array().unwrap() {
         if message["from_uid"] == "ann" {
             own_last = own_last.max(message["message_seq"].as_i64().unwrap());
         }
     }
-    let unread = recents.as_array().unwrap().iter().filter(|message| message["message_seq"].as_i64().unwrap() > own_last).count();
+    let unread = recents
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|message| message["message_seq"].as_i64().unwrap() > own_last)
+        .count();
     assert_eq!(bob["unread"], unread);
 }

@@ -1,5 +1,6 @@
-//! Requests that meet: while somebody holds the locks they pile up, then they run into each other. Whatever comes out must be
-//! what some order of them, one after the other, would have given. `preemptions.rs` stops requests between their statements.
+//! Requests that meet: while somebody holds the locks they pile up, then they run into each other.
+//! Whatever comes out must be what some order of them, one after the other, would have given.
+//! `preemptions.rs` stops requests between their statements.
 
 use std::time::Duration;
 
@@ -10,7 +11,11 @@ use crate::clients::Incremental;
 use crate::support::server::{hooked, message};
 use crate::support::{Engine, Server};
 
-on_every_database!(changes_that_meet_have_an_order, batches_in_opposite_orders, first_syncs_at_once);
+on_every_database!(
+    changes_that_meet_have_an_order,
+    batches_in_opposite_orders,
+    first_syncs_at_once
+);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -42,7 +47,9 @@ impl Ann {
             Step::SetUnread(unread) if listed => self.unread = unread,
             Step::Delete if listed => (self.deleted_to, self.unread) = (self.messages.len(), 0),
             Step::Leave => self.left = true,
-            Step::Join if self.left => (self.left, self.joined, self.unread) = (false, self.messages.len(), 0),
+            Step::Join if self.left => {
+                (self.left, self.joined, self.unread) = (false, self.messages.len(), 0)
+            }
             _ => {}
         }
         self
@@ -51,7 +58,16 @@ impl Ann {
     /// Unread and the senders of what shows, newest first; nothing when it does not show.
     fn shown(&self) -> Option<(i64, Vec<&'static str>)> {
         let listed = !self.left && self.messages.len() > self.deleted_to.max(self.joined);
-        listed.then(|| (self.unread, self.messages[self.deleted_to..].iter().rev().copied().collect()))
+        listed.then(|| {
+            (
+                self.unread,
+                self.messages[self.deleted_to..]
+                    .iter()
+                    .rev()
+                    .copied()
+                    .collect(),
+            )
+        })
     }
 }
 
@@ -72,9 +88,17 @@ fn orders(steps: &[Step]) -> Vec<Vec<Step>> {
 }
 
 async fn perform(server: &Server, step: Step, channel: &str, number: usize) {
-    let target = json!({"uid": "ann", "channel_id": channel, "channel_type": 2, "subscribers": ["ann"]});
+    let target =
+        json!({"uid": "ann", "channel_id": channel, "channel_type": 2, "subscribers": ["ann"]});
     match step {
-        Step::Send(from) => drop(server.call("/message/send", message(from, channel, 2, &format!("{channel}-{number}"))).await),
+        Step::Send(from) => drop(
+            server
+                .call(
+                    "/message/send",
+                    message(from, channel, 2, &format!("{channel}-{number}")),
+                )
+                .await,
+        ),
         Step::SetUnread(unread) => server.set_unread("ann", channel, 2, unread).await,
         Step::Delete => server.delete("ann", channel, 2).await,
         Step::Leave => drop(server.call("/channel/subscriber_remove", target).await),
@@ -98,9 +122,12 @@ async fn changes_that_meet_have_an_order(engine: Engine) {
         &[Leave, Join, Send("bob")],
         &[Delete, Leave, Join, Send("bob")],
     ];
-    // Piled up before the channel, each waits for the other from its beginning; before the conversation, who has not locked the
-    // channel has read it already.
-    for (round, table) in ["channel", "conversation", "channel", "conversation"].into_iter().enumerate() {
+    // Piled up before the channel, each waits for the other from its beginning; before the
+    // conversation, who has not locked the channel has read it already.
+    for (round, table) in ["channel", "conversation", "channel", "conversation"]
+        .into_iter()
+        .enumerate()
+    {
         for (number, steps) in meetings.iter().enumerate() {
             let channel = format!("team-{round}-{number}");
             server.group(&channel, &["ann", "bob"]).await;
@@ -114,7 +141,9 @@ async fn changes_that_meet_have_an_order(engine: Engine) {
 
             let lock = connection.begin().await.unwrap();
             let column = if table == "channel" { "flags" } else { "muted" };
-            lock.execute_unprepared(&format!("UPDATE {table} SET {column} = {column}")).await.unwrap();
+            lock.execute_unprepared(&format!("UPDATE {table} SET {column} = {column}"))
+                .await
+                .unwrap();
             let all = async {
                 let (server, channel) = (&server, channel.as_str());
                 let requests = steps.iter().enumerate().map(|(count, step)| async move {
@@ -131,23 +160,40 @@ async fn changes_that_meet_have_an_order(engine: Engine) {
             let full = server.full("ann").await;
             let conversation = full.iter().find(|item| item["channel_id"] == channel);
             let shown = conversation.map(|item| {
-                let senders = item["recents"].as_array().unwrap().iter().map(|message| message["from_uid"].clone());
-                (item["unread"].as_i64().unwrap(), senders.collect::<Vec<Value>>())
+                let senders = item["recents"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|message| message["from_uid"].clone());
+                (
+                    item["unread"].as_i64().unwrap(),
+                    senders.collect::<Vec<Value>>(),
+                )
             });
             let possible: Vec<_> = orders(steps)
                 .into_iter()
                 .map(|order| order.into_iter().fold(before.clone(), Ann::after).shown())
-                .map(|shown| shown.map(|(unread, senders)| (unread, senders.into_iter().map(Value::from).collect::<Vec<_>>())))
+                .map(|shown| {
+                    shown.map(|(unread, senders)| {
+                        (
+                            unread,
+                            senders.into_iter().map(Value::from).collect::<Vec<_>>(),
+                        )
+                    })
+                })
                 .collect();
-            assert!(possible.contains(&shown), "{steps:?} gave {shown:?}, which no order of them gives: {possible:?}");
+            assert!(
+                possible.contains(&shown),
+                "{steps:?} gave {shown:?}, which no order of them gives: {possible:?}"
+            );
             device.sync(&server).await;
             device.must_hold(&full);
         }
     }
 }
 
-/// Two webhook bodies with the same channels in opposite orders, again and again: both are taken, none waits for the other
-/// forever.
+/// Two webhook bodies with the same channels in opposite orders, again and again: both are taken,
+/// none waits for the other forever.
 async fn batches_in_opposite_orders(engine: Engine) {
     let server = Server::start(engine).await;
     let channels: Vec<String> = (0..6).map(|number| format!("team-{number}")).collect();
@@ -169,37 +215,54 @@ async fn batches_in_opposite_orders(engine: Engine) {
             }
             json!(messages)
         };
-        let (one, other) = tokio::join!(server.notify(body("ann", 0, false)), server.notify(body("bob", 1, true)));
+        let (one, other) = tokio::join!(
+            server.notify(body("ann", 0, false)),
+            server.notify(body("bob", 1, true))
+        );
         assert_eq!((one.status, other.status), (200, 200));
     }
     let full = server.full("ann").await;
     assert_eq!(full.len(), channels.len());
     for item in full {
-        let seqs: Vec<i64> =
-            item["recents"].as_array().unwrap().iter().map(|message| message["message_seq"].as_i64().unwrap()).collect();
+        let seqs: Vec<i64> = item["recents"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| message["message_seq"].as_i64().unwrap())
+            .collect();
         assert_eq!(seqs, (1..=20).rev().collect::<Vec<_>>());
     }
 }
 
-/// Somebody's first look, from many devices at once: no version is given twice, and each device holds everything.
+/// Somebody's first look, from many devices at once: no version is given twice, and each device
+/// holds everything.
 async fn first_syncs_at_once(engine: Engine) {
     let server = Server::start(engine).await;
     for round in 0..5 {
         let uid = format!("ann{round}");
         for peer in 0..5 {
-            server.send(&format!("peer{peer}"), &uid, 1, &format!("hello {round}")).await;
+            server
+                .send(&format!("peer{peer}"), &uid, 1, &format!("hello {round}"))
+                .await;
         }
         let devices = futures_util::future::join_all((0..6).map(|number| {
             let (server, uid) = (&server, &uid);
             async move {
-                let mut device = if number % 2 == 1 { Incremental::in_pages(uid, 2) } else { Incremental::new(uid) };
+                let mut device = if number % 2 == 1 {
+                    Incremental::in_pages(uid, 2)
+                } else {
+                    Incremental::new(uid)
+                };
                 device.sync(server).await;
                 device
             }
         }))
         .await;
         let full = server.full(&uid).await;
-        let mut versions: Vec<i64> = full.iter().map(|item| item["version"].as_i64().unwrap()).collect();
+        let mut versions: Vec<i64> = full
+            .iter()
+            .map(|item| item["version"].as_i64().unwrap())
+            .collect();
         versions.sort_unstable();
         versions.dedup();
         assert_eq!(versions.len(), 5);

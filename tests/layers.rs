@@ -21,13 +21,21 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 fn assert_free_of(folder: &str, words: &[&str]) {
     let files = rust_files(&root().join("src").join(folder));
-    assert!(!files.is_empty(), "{folder} is gone: teach this test the new layout");
+    assert!(
+        !files.is_empty(),
+        "{folder} is gone: teach this test the new layout"
+    );
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap();
             for word in words {
-                assert!(!code.contains(word), "{}:{}: {word} does not belong here: {line}", file.display(), number + 1);
+                assert!(
+                    !code.contains(word),
+                    "{}:{}: {word} does not belong here: {line}",
+                    file.display(),
+                    number + 1
+                );
             }
         }
     }
@@ -37,14 +45,31 @@ const SQL: [&str; 4] = ["sea_orm", "sqlx", "sea_query", "migration::"];
 
 #[test]
 fn only_the_store_knows_sql() {
-    for folder in ["auth", "graphql", "rest", "conversation", "message", "channel", "live", "import"] {
+    for folder in [
+        "auth",
+        "graphql",
+        "rest",
+        "conversation",
+        "message",
+        "channel",
+        "live",
+        "import",
+    ] {
         assert_free_of(folder, &SQL);
     }
 }
 
 #[test]
 fn the_interfaces_never_see_entities() {
-    for folder in ["auth", "graphql", "rest", "conversation", "channel", "live", "import"] {
+    for folder in [
+        "auth",
+        "graphql",
+        "rest",
+        "conversation",
+        "channel",
+        "live",
+        "import",
+    ] {
         assert_free_of(folder, &["entity::"]);
     }
 }
@@ -52,13 +77,31 @@ fn the_interfaces_never_see_entities() {
 #[test]
 fn use_cases_do_not_know_who_calls_them() {
     for folder in ["conversation", "message", "channel", "store"] {
-        assert_free_of(folder, &["crate::graphql", "crate::rest", "crate::app", "async_graphql", "axum"]);
+        assert_free_of(
+            folder,
+            &[
+                "crate::graphql",
+                "crate::rest",
+                "crate::app",
+                "async_graphql",
+                "axum",
+            ],
+        );
     }
 }
 
 #[test]
 fn live_changes_do_not_know_how_they_are_told() {
-    assert_free_of("live", &["crate::graphql", "crate::rest", "crate::app", "async_graphql", "axum"]);
+    assert_free_of(
+        "live",
+        &[
+            "crate::graphql",
+            "crate::rest",
+            "crate::app",
+            "async_graphql",
+            "axum",
+        ],
+    );
 }
 
 #[test]
@@ -69,21 +112,34 @@ fn the_store_knows_no_use_case() {
 #[test]
 fn schema_graphql_is_what_the_server_serves() {
     let file = std::fs::read_to_string(root().join("schema.graphql")).unwrap();
-    assert_eq!(file, recents::graphql::sdl(), "write it anew: cargo run -- schema > schema.graphql");
+    assert_eq!(
+        file,
+        recents::graphql::sdl(),
+        "write it anew: cargo run -- schema > schema.graphql"
+    );
 }
 
-/// With `raw_value`, or `arbitrary_precision`, foreign JSON that names a private key of `serde_json` means something else, and nested
-/// text of a few kilobytes overflows the stack. Cargo unites the features of all dependencies, so this sees what any of them switches on.
+/// With `raw_value`, or `arbitrary_precision`, foreign JSON that names a private key of
+/// `serde_json` means something else, and nested text of a few kilobytes overflows the stack. Cargo
+/// unites the features of all dependencies, so this sees what any of them switches on.
 #[test]
 fn no_dependency_gives_private_keys_of_json_a_meaning() {
-    for key in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+    for key in [
+        "$serde_json::private::RawValue",
+        "$serde_json::private::Number",
+    ] {
         let text = serde_json::json!({ key: "[1]" }).to_string();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value.to_string(), text, "a dependency switches on a feature of serde_json: see Cargo.toml");
+        assert_eq!(
+            value.to_string(),
+            text,
+            "a dependency switches on a feature of serde_json: see Cargo.toml"
+        );
     }
 }
 
-/// docs/SECURITY.md names a test for each promise: `module::name` of `tests/`, or `module::tests::name` of `src/`.
+/// docs/SECURITY.md names a test for each promise: `module::name` of `tests/`, or
+/// `module::tests::name` of `src/`.
 #[test]
 fn the_tests_of_the_security_promises_are_there() {
     let text = std::fs::read_to_string(root().join("docs/SECURITY.md")).unwrap();
@@ -98,9 +154,14 @@ fn the_tests_of_the_security_promises_are_there() {
             continue;
         };
         let name = named.rsplit("::").next().unwrap();
-        let is_there =
-            |file: &String| std::fs::read_to_string(root().join(file)).is_ok_and(|code| code.contains(&format!("fn {name}(")));
-        assert!(files.iter().any(is_there), "docs/SECURITY.md names {named}, which is not in {files:?}");
+        let is_there = |file: &String| {
+            std::fs::read_to_string(root().join(file))
+                .is_ok_and(|code| code.contains(&format!("fn {name}(")))
+        };
+        assert!(
+            files.iter().any(is_there),
+            "docs/SECURITY.md names {named}, which is not in {files:?}"
+        );
         found += 1;
     }
     assert!(found > 60, "{found}");

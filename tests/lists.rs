@@ -30,7 +30,12 @@ async fn page(server: &Server, variables: Value) -> Value {
 }
 
 fn ids(page: &Value) -> Vec<String> {
-    page["edges"].as_array().unwrap().iter().map(|edge| edge["node"]["channelId"].as_str().unwrap().to_owned()).collect()
+    page["edges"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|edge| edge["node"]["channelId"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn channel(id: &str, kind: u8) -> Value {
@@ -53,7 +58,8 @@ async fn a_walk_misses_no_conversation_while_messages_arrive(engine: Engine) {
         let messages: Vec<Value> = chunk
             .iter()
             .map(|number| {
-                let mut message = crate::support::server::hooked(&format!("u{number}"), "ann", 1, 1, number + 1);
+                let mut message =
+                    crate::support::server::hooked(&format!("u{number}"), "ann", 1, 1, number + 1);
                 message["timestamp"] = json!(1_700_000_000 + number);
                 message
             })
@@ -66,7 +72,14 @@ async fn a_walk_misses_no_conversation_while_messages_arrive(engine: Engine) {
         for number in [ALL - 1 - round, ALL / 2 + round, round, ALL + round] {
             now += 1;
             server.set_clock(now);
-            server.send(&format!("u{number}"), "ann", 1, &format!("again {round} {number}")).await;
+            server
+                .send(
+                    &format!("u{number}"),
+                    "ann",
+                    1,
+                    &format!("again {round} {number}"),
+                )
+                .await;
         }
     };
     let mut forwards = Vec::new();
@@ -83,12 +96,22 @@ async fn a_walk_misses_no_conversation_while_messages_arrive(engine: Engine) {
     }
     let all = |walk: &[String]| {
         let seen: HashSet<&String> = walk.iter().collect();
-        let missing = (0..ALL).map(|number| format!("u{number}")).filter(|id| !seen.contains(id));
-        assert_eq!(missing.collect::<Vec<_>>(), Vec::<String>::new(), "missing in {walk:?}");
+        let missing = (0..ALL)
+            .map(|number| format!("u{number}"))
+            .filter(|id| !seen.contains(id));
+        assert_eq!(
+            missing.collect::<Vec<_>>(),
+            Vec::<String>::new(),
+            "missing in {walk:?}"
+        );
     };
     all(&forwards);
-    // A page of those that moved out of the walk's way comes with the next page, and in between the order is that of the list.
-    let undisturbed: Vec<&String> = forwards.iter().filter(|id| ["u940", "u600", "u300"].contains(&id.as_str())).collect();
+    // A page of those that moved out of the walk's way comes with the next page, and in between the
+    // order is that of the list.
+    let undisturbed: Vec<&String> = forwards
+        .iter()
+        .filter(|id| ["u940", "u600", "u300"].contains(&id.as_str()))
+        .collect();
     assert_eq!(undisturbed, ["u940", "u600", "u300"]);
 
     // The same walk backwards, from its end.
@@ -108,7 +131,11 @@ async fn a_walk_misses_no_conversation_while_messages_arrive(engine: Engine) {
     let mut all = HashSet::new();
     let mut cursor = Value::Null;
     loop {
-        let page = page(&server, json!({"uid": "ann", "last": 500, "before": cursor})).await;
+        let page = page(
+            &server,
+            json!({"uid": "ann", "last": 500, "before": cursor}),
+        )
+        .await;
         for id in ids(&page) {
             assert!(all.insert(id.clone()), "{id} twice");
         }
@@ -129,24 +156,52 @@ async fn pinned_first_then_latest_activity(engine: Engine) {
     let list = async || ids(&page(&server, json!({"uid": "ann"})).await);
     assert_eq!(list().await, ["e", "d", "c", "b", "a"]);
     for id in ["b", "a"] {
-        change(&server, "pinConversation", json!({"uid": "ann", "channel": channel(id, 1)})).await;
+        change(
+            &server,
+            "pinConversation",
+            json!({"uid": "ann", "channel": channel(id, 1)}),
+        )
+        .await;
     }
     assert_eq!(list().await, ["b", "a", "e", "d", "c"]);
-    change(&server, "pinConversation", json!({"uid": "ann", "channel": channel("b", 1), "pinned": false})).await;
+    change(
+        &server,
+        "pinConversation",
+        json!({"uid": "ann", "channel": channel("b", 1), "pinned": false}),
+    )
+    .await;
     assert_eq!(list().await, ["a", "e", "d", "c", "b"]);
     // A pin between two pages moves a conversation past the walk: it comes with the next page.
     let first = page(&server, json!({"uid": "ann", "first": 2})).await;
     server.set_clock(1_795_393_100_000);
-    change(&server, "pinConversation", json!({"uid": "ann", "channel": channel("c", 1)})).await;
-    let rest = page(&server, json!({"uid": "ann", "first": 9, "after": first["pageInfo"]["endCursor"]})).await;
-    assert_eq!([ids(&first), ids(&rest)].concat(), ["a", "e", "c", "d", "b"]);
+    change(
+        &server,
+        "pinConversation",
+        json!({"uid": "ann", "channel": channel("c", 1)}),
+    )
+    .await;
+    let rest = page(
+        &server,
+        json!({"uid": "ann", "first": 9, "after": first["pageInfo"]["endCursor"]}),
+    )
+    .await;
+    assert_eq!(
+        [ids(&first), ids(&rest)].concat(),
+        ["a", "e", "c", "d", "b"]
+    );
     for (wrong, argument) in [
         (json!({"uid": "ann", "first": 1, "last": 1}), "first"),
         (json!({"uid": "ann", "first": -1}), "first"),
         (json!({"uid": "ann", "last": 1001}), "last"),
         (json!({"uid": "ann", "after": "bm9wZQ"}), "after"),
-        (json!({"uid": "ann", "before": first["edges"][0]["node"]["id"]}), "before"),
-        (json!({"uid": "ann", "filter": {"channelTypes": [0]}}), "filter.channelTypes"),
+        (
+            json!({"uid": "ann", "before": first["edges"][0]["node"]["id"]}),
+            "before",
+        ),
+        (
+            json!({"uid": "ann", "filter": {"channelTypes": [0]}}),
+            "filter.channelTypes",
+        ),
         (json!({}), "uid"),
     ] {
         let mut variables = wrong.clone();
@@ -171,15 +226,28 @@ async fn filters(engine: Engine) {
         server.send(from, "ann", 1, "one").await;
     }
     server.set_unread("ann", "carl", 1, 0).await;
-    change(&server, "muteConversation", json!({"uid": "ann", "channel": channel("bob", 1)})).await;
-    change(&server, "pinConversation", json!({"uid": "ann", "channel": channel("carl", 1)})).await;
+    change(
+        &server,
+        "muteConversation",
+        json!({"uid": "ann", "channel": channel("bob", 1)}),
+    )
+    .await;
+    change(
+        &server,
+        "pinConversation",
+        json!({"uid": "ann", "channel": channel("carl", 1)}),
+    )
+    .await;
     for (filter, expected) in [
         (json!({}), vec!["bo%", "bob", "carl", "team"]),
         (json!({"onlyUnread": true}), vec!["bo%", "bob", "team"]),
         (json!({"channelTypes": [2]}), vec!["team"]),
         (json!({"channelTypes": []}), vec![]),
         (json!({"muted": true}), vec!["bob"]),
-        (json!({"muted": false, "pinned": false}), vec!["bo%", "team"]),
+        (
+            json!({"muted": false, "pinned": false}),
+            vec!["bo%", "team"],
+        ),
         (json!({"pinned": true}), vec!["carl"]),
         (json!({"channelIdPrefix": "bo"}), vec!["bo%", "bob"]),
         (json!({"channelIdPrefix": "bo%"}), vec!["bo%"]),
@@ -190,7 +258,10 @@ async fn filters(engine: Engine) {
         found.sort();
         assert_eq!(
             (found, page["totalCount"].as_u64()),
-            (expected.iter().map(|id| (*id).to_owned()).collect(), Some(expected.len() as u64)),
+            (
+                expected.iter().map(|id| (*id).to_owned()).collect(),
+                Some(expected.len() as u64)
+            ),
             "{filter}"
         );
     }
@@ -202,31 +273,62 @@ async fn pins_and_mutes_are_changes_that_other_devices_see(engine: Engine) {
     server.send("carl", "ann", 1, "one").await;
     let changes = "query ($version: UInt53!) { conversations(uid: \"ann\", version: $version) {
         version conversations { channelId pinnedAt muted version } } }";
-    let mut version = server.graphql(changes, json!({"version": 0})).await["conversations"]["version"].clone();
+    let mut version =
+        server.graphql(changes, json!({"version": 0})).await["conversations"]["version"].clone();
     for (mutation, argument) in [("pinConversation", "pinned"), ("muteConversation", "muted")] {
         for value in [true, false] {
             let input = json!({"uid": "ann", "channel": channel("bob", 1), argument: value});
             let changed = change(&server, mutation, input.clone()).await;
-            let seen = server.graphql(changes, json!({"version": version})).await["conversations"].clone();
+            let seen =
+                server.graphql(changes, json!({"version": version})).await["conversations"].clone();
             assert_eq!(seen["conversations"].as_array().unwrap().len(), 1, "{seen}");
             let told = &seen["conversations"][0];
-            let shown = if argument == "pinned" { !told["pinnedAt"].is_null() } else { told["muted"] == true };
-            assert_eq!((shown, &told["version"]), (value, &changed["version"]), "{mutation} {seen}");
+            let shown = if argument == "pinned" {
+                !told["pinnedAt"].is_null()
+            } else {
+                told["muted"] == true
+            };
+            assert_eq!(
+                (shown, &told["version"]),
+                (value, &changed["version"]),
+                "{mutation} {seen}"
+            );
             assert!(seen["version"].as_i64() > version.as_i64());
             version = seen["version"].clone();
             // The same again changes nothing.
-            assert_eq!(change(&server, mutation, input).await["version"], changed["version"]);
+            assert_eq!(
+                change(&server, mutation, input).await["version"],
+                changed["version"]
+            );
         }
         let unknown = json!({"input": {"uid": "ann", "channel": channel("nobody", 1)}});
-        let kind = if argument == "pinned" { "PinConversationInput" } else { "MuteConversationInput" };
-        let query = format!("mutation ($input: {kind}!) {{ {mutation}(input: $input) {{ conversation {{ id }} }} }}");
+        let kind = if argument == "pinned" {
+            "PinConversationInput"
+        } else {
+            "MuteConversationInput"
+        };
+        let query = format!(
+            "mutation ($input: {kind}!) {{ {mutation}(input: $input) {{ conversation {{ id }} }} }}"
+        );
         assert_eq!(server.graphql_code(&query, unknown).await, "NOT_FOUND");
     }
     // What is muted is counted apart; pins and mutes outlive a deletion.
-    change(&server, "muteConversation", json!({"uid": "ann", "channel": channel("bob", 1)})).await;
-    let summary =
-        server.graphql("{ unreadSummary(uid: \"ann\") { total conversations mutedTotal mutedConversations } }", json!({})).await;
-    assert_eq!(summary["unreadSummary"], json!({"total": 1, "conversations": 1, "mutedTotal": 1, "mutedConversations": 1}));
+    change(
+        &server,
+        "muteConversation",
+        json!({"uid": "ann", "channel": channel("bob", 1)}),
+    )
+    .await;
+    let summary = server
+        .graphql(
+            "{ unreadSummary(uid: \"ann\") { total conversations mutedTotal mutedConversations } }",
+            json!({}),
+        )
+        .await;
+    assert_eq!(
+        summary["unreadSummary"],
+        json!({"total": 1, "conversations": 1, "mutedTotal": 1, "mutedConversations": 1})
+    );
     server.delete("ann", "bob", 1).await;
     server.send("bob", "ann", 1, "two").await;
     let list = page(&server, json!({"uid": "ann", "filter": {"muted": true}})).await;
@@ -244,21 +346,47 @@ async fn everything_is_marked_as_read(engine: Engine) {
     device.sync(&server).await;
     let mark = "mutation ($input: MarkAllReadInput!) { markAllRead(input: $input) {
         conversations { channelId unread version } unreadSummary { total conversations } } }";
-    let marked = server.graphql(mark, json!({"input": {"uid": "ann", "channelTypes": [2]}})).await["markAllRead"].clone();
+    let marked = server
+        .graphql(mark, json!({"input": {"uid": "ann", "channelTypes": [2]}}))
+        .await["markAllRead"]
+        .clone();
     assert_eq!(marked["conversations"].as_array().unwrap().len(), 1);
-    assert_eq!(marked["unreadSummary"], json!({"total": 30, "conversations": 30}));
-    let marked = server.graphql(mark, json!({"input": {"uid": "ann"}})).await["markAllRead"].clone();
+    assert_eq!(
+        marked["unreadSummary"],
+        json!({"total": 30, "conversations": 30})
+    );
+    let marked =
+        server.graphql(mark, json!({"input": {"uid": "ann"}})).await["markAllRead"].clone();
     let all = marked["conversations"].as_array().unwrap();
-    assert_eq!((all.len(), &marked["unreadSummary"]), (30, &json!({"total": 0, "conversations": 0})));
-    let versions: HashSet<i64> = all.iter().map(|one| one["version"].as_i64().unwrap()).collect();
+    assert_eq!(
+        (all.len(), &marked["unreadSummary"]),
+        (30, &json!({"total": 0, "conversations": 0}))
+    );
+    let versions: HashSet<i64> = all
+        .iter()
+        .map(|one| one["version"].as_i64().unwrap())
+        .collect();
     assert_eq!(versions.len(), 30, "each has a version of its own");
     let again = server.graphql(mark, json!({"input": {"uid": "ann"}})).await["markAllRead"].clone();
     assert_eq!(again["conversations"], json!([]));
     device.sync(&server).await;
     device.must_hold_after(&server.full("ann").await, "after marking all");
-    assert_eq!(server.graphql_code(mark, json!({"input": {"uid": "ann", "channelTypes": [300]}})).await, "BAD_USER_INPUT");
+    assert_eq!(
+        server
+            .graphql_code(
+                mark,
+                json!({"input": {"uid": "ann", "channelTypes": [300]}})
+            )
+            .await,
+        "BAD_USER_INPUT"
+    );
     server.send("u1", "ann", 1, "two").await;
-    assert_eq!(server.graphql("{ unreadSummary(uid: \"ann\") { total } }", json!({})).await["unreadSummary"]["total"], 1);
+    assert_eq!(
+        server
+            .graphql("{ unreadSummary(uid: \"ann\") { total } }", json!({}))
+            .await["unreadSummary"]["total"],
+        1
+    );
 }
 
 async fn a_deleted_channel_is_gone_for_everybody(engine: Engine) {
@@ -271,7 +399,9 @@ async fn a_deleted_channel_is_gone_for_everybody(engine: Engine) {
     }
     let delete = "mutation ($channel: ChannelInput!) { deleteChannel(input: {channel: $channel}) { channel { channelId } } }";
     for _ in 0..2 {
-        let answer = server.graphql(delete, json!({"channel": channel("team", 2)})).await;
+        let answer = server
+            .graphql(delete, json!({"channel": channel("team", 2)}))
+            .await;
         assert_eq!(answer["deleteChannel"]["channel"]["channelId"], "team");
     }
     for (device, uid) in devices.iter_mut().zip(["ann", "bob"]) {
@@ -285,17 +415,31 @@ async fn a_deleted_channel_is_gone_for_everybody(engine: Engine) {
     server.group("team", &["ann", "carl"]).await;
     server.send("carl", "team", 2, "hello").await;
     let only = server.only("ann").await;
-    let texts: Vec<&str> =
-        only["recents"].as_array().unwrap().iter().map(|message| message["client_msg_no"].as_str().unwrap()).collect();
-    assert_eq!((only["unread"].as_i64(), texts), (Some(1), vec!["hello", "lost"]));
+    let texts: Vec<&str> = only["recents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["client_msg_no"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (only["unread"].as_i64(), texts),
+        (Some(1), vec!["hello", "lost"])
+    );
     assert_eq!(server.full("bob").await, Vec::<Value>::new());
     let history = "{ messages(uid: \"carl\", channel: {channelId: \"team\", channelType: 2}) { nodes { clientMsgNo } } }";
     assert_eq!(
         server.graphql(history, json!({})).await["messages"]["nodes"],
         json!([{"clientMsgNo": "lost"}, {"clientMsgNo": "hello"}])
     );
-    assert_eq!(server.graphql_code(delete, json!({"channel": channel("bob", 1)})).await, "BAD_USER_INPUT");
-    server.graphql(delete, json!({"channel": channel("nothing", 2)})).await;
+    assert_eq!(
+        server
+            .graphql_code(delete, json!({"channel": channel("bob", 1)}))
+            .await,
+        "BAD_USER_INPUT"
+    );
+    server
+        .graphql(delete, json!({"channel": channel("nothing", 2)}))
+        .await;
 }
 
 async fn things_are_found_by_their_global_ids(engine: Engine) {
@@ -308,7 +452,10 @@ async fn things_are_found_by_their_global_ids(engine: Engine) {
             json!({}),
         )
         .await;
-    let (conversation, message) = (&data["conversation"]["id"], &data["conversation"]["lastMessage"]["id"]);
+    let (conversation, message) = (
+        &data["conversation"]["id"],
+        &data["conversation"]["lastMessage"]["id"],
+    );
     let made = server
         .graphql(
             "mutation { addMembers(input: {channel: {channelId: \"team\", channelType: 2}, uids: []}) { channel { id } } }",
@@ -322,20 +469,36 @@ async fn things_are_found_by_their_global_ids(engine: Engine) {
     let ids = json!([message, conversation, channel, message]);
     let found = server.graphql(nodes, json!({"ids": ids})).await["nodes"].clone();
     let name = json!({"__typename": "Message", "id": message, "clientMsgNo": "one"});
-    assert_eq!(found, json!([name, null, {"__typename": "Channel", "id": channel, "channelId": "team"}, name]));
+    assert_eq!(
+        found,
+        json!([name, null, {"__typename": "Channel", "id": channel, "channelId": "team"}, name])
+    );
     server.send("bob", "team", 2, "two").await;
     let node = "query ($id: ID!) { node(id: $id) { id ... on Conversation { unread } } }";
-    assert_eq!(server.graphql(node, json!({"id": conversation})).await["node"], json!({"id": conversation, "unread": 1}));
-    for (query, variables, argument) in [(node, json!({"id": "nope"}), "id"), (nodes, json!({"ids": [message, "nope"]}), "ids")] {
+    assert_eq!(
+        server.graphql(node, json!({"id": conversation})).await["node"],
+        json!({"id": conversation, "unread": 1})
+    );
+    for (query, variables, argument) in [
+        (node, json!({"id": "nope"}), "id"),
+        (nodes, json!({"ids": [message, "nope"]}), "ids"),
+    ] {
         let answer = server.graphql_raw(query, variables).await;
-        assert_eq!(answer["errors"][0]["extensions"], json!({"code": "BAD_USER_INPUT", "argument": argument}));
+        assert_eq!(
+            answer["errors"][0]["extensions"],
+            json!({"code": "BAD_USER_INPUT", "argument": argument})
+        );
     }
 }
 
 async fn walk(server: &Server, first: i64, mut between: impl AsyncFnMut(i64)) -> Vec<String> {
     let (mut seen, mut cursor) = (Vec::new(), Value::Null);
     for round in 0.. {
-        let page = page(server, json!({"uid": "ann", "first": first, "after": cursor})).await;
+        let page = page(
+            server,
+            json!({"uid": "ann", "first": first, "after": cursor}),
+        )
+        .await;
         seen.extend(ids(&page));
         cursor = page["pageInfo"]["endCursor"].clone();
         if page["pageInfo"]["hasNextPage"] == false {
@@ -346,7 +509,8 @@ async fn walk(server: &Server, first: i64, mut between: impl AsyncFnMut(i64)) ->
     unreachable!()
 }
 
-/// Feeders give whole seconds, times in the future, and the same time to many messages: a walk misses no conversation all the same.
+/// Feeders give whole seconds, times in the future, and the same time to many messages: a walk
+/// misses no conversation all the same.
 async fn a_walk_does_not_depend_on_times(engine: Engine) {
     for (times, again) in [
         // The message that moves p1 has the time of the newest one.
@@ -354,19 +518,37 @@ async fn a_walk_does_not_depend_on_times(engine: Engine) {
         // All of the same second.
         (vec![0; 12], 0),
         // One is far in the future, and one that moves has a time before all others.
-        ((0..12).map(|number| if number == 5 { 1_000_000 } else { number }).collect(), -100),
+        (
+            (0..12)
+                .map(|number| if number == 5 { 1_000_000 } else { number })
+                .collect(),
+            -100,
+        ),
     ] {
         let server = Server::start(engine).await;
         let hook = |number: i64, seq: i64, time: i64| {
-            let mut message = crate::support::server::hooked(&format!("p{number}"), "ann", 1, seq, number * 100 + seq);
+            let mut message = crate::support::server::hooked(
+                &format!("p{number}"),
+                "ann",
+                1,
+                seq,
+                number * 100 + seq,
+            );
             message["timestamp"] = json!(1_795_393_000 + time);
             message
         };
-        let all: Vec<Value> = times.iter().enumerate().map(|(number, time)| hook(number as i64, 1, *time)).collect();
+        let all: Vec<Value> = times
+            .iter()
+            .enumerate()
+            .map(|(number, time)| hook(number as i64, 1, *time))
+            .collect();
         server.notify(json!(all)).await;
         let seen = walk(&server, 4, async |round| {
             // One that was shown, and one that was not.
-            let moved = json!([hook(10 - round, 2 + round, again), hook(1, 2 + round, again)]);
+            let moved = json!([
+                hook(10 - round, 2 + round, again),
+                hook(1, 2 + round, again)
+            ]);
             assert_eq!(server.notify(moved).await.status, 200);
         })
         .await;
@@ -382,10 +564,19 @@ async fn following_from_a_first_page_sends_no_backlog(engine: Engine) {
     }
     let first = page(&server, json!({"uid": "ann", "first": 5})).await;
     let changes = "query ($version: UInt53) { conversations(uid: \"ann\", version: $version) { version conversations { channelId } removed { id } } }";
-    let none = server.graphql(changes, json!({"version": first["version"]})).await["conversations"].clone();
-    assert_eq!(none, json!({"version": first["version"], "conversations": [], "removed": []}));
+    let none = server
+        .graphql(changes, json!({"version": first["version"]}))
+        .await["conversations"]
+        .clone();
+    assert_eq!(
+        none,
+        json!({"version": first["version"], "conversations": [], "removed": []})
+    );
     server.send("u3", "ann", 1, "again").await;
-    let one = server.graphql(changes, json!({"version": first["version"]})).await["conversations"].clone();
+    let one = server
+        .graphql(changes, json!({"version": first["version"]}))
+        .await["conversations"]
+        .clone();
     assert_eq!(one["conversations"], json!([{"channelId": "u3"}]));
 }
 
@@ -399,5 +590,8 @@ async fn a_clock_behind_takes_no_conversation_down(engine: Engine) {
     server.send("bob", "ann", 1, "behind").await;
     let list = page(&server, json!({"uid": "ann"})).await;
     assert_eq!(ids(&list), ["bob", "cat"]);
-    assert_eq!(list["edges"][0]["node"]["lastActivityAt"], "2026-11-23T00:16:45.000Z");
+    assert_eq!(
+        list["edges"][0]["node"]["lastActivityAt"],
+        "2026-11-23T00:16:45.000Z"
+    );
 }

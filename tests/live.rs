@@ -1,5 +1,6 @@
-//! Changes as they happen. What real clients make of it is tried with them (`scripts/try-live`, `tests/clients/live.mjs`); here it is
-//! the same on every database: an event applies as an answer does, and none is missing.
+//! Changes as they happen. What real clients make of it is tried with them (`scripts/try-live`,
+//! `tests/clients/live.mjs`); here it is the same on every database: an event applies as an answer
+//! does, and none is missing.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,9 @@ impl Follower {
     /// Follows from where the device stands; the first event is applied.
     async fn begin(device: Incremental, server: &Server) -> Self {
         let (query, variables) = device.subscription();
-        let events = Events::open(server.http("POST", "/graphql"), &query, variables).await.expect("no stream");
+        let events = Events::open(server.http("POST", "/graphql"), &query, variables)
+            .await
+            .expect("no stream");
         let mut follower = Self { device, events };
         follower.heed().await;
         follower
@@ -43,8 +46,12 @@ impl Follower {
             if begun.elapsed() > Duration::from_secs(15) {
                 self.device.must_hold(&full);
             }
-            if let Ok(event) = tokio::time::timeout(Duration::from_millis(500), self.events.next()).await {
-                let Event::Next(answer) = event else { panic!("{event:?}") };
+            if let Ok(event) =
+                tokio::time::timeout(Duration::from_millis(500), self.events.next()).await
+            {
+                let Event::Next(answer) = event else {
+                    panic!("{event:?}")
+                };
                 self.device.apply(&answer["data"]["conversationChanges"]);
                 told += 1;
             }
@@ -67,22 +74,54 @@ async fn every_kind_of_change_is_an_event(engine: Engine) {
     let target = |id: &str, kind: u8| json!({"uid": "ann", "channel_id": id, "channel_type": kind});
     let graphql = async |field: &str| {
         let channel = "channel: {channelId: \"g\", channelType: 2}";
-        server.graphql(&format!("mutation {{ {} }}", field.replace("CHANNEL", channel)), json!({})).await;
+        server
+            .graphql(
+                &format!("mutation {{ {} }}", field.replace("CHANNEL", channel)),
+                json!({}),
+            )
+            .await;
     };
     for change in 0..17 {
         match change {
             0 => drop(server.send("bob", "g", 2, "one").await),
-            1 => drop(server.send("bob", "ann", 1, "a person that she does not know yet").await),
-            2 => drop(server.call("/conversations/setUnread", merge(target("g", 2), json!({"unread": 7}))).await),
-            3 => drop(server.call("/conversations/clearUnread", target("g", 2)).await),
+            1 => drop(
+                server
+                    .send("bob", "ann", 1, "a person that she does not know yet")
+                    .await,
+            ),
+            2 => drop(
+                server
+                    .call(
+                        "/conversations/setUnread",
+                        merge(target("g", 2), json!({"unread": 7})),
+                    )
+                    .await,
+            ),
+            3 => drop(
+                server
+                    .call("/conversations/clearUnread", target("g", 2))
+                    .await,
+            ),
             4 => drop(server.call("/conversations/delete", target("g", 2)).await),
             5 => drop(server.send("bob", "g", 2, "back").await),
-            6 => graphql("pinConversation(input: {uid: \"ann\", CHANNEL}) { conversation { id } }").await,
-            7 => graphql("muteConversation(input: {uid: \"ann\", CHANNEL}) { conversation { id } }").await,
-            8 => drop(server.send("ann", "g", 2, "her own, from another device").await),
+            6 => {
+                graphql("pinConversation(input: {uid: \"ann\", CHANNEL}) { conversation { id } }")
+                    .await
+            }
+            7 => {
+                graphql("muteConversation(input: {uid: \"ann\", CHANNEL}) { conversation { id } }")
+                    .await
+            }
+            8 => drop(
+                server
+                    .send("ann", "g", 2, "her own, from another device")
+                    .await,
+            ),
             9 => {
                 server.group("new", &["ann"]).await;
-                server.send("bob", "new", 2, "a group that she came into").await;
+                server
+                    .send("bob", "new", 2, "a group that she came into")
+                    .await;
             }
             10 => {
                 let hook = crate::support::server::hooked("bob", "hooked", 2, 5, 7_000_000_005);
@@ -93,9 +132,13 @@ async fn every_kind_of_change_is_an_event(engine: Engine) {
             11 => {
                 // Late: below what is there.
                 let hook = crate::support::server::hooked("bob", "hooked", 2, 4, 7_000_000_004);
-                server.call("/webhook?event=msg.notify", json!([hook])).await;
+                server
+                    .call("/webhook?event=msg.notify", json!([hook]))
+                    .await;
                 let hook = crate::support::server::hooked("bob", "hooked", 2, 6, 7_000_000_006);
-                server.call("/webhook?event=msg.notify", json!([hook])).await;
+                server
+                    .call("/webhook?event=msg.notify", json!([hook]))
+                    .await;
             }
             12 => {
                 server.send("bob", "g", 2, "unread").await;
@@ -116,13 +159,21 @@ async fn every_kind_of_change_is_an_event(engine: Engine) {
                 server.send("bob", "g", 2, "made again").await;
             }
         }
-        let events = [here.catch_up(&server, "ann").await, there.catch_up(&server, "ann").await];
-        assert!(events.iter().all(|events| (1..=4).contains(events)), "change {change} came as {events:?} events");
+        let events = [
+            here.catch_up(&server, "ann").await,
+            there.catch_up(&server, "ann").await,
+        ];
+        assert!(
+            events.iter().all(|events| (1..=4).contains(events)),
+            "change {change} came as {events:?} events"
+        );
     }
 }
 
 fn merge(mut one: Value, other: Value) -> Value {
-    one.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+    one.as_object_mut()
+        .unwrap()
+        .extend(other.as_object().unwrap().clone());
     one
 }
 
@@ -134,7 +185,9 @@ async fn nothing_falls_between_the_first_look_and_what_follows(engine: Engine) {
     for round in 0..40 {
         let (follower, ()) = tokio::join!(Follower::begin(device, &server), async {
             tokio::time::sleep(Duration::from_micros(round * 200)).await;
-            server.send("bob", "g", 2, &format!("meanwhile {round}")).await;
+            server
+                .send("bob", "g", 2, &format!("meanwhile {round}"))
+                .await;
         });
         let mut follower = follower;
         follower.catch_up(&server, "ann").await;
@@ -163,7 +216,11 @@ async fn a_burst_is_a_few_events(engine: Engine) {
     let mut follower = Follower::begin(Incremental::new("ann"), &server).await;
     let sends = (0..100).map(|number| {
         let server = &server;
-        async move { server.send("bob", "g", 2, &format!("number {number}")).await }
+        async move {
+            server
+                .send("bob", "g", 2, &format!("number {number}"))
+                .await
+        }
     });
     let (_, events) = tokio::join!(futures_util::future::join_all(sends), async {
         let mut told = 0;
@@ -190,30 +247,53 @@ async fn changes_of_other_servers_come_with_the_poll(engine: Engine) {
     let begun = Instant::now();
     other.send("bob", "g", 2, "there").await;
     follower.catch_up(&server, "ann").await;
-    other.call("/conversations/delete", json!({"uid": "ann", "channel_id": "g", "channel_type": 2})).await;
+    other
+        .call(
+            "/conversations/delete",
+            json!({"uid": "ann", "channel_id": "g", "channel_type": 2}),
+        )
+        .await;
     follower.catch_up(&server, "ann").await;
     other.group("other", &["ann"]).await;
-    other.send("bob", "other", 2, "in a group that only the other one knows").await;
+    other
+        .send(
+            "bob",
+            "other",
+            2,
+            "in a group that only the other one knows",
+        )
+        .await;
     follower.catch_up(&server, "ann").await;
     // And from now on its messages wake.
     server.send("bob", "other", 2, "here").await;
     follower.catch_up(&server, "ann").await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 async fn a_long_beginning_comes_in_parts_and_a_foreign_version_begins_anew(engine: Engine) {
     let server = Server::start_with(engine, |settings| settings.limits.page_size = 7).await;
     for number in 0..30 {
-        server.send("bob", &format!("friend-{number}"), 1, "hello").await;
+        server
+            .send("bob", &format!("friend-{number}"), 1, "hello")
+            .await;
     }
     let mut follower = Follower::begin(Incremental::new("bob"), &server).await;
     let parts = 1 + follower.catch_up(&server, "bob").await;
     assert_eq!(parts, 5, "30 conversations, 7 in a part");
     let (query, mut variables) = follower.device.subscription();
     variables["version"] = json!(follower.device.version + 1_000_000);
-    let mut events = Events::open(server.http("POST", "/graphql"), &query, variables).await.expect("no stream");
+    let mut events = Events::open(server.http("POST", "/graphql"), &query, variables)
+        .await
+        .expect("no stream");
     let first = events.data().await["conversationChanges"].clone();
-    assert_eq!((&first["reset"], &first["hasMore"]), (&json!(true), &json!(true)));
+    assert_eq!(
+        (&first["reset"], &first["hasMore"]),
+        (&json!(true), &json!(true))
+    );
     assert!(first["version"].as_i64().unwrap() <= follower.device.version);
 }
 
@@ -224,7 +304,11 @@ async fn an_open_chat_is_told_every_message(engine: Engine) {
     let query = "subscription ($uid: ID, $channel: ChannelInput!, $after: UInt53) {
         messageAdded(uid: $uid, channel: $channel, after: $after) { messageSeq fromUid } }";
     let group = json!({"channelId": "g", "channelType": 2});
-    let open = async |variables: Value| Events::open(server.http("POST", "/graphql"), query, variables).await.expect("no stream");
+    let open = async |variables: Value| {
+        Events::open(server.http("POST", "/graphql"), query, variables)
+            .await
+            .expect("no stream")
+    };
     let mut now = open(json!({"uid": "ann", "channel": group})).await;
     let mut from_start = open(json!({"uid": "ann", "channel": group, "after": 0})).await;
     assert_eq!(from_start.data().await["messageAdded"]["messageSeq"], 1);
@@ -232,7 +316,10 @@ async fn an_open_chat_is_told_every_message(engine: Engine) {
     tokio::time::sleep(Duration::from_millis(300)).await;
     for seq in 2..=6 {
         server.send("bob", "g", 2, &format!("said {seq}")).await;
-        assert_eq!(now.data().await["messageAdded"], json!({"messageSeq": seq, "fromUid": "bob"}));
+        assert_eq!(
+            now.data().await["messageAdded"],
+            json!({"messageSeq": seq, "fromUid": "bob"})
+        );
         assert_eq!(from_start.data().await["messageAdded"]["messageSeq"], seq);
     }
     let leave = json!({"channel_id": "g", "channel_type": 2, "subscribers": ["ann"]});
@@ -240,9 +327,15 @@ async fn an_open_chat_is_told_every_message(engine: Engine) {
     server.send("bob", "g", 2, "not for her").await;
     assert_eq!(now.next().await, Event::Complete);
     for (uid, channel) in [("ann", "g"), ("zoe", "g"), ("ann", "nowhere")] {
-        let mut refused = open(json!({"uid": uid, "channel": {"channelId": channel, "channelType": 2}})).await;
-        let Event::Next(answer) = refused.next().await else { panic!("no answer") };
-        assert_eq!(answer["errors"][0]["extensions"]["code"], "NOT_FOUND", "{uid} {channel}: {answer}");
+        let mut refused =
+            open(json!({"uid": uid, "channel": {"channelId": channel, "channelType": 2}})).await;
+        let Event::Next(answer) = refused.next().await else {
+            panic!("no answer")
+        };
+        assert_eq!(
+            answer["errors"][0]["extensions"]["code"], "NOT_FOUND",
+            "{uid} {channel}: {answer}"
+        );
         assert_eq!(refused.next().await, Event::Complete);
     }
 }
@@ -261,21 +354,48 @@ on_every_database!(
 async fn subscriptions_that_cannot_be() {
     let server = Server::start(Engine::Sqlite).await;
     let answer = async |query: &str| {
-        let mut events = Events::open(server.http("POST", "/graphql"), query, json!({})).await.expect("no stream");
-        let Event::Next(answer) = events.next().await else { panic!("no answer to {query}") };
+        let mut events = Events::open(server.http("POST", "/graphql"), query, json!({}))
+            .await
+            .expect("no stream");
+        let Event::Next(answer) = events.next().await else {
+            panic!("no answer to {query}")
+        };
         assert_eq!(events.next().await, Event::Complete, "{query}");
         let error = &answer["errors"][0];
         (
-            error["extensions"]["code"].as_str().unwrap_or_default().to_owned(),
+            error["extensions"]["code"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
             error["message"].as_str().unwrap_or_default().to_owned(),
         )
     };
     for (query, code, text) in [
-        ("subscription { conversationChanges { version } }", "BAD_USER_INPUT", "uid must be given"),
-        (r#"subscription { conversationChanges(uid: "ann", msgCount: -1) { version } }"#, "BAD_USER_INPUT", "msgCount must be"),
-        (r#"subscription { conversationChanges(uid: "ann", msgCount: 501) { version } }"#, "BAD_USER_INPUT", "msgCount must be"),
-        (r#"subscription { conversationChanges(uid: "ann", version: -1) { version } }"#, "BAD_USER_INPUT", "UInt53"),
-        (r#"subscription { conversationChanges(uid: "ann") { nope } }"#, "GRAPHQL_VALIDATION_FAILED", "nope"),
+        (
+            "subscription { conversationChanges { version } }",
+            "BAD_USER_INPUT",
+            "uid must be given",
+        ),
+        (
+            r#"subscription { conversationChanges(uid: "ann", msgCount: -1) { version } }"#,
+            "BAD_USER_INPUT",
+            "msgCount must be",
+        ),
+        (
+            r#"subscription { conversationChanges(uid: "ann", msgCount: 501) { version } }"#,
+            "BAD_USER_INPUT",
+            "msgCount must be",
+        ),
+        (
+            r#"subscription { conversationChanges(uid: "ann", version: -1) { version } }"#,
+            "BAD_USER_INPUT",
+            "UInt53",
+        ),
+        (
+            r#"subscription { conversationChanges(uid: "ann") { nope } }"#,
+            "GRAPHQL_VALIDATION_FAILED",
+            "nope",
+        ),
         (
             r#"subscription { a: conversationChanges(uid: "ann") { version } b: conversationChanges(uid: "ann") { version } }"#,
             "GRAPHQL_VALIDATION_FAILED",
@@ -293,58 +413,114 @@ async fn subscriptions_that_cannot_be() {
         assert!(message.contains(text), "{query}: {message}");
     }
     // Where one answer is all that there can be.
-    let refused = server.graphql_raw(r#"subscription { conversationChanges(uid: "ann") { version } }"#, json!({})).await;
+    let refused = server
+        .graphql_raw(
+            r#"subscription { conversationChanges(uid: "ann") { version } }"#,
+            json!({}),
+        )
+        .await;
     assert_eq!(refused["errors"][0]["extensions"]["code"], "BAD_USER_INPUT");
-    assert!(refused["errors"][0]["message"].as_str().unwrap().contains("text/event-stream"), "{refused}");
+    assert!(
+        refused["errors"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("text/event-stream"),
+        "{refused}"
+    );
     let off = Server::start_with(Engine::Sqlite, |settings| settings.conversation.on = false).await;
     let query = r#"subscription { conversationChanges(uid: "ann") { version } }"#;
-    let mut events = Events::open(off.http("POST", "/graphql"), query, json!({})).await.expect("no stream");
-    let Event::Next(answer) = events.next().await else { panic!("no answer") };
-    assert_eq!(answer["errors"][0]["extensions"]["code"], "CONVERSATIONS_OFF");
+    let mut events = Events::open(off.http("POST", "/graphql"), query, json!({}))
+        .await
+        .expect("no stream");
+    let Event::Next(answer) = events.next().await else {
+        panic!("no answer")
+    };
+    assert_eq!(
+        answer["errors"][0]["extensions"]["code"],
+        "CONVERSATIONS_OFF"
+    );
 }
 
 #[tokio::test]
 async fn a_query_may_be_answered_with_events_too() {
     let server = Server::start(Engine::Sqlite).await;
-    let mut events = Events::open(server.http("POST", "/graphql"), "{ __typename }", json!({})).await.expect("no stream");
+    let mut events = Events::open(server.http("POST", "/graphql"), "{ __typename }", json!({}))
+        .await
+        .expect("no stream");
     assert_eq!(events.data().await, json!({"__typename": "Query"}));
     assert_eq!(events.next().await, Event::Complete);
     // Who offers HTTP/2 does not want a WebSocket.
-    let offer = server.http("GET", "/graphql?query=%7B__typename%7D").header("upgrade", "h2c").header("connection", "upgrade");
-    assert_eq!(server.request(offer).await.json()["data"]["__typename"], "Query");
+    let offer = server
+        .http("GET", "/graphql?query=%7B__typename%7D")
+        .header("upgrade", "h2c")
+        .header("connection", "upgrade");
+    assert_eq!(
+        server.request(offer).await.json()["data"]["__typename"],
+        "Query"
+    );
     // By GET, for what changes nothing.
     let url = "/graphql?query=subscription%7BconversationChanges(uid:%22ann%22)%7Bversion%7D%7D";
-    let response = server.http("GET", url).header("accept", "text/event-stream").send().await.unwrap();
+    let response = server
+        .http("GET", url)
+        .header("accept", "text/event-stream")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(
-        (response.status().as_u16(), &response.headers()["content-type"]),
+        (
+            response.status().as_u16(),
+            &response.headers()["content-type"]
+        ),
         (200, &"text/event-stream; charset=utf-8".parse().unwrap())
     );
     let url = "/graphql?query=mutation%7BmarkAllRead(input:%7Buid:%22ann%22%7D)%7Bconversations%7Bid%7D%7D%7D";
-    let response = server.http("GET", url).header("accept", "text/event-stream").send().await.unwrap();
+    let response = server
+        .http("GET", url)
+        .header("accept", "text/event-stream")
+        .send()
+        .await
+        .unwrap();
     let text = response.text().await.unwrap();
     assert!(text.contains("use POST"), "{text}");
 }
 
-/// What a message costs goes by who is connected, not by who is a member; and devices of a user share a look.
+/// What a message costs goes by who is connected, not by who is a member; and devices of a user
+/// share a look.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_costs_by_who_is_connected() {
     let database = TestDatabase::create(Engine::Postgres).await;
     let server = Process::start_with(&database.url, &[("RECENTS__LIVE__POLL_SECONDS", "3600")]);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let members: Vec<String> = (0..10_000).map(|number| format!("m{number}")).collect();
-    server.call("/channel", json!({"channel_id": "big", "channel_type": 2, "subscribers": members})).await;
+    server
+        .call(
+            "/channel",
+            json!({"channel_id": "big", "channel_type": 2, "subscribers": members}),
+        )
+        .await;
     let mut followers = Vec::new();
     for number in 0..200 {
         // Four devices each.
         let device = Incremental::new(&format!("m{}", number / 4));
         let (query, variables) = device.subscription();
-        let mut events = Events::open(http.post(format!("{}/graphql", server.url)), &query, variables).await.expect("no stream");
+        let mut events = Events::open(
+            http.post(format!("{}/graphql", server.url)),
+            &query,
+            variables,
+        )
+        .await
+        .expect("no stream");
         events.data().await;
         followers.push(events);
     }
     let cost = async |text: &str| {
-        let before = (server.metric("recents_sql_statements_total").await, server.metric("recents_live_wakes_total").await);
-        server.call("/message/send", message("m0", "big", 2, text)).await;
+        let before = (
+            server.metric("recents_sql_statements_total").await,
+            server.metric("recents_live_wakes_total").await,
+        );
+        server
+            .call("/message/send", message("m0", "big", 2, text))
+            .await;
         for events in &mut followers {
             events.data().await;
         }
@@ -359,40 +535,79 @@ async fn a_message_costs_by_who_is_connected() {
     println!("10,000 members, 50 of them with 200 devices: {wakes} wakes, {statements} statements");
     assert_eq!(wakes, 50, "one for each user who is there");
     // Each look: one that reads, then lock, read, stamp and cursor, and the messages.
-    assert!(statements <= 50 * 7 + 10, "{statements} statements for 50 users");
+    assert!(
+        statements <= 50 * 7 + 10,
+        "{statements} statements for 50 users"
+    );
 }
 
-/// Two servers, one Redis: who is connected to one is told what the other one did, over TLS and with a password.
+/// Two servers, one Redis: who is connected to one is told what the other one did, over TLS and
+/// with a password.
 async fn redis_wakes_other_servers(url: &str, authority: &str) {
     let database = TestDatabase::create(Engine::Postgres).await;
-    let environment = [("RECENTS__LIVE__REDIS_URL", url), ("SSL_CERT_FILE", authority), ("RECENTS__LIVE__POLL_SECONDS", "3600")];
-    let servers = [Process::start_with(&database.url, &environment), Process::start_with(&database.url, &environment)];
+    let environment = [
+        ("RECENTS__LIVE__REDIS_URL", url),
+        ("SSL_CERT_FILE", authority),
+        ("RECENTS__LIVE__POLL_SECONDS", "3600"),
+    ];
+    let servers = [
+        Process::start_with(&database.url, &environment),
+        Process::start_with(&database.url, &environment),
+    ];
     for server in &servers {
         let begun = Instant::now();
-        while !server.get("/metrics").await.1.contains("recents_live_redis_up 1") {
-            assert!(begun.elapsed() < Duration::from_secs(10), "Redis is not reached");
+        while !server
+            .get("/metrics")
+            .await
+            .1
+            .contains("recents_live_redis_up 1")
+        {
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "Redis is not reached"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut device = Incremental::new("ann");
     let (query, variables) = device.subscription();
-    let mut events = Events::open(http.post(format!("{}/graphql", servers[1].url)), &query, variables).await.expect("no stream");
+    let mut events = Events::open(
+        http.post(format!("{}/graphql", servers[1].url)),
+        &query,
+        variables,
+    )
+    .await
+    .expect("no stream");
     device.apply(&events.data().await["conversationChanges"]);
     let mut times = Vec::new();
     for number in 0..30 {
-        servers[0].call("/message/send", message("bob", "ann", 1, &format!("number {number}"))).await;
+        servers[0]
+            .call(
+                "/message/send",
+                message("bob", "ann", 1, &format!("number {number}")),
+            )
+            .await;
         let begun = Instant::now();
         device.apply(&events.data().await["conversationChanges"]);
         times.push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(120)).await;
     }
     times.sort_unstable();
-    println!("from the acknowledged send to the event on another server: median {:?}, worst {:?}", times[15], times[29]);
-    let full = servers[0].call("/conversation/sync", json!({"uid": "ann", "msg_count": 20})).await;
+    println!(
+        "from the acknowledged send to the event on another server: median {:?}, worst {:?}",
+        times[15], times[29]
+    );
+    let full = servers[0]
+        .call("/conversation/sync", json!({"uid": "ann", "msg_count": 20}))
+        .await;
     device.must_hold(full.as_array().unwrap());
     // Idle it is under 20 ms; here other tests run beside it.
-    assert!(times[15] < Duration::from_millis(250), "median {:?}", times[15]);
+    assert!(
+        times[15] < Duration::from_millis(250),
+        "median {:?}",
+        times[15]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -403,18 +618,29 @@ async fn redis_wakes_other_servers_with_and_without_tls() {
     redis_wakes_other_servers(own.url("RECENTS_TEST_REDIS_TLS"), authority).await;
 }
 
-/// A shutdown ends streams without their end, so that clients go on elsewhere, and waits for nobody.
+/// A shutdown ends streams without their end, so that clients go on elsewhere, and waits for
+/// nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_tells_subscribers_to_go() {
     let database = TestDatabase::create(Engine::Sqlite).await;
     let mut server = Process::start_with(&database.url, &[]);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let (query, variables) = Incremental::new("ann").subscription();
-    let mut events = Events::open(http.post(format!("{}/graphql", server.url)), &query, variables).await.expect("no stream");
+    let mut events = Events::open(
+        http.post(format!("{}/graphql", server.url)),
+        &query,
+        variables,
+    )
+    .await
+    .expect("no stream");
     events.data().await;
     let begun = Instant::now();
     server.signal("-TERM");
     assert_eq!(events.next().await, Event::Broken);
     assert_eq!(server.wait(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
 }

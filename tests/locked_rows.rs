@@ -1,4 +1,5 @@
-//! Somebody outside holds the lock of one user, or of one channel: the requests that need it wait, nobody else does.
+//! Somebody outside holds the lock of one user, or of one channel: the requests that need it wait,
+//! nobody else does.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +18,29 @@ const SOON: Duration = Duration::from_secs(2);
 type Request<'a> = &'a dyn Fn(usize) -> (String, String);
 
 async fn post(server: &Server, path: &str, body: String) -> Answer {
-    server.request(server.http("POST", path).header("content-type", "application/json").body(body)).await
+    server
+        .request(
+            server
+                .http("POST", path)
+                .header("content-type", "application/json")
+                .body(body),
+        )
+        .await
 }
 
 async fn one_waits(server: &Server, lock: &str, name: &str, request: Request<'_>) {
     let connection = server.database.connect().await;
-    let lock_held = connection.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await.unwrap();
-    lock_held.query_all_raw(sea_orm::Statement::from_string(connection.get_database_backend(), lock)).await.unwrap();
+    let lock_held = connection
+        .begin_with_config(Some(IsolationLevel::ReadCommitted), None)
+        .await
+        .unwrap();
+    lock_held
+        .query_all_raw(sea_orm::Statement::from_string(
+            connection.get_database_backend(),
+            lock,
+        ))
+        .await
+        .unwrap();
     let begun = Instant::now();
     // Several need it, and none of them keeps more than one connection.
     let waiting = (0..12).map(|_| async {
@@ -40,16 +57,29 @@ async fn one_waits(server: &Server, lock: &str, name: &str, request: Request<'_>
         begun.elapsed()
     });
     let release = async {
-        let slowest = futures_util::future::join_all(others).await.into_iter().max().unwrap();
-        assert!(slowest < SOON, "{name}: one of the others waited for {slowest:?}");
+        let slowest = futures_util::future::join_all(others)
+            .await
+            .into_iter()
+            .max()
+            .unwrap();
+        assert!(
+            slowest < SOON,
+            "{name}: one of the others waited for {slowest:?}"
+        );
         tokio::time::sleep(HELD.saturating_sub(begun.elapsed())).await;
         lock_held.rollback().await.unwrap();
-        println!("{:?}: {name}: the slowest of the others took {slowest:?}", server.database.engine);
+        println!(
+            "{:?}: {name}: the slowest of the others took {slowest:?}",
+            server.database.engine
+        );
     };
     let (waited, ()) = tokio::join!(futures_util::future::join_all(waiting), release);
     for (answer, waited) in waited {
         assert_eq!(answer.status, 200, "{name}: {answer:?}");
-        assert!(waited >= HELD, "{name}: the row was locked, but somebody waited for {waited:?} only");
+        assert!(
+            waited >= HELD,
+            "{name}: the row was locked, but somebody waited for {waited:?} only"
+        );
     }
     connection.close().await.unwrap();
 }
@@ -64,7 +94,12 @@ async fn a_row_that_somebody_holds(engine: Engine) {
         server.send("bob", &group, 2, "two").await;
     }
     let user = "SELECT version FROM user_cursor WHERE uid = 'u0' FOR UPDATE";
-    let sync = |number: usize| ("/conversation/sync".to_owned(), json!({"uid": format!("u{number}"), "version": 0}).to_string());
+    let sync = |number: usize| {
+        (
+            "/conversation/sync".to_owned(),
+            json!({"uid": format!("u{number}"), "version": 0}).to_string(),
+        )
+    };
     one_waits(server, user, "syncs", &sync).await;
     let change = |number: usize| {
         let body = json!({"uid": format!("u{number}"), "channel_id": format!("g{number}"), "channel_type": 2, "unread": 5});
@@ -74,17 +109,33 @@ async fn a_row_that_somebody_holds(engine: Engine) {
     // Those that are not done together with others keep at most half of the connections.
     let all_read = |number: usize| match number {
         0 => {
-            let mutation = "mutation { markAllRead(input: {uid: \"u0\"}) { unreadSummary { total } } }";
-            ("/graphql".to_owned(), json!({"query": mutation}).to_string())
+            let mutation =
+                "mutation { markAllRead(input: {uid: \"u0\"}) { unreadSummary { total } } }";
+            (
+                "/graphql".to_owned(),
+                json!({"query": mutation}).to_string(),
+            )
         }
         _ => change(number),
     };
     one_waits(server, user, "all of a user's", &all_read).await;
-    let channel = "SELECT last_seq FROM channel WHERE channel_key = 'g0' AND channel_type = 2 FOR UPDATE";
-    let send = |number: usize| ("/message/send".to_owned(), message("bob", &format!("g{number}"), 2, "three").to_string());
+    let channel =
+        "SELECT last_seq FROM channel WHERE channel_key = 'g0' AND channel_type = 2 FOR UPDATE";
+    let send = |number: usize| {
+        (
+            "/message/send".to_owned(),
+            message("bob", &format!("g{number}"), 2, "three").to_string(),
+        )
+    };
     one_waits(server, channel, "sends", &send).await;
     let hook = |number: usize| {
-        let body = json!([hooked("bob", &format!("g{number}"), 2, 9, 900 + number as i64)]);
+        let body = json!([hooked(
+            "bob",
+            &format!("g{number}"),
+            2,
+            9,
+            900 + number as i64
+        )]);
         ("/webhook?event=msg.notify".to_owned(), body.to_string())
     };
     one_waits(server, channel, "webhooks", &hook).await;

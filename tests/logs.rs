@@ -15,7 +15,10 @@ async fn stores_what_it_can(process: &Process, seq: i64) {
     let mut unusable = hooked("bob", "g", 2, 1, 1);
     unusable["message_seq"] = json!("one");
     let body = json!([unusable, hooked("bob", "g", 2, seq, 100 + seq)]).to_string();
-    let answer = process.post("/webhook?event=msg.notify", body).await.unwrap();
+    let answer = process
+        .post("/webhook?event=msg.notify", body)
+        .await
+        .unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
@@ -24,14 +27,22 @@ async fn where_stderr_is_closed() {
     for redirection in ["2>&-", "2>/dev/full", "2> >(exit 0)"] {
         let database = TestDatabase::create(Engine::Sqlite).await;
         let mut command = std::process::Command::new("bash");
-        command.arg("-c").arg(format!("exec \"$0\" {redirection}")).arg(recents().get_program());
-        let mut process = Process::start_as(command, &database.url, &[("RECENTS__LOG__LEVEL", "debug")]);
+        command
+            .arg("-c")
+            .arg(format!("exec \"$0\" {redirection}"))
+            .arg(recents().get_program());
+        let mut process =
+            Process::start_as(command, &database.url, &[("RECENTS__LOG__LEVEL", "debug")]);
         tokio::time::sleep(Duration::from_millis(100)).await;
         for seq in 1..=20 {
             stores_what_it_can(&process, seq).await;
         }
         let body = json!({"uid": "bob", "version": 0, "msg_count": 20});
-        assert_eq!(process.call("/conversation/sync", body).await[0]["last_msg_seq"], 20, "{redirection}");
+        assert_eq!(
+            process.call("/conversation/sync", body).await[0]["last_msg_seq"],
+            20,
+            "{redirection}"
+        );
         process.signal("-TERM");
         assert_eq!(process.wait(), Some(0), "{redirection}");
     }
@@ -42,12 +53,16 @@ async fn where_nobody_reads_stderr() {
     let database = TestDatabase::create(Engine::Sqlite).await;
     let mut command = recents();
     command.stderr(Stdio::piped());
-    let mut process = Process::start_as(command, &database.url, &[("RECENTS__LOG__LEVEL", "trace")]);
+    let mut process =
+        Process::start_as(command, &database.url, &[("RECENTS__LOG__LEVEL", "trace")]);
     let begun = Instant::now();
     let mut seq = 0;
     // The pipe takes 64 KiB, the server keeps some thousand lines.
     while process.metric("recents_log_lines_dropped").await == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is dropped");
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "nothing is dropped"
+        );
         for _ in 0..50 {
             seq += 1;
             stores_what_it_can(&process, seq).await;
@@ -63,7 +78,11 @@ async fn a_level_that_is_none_is_refused() {
     for level in ["warning", "", "info,sqlx"] {
         let output = run(folder.path(), &["serve"], &[("RECENTS__LOG__LEVEL", level)]);
         assert_eq!(output.status.code(), Some(2), "{level:?}");
-        assert!(stderr(&output).contains("log.level must be"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("log.level must be"),
+            "{}",
+            stderr(&output)
+        );
     }
 }
 
@@ -72,12 +91,19 @@ async fn a_variable_that_means_nothing_is_named() {
     let database = TestDatabase::create(Engine::Sqlite).await;
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut command = recents();
-    command.stderr(log.reopen().unwrap()).env("RECENTS_DATABASE_URL", "postgres://me:hush@host/db");
+    command
+        .stderr(log.reopen().unwrap())
+        .env("RECENTS_DATABASE_URL", "postgres://me:hush@host/db");
     let mut process = Process::start_as(command, &database.url, &[]);
     process.signal("-TERM");
     assert_eq!(process.wait(), Some(0));
     let log = std::fs::read_to_string(log.path()).unwrap();
-    assert!(log.contains("RECENTS_DATABASE_URL") && log.contains("RECENTS__DATABASE__URL") && !log.contains("hush"), "{log}");
+    assert!(
+        log.contains("RECENTS_DATABASE_URL")
+            && log.contains("RECENTS__DATABASE__URL")
+            && !log.contains("hush"),
+        "{log}"
+    );
 }
 
 /// An operator reads why each kind of token is refused; the token is not shown.
@@ -87,31 +113,62 @@ async fn a_token_that_is_refused_is_explained() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut command = recents();
     command.stderr(log.reopen().unwrap());
-    let environment =
-        [("RECENTS__AUTH__JWT__SECRET", SECRET), ("RECENTS__AUTH__JWT__AUDIENCE", "recents"), ("RECENTS__LOG__LEVEL", "info")];
+    let environment = [
+        ("RECENTS__AUTH__JWT__SECRET", SECRET),
+        ("RECENTS__AUTH__JWT__AUDIENCE", "recents"),
+        ("RECENTS__LOG__LEVEL", "info"),
+    ];
     let mut process = Process::start_as(command, &database.url, &environment);
     let claims = |exp: i64, aud: &str| json!({"sub": "ann", "exp": in_seconds(exp), "aud": aud});
-    let early = json!({"sub": "ann", "exp": in_seconds(3600), "aud": "recents", "nbf": in_seconds(1800)});
+    let early =
+        json!({"sub": "ann", "exp": in_seconds(3600), "aud": "recents", "nbf": in_seconds(1800)});
     let tokens = [
         ("it has expired", signed(&claims(-3600, "recents"), SECRET)),
-        ("its aud is not auth.jwt.audience", signed(&claims(3600, "others"), SECRET)),
+        (
+            "its aud is not auth.jwt.audience",
+            signed(&claims(3600, "others"), SECRET),
+        ),
         ("its nbf is in the future", signed(&early, SECRET)),
-        ("it lacks exp", signed(&json!({"sub": "ann", "aud": "recents"}), SECRET)),
-        ("its signature is by another key", signed(&claims(3600, "recents"), "another secret of thirty-two bytes")),
-        ("its sub is no uid", signed(&json!({"sub": "", "exp": in_seconds(3600), "aud": "recents"}), SECRET)),
+        (
+            "it lacks exp",
+            signed(&json!({"sub": "ann", "aud": "recents"}), SECRET),
+        ),
+        (
+            "its signature is by another key",
+            signed(
+                &claims(3600, "recents"),
+                "another secret of thirty-two bytes",
+            ),
+        ),
+        (
+            "its sub is no uid",
+            signed(
+                &json!({"sub": "", "exp": in_seconds(3600), "aud": "recents"}),
+                SECRET,
+            ),
+        ),
         ("it is no manager token, and no JWT", "let.me.in".to_owned()),
     ];
     let http = reqwest::Client::new();
     for (_, token) in &tokens {
         let url = format!("{}/conversation/sync", process.url);
-        let answer = http.post(url).bearer_auth(token).body("{}").send().await.unwrap();
+        let answer = http
+            .post(url)
+            .bearer_auth(token)
+            .body("{}")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 401);
     }
     process.signal("-TERM");
     assert_eq!(process.wait(), Some(0));
     let log = std::fs::read_to_string(log.path()).unwrap();
     for (reason, token) in tokens {
-        assert!(log.contains(reason) && !log.contains(&token), "{reason}: {log}");
+        assert!(
+            log.contains(reason) && !log.contains(&token),
+            "{reason}: {log}"
+        );
     }
 }
 
@@ -140,6 +197,9 @@ async fn an_import_follows_no_redirection() {
     let output = tokio::task::block_in_place(|| run(folder.path(), &arguments, &environment));
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
-    assert!(text.contains("leads to another address") && !text.contains("hush"), "{text}");
+    assert!(
+        text.contains("leads to another address") && !text.contains("hush"),
+        "{text}"
+    );
     assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 0);
 }

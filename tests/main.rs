@@ -1,8 +1,8 @@
-//! Behaviour through the public interfaces: one scenario, four databases. `scripts/test` starts the databases; a missing one
-//! fails the run.
+//! Behaviour through the public interfaces: one scenario, four databases. `scripts/test` starts the
+//! databases; a missing one fails the run.
 //!
-//! How to add a behaviour: a file here named for it, `async fn scenario(engine: Engine)` in it, its name in
-//! `on_every_database!`.
+//! How to add a behaviour: a file here named for it, `async fn scenario(engine: Engine)` in it, its
+//! name in `on_every_database!`.
 
 #![expect(clippy::pedantic, reason = "tests say what they mean in their names")]
 

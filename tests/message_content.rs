@@ -1,4 +1,5 @@
-//! `Message.content` is the text that was sent, wherever that is JSON, and garbage breaks no answer.
+//! `Message.content` is the text that was sent, wherever that is JSON, and garbage breaks no
+//! answer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +10,8 @@ use serde_json::json;
 use crate::support::events::{Event, Events};
 use crate::support::{Engine, Server};
 
-/// The bytes of the content of ann's newest message from bob, as each of the two writers has them; the answers must be JSON.
+/// The bytes of the content of ann's newest message from bob, as each of the two writers has them;
+/// the answers must be JSON.
 async fn contents(server: &Server, payload: &[u8]) -> Vec<String> {
     let text = STANDARD.encode(payload);
     let send = format!(
@@ -19,20 +21,37 @@ async fn contents(server: &Server, payload: &[u8]) -> Vec<String> {
     let with = "channel: {channelId: \"bob\", channelType: 1}";
     let queries = [
         (send, json!({"p": text})),
-        (format!("{{ conversation(uid: \"ann\", {with}) {{ recents(last: 1) {{ content }} }} }}"), json!({})),
-        (format!("{{ messages(uid: \"ann\", {with}, last: 1) {{ nodes {{ content }} }} }}"), json!({})),
+        (
+            format!(
+                "{{ conversation(uid: \"ann\", {with}) {{ recents(last: 1) {{ content }} }} }}"
+            ),
+            json!({}),
+        ),
+        (
+            format!("{{ messages(uid: \"ann\", {with}, last: 1) {{ nodes {{ content }} }} }}"),
+            json!({}),
+        ),
     ];
     let mut contents = Vec::new();
     for (query, variables) in queries {
         let body = json!({"query": query, "variables": variables}).to_string();
-        let request = server.http("POST", "/graphql").header("content-type", "application/json").body(body);
+        let request = server
+            .http("POST", "/graphql")
+            .header("content-type", "application/json")
+            .body(body);
         let answer = server.request(request).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        let (before, content) = answer.text.split_once("{\"content\":").unwrap_or_else(|| panic!("{answer:?}"));
+        let (before, content) = answer
+            .text
+            .split_once("{\"content\":")
+            .unwrap_or_else(|| panic!("{answer:?}"));
         assert!(before.starts_with("{\"data\":{"), "{answer:?}");
         let end = content.len() - before.matches(['{', '[']).count() - 1;
         let (content, after) = content.split_at(end);
-        assert!(after.chars().all(|bracket| "}]".contains(bracket)), "{answer:?}");
+        assert!(
+            after.chars().all(|bracket| "}]".contains(bracket)),
+            "{answer:?}"
+        );
         contents.push(content.to_owned());
     }
     contents
@@ -59,8 +78,22 @@ async fn content_is_the_text_that_was_sent() {
     ] {
         assert_eq!(contents(&server, text.as_bytes()).await, [text; 3]);
     }
-    for payload in [&b"\xff"[..], b"{", b"{}x", b"[1,]", b"\"\xed\xa0\x80\"", b"NaN", b"\xef\xbb\xbf1", nested(501).as_bytes()] {
-        assert_eq!(contents(&server, payload).await, ["null"; 3], "{}", payload.escape_ascii());
+    for payload in [
+        &b"\xff"[..],
+        b"{",
+        b"{}x",
+        b"[1,]",
+        b"\"\xed\xa0\x80\"",
+        b"NaN",
+        b"\xef\xbb\xbf1",
+        nested(501).as_bytes(),
+    ] {
+        assert_eq!(
+            contents(&server, payload).await,
+            ["null"; 3],
+            "{}",
+            payload.escape_ascii()
+        );
     }
 }
 
@@ -71,9 +104,16 @@ async fn content_with_line_breaks_stays_in_its_event() {
     message["payload"] = json!(STANDARD.encode("{\n\"a\":\r\n[1,\r2]}"));
     server.call("/message/send", message).await;
     let query = "subscription { conversationChanges(uid: \"ann\") { conversations { recents { content } } } }";
-    let mut events = Events::open(server.http("POST", "/graphql"), query, json!({})).await.unwrap();
-    let Event::Next(answer) = events.next().await else { panic!("no event") };
-    assert_eq!(answer["data"]["conversationChanges"]["conversations"][0]["recents"], json!([{"content": {"a": [1, 2]}}]));
+    let mut events = Events::open(server.http("POST", "/graphql"), query, json!({}))
+        .await
+        .unwrap();
+    let Event::Next(answer) = events.next().await else {
+        panic!("no event")
+    };
+    assert_eq!(
+        answer["data"]["conversationChanges"]["conversations"][0]["recents"],
+        json!([{"content": {"a": [1, 2]}}])
+    );
 }
 
 /// Texts that are JSON, with everything that the grammar allows.
@@ -83,7 +123,10 @@ fn any_json() -> impl Strategy<Value = String> {
         prop_oneof![
             "[ !#-\\[\\]-~é😀]{1,4}",
             "\\\\u[0-9a-fA-F]{4}",
-            prop::sample::select(vec!["\\\"", "\\\\", "\\/", "\\b", "\\f", "\\n", "\\r", "\\t"]).prop_map(str::to_owned),
+            prop::sample::select(vec![
+                "\\\"", "\\\\", "\\/", "\\b", "\\f", "\\n", "\\r", "\\t"
+            ])
+            .prop_map(str::to_owned),
         ],
         0..4,
     )
@@ -94,21 +137,32 @@ fn any_json() -> impl Strategy<Value = String> {
         string.clone(),
     ];
     leaf.prop_recursive(5, 30, 4, move |inner| {
-        let item = (space.clone(), inner, space.clone()).prop_map(|(before, value, after)| format!("{before}{value}{after}"));
-        let field = (string.clone(), item.clone()).prop_map(|(key, value)| format!("{key}:{value}"));
+        let item = (space.clone(), inner, space.clone())
+            .prop_map(|(before, value, after)| format!("{before}{value}{after}"));
+        let field =
+            (string.clone(), item.clone()).prop_map(|(key, value)| format!("{key}:{value}"));
         let field = (space.clone(), field).prop_map(|(before, field)| format!("{before}{field}"));
         prop_oneof![
             prop::collection::vec(item, 1..4).prop_map(|items| format!("[{}]", items.join(","))),
-            prop::collection::vec(field, 1..4).prop_map(|fields| format!("{{{}}}", fields.join(","))),
+            prop::collection::vec(field, 1..4)
+                .prop_map(|fields| format!("{{{}}}", fields.join(","))),
         ]
     })
 }
 
 #[test]
 fn any_json_comes_back_byte_for_byte_and_garbage_breaks_no_answer() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let server = runtime.block_on(Server::start(Engine::Sqlite));
-    let config = Config { cases: 150, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: 150,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let result = TestRunner::new(config.clone()).run(&any_json(), |text| {
         let found = runtime.block_on(contents(&server, text.as_bytes()));
         prop_assert_eq!(found, vec![text; 3]);
@@ -116,7 +170,12 @@ fn any_json_comes_back_byte_for_byte_and_garbage_breaks_no_answer() {
     });
     result.unwrap_or_else(|error| panic!("{error}"));
     // A text with something cut out of it or put into it is still the text, or null.
-    let edit = (any_json(), any::<prop::sample::Index>(), 0..3_usize, prop::collection::vec(any::<u8>(), 0..3));
+    let edit = (
+        any_json(),
+        any::<prop::sample::Index>(),
+        0..3_usize,
+        prop::collection::vec(any::<u8>(), 0..3),
+    );
     let result = TestRunner::new(config).run(&edit, |(text, place, length, new)| {
         let mut bytes = text.into_bytes();
         let start = place.index(bytes.len() + 1);
@@ -125,9 +184,15 @@ fn any_json_comes_back_byte_for_byte_and_garbage_breaks_no_answer() {
         prop_assume!(!bytes.is_empty());
         let found = runtime.block_on(contents(&server, &bytes));
         let text = String::from_utf8(bytes).unwrap_or_default();
-        prop_assert!(found == [text.as_str(); 3] || found == ["null"; 3], "{found:?} of {text:?}");
+        prop_assert!(
+            found == [text.as_str(); 3] || found == ["null"; 3],
+            "{found:?} of {text:?}"
+        );
         if found[0] != "null" {
-            prop_assert!(serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok(), "{text:?}");
+            prop_assert!(
+                serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok(),
+                "{text:?}"
+            );
         }
         Ok(())
     });

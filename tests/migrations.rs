@@ -7,31 +7,59 @@ use crate::support::process::{Process, run, stderr, stdout};
 use crate::support::server::settings;
 use crate::support::{Engine, OwnServers, Server, TestDatabase};
 
-on_every_database!(up_down_up, two_servers_start_at_once, missing_migrations_are_refused_when_told_so, columns_and_indexes);
+on_every_database!(
+    up_down_up,
+    two_servers_start_at_once,
+    missing_migrations_are_refused_when_told_so,
+    columns_and_indexes
+);
 
 async fn texts(connection: &DatabaseConnection, sql: &str) -> Vec<String> {
-    let rows = connection.query_all_raw(Statement::from_string(connection.get_database_backend(), sql)).await.unwrap();
-    rows.iter().map(|row| row.try_get_by_index::<String>(0).unwrap()).collect()
+    let rows = connection
+        .query_all_raw(Statement::from_string(
+            connection.get_database_backend(),
+            sql,
+        ))
+        .await
+        .unwrap();
+    rows.iter()
+        .map(|row| row.try_get_by_index::<String>(0).unwrap())
+        .collect()
 }
 
 async fn tables(database: &TestDatabase) -> Vec<String> {
     let connection = database.connect().await;
     let sql = match database.engine {
         Engine::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1",
-        Engine::Postgres => "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
+        Engine::Postgres => {
+            "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
+        }
         Engine::MariaDb | Engine::MySql => {
             "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() ORDER BY 1"
         }
     };
-    texts(&connection, sql).await.into_iter().filter(|name| name != "seaql_migrations").collect()
+    texts(&connection, sql)
+        .await
+        .into_iter()
+        .filter(|name| name != "seaql_migrations")
+        .collect()
 }
 
 async fn up_down_up(engine: Engine) {
     let database = TestDatabase::create(engine).await;
     let folder = tempfile::tempdir().unwrap();
     let migrate = |arguments: &[&str]| {
-        let output = run(folder.path(), &[&["migrate"], arguments].concat(), &[("RECENTS__DATABASE__URL", &database.url)]);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        let output = run(
+            folder.path(),
+            &[&["migrate"], arguments].concat(),
+            &[("RECENTS__DATABASE__URL", &database.url)],
+        );
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
         stdout(&output)
     };
     let all = [
@@ -48,7 +76,10 @@ async fn up_down_up(engine: Engine) {
     for _ in 0..2 {
         assert!(migrate(&["up"]).starts_with("applied"));
         assert_eq!(tables(&database).await, all);
-        assert!(migrate(&["up"]).starts_with("applied"), "nothing to do is no error");
+        assert!(
+            migrate(&["up"]).starts_with("applied"),
+            "nothing to do is no error"
+        );
         assert!(migrate(&["down", "--steps", "1000"]).starts_with("missing"));
         assert_eq!(tables(&database).await, Vec::<String>::new());
     }
@@ -61,14 +92,28 @@ async fn up_down_up(engine: Engine) {
 /// A server on each of these databases, which are one, all started at once: each must serve.
 async fn start_at_once(urls: &[&str]) {
     let servers: Vec<Process> = std::thread::scope(|scope| {
-        let starts: Vec<_> = urls.iter().map(|url| scope.spawn(move || Process::start_with(url, &[]))).collect();
-        starts.into_iter().map(|start| start.join().unwrap()).collect()
+        let starts: Vec<_> = urls
+            .iter()
+            .map(|url| scope.spawn(move || Process::start_with(url, &[])))
+            .collect();
+        starts
+            .into_iter()
+            .map(|start| start.join().unwrap())
+            .collect()
     });
     for (number, server) in servers.iter().enumerate() {
         let message = crate::support::server::message("bob", "ann", 1, &format!("m{number}"));
-        assert_eq!(server.call("/message/send", message).await["data"]["message_seq"], number as i64 + 1);
+        assert_eq!(
+            server.call("/message/send", message).await["data"]["message_seq"],
+            number as i64 + 1
+        );
     }
-    assert_eq!(servers[0].call("/conversation/sync", json!({"uid": "ann"})).await[0]["unread"], urls.len());
+    assert_eq!(
+        servers[0]
+            .call("/conversation/sync", json!({"uid": "ann"}))
+            .await[0]["unread"],
+        urls.len()
+    );
 }
 
 async fn two_servers_start_at_once(engine: Engine) {
@@ -85,8 +130,12 @@ async fn servers_start_at_once_on_all_nodes_of_a_galera_cluster() {
     let nodes: Vec<&str> = cluster.url("RECENTS_TEST_GALERA").split(' ').collect();
     for round in 0..8 {
         let database = TestDatabase::create_on(Engine::MariaDb, nodes[round % nodes.len()]).await;
-        let everywhere: Vec<TestDatabase> = nodes.iter().map(|node| database.on_node(node)).collect();
-        let mut urls: Vec<&str> = everywhere.iter().map(|database| database.url.as_str()).collect();
+        let everywhere: Vec<TestDatabase> =
+            nodes.iter().map(|node| database.on_node(node)).collect();
+        let mut urls: Vec<&str> = everywhere
+            .iter()
+            .map(|database| database.url.as_str())
+            .collect();
         // Two on one node, too.
         if round % 2 == 1 {
             urls.extend_from_within(..);
@@ -105,9 +154,19 @@ async fn a_server_starts_before_its_node_of_a_galera_cluster_is_ready() {
     cluster.crash("galera3").await;
     let connection = database.connect().await;
     let begun = std::time::Instant::now();
-    while connection.execute_unprepared("CREATE TABLE probe (id BIGINT PRIMARY KEY)").await.is_ok() {
-        connection.execute_unprepared("DROP TABLE probe").await.unwrap();
-        assert!(begun.elapsed().as_secs() < 30, "the node does not notice that it is alone");
+    while connection
+        .execute_unprepared("CREATE TABLE probe (id BIGINT PRIMARY KEY)")
+        .await
+        .is_ok()
+    {
+        connection
+            .execute_unprepared("DROP TABLE probe")
+            .await
+            .unwrap();
+        assert!(
+            begun.elapsed().as_secs() < 30,
+            "the node does not notice that it is alone"
+        );
     }
     let url = database.url.clone();
     let start = std::thread::spawn(move || Process::start_with(&url, &[]));
@@ -122,8 +181,14 @@ async fn missing_migrations_are_refused_when_told_so(engine: Engine) {
     let database = TestDatabase::create(engine).await;
     let mut settings = settings(&database);
     settings.database.migrate = false;
-    let error = recents::app::open_store(&settings).await.unwrap_err().to_string();
-    assert!(error.contains("recents migrate up") && error.contains("m20261101_tables"), "{error}");
+    let error = recents::app::open_store(&settings)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("recents migrate up") && error.contains("m20261101_tables"),
+        "{error}"
+    );
 }
 
 /// What the design asks of the schema: integers of 64 bits, ids that compare bytewise, the indexes.

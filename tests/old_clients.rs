@@ -1,4 +1,5 @@
-//! What users of WuKongIM complain about, each one a test (the numbers are those of its issues), and what their clients bring along.
+//! What users of WuKongIM complain about, each one a test (the numbers are those of its issues),
+//! and what their clients bring along.
 
 use serde_json::{Value, json};
 
@@ -22,7 +23,10 @@ on_every_database!(
 );
 
 fn ids(items: &[Value]) -> Vec<String> {
-    items.iter().map(|item| item["channel_id"].as_str().unwrap().to_owned()).collect()
+    items
+        .iter()
+        .map(|item| item["channel_id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn target(id: &str, kind: u8) -> Value {
@@ -30,7 +34,9 @@ fn target(id: &str, kind: u8) -> Value {
 }
 
 fn with(mut body: Value, more: Value) -> Value {
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     body
 }
 
@@ -39,22 +45,32 @@ async fn order_is_by_last_activity_and_nothing_vanishes(engine: Engine) {
     let server = Server::start(engine).await;
     for number in 0..30 {
         server.set_clock(1_795_393_000_000 + number * 1000);
-        server.send(&format!("friend-{number}"), "ann", 1, "hello").await;
+        server
+            .send(&format!("friend-{number}"), "ann", 1, "hello")
+            .await;
     }
     server.set_clock(1_795_393_100_000);
     server.send("friend-7", "ann", 1, "again").await;
-    let expected: Vec<String> =
-        std::iter::once(7).chain((0..30).rev().filter(|number| *number != 7)).map(|number| format!("friend-{number}")).collect();
+    let expected: Vec<String> = std::iter::once(7)
+        .chain((0..30).rev().filter(|number| *number != 7))
+        .map(|number| format!("friend-{number}"))
+        .collect();
     assert_eq!(ids(&server.full("ann").await), expected);
     let server = server.restart(|_| {}).await;
-    assert_eq!(ids(&server.full("ann").await), expected, "also after a restart");
+    assert_eq!(
+        ids(&server.full("ann").await),
+        expected,
+        "also after a restart"
+    );
 }
 
 /// #510, #497
 async fn a_conversation_is_there_at_once(engine: Engine) {
     let server = Server::start(engine).await;
     for number in 0..10 {
-        server.send("bob", "ann", 1, &format!("number {number}")).await;
+        server
+            .send("bob", "ann", 1, &format!("number {number}"))
+            .await;
         assert_eq!(server.only("ann").await["last_msg_seq"], number + 1);
     }
 }
@@ -65,10 +81,16 @@ async fn only_unread_is_only_unread(engine: Engine) {
     for friend in ["read", "deleted", "unread"] {
         server.send(friend, "ann", 1, "hello").await;
     }
-    server.call("/conversations/clearUnread", target("read", 1)).await;
-    server.call("/conversations/delete", target("deleted", 1)).await;
+    server
+        .call("/conversations/clearUnread", target("read", 1))
+        .await;
+    server
+        .call("/conversations/delete", target("deleted", 1))
+        .await;
     for held in ["", "read:1:0|deleted:1:0|unread:1:0"] {
-        let only = server.sync(json!({"uid": "ann", "msg_count": 1, "only_unread": 1, "last_msg_seqs": held})).await;
+        let only = server
+            .sync(json!({"uid": "ann", "msg_count": 1, "only_unread": 1, "last_msg_seqs": held}))
+            .await;
         assert_eq!(ids(&only), ["unread"], "{held}");
     }
 }
@@ -79,10 +101,26 @@ async fn the_version_filters(engine: Engine) {
     for friend in ["bob", "cat", "dan"] {
         server.send(friend, "ann", 1, "hello").await;
     }
-    let version = server.full("ann").await.iter().map(|item| item["version"].as_i64().unwrap()).max().unwrap();
-    assert!(server.sync(json!({"uid": "ann", "version": version, "msg_count": 1})).await.is_empty());
+    let version = server
+        .full("ann")
+        .await
+        .iter()
+        .map(|item| item["version"].as_i64().unwrap())
+        .max()
+        .unwrap();
+    assert!(
+        server
+            .sync(json!({"uid": "ann", "version": version, "msg_count": 1}))
+            .await
+            .is_empty()
+    );
     server.send("cat", "ann", 1, "again").await;
-    assert_eq!(ids(&server.sync(json!({"uid": "ann", "version": version, "msg_count": 1})).await), ["cat"]);
+    assert_eq!(
+        ids(&server
+            .sync(json!({"uid": "ann", "version": version, "msg_count": 1}))
+            .await),
+        ["cat"]
+    );
 }
 
 /// #460
@@ -90,7 +128,12 @@ async fn set_unread_holds_in_both_directions(engine: Engine) {
     let server = Server::start(engine).await;
     server.send("bob", "ann", 1, "hello").await;
     for unread in [5, 0, 1, 3] {
-        server.call("/conversations/setUnread", with(target("bob", 1), json!({"unread": unread}))).await;
+        server
+            .call(
+                "/conversations/setUnread",
+                with(target("bob", 1), json!({"unread": unread})),
+            )
+            .await;
         assert_eq!(server.only("ann").await["unread"], unread);
     }
     server.send("bob", "ann", 1, "one more").await;
@@ -102,12 +145,20 @@ async fn own_messages_do_not_count(engine: Engine) {
     let server = Server::start(engine).await;
     server.group("g", &["ann", "bob"]).await;
     for number in 0..3 {
-        server.send("ann", "g", 2, &format!("number {number}")).await;
+        server
+            .send("ann", "g", 2, &format!("number {number}"))
+            .await;
     }
     assert_eq!(server.only("ann").await["unread"], 0);
     assert_eq!(server.only("bob").await["unread"], 3);
     server.send("bob", "g", 2, "an answer").await;
-    assert_eq!((server.only("ann").await["unread"].clone(), server.only("bob").await["unread"].clone()), (json!(1), json!(0)));
+    assert_eq!(
+        (
+            server.only("ann").await["unread"].clone(),
+            server.only("bob").await["unread"].clone()
+        ),
+        (json!(1), json!(0))
+    );
 }
 
 /// #255, #328, #343
@@ -119,7 +170,10 @@ async fn what_was_deleted_comes_back_with_the_next_message(engine: Engine) {
         assert!(server.full("ann").await.is_empty());
         server.send("bob", "ann", 1, &format!("new {round}")).await;
         let item = server.only("ann").await;
-        assert_eq!((&item["unread"], item["recents"].as_array().unwrap().len()), (&json!(1), 1));
+        assert_eq!(
+            (&item["unread"], item["recents"].as_array().unwrap().len()),
+            (&json!(1), 1)
+        );
     }
 }
 
@@ -128,13 +182,20 @@ async fn other_devices_learn_what_was_read_and_deleted(engine: Engine) {
     let server = Server::start(engine).await;
     server.send("bob", "ann", 1, "hello").await;
     let version = server.only("ann").await["version"].as_i64().unwrap();
-    server.call("/conversations/clearUnread", target("bob", 1)).await;
-    let told = server.sync(json!({"uid": "ann", "version": version, "msg_count": 1})).await;
+    server
+        .call("/conversations/clearUnread", target("bob", 1))
+        .await;
+    let told = server
+        .sync(json!({"uid": "ann", "version": version, "msg_count": 1}))
+        .await;
     assert_eq!((told.len(), &told[0]["unread"]), (1, &json!(0)));
     server.call("/conversations/delete", target("bob", 1)).await;
     let query = "query ($version: UInt53) { conversations(uid: \"ann\", version: $version) { removed { channelId } } }";
     let data = server.graphql(query, json!({"version": version})).await;
-    assert_eq!(data["conversations"]["removed"], json!([{"channelId": "bob"}]));
+    assert_eq!(
+        data["conversations"]["removed"],
+        json!([{"channelId": "bob"}])
+    );
 }
 
 /// #427
@@ -144,12 +205,27 @@ async fn unread_in_all_and_all_read(engine: Engine) {
         server.send(friend, "ann", 1, "one").await;
         server.send(friend, "ann", 1, "two").await;
     }
-    let total =
-        async || server.graphql("{ unreadSummary(uid: \"ann\") { total } }", json!({})).await["unreadSummary"]["total"].clone();
+    let total = async || {
+        server
+            .graphql("{ unreadSummary(uid: \"ann\") { total } }", json!({}))
+            .await["unreadSummary"]["total"]
+            .clone()
+    };
     assert_eq!(total().await, 4);
-    server.graphql("mutation { markAllRead(input: {uid: \"ann\"}) { conversations { id } } }", json!({})).await;
+    server
+        .graphql(
+            "mutation { markAllRead(input: {uid: \"ann\"}) { conversations { id } } }",
+            json!({}),
+        )
+        .await;
     assert_eq!(total().await, 0);
-    assert!(server.full("ann").await.iter().all(|item| item["unread"] == 0));
+    assert!(
+        server
+            .full("ann")
+            .await
+            .iter()
+            .all(|item| item["unread"] == 0)
+    );
 }
 
 /// #151, #173
@@ -157,7 +233,9 @@ async fn pages_and_filters(engine: Engine) {
     let server = Server::start(engine).await;
     for number in 0..7 {
         server.set_clock(1_795_393_000_000 + number * 1000);
-        server.send(&format!("friend-{number}"), "ann", 1, "hello").await;
+        server
+            .send(&format!("friend-{number}"), "ann", 1, "hello")
+            .await;
     }
     server.group("g", &["ann"]).await;
     server.send("bob", "g", 2, "hello").await;
@@ -173,8 +251,16 @@ async fn pages_and_filters(engine: Engine) {
 /// #141
 async fn large_groups_have_conversations(engine: Engine) {
     let server = Server::start(engine).await;
-    let members: Vec<String> = (0..3000).map(|number| format!("m{number}")).chain(["ann".to_owned()]).collect();
-    server.call("/channel", json!({"channel_id": "huge", "channel_type": 2, "large": 1, "subscribers": members})).await;
+    let members: Vec<String> = (0..3000)
+        .map(|number| format!("m{number}"))
+        .chain(["ann".to_owned()])
+        .collect();
+    server
+        .call(
+            "/channel",
+            json!({"channel_id": "huge", "channel_type": 2, "large": 1, "subscribers": members}),
+        )
+        .await;
     server.send("m1", "huge", 2, "to everybody").await;
     for uid in ["ann", "m0", "m2999"] {
         assert_eq!(server.only(uid).await["unread"], 1, "{uid}");
@@ -187,11 +273,21 @@ async fn cursors_of_other_servers_bring_everything(engine: Engine) {
     server.send("bob", "ann", 1, "hello").await;
     let version = server.only("ann").await["version"].as_i64().unwrap();
     for foreign in [1_795_393_165_000_000_000, version + 1, i64::MAX] {
-        let all = server.sync(json!({"uid": "ann", "version": foreign, "msg_count": 1})).await;
+        let all = server
+            .sync(json!({"uid": "ann", "version": foreign, "msg_count": 1}))
+            .await;
         assert_eq!(ids(&all), ["bob"], "{foreign}");
-        assert!(all[0]["version"].as_i64().unwrap() <= version, "and from then on it has one of ours");
+        assert!(
+            all[0]["version"].as_i64().unwrap() <= version,
+            "and from then on it has one of ours"
+        );
     }
-    assert!(server.sync(json!({"uid": "ann", "version": version, "msg_count": 1})).await.is_empty());
+    assert!(
+        server
+            .sync(json!({"uid": "ann", "version": version, "msg_count": 1}))
+            .await
+            .is_empty()
+    );
 }
 
 /// `include_removed`
@@ -200,13 +296,33 @@ async fn what_is_gone_is_told_to_who_asks(engine: Engine) {
     server.group("g", &["ann", "bob"]).await;
     server.send("bob", "g", 2, "hello").await;
     server.send("bob", "ann", 1, "hello").await;
-    let version = server.full("ann").await.iter().map(|item| item["version"].as_i64().unwrap()).max().unwrap();
+    let version = server
+        .full("ann")
+        .await
+        .iter()
+        .map(|item| item["version"].as_i64().unwrap())
+        .max()
+        .unwrap();
     server.call("/conversations/delete", target("bob", 1)).await;
-    server.call("/channel/subscriber_remove", json!({"channel_id": "g", "channel_type": 2, "subscribers": ["ann"]})).await;
+    server
+        .call(
+            "/channel/subscriber_remove",
+            json!({"channel_id": "g", "channel_type": 2, "subscribers": ["ann"]}),
+        )
+        .await;
     server.send("cat", "ann", 1, "new").await;
     let request = json!({"uid": "ann", "version": version, "msg_count": 1});
-    assert_eq!(ids(&server.sync(request.clone()).await), ["cat"], "who does not ask never sees it");
-    let answer = server.post("/conversation/sync", with(request.clone(), json!({"include_removed": 1})).to_string()).await;
+    assert_eq!(
+        ids(&server.sync(request.clone()).await),
+        ["cat"],
+        "who does not ask never sees it"
+    );
+    let answer = server
+        .post(
+            "/conversation/sync",
+            with(request.clone(), json!({"include_removed": 1})).to_string(),
+        )
+        .await;
     let told: Vec<Value> = serde_json::from_str(&answer.text).unwrap();
     assert_eq!(ids(&told), ["cat", "bob", "g"]);
     for (item, kind) in [(&told[1], 1), (&told[2], 2)] {
@@ -216,17 +332,30 @@ async fn what_is_gone_is_told_to_who_asks(engine: Engine) {
             r#"{{"channel_id":"{}","channel_type":{kind},"version":{seen},"removed":1,"recents":[]}}"#,
             item["channel_id"].as_str().unwrap()
         );
-        assert!(answer.text.contains(&expected), "{expected} in {}", answer.text);
+        assert!(
+            answer.text.contains(&expected),
+            "{expected} in {}",
+            answer.text
+        );
     }
     // A full answer has nothing to take back, and a page is no cursor.
-    for more in [json!({"version": 0, "include_removed": 1}), json!({"include_removed": 1, "page": 1})] {
-        assert_eq!(ids(&server.sync(with(request.clone(), more)).await), ["cat"]);
+    for more in [
+        json!({"version": 0, "include_removed": 1}),
+        json!({"include_removed": 1, "page": 1}),
+    ] {
+        assert_eq!(
+            ids(&server.sync(with(request.clone(), more)).await),
+            ["cat"]
+        );
     }
 }
 
 async fn a_hundred_thousand_entries_and_ids_with_separators(engine: Engine) {
     let server = Server::start(engine).await;
-    for (number, id) in ["a:b", "a:b:2", "x@y", "a b", "用户"].into_iter().enumerate() {
+    for (number, id) in ["a:b", "a:b:2", "x@y", "a b", "用户"]
+        .into_iter()
+        .enumerate()
+    {
         server.set_clock(1_795_393_000_000 + number as i64 * 1000);
         server.send(id, "ann", 1, "one").await;
         server.send(id, "ann", 1, "two").await;
@@ -238,14 +367,35 @@ async fn a_hundred_thousand_entries_and_ids_with_separators(engine: Engine) {
         text.push_str(":1:5");
         text
     });
-    let items = server.sync(json!({"uid": "ann", "msg_count": 20, "last_msg_seqs": many})).await;
+    let items = server
+        .sync(json!({"uid": "ann", "msg_count": 20, "last_msg_seqs": many}))
+        .await;
     let newer: Vec<(String, usize)> = items
         .iter()
-        .map(|item| (item["channel_id"].as_str().unwrap().to_owned(), item["recents"].as_array().unwrap().len()))
+        .map(|item| {
+            (
+                item["channel_id"].as_str().unwrap().to_owned(),
+                item["recents"].as_array().unwrap().len(),
+            )
+        })
         .collect();
-    let expected = [("用户", 2), ("a b", 2), ("x@y", 2), ("a:b:2", 0), ("a:b", 1)].map(|(id, count)| (id.to_owned(), count));
+    let expected = [
+        ("用户", 2),
+        ("a b", 2),
+        ("x@y", 2),
+        ("a:b:2", 0),
+        ("a:b", 1),
+    ]
+    .map(|(id, count)| (id.to_owned(), count));
     assert_eq!(newer, expected);
-    let answer =
-        server.post("/conversation/sync", json!({"uid": "ann", "last_msg_seqs": format!("{many}|x:1:1")}).to_string()).await;
-    assert_eq!((answer.status, answer.msg().as_str()), (400, "last_msg_seqs must have at most 100000 entries"));
+    let answer = server
+        .post(
+            "/conversation/sync",
+            json!({"uid": "ann", "last_msg_seqs": format!("{many}|x:1:1")}).to_string(),
+        )
+        .await;
+    assert_eq!(
+        (answer.status, answer.msg().as_str()),
+        (400, "last_msg_seqs must have at most 100000 entries")
+    );
 }

@@ -1,5 +1,6 @@
-//! Parsers against arbitrary input, through the public interfaces: no panic, no 5xx, a refusal that says what is wrong, and time
-//! that grows with the length of the input. A failing input shrinks to the shortest.
+//! Parsers against arbitrary input, through the public interfaces: no panic, no 5xx, a refusal that
+//! says what is wrong, and time that grows with the length of the input. A failing input shrinks to
+//! the shortest.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -66,8 +67,13 @@ const ROUTES: [(&str, &Fields); 8] = [
     ("/channel/subscriber_remove", CHANNEL),
 ];
 
-const CONVERSATION: &Fields =
-    &[("uid", r#""ann""#), ("channel_id", r#""bob""#), ("channel_type", "1"), ("message_seq", "0"), ("unread", "1")];
+const CONVERSATION: &Fields = &[
+    ("uid", r#""ann""#),
+    ("channel_id", r#""bob""#),
+    ("channel_type", "1"),
+    ("message_seq", "0"),
+    ("unread", "1"),
+];
 
 const CHANNEL: &Fields = &[
     ("channel_id", r#""g1""#),
@@ -102,7 +108,10 @@ const HOOKED: &Fields = &[
 ];
 
 const REQUEST: &Fields = &[
-    ("query", r#""query A($uid: ID, $version: UInt53! = 0) { conversations(uid: $uid, version: $version) { version } }""#),
+    (
+        "query",
+        r#""query A($uid: ID, $version: UInt53! = 0) { conversations(uid: $uid, version: $version) { version } }""#,
+    ),
     ("variables", r#"{"uid":"ann","version":0}"#),
     ("operationName", r#""A""#),
 ];
@@ -147,11 +156,18 @@ const ODD_JSON: &str = r#"null true 0 -0 -1 1.5 1e3 1e400 -1e-400 255 256 429496
     "bTE6MQ" "a|b:c:1" [] {} [null] ["ann",1,{}] [[[[]]]] [{}] {"uid":{}} {"red_dot":1e400,"red_dot":"x"} , nul NaN +1 01 .5 0x1
     "\x" "open [ { } {"a" 1,"uid":"eve""#;
 
-const ODD_BYTES: &[&[u8]] =
-    &[b"\0", b"\"", b"\\", b"{", b"}", b"[", b"]", b":", b",", b"-", b"1e400", b"\r", b"\n", b"#", b"\\ud800", b"\xff", b"\xc3"];
+const ODD_BYTES: &[&[u8]] = &[
+    b"\0", b"\"", b"\\", b"{", b"}", b"[", b"]", b":", b",", b"-", b"1e400", b"\r", b"\n", b"#",
+    b"\\ud800", b"\xff", b"\xc3",
+];
 
 /// Half a surrogate, a character cut off, a byte order mark, and NUL in two bytes.
-const NO_UTF_8: &[&[u8]] = &[b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xef\xbb\xbf", b"\xc0\x80"];
+const NO_UTF_8: &[&[u8]] = &[
+    b"\xed\xa0\x80",
+    b"\xf0\x9f\x98",
+    b"\xef\xbb\xbf",
+    b"\xc0\x80",
+];
 
 /// Bytes that a failure shows as text.
 struct Body(Vec<u8>);
@@ -173,8 +189,12 @@ enum Edit {
 type Edits = Vec<(Index, usize, Edit)>;
 
 fn edits() -> impl Strategy<Value = Edits> {
-    let odd = prop_oneof![4 => prop::sample::select(ODD_BYTES), 1 => prop::sample::select(NO_UTF_8)];
-    let put = prop_oneof![odd.prop_map(|bytes| bytes.to_vec()), prop::collection::vec(any::<u8>(), 1..4)];
+    let odd =
+        prop_oneof![4 => prop::sample::select(ODD_BYTES), 1 => prop::sample::select(NO_UTF_8)];
+    let put = prop_oneof![
+        odd.prop_map(|bytes| bytes.to_vec()),
+        prop::collection::vec(any::<u8>(), 1..4)
+    ];
     let edit = prop_oneof![Just(Edit::Cut), Just(Edit::Double), put.prop_map(Edit::Put)];
     prop::collection::vec((any::<Index>(), 0..8_usize, edit), 0..3)
 }
@@ -209,7 +229,8 @@ fn odd_json() -> impl Strategy<Value = String> {
     ]
 }
 
-/// An object of these fields, most of them as they should be: some are missing, odd, or there twice.
+/// An object of these fields, most of them as they should be: some are missing, odd, or there
+/// twice.
 fn object(fields: &'static Fields) -> impl Strategy<Value = String> {
     let names: Vec<&'static str> = fields.iter().map(|(name, _)| *name).collect();
     let given: Vec<_> = fields
@@ -221,7 +242,11 @@ fn object(fields: &'static Fields) -> impl Strategy<Value = String> {
         .collect();
     let more = prop::collection::vec((prop::sample::select(names), odd_json()), 0..2);
     (given, more).prop_map(|(given, more)| {
-        let pairs = given.into_iter().flatten().chain(more).map(|(name, value)| format!("\"{name}\":{value}"));
+        let pairs = given
+            .into_iter()
+            .flatten()
+            .chain(more)
+            .map(|(name, value)| format!("\"{name}\":{value}"));
         format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
     })
 }
@@ -233,13 +258,25 @@ fn nearly(text: impl Strategy<Value = String>) -> impl Strategy<Value = Body> {
 }
 
 /// Whether a property holds for so many values; a panic is a failure that shrinks like any other.
-fn hold<S: Strategy>(cases: u32, strategy: &S, property: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 500, ..Config::default() };
+fn hold<S: Strategy>(
+    cases: u32,
+    strategy: &S,
+    property: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 500,
+        ..Config::default()
+    };
     let result = TestRunner::new(config).run(strategy, |value| {
         catch_unwind(AssertUnwindSafe(|| property(value))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Err(TestCaseError::fail(format!("it panicked: {}", text.unwrap_or_default())))
+            Err(TestCaseError::fail(format!(
+                "it panicked: {}",
+                text.unwrap_or_default()
+            )))
         })
     });
     if let Err(error) = result {
@@ -255,13 +292,20 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let server = runtime.block_on(Server::start(Engine::Sqlite));
         Self { server, runtime }
     }
 
     fn request(&self, request: reqwest::RequestBuilder) -> Answer {
-        self.runtime.block_on(self.server.request(request.header("content-type", "application/json")))
+        self.runtime.block_on(
+            self.server
+                .request(request.header("content-type", "application/json")),
+        )
     }
 
     /// A POST route does it or says in the envelope why not.
@@ -273,26 +317,40 @@ impl Site {
     fn graphql(&self, body: Vec<u8>) -> Result<Value, TestCaseError> {
         let answer = self.request(self.server.http("POST", "/graphql").body(body));
         tells_nothing_of_the_inside(&answer)?;
-        let said: Value = serde_json::from_str(&answer.text).map_err(|_| TestCaseError::fail(format!("{answer:?}")))?;
+        let said: Value = serde_json::from_str(&answer.text)
+            .map_err(|_| TestCaseError::fail(format!("{answer:?}")))?;
         for error in said["errors"].as_array().into_iter().flatten() {
             let code = error["extensions"]["code"].as_str().unwrap_or_default();
-            let codes = ["BAD_USER_INPUT", "NOT_FOUND", "QUERY_TOO_COMPLEX", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"];
+            let codes = [
+                "BAD_USER_INPUT",
+                "NOT_FOUND",
+                "QUERY_TOO_COMPLEX",
+                "GRAPHQL_PARSE_FAILED",
+                "GRAPHQL_VALIDATION_FAILED",
+            ];
             prop_assert!(codes.contains(&code), "{answer:?}");
         }
-        prop_assert!(answer.status < 400 || said["errors"].is_array(), "{answer:?}");
+        prop_assert!(
+            answer.status < 400 || said["errors"].is_array(),
+            "{answer:?}"
+        );
         Ok(said)
     }
 
     fn still_answers(&self) {
         self.runtime.block_on(async {
             self.server.sync(json!({"uid": "ann"})).await;
-            self.server.graphql("{ conversations(uid: \"ann\") { version } }", json!({})).await;
+            self.server
+                .graphql("{ conversations(uid: \"ann\") { version } }", json!({}))
+                .await;
         });
     }
 }
 
 fn tells_nothing_of_the_inside(answer: &Answer) -> Result<(), TestCaseError> {
-    let inside = ["panicked", "internal error"].iter().any(|words| answer.text.contains(words));
+    let inside = ["panicked", "internal error"]
+        .iter()
+        .any(|words| answer.text.contains(words));
     prop_assert!(answer.status < 500 && !inside, "{answer:?}");
     Ok(())
 }
@@ -311,7 +369,9 @@ fn done_or_refused(answer: &Answer) -> Result<(), TestCaseError> {
 fn bodies_of_the_post_routes() {
     let site = Site::start();
     for (path, fields) in ROUTES {
-        hold(60, &nearly(object(fields)), |Body(body)| site.legacy(path, body));
+        hold(60, &nearly(object(fields)), |Body(body)| {
+            site.legacy(path, body)
+        });
         site.still_answers();
     }
 }
@@ -319,15 +379,28 @@ fn bodies_of_the_post_routes() {
 #[test]
 fn bodies_of_webhooks() {
     let site = Site::start();
-    let messages = prop::collection::vec(object(HOOKED), 0..3).prop_map(|messages| format!("[{}]", messages.join(",")));
-    hold(150, &nearly(messages), |Body(body)| site.legacy("/webhook?event=msg.notify", body));
-    hold(150, &nearly(object(HOOKED)), |Body(body)| site.legacy("/webhook?event=msg.offline", body));
-    for path in ["/webhook", "/webhook?event=user.onlinestatus", "/webhook?event=something.new"] {
+    let messages = prop::collection::vec(object(HOOKED), 0..3)
+        .prop_map(|messages| format!("[{}]", messages.join(",")));
+    hold(150, &nearly(messages), |Body(body)| {
+        site.legacy("/webhook?event=msg.notify", body)
+    });
+    hold(150, &nearly(object(HOOKED)), |Body(body)| {
+        site.legacy("/webhook?event=msg.offline", body)
+    });
+    for path in [
+        "/webhook",
+        "/webhook?event=user.onlinestatus",
+        "/webhook?event=something.new",
+    ] {
         let states = Just(r#"["ann-1-1-7-1-1"]"#.to_owned());
         hold(20, &nearly(states), |Body(body)| site.legacy(path, body));
     }
     hold(60, &any::<String>(), |event| {
-        let request = site.server.http("POST", "/webhook").query(&[("event", &event)]).body("[]");
+        let request = site
+            .server
+            .http("POST", "/webhook")
+            .query(&[("event", &event)])
+            .body("[]");
         done_or_refused(&site.request(request))
     });
     site.still_answers();
@@ -342,13 +415,18 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn packed_receivers_of_webhooks() {
     let site = Site::start();
-    let list = prop::collection::vec(any::<String>(), 0..4).prop_map(|uids| json!(uids).to_string());
-    let packed = (nearly(list), edits()).prop_map(|(Body(list), edits)| Body(edited(gzip(&list), edits)));
+    let list =
+        prop::collection::vec(any::<String>(), 0..4).prop_map(|uids| json!(uids).to_string());
+    let packed =
+        (nearly(list), edits()).prop_map(|(Body(list), edits)| Body(edited(gzip(&list), edits)));
     hold(100, &packed, |Body(packed)| {
         let mut message = hooked("bob", "team", 2, 1, 11);
         message["compress"] = json!("gzip");
         message["compress_to_uids"] = json!(STANDARD.encode(packed));
-        site.legacy("/webhook?event=msg.offline", message.to_string().into_bytes())
+        site.legacy(
+            "/webhook?event=msg.offline",
+            message.to_string().into_bytes(),
+        )
     });
     site.still_answers();
 }
@@ -356,19 +434,24 @@ fn packed_receivers_of_webhooks() {
 #[test]
 fn bodies_of_graphql() {
     let site = Site::start();
-    hold(200, &nearly(object(REQUEST)), |Body(body)| site.graphql(body).map(drop));
+    hold(200, &nearly(object(REQUEST)), |Body(body)| {
+        site.graphql(body).map(drop)
+    });
     site.still_answers();
 }
 
 #[test]
 fn graphql_documents() {
     let site = Site::start();
-    let changed = (prop::sample::select(DOCUMENTS), edits())
-        .prop_map(|(document, edits)| String::from_utf8_lossy(&edited(document.as_bytes().to_vec(), edits)).into_owned());
-    let token = (word(TOKENS), prop::sample::select(BETWEEN_TOKENS)).prop_map(|(token, after)| token + after);
+    let changed = (prop::sample::select(DOCUMENTS), edits()).prop_map(|(document, edits)| {
+        String::from_utf8_lossy(&edited(document.as_bytes().to_vec(), edits)).into_owned()
+    });
+    let token = (word(TOKENS), prop::sample::select(BETWEEN_TOKENS))
+        .prop_map(|(token, after)| token + after);
     let tokens = prop::collection::vec(token, 0..30).prop_map(|tokens| tokens.concat());
     hold(400, &prop_oneof![changed, tokens], |document| {
-        site.graphql(json!({"query": document}).to_string().into_bytes()).map(drop)
+        site.graphql(json!({"query": document}).to_string().into_bytes())
+            .map(drop)
     });
     site.still_answers();
 }
@@ -376,9 +459,13 @@ fn graphql_documents() {
 #[test]
 fn graphql_variables() {
     let site = Site::start();
-    site.runtime.block_on(site.server.send("bob", "ann", 1, "one"));
+    site.runtime
+        .block_on(site.server.send("bob", "ann", 1, "one"));
     hold(200, &object(VARIABLES), |variables| {
-        let body = format!("{{\"query\":{},\"variables\":{variables}}}", json!(WITH_VARIABLES));
+        let body = format!(
+            "{{\"query\":{},\"variables\":{variables}}}",
+            json!(WITH_VARIABLES)
+        );
         site.graphql(body.into_bytes()).map(drop)
     });
     site.still_answers();
@@ -387,14 +474,39 @@ fn graphql_variables() {
 #[test]
 fn graphql_variables_of_any_type_with_any_default() {
     let site = Site::start();
-    let types = ["Int", "Int!", "[Int]", "[[ID!]!]!", "Nope", "Nope!", "[Nope]", "[Query]", "Query", "[ChannelInput!]", "JSON"];
-    let defaults =
-        ["", "= 1", "= 1e400", "= null", "= \"x\"", "= x", "= $b", "= [1]", "= [[null]]", "= {channelId: 1}", "= [{}]"];
+    let types = [
+        "Int",
+        "Int!",
+        "[Int]",
+        "[[ID!]!]!",
+        "Nope",
+        "Nope!",
+        "[Nope]",
+        "[Query]",
+        "Query",
+        "[ChannelInput!]",
+        "JSON",
+    ];
+    let defaults = [
+        "",
+        "= 1",
+        "= 1e400",
+        "= null",
+        "= \"x\"",
+        "= x",
+        "= $b",
+        "= [1]",
+        "= [[null]]",
+        "= {channelId: 1}",
+        "= [{}]",
+    ];
     for kind in types {
         for default in defaults {
-            let document = format!("query ($a: {kind} {default}) {{ unreadSummary(uid: $a) {{ total }} }}");
+            let document =
+                format!("query ($a: {kind} {default}) {{ unreadSummary(uid: $a) {{ total }} }}");
             let body = json!({"query": document}).to_string();
-            site.graphql(body.into_bytes()).unwrap_or_else(|error| panic!("{document}: {error}"));
+            site.graphql(body.into_bytes())
+                .unwrap_or_else(|error| panic!("{document}: {error}"));
         }
     }
     site.still_answers();
@@ -403,11 +515,18 @@ fn graphql_variables_of_any_type_with_any_default() {
 #[test]
 fn versions_are_taken_up_to_2_to_the_53() {
     let site = Site::start();
-    let number = prop_oneof![0..10_u64, (1_u64 << 53) - 3..(1_u64 << 53) + 3, any::<u64>()];
+    let number = prop_oneof![
+        0..10_u64,
+        (1_u64 << 53) - 3..(1_u64 << 53) + 3,
+        any::<u64>()
+    ];
     hold(100, &number, |number| {
         let query = "query ($version: UInt53!) { conversations(uid: \"ann\", version: $version) { version } }";
         let literal = format!("{{ conversations(uid: \"ann\", version: {number}) {{ version }} }}");
-        for body in [json!({"query": query, "variables": {"version": number}}), json!({"query": literal})] {
+        for body in [
+            json!({"query": query, "variables": {"version": number}}),
+            json!({"query": literal}),
+        ] {
             let said = site.graphql(body.to_string().into_bytes())?;
             prop_assert!(said.get("errors").is_none() == (number < 1 << 53), "{said}");
         }
@@ -418,7 +537,8 @@ fn versions_are_taken_up_to_2_to_the_53() {
 #[test]
 fn cursors_of_any_number_are_taken_and_others_refused() {
     let site = Site::start();
-    site.runtime.block_on(site.server.send("bob", "ann", 1, "one"));
+    site.runtime
+        .block_on(site.server.send("bob", "ann", 1, "one"));
     let encoded = |text: String| URL_SAFE_NO_PAD.encode(text);
     let cursor = prop_oneof![
         any::<i64>().prop_map(move |seq| (encoded(format!("m1:{seq}")), true)),
@@ -428,21 +548,38 @@ fn cursors_of_any_number_are_taken_and_others_refused() {
     ];
     let query = "query ($after: String, $before: String, $first: Int) { messages(uid: \"ann\", channel: {channelId: \"bob\",
         channelType: 1}, first: $first, after: $after, before: $before) { nodes { id } pageInfo { hasNextPage } } }";
-    let two = (prop::option::of(cursor.clone()), prop::option::of(cursor), prop::option::of(0..3));
+    let two = (
+        prop::option::of(cursor.clone()),
+        prop::option::of(cursor),
+        prop::option::of(0..3),
+    );
     hold(200, &two, |(after, before, first)| {
-        let is_number = [&after, &before].into_iter().flatten().all(|(_, is_number)| *is_number);
+        let is_number = [&after, &before]
+            .into_iter()
+            .flatten()
+            .all(|(_, is_number)| *is_number);
         let text = |cursor: Option<(String, bool)>| cursor.map(|(text, _)| text);
         let variables = json!({"after": text(after), "before": text(before), "first": first});
-        let said = site.graphql(json!({"query": query, "variables": variables}).to_string().into_bytes())?;
+        let said = site.graphql(
+            json!({"query": query, "variables": variables})
+                .to_string()
+                .into_bytes(),
+        )?;
         prop_assert!(!is_number || said.get("errors").is_none(), "{said}");
         Ok(())
     });
 }
 
-const MALFORMED: &str =
-    ": :: ::: :1:2 x x:1 x:0:3 x:256:3 x:-1:3 x:1:-1 x:1: x::1 x:1:9223372036854775808 x:one:1 x:1:one x:1.0:1 x:1:1e3";
+const MALFORMED: &str = ": :: ::: :1:2 x x:1 x:0:3 x:256:3 x:-1:3 x:1:-1 x:1: x::1 x:1:9223372036854775808 x:one:1 x:1:one x:1.0:1 x:1:1e3";
 
-const MALFORMED_BY_A_CHARACTER: &[&str] = &["", "x: 1:1", "x:1:1 ", "a\nb:1:1", "a\u{0}b:1:1", "a\u{85}b:1:1"];
+const MALFORMED_BY_A_CHARACTER: &[&str] = &[
+    "",
+    "x: 1:1",
+    "x:1:1 ",
+    "a\nb:1:1",
+    "a\u{0}b:1:1",
+    "a\u{85}b:1:1",
+];
 
 #[test]
 fn every_well_formed_part_of_last_msg_seqs_is_found_and_no_other() {
@@ -458,9 +595,14 @@ fn every_well_formed_part_of_last_msg_seqs_is_found_and_no_other() {
     ];
     let part = prop_oneof![3 => well_formed, 1 => malformed.prop_map(|written| (written, None::<(ChannelRef, Seq)>))];
     hold(500, &prop::collection::vec(part, 0..12), |parts| {
-        let text = parts.iter().map(|(written, _)| written.as_str()).collect::<Vec<_>>().join("|");
+        let text = parts
+            .iter()
+            .map(|(written, _)| written.as_str())
+            .collect::<Vec<_>>()
+            .join("|");
         // What is named twice counts as it is named last.
-        let expected: HashMap<ChannelRef, Seq> = parts.into_iter().filter_map(|(_, meant)| meant).collect();
+        let expected: HashMap<ChannelRef, Seq> =
+            parts.into_iter().filter_map(|(_, meant)| meant).collect();
         prop_assert_eq!(parse_last_msg_seqs(&text), expected);
         Ok(())
     });
@@ -472,24 +614,34 @@ fn any_last_msg_seqs() -> impl Strategy<Value = String> {
 
 #[test]
 fn parts_of_last_msg_seqs_do_not_touch_each_other() {
-    hold(500, &(any_last_msg_seqs(), any_last_msg_seqs()), |(one, other)| {
-        let mut each = parse_last_msg_seqs(&one);
-        each.extend(parse_last_msg_seqs(&other));
-        prop_assert_eq!(parse_last_msg_seqs(&format!("{one}|{other}")), each);
-        Ok(())
-    });
+    hold(
+        500,
+        &(any_last_msg_seqs(), any_last_msg_seqs()),
+        |(one, other)| {
+            let mut each = parse_last_msg_seqs(&one);
+            each.extend(parse_last_msg_seqs(&other));
+            prop_assert_eq!(parse_last_msg_seqs(&format!("{one}|{other}")), each);
+            Ok(())
+        },
+    );
 }
 
 #[test]
 fn no_last_msg_seqs_is_refused() {
     let site = Site::start();
-    site.runtime.block_on(site.server.send("bob", "ann", 1, "one"));
-    let query = "query ($seqs: String) { conversations(uid: \"ann\", lastMsgSeqs: $seqs) { version } }";
+    site.runtime
+        .block_on(site.server.send("bob", "ann", 1, "one"));
+    let query =
+        "query ($seqs: String) { conversations(uid: \"ann\", lastMsgSeqs: $seqs) { version } }";
     hold(100, &any_last_msg_seqs(), |seqs| {
         let body = json!({"uid": "ann", "last_msg_seqs": seqs}).to_string();
         let answer = site.request(site.server.http("POST", "/conversation/sync").body(body));
         prop_assert!(answer.status == 200, "{answer:?}");
-        let said = site.graphql(json!({"query": query, "variables": {"seqs": seqs}}).to_string().into_bytes())?;
+        let said = site.graphql(
+            json!({"query": query, "variables": {"seqs": seqs}})
+                .to_string()
+                .into_bytes(),
+        )?;
         prop_assert!(said.get("errors").is_none(), "{said}");
         Ok(())
     });
@@ -509,22 +661,37 @@ async fn documents_that_nest_too_deep_are_refused_and_kill_nobody() {
             // A carriage return ends a comment, too.
             format!("#\r{}", "{a".repeat(depth)),
             format!("#\r{{a(b:{})}}", list(depth)),
-            // Three quotes that no other three close are an empty string and the beginning of the next.
+            // Three quotes that no other three close are an empty string and the beginning of the
+            // next.
             format!("{{a(b:[\"\"\"x\" {}])}}", list(depth)),
         ] {
             let begins = document.get(..20).unwrap_or_default();
-            let answer = server.post("/graphql", json!({"query": document}).to_string()).await;
+            let answer = server
+                .post("/graphql", json!({"query": document}).to_string())
+                .await;
             let answer = answer.unwrap_or_else(|error| panic!("{depth} times {begins}: {error}"));
-            assert_eq!(answer.json()["errors"][0]["extensions"]["code"], "QUERY_TOO_COMPLEX", "{depth} times {begins}");
+            assert_eq!(
+                answer.json()["errors"][0]["extensions"]["code"],
+                "QUERY_TOO_COMPLEX",
+                "{depth} times {begins}"
+            );
         }
     }
     // Fragments in a chain, and in a ring.
     let rules: [fn(usize) -> usize; 2] = [|number| number + 1, |number| (number + 1) % 2000];
     for next in rules {
-        let fragments: String = (0..2000).map(|number| format!("fragment f{number} on Q{{...f{}}}", next(number))).collect();
+        let fragments: String = (0..2000)
+            .map(|number| format!("fragment f{number} on Q{{...f{}}}", next(number)))
+            .collect();
         for query in ["{...f0}", "{__typename}"] {
-            let answer = server.post("/graphql", json!({"query": format!("{query}{fragments}")}).to_string()).await;
-            let answer = answer.unwrap_or_else(|error| panic!("{query} and {}: {error}", &fragments[..40]));
+            let answer = server
+                .post(
+                    "/graphql",
+                    json!({"query": format!("{query}{fragments}")}).to_string(),
+                )
+                .await;
+            let answer =
+                answer.unwrap_or_else(|error| panic!("{query} and {}: {error}", &fragments[..40]));
             assert!(answer.status < 500, "{query}: {answer:?}");
         }
     }
@@ -532,8 +699,14 @@ async fn documents_that_nest_too_deep_are_refused_and_kill_nobody() {
     assert_eq!(status, 200);
 }
 
-/// Eight times the input takes eight times as long, not sixty-four times. The best of five counts: others use the machine too.
-fn grows_linearly(what: &str, length: usize, input: impl Fn(usize) -> Vec<u8>, work: impl Fn(&[u8])) {
+/// Eight times the input takes eight times as long, not sixty-four times. The best of five counts:
+/// others use the machine too.
+fn grows_linearly(
+    what: &str,
+    length: usize,
+    input: impl Fn(usize) -> Vec<u8>,
+    work: impl Fn(&[u8]),
+) {
     let (short, long) = (input(length), input(8 * length));
     let time = |input: &[u8]| {
         let begun = Instant::now();
@@ -551,7 +724,11 @@ fn grows_linearly(what: &str, length: usize, input: impl Fn(usize) -> Vec<u8>, w
         }
         times.push(took);
     }
-    panic!("{what}: {} bytes take {best:?}, {} bytes {times:?}", short.len(), long.len());
+    panic!(
+        "{what}: {} bytes take {best:?}, {} bytes {times:?}",
+        short.len(),
+        long.len()
+    );
 }
 
 /// What an input is called, and how it is made in about so many bytes.
@@ -563,10 +740,20 @@ fn last_msg_seqs_take_linear_time() {
         ("bars", |length| "|".repeat(length)),
         ("colons", |length| ":".repeat(length)),
         ("bars and colons", |length| ":|".repeat(length / 2)),
-        ("one channel again and again", |length| "a:1:1|".repeat(length / 6)),
-        ("many channels", |length| (0..length / 10).map(|number| format!("g{number}:2:1|")).collect()),
-        ("a long number", |length| format!("a:1:{}", "9".repeat(length))),
-        ("a long id", |length| format!("{}:1:1", "a:".repeat(length / 2))),
+        ("one channel again and again", |length| {
+            "a:1:1|".repeat(length / 6)
+        }),
+        ("many channels", |length| {
+            (0..length / 10)
+                .map(|number| format!("g{number}:2:1|"))
+                .collect()
+        }),
+        ("a long number", |length| {
+            format!("a:1:{}", "9".repeat(length))
+        }),
+        ("a long id", |length| {
+            format!("{}:1:1", "a:".repeat(length / 2))
+        }),
     ];
     for (what, shape) in shapes {
         grows_linearly(
@@ -586,21 +773,39 @@ fn json_bodies_take_linear_time() {
     let shapes: [Shape; 14] = [
         ("opening brackets", |length| "[".repeat(length)),
         ("opening braces", |length| "{\"a\":".repeat(length / 5)),
-        ("brackets", |length| "[".repeat(length / 2) + &"]".repeat(length / 2)),
+        ("brackets", |length| {
+            "[".repeat(length / 2) + &"]".repeat(length / 2)
+        }),
         ("commas", |length| ",".repeat(length)),
         ("spaces", |length| " ".repeat(length)),
         ("quotes", |length| "\"".repeat(length)),
-        ("backslashes", |length| format!("{{\"uid\":\"{}\"}}", "\\".repeat(length / 2 * 2))),
-        ("a backslash that nobody closes", |length| format!("{{\"uid\":\"{}", "\\".repeat(length))),
-        ("surrogates", |length| format!("{{\"uid\":\"{}\"}}", "\\ud83d\\ude00".repeat(length / 12))),
-        ("a long number", |length| format!("{{\"version\":{}}}", "9".repeat(length))),
-        ("a long fraction", |length| format!("{{\"version\":0.{}1}}", "0".repeat(length))),
-        ("one key again and again", |length| format!("{{{}\"uid\":7}}", "\"uid\":\"ann\",".repeat(length / 12))),
+        ("backslashes", |length| {
+            format!("{{\"uid\":\"{}\"}}", "\\".repeat(length / 2 * 2))
+        }),
+        ("a backslash that nobody closes", |length| {
+            format!("{{\"uid\":\"{}", "\\".repeat(length))
+        }),
+        ("surrogates", |length| {
+            format!("{{\"uid\":\"{}\"}}", "\\ud83d\\ude00".repeat(length / 12))
+        }),
+        ("a long number", |length| {
+            format!("{{\"version\":{}}}", "9".repeat(length))
+        }),
+        ("a long fraction", |length| {
+            format!("{{\"version\":0.{}1}}", "0".repeat(length))
+        }),
+        ("one key again and again", |length| {
+            format!("{{{}\"uid\":7}}", "\"uid\":\"ann\",".repeat(length / 12))
+        }),
         ("many keys", |length| {
-            let keys: String = (0..length / 10).map(|number| format!("\"k{number}\":1,")).collect();
+            let keys: String = (0..length / 10)
+                .map(|number| format!("\"k{number}\":1,"))
+                .collect();
             format!("{{{keys}\"uid\":7}}")
         }),
-        ("many objects", |length| format!("{{\"larges\":[{}{{}}]}}", "{},".repeat(length / 3))),
+        ("many objects", |length| {
+            format!("{{\"larges\":[{}{{}}]}}", "{},".repeat(length / 3))
+        }),
     ];
     for (what, shape) in shapes {
         grows_linearly(
@@ -615,8 +820,17 @@ fn json_bodies_take_linear_time() {
     grows_linearly(
         "many texts",
         128 << 10,
-        |length| format!("{{\"channel_id\":\"g1\",\"subscribers\":[{}7]}}", "\"\",".repeat(length / 3)).into_bytes(),
-        |body| site.legacy("/channel/subscriber_add", body.to_vec()).unwrap(),
+        |length| {
+            format!(
+                "{{\"channel_id\":\"g1\",\"subscribers\":[{}7]}}",
+                "\"\",".repeat(length / 3)
+            )
+            .into_bytes()
+        },
+        |body| {
+            site.legacy("/channel/subscriber_add", body.to_vec())
+                .unwrap()
+        },
     );
 }
 
@@ -625,14 +839,23 @@ fn webhook_bodies_take_linear_time() {
     let site = Site::start();
     let shapes: [Shape; 5] = [
         ("opening brackets", |length| "[".repeat(length)),
-        ("numbers", |length| format!("[{}1]", "1,".repeat(length / 2))),
-        ("empty objects", |length| format!("[{}{{}}]", "{},".repeat(length / 3))),
+        ("numbers", |length| {
+            format!("[{}1]", "1,".repeat(length / 2))
+        }),
+        ("empty objects", |length| {
+            format!("[{}{{}}]", "{},".repeat(length / 3))
+        }),
         ("one message again and again", |length| {
             let message = hooked("bob", "team", 2, 1, 11).to_string();
-            format!("[{}]", vec![message.as_str(); length / message.len()].join(","))
+            format!(
+                "[{}]",
+                vec![message.as_str(); length / message.len()].join(",")
+            )
         }),
         ("one message with many keys", |length| {
-            let keys: String = (0..length / 10).map(|number| format!("\"k{number}\":1,")).collect();
+            let keys: String = (0..length / 10)
+                .map(|number| format!("\"k{number}\":1,"))
+                .collect();
             format!("[{{{keys}\"uid\":7}}]")
         }),
     ];
@@ -642,16 +865,24 @@ fn webhook_bodies_take_linear_time() {
             128 << 10,
             |length| shape(length).into_bytes(),
             |body| {
-                site.legacy("/webhook?event=msg.notify", body.to_vec()).unwrap();
+                site.legacy("/webhook?event=msg.notify", body.to_vec())
+                    .unwrap();
             },
         );
     }
     let packed = |length: usize| {
         let list = format!("[{}\"\"]", "\"\",".repeat(length / 3));
-        json!({"compress": "gzip", "compress_to_uids": STANDARD.encode(gzip(list.as_bytes()))}).to_string().into_bytes()
+        json!({"compress": "gzip", "compress_to_uids": STANDARD.encode(gzip(list.as_bytes()))})
+            .to_string()
+            .into_bytes()
     };
-    let listed = |length: usize| format!("{{\"to_uids\":[{}\"\"]}}", "\"\",".repeat(length / 3)).into_bytes();
-    let offline = |body: &[u8]| site.legacy("/webhook?event=msg.offline", body.to_vec()).unwrap();
+    let listed = |length: usize| {
+        format!("{{\"to_uids\":[{}\"\"]}}", "\"\",".repeat(length / 3)).into_bytes()
+    };
+    let offline = |body: &[u8]| {
+        site.legacy("/webhook?event=msg.offline", body.to_vec())
+            .unwrap()
+    };
     grows_linearly("packed receivers", 256 << 10, packed, offline);
     grows_linearly("receivers", 128 << 10, listed, offline);
 }
@@ -661,22 +892,48 @@ fn graphql_documents_take_linear_time() {
     let site = Site::start();
     let shapes: [Shape; 16] = [
         ("opening braces", |length| "{a".repeat(length / 2)),
-        ("opening brackets", |length| format!("{{a(b:{}", "[".repeat(length))),
+        ("opening brackets", |length| {
+            format!("{{a(b:{}", "[".repeat(length))
+        }),
         ("quotes", |length| format!("{{a(b:[{}", "\"".repeat(length))),
-        ("backslashes", |length| format!("{{a(b:\"{}\")}}", "\\".repeat(length / 2 * 2))),
-        ("a block string that nobody closes", |length| format!("{{a(b:\"\"\"{}", "x".repeat(length))),
-        ("comments", |length| format!("{{a{}}}", "#\n".repeat(length / 2))),
+        ("backslashes", |length| {
+            format!("{{a(b:\"{}\")}}", "\\".repeat(length / 2 * 2))
+        }),
+        ("a block string that nobody closes", |length| {
+            format!("{{a(b:\"\"\"{}", "x".repeat(length))
+        }),
+        ("comments", |length| {
+            format!("{{a{}}}", "#\n".repeat(length / 2))
+        }),
         ("commas", |length| format!("{{a{}}}", ",".repeat(length))),
-        ("one long name", |length| format!("{{{}}}", "a".repeat(length))),
-        ("one long number", |length| format!("{{a(b:{})}}", "9".repeat(length))),
-        ("fields", |length| format!("{{{}}}", "a ".repeat(length / 2))),
-        ("aliases", |length| format!("{{{}}}", "a:b ".repeat(length / 4))),
-        ("spreads", |length| format!("{{{}}}", "...a ".repeat(length / 5))),
-        ("directives", |length| format!("{{a{}}}", "@x ".repeat(length / 3))),
-        ("arguments", |length| format!("{{a({})}}", "b:1 ".repeat(length / 4))),
-        ("values", |length| format!("{{a(b:[{}])}}", "1 ".repeat(length / 2))),
+        ("one long name", |length| {
+            format!("{{{}}}", "a".repeat(length))
+        }),
+        ("one long number", |length| {
+            format!("{{a(b:{})}}", "9".repeat(length))
+        }),
+        ("fields", |length| {
+            format!("{{{}}}", "a ".repeat(length / 2))
+        }),
+        ("aliases", |length| {
+            format!("{{{}}}", "a:b ".repeat(length / 4))
+        }),
+        ("spreads", |length| {
+            format!("{{{}}}", "...a ".repeat(length / 5))
+        }),
+        ("directives", |length| {
+            format!("{{a{}}}", "@x ".repeat(length / 3))
+        }),
+        ("arguments", |length| {
+            format!("{{a({})}}", "b:1 ".repeat(length / 4))
+        }),
+        ("values", |length| {
+            format!("{{a(b:[{}])}}", "1 ".repeat(length / 2))
+        }),
         ("variables", |length| {
-            let variables: String = (0..length / 12).map(|number| format!("$v{number}:Int ")).collect();
+            let variables: String = (0..length / 12)
+                .map(|number| format!("$v{number}:Int "))
+                .collect();
             format!("query({variables}){{__typename}}")
         }),
     ];
@@ -686,31 +943,64 @@ fn graphql_documents_take_linear_time() {
         grows_linearly(what, 7 << 10, |length| query(shape(length)), ask);
     }
     // Short ones: what these cost is not the reading.
-    let lacking = |length: usize| format!("{{a({}){}}}", "b:1 ".repeat(length / 8), " a".repeat(length / 4));
-    grows_linearly("arguments that many fields lack", 256, |length| query(lacking(length)), ask);
-    let conflicts = |length: usize| {
-        let operations: String = (0..length / 34).map(|number| format!("query q{number}{{...f}}")).collect();
-        format!("{operations}fragment f on Query{{{}}}", "x:a,x:b,".repeat(length / 16))
+    let lacking = |length: usize| {
+        format!(
+            "{{a({}){}}}",
+            "b:1 ".repeat(length / 8),
+            " a".repeat(length / 4)
+        )
     };
-    grows_linearly("conflicts that many operations share", 900, |length| query(conflicts(length)), ask);
+    grows_linearly(
+        "arguments that many fields lack",
+        256,
+        |length| query(lacking(length)),
+        ask,
+    );
+    let conflicts = |length: usize| {
+        let operations: String = (0..length / 34)
+            .map(|number| format!("query q{number}{{...f}}"))
+            .collect();
+        format!(
+            "{operations}fragment f on Query{{{}}}",
+            "x:a,x:b,".repeat(length / 16)
+        )
+    };
+    grows_linearly(
+        "conflicts that many operations share",
+        900,
+        |length| query(conflicts(length)),
+        ask,
+    );
 }
 
 /// Every key that there is, with its section.
 fn known_keys() -> Vec<(String, String)> {
     let all = serde_json::to_value(Settings::default()).unwrap();
     let sections = all.as_object().unwrap().iter();
-    sections.flat_map(|(section, keys)| keys.as_object().unwrap().keys().map(move |key| (section.clone(), key.clone()))).collect()
+    sections
+        .flat_map(|(section, keys)| {
+            keys.as_object()
+                .unwrap()
+                .keys()
+                .map(move |key| (section.clone(), key.clone()))
+        })
+        .collect()
 }
 
 /// Whether an error of the configuration names the line or the key.
 fn says_where(error: &str) -> bool {
-    let named = |(section, key): (String, String)| error.starts_with(&section) || error.contains(&format!("{section}.{key}"));
+    let named = |(section, key): (String, String)| {
+        error.starts_with(&section) || error.contains(&format!("{section}.{key}"))
+    };
     error.contains(" at line ")
-        || ["unknown key ", "env variable "].iter().any(|words| error.starts_with(words))
+        || ["unknown key ", "env variable "]
+            .iter()
+            .any(|words| error.starts_with(words))
         || known_keys().into_iter().any(named)
 }
 
-/// A file is taken, and then printed so that it can be read again, or refused with the key or the line.
+/// A file is taken, and then printed so that it can be read again, or refused with the key or the
+/// line.
 fn taken_or_refused(path: &Path, file: &[u8]) -> Result<(), TestCaseError> {
     let load = |file: &[u8]| {
         std::fs::write(path, file).unwrap();
@@ -744,8 +1034,14 @@ const LINES: &str = r#"[server] [limits] [[limits]] [database.url] [nope] [a.b.c
 fn any_file_is_a_configuration_or_names_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("given.toml");
-    let shipped = include_str!("../recents.toml").lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
-    hold(300, &nearly(Just(shipped)), |Body(file)| taken_or_refused(&path, &file));
+    let shipped = include_str!("../recents.toml")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect::<Vec<_>>()
+        .join("\n");
+    hold(300, &nearly(Just(shipped)), |Body(file)| {
+        taken_or_refused(&path, &file)
+    });
     let lines = prop::collection::vec(word(LINES), 0..5).prop_map(|lines| lines.join("\n"));
     hold(300, &lines, |file| taken_or_refused(&path, file.as_bytes()));
 }
@@ -757,7 +1053,8 @@ fn every_key_with_any_value_is_taken_or_named() {
     for (section, key) in known_keys() {
         for value in ODD_TOML.split_whitespace() {
             let file = format!("[{section}]\n{key} = {value}\n");
-            taken_or_refused(&path, file.as_bytes()).unwrap_or_else(|error| panic!("{file}{error}"));
+            taken_or_refused(&path, file.as_bytes())
+                .unwrap_or_else(|error| panic!("{file}{error}"));
         }
     }
 }
@@ -765,27 +1062,68 @@ fn every_key_with_any_value_is_taken_or_named() {
 #[test]
 fn any_environment_is_a_configuration_or_names_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
-    let known: Vec<String> = known_keys().into_iter().map(|(section, key)| format!("{section}__{key}").to_uppercase()).collect();
-    let odd =
-        ["", "SERVER", "LISTEN", "NOPE", ".", "A.B", "SERVER[0]", "SERVER[9223372036854775807]", "X[-9223372036854775808]", "é"];
-    let odd = prop::collection::vec(prop::sample::select(odd.to_vec()), 0..3).prop_map(|words| words.join("__"));
-    let name = prop_oneof![prop::sample::select(known), odd].prop_map(|name| format!("RECENTS__{name}"));
-    let values = ["", "0", "-1", "2", "1e3", "true", "18446744073709551615", "18446744073709551616", "sqlite://x", "v1", "json"];
+    let known: Vec<String> = known_keys()
+        .into_iter()
+        .map(|(section, key)| format!("{section}__{key}").to_uppercase())
+        .collect();
+    let odd = [
+        "",
+        "SERVER",
+        "LISTEN",
+        "NOPE",
+        ".",
+        "A.B",
+        "SERVER[0]",
+        "SERVER[9223372036854775807]",
+        "X[-9223372036854775808]",
+        "é",
+    ];
+    let odd = prop::collection::vec(prop::sample::select(odd.to_vec()), 0..3)
+        .prop_map(|words| words.join("__"));
+    let name =
+        prop_oneof![prop::sample::select(known), odd].prop_map(|name| format!("RECENTS__{name}"));
+    let values = [
+        "",
+        "0",
+        "-1",
+        "2",
+        "1e3",
+        "true",
+        "18446744073709551615",
+        "18446744073709551616",
+        "sqlite://x",
+        "v1",
+        "json",
+    ];
     let value = prop_oneof![
         prop::sample::select(values.to_vec()).prop_map(|value| Body(value.as_bytes().to_vec())),
         prop::collection::vec(1..=255_u8, 0..12).prop_map(Body),
     ];
-    hold(60, &prop::collection::vec((name, value), 1..3), |variables| {
-        let variables = variables.into_iter().map(|(name, Body(value))| (name, OsString::from_vec(value)));
-        let output = process::recents().current_dir(folder.path()).arg("config").envs(variables).output().unwrap();
-        let (printed, said) = (stdout(&output), stderr(&output));
-        match output.status.code() {
-            Some(0) => prop_assert!(printed.parse::<toml::Table>().is_ok(), "{printed}"),
-            Some(2) => prop_assert!(says_where(said.strip_prefix("error: ").unwrap_or_default()), "{said}"),
-            code => return Err(TestCaseError::fail(format!("{code:?}: {said}"))),
-        }
-        Ok(())
-    });
+    hold(
+        60,
+        &prop::collection::vec((name, value), 1..3),
+        |variables| {
+            let variables = variables
+                .into_iter()
+                .map(|(name, Body(value))| (name, OsString::from_vec(value)));
+            let output = process::recents()
+                .current_dir(folder.path())
+                .arg("config")
+                .envs(variables)
+                .output()
+                .unwrap();
+            let (printed, said) = (stdout(&output), stderr(&output));
+            match output.status.code() {
+                Some(0) => prop_assert!(printed.parse::<toml::Table>().is_ok(), "{printed}"),
+                Some(2) => prop_assert!(
+                    says_where(said.strip_prefix("error: ").unwrap_or_default()),
+                    "{said}"
+                ),
+                code => return Err(TestCaseError::fail(format!("{code:?}: {said}"))),
+            }
+            Ok(())
+        },
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What is asked of the databases while everything is done that can be done, statement by statement: nothing that TiDB,
-//! CockroachDB or Vitess would refuse, or do without saying so.
+//! What is asked of the databases while everything is done that can be done, statement by
+//! statement: nothing that TiDB, CockroachDB or Vitess would refuse, or do without saying so.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::support::proxy::Proxy;
 use crate::support::server::hooked;
 use crate::support::{Engine, Server, TestDatabase};
 
-/// What some of them lack, and why nobody needs it here. (SKIP LOCKED, which TiDB lacks, is given up for good at its first refusal.)
+/// What some of them lack, and why nobody needs it here. (SKIP LOCKED, which TiDB lacks, is given
+/// up for good at its first refusal.)
 const BANNED: [&str; 19] = [
     "RETURNING", // MySQL, TiDB, Vitess
     "WITH ",     // a common table expression that writes; one that reads is a subquery
@@ -38,11 +39,17 @@ const BANNED: [&str; 19] = [
 async fn seen(engine: Engine) -> BTreeSet<String> {
     let database = Arc::new(TestDatabase::create(engine).await);
     let proxy = Proxy::before(&database).await;
-    let server = Server::start_on(database, |settings| settings.database.url = proxy.url.as_str().into()).await;
+    let server = Server::start_on(database, |settings| {
+        settings.database.url = proxy.url.as_str().into()
+    })
+    .await;
     proxy.take_seen();
     for (number, meeting) in MEETINGS.iter().enumerate() {
         for (round, operation) in meeting.operations.iter().enumerate() {
-            let stage = Stage { number: (100 * number + round) as i64, is_group: meeting.is_group };
+            let stage = Stage {
+                number: (100 * number + round) as i64,
+                is_group: meeting.is_group,
+            };
             let ann = stage.uid("ann");
             let mut devices = [Incremental::new(&ann), Incremental::in_pages(&ann, 1)];
             meeting.prepare(&server, &stage, &mut devices).await;
@@ -56,12 +63,26 @@ async fn seen(engine: Engine) -> BTreeSet<String> {
     server.call("/channel", body.clone()).await;
     server.call("/channel/subscriber_add", body).await;
     let batch: Vec<_> = (0..30)
-        .map(|number| hooked("bob", ["team", "other", "third"][number % 3], 2, 30 - number as i64, 9000 + number as i64))
+        .map(|number| {
+            hooked(
+                "bob",
+                ["team", "other", "third"][number % 3],
+                2,
+                30 - number as i64,
+                9000 + number as i64,
+            )
+        })
         .collect();
     assert_eq!(server.notify(json!(batch)).await.status, 200);
     let mut offline = hooked("bob", "team", 2, 40, 9040);
     offline["to_uids"] = json!(["ann", "cid", "dan"]);
-    assert_eq!(server.post("/webhook?event=msg.offline", offline.to_string()).await.status, 200);
+    assert_eq!(
+        server
+            .post("/webhook?event=msg.offline", offline.to_string())
+            .await
+            .status,
+        200
+    );
     server.sync(json!({"uid": "ann", "version": 5, "last_msg_seqs": "team:2:3", "msg_count": 3, "larges": [{"channel_id": "team", "channel_type": 2}]})).await;
     let screen = "{ conversations(uid: \"ann\", first: 2) { conversations { lastMessage { seq: messageSeq } recents(last: 3) { messageSeq } } }
         unreadSummary(uid: \"ann\") { total } conversation(uid: \"ann\", channel: {channelId: \"team\", channelType: 2}) { unread } }";
@@ -78,35 +99,65 @@ async fn seen(engine: Engine) -> BTreeSet<String> {
 
 /// Without the parameters' numbers and the lengths of lists.
 fn form(statement: &str) -> String {
-    let words = statement.split_whitespace().map(|word| if word.contains(['$', '?']) { "…" } else { word });
+    let words = statement.split_whitespace().map(|word| {
+        if word.contains(['$', '?']) {
+            "…"
+        } else {
+            word
+        }
+    });
     let mut words: Vec<&str> = words.collect();
     words.dedup();
     words.join(" ")
 }
 
 async fn nothing_is_asked_that_some_engine_refuses(engine: Engine) {
-    let forms: BTreeSet<String> = seen(engine).await.iter().map(|statement| form(statement)).collect();
+    let forms: BTreeSet<String> = seen(engine)
+        .await
+        .iter()
+        .map(|statement| form(statement))
+        .collect();
     for statement in &forms {
         let text = statement.to_uppercase();
         let banned = BANNED.iter().find(|banned| text.contains(*banned));
         assert!(banned.is_none(), "{banned:?} in {statement}");
         // MariaDB has none; CockroachDB and YugabyteDB, who speak PostgreSQL's protocol, have it.
-        assert!(engine == Engine::Postgres || !text.contains("LATERAL"), "{statement}");
+        assert!(
+            engine == Engine::Postgres || !text.contains("LATERAL"),
+            "{statement}"
+        );
         let verb = text.split(' ').next().unwrap();
-        assert!(["SELECT", "INSERT", "UPDATE", "BEGIN", "START", "COMMIT"].contains(&verb), "{statement}");
+        assert!(
+            ["SELECT", "INSERT", "UPDATE", "BEGIN", "START", "COMMIT"].contains(&verb),
+            "{statement}"
+        );
         let locks = text.contains("FOR UPDATE");
         assert!(
             !locks || !text.contains("JOIN"),
             "one table is locked at a time, and read in a statement of its own: {statement}"
         );
-        assert!(!locks || text.contains("ORDER BY"), "locks are taken in an order: {statement}");
-        assert!(!text.contains("NOT IN (…"), "what is left out stands in the text, or the plan is wrong: {statement}");
+        assert!(
+            !locks || text.contains("ORDER BY"),
+            "locks are taken in an order: {statement}"
+        );
+        assert!(
+            !text.contains("NOT IN (…"),
+            "what is left out stands in the text, or the plan is wrong: {statement}"
+        );
         assert!(verb != "UPDATE" || text.contains(" WHERE "), "{statement}");
-        // PostgreSQL's array columns are known to all who speak its protocol (CockroachDB, YugabyteDB, Citus).
+        // PostgreSQL's array columns are known to all who speak its protocol (CockroachDB,
+        // YugabyteDB, Citus).
         let rows = text.replace(" SELECT * FROM …", "");
-        assert!(verb != "INSERT" || !rows.contains("SELECT"), "rows are inserted as values, or as columns: {statement}");
+        assert!(
+            verb != "INSERT" || !rows.contains("SELECT"),
+            "rows are inserted as values, or as columns: {statement}"
+        );
     }
-    assert!(forms.len() > 25, "only {} statements were seen", forms.len());
+    assert!(
+        forms.len() > 25,
+        "only {} statements were seen",
+        forms.len()
+    );
     println!("{engine:?}: {} different statements", forms.len());
 }
 

@@ -1,4 +1,5 @@
-//! The read position: the shortest histories in which a simpler rule of unread goes wrong, and reads of messages that nobody has seen.
+//! The read position: the shortest histories in which a simpler rule of unread goes wrong, and
+//! reads of messages that nobody has seen.
 
 use serde_json::{Value, json};
 
@@ -51,28 +52,52 @@ impl Ann<'_> {
         let hook = |from: &str, seq| hooked(from, &self.group(), 2, seq, self.number * 100 + seq);
         let target = |up_to: Option<i64>| json!({"uid": self.uid(), "channel_id": self.group(), "channel_type": 2, "message_seq": up_to.unwrap_or(0)});
         match step {
-            Bob(seq) => assert_eq!(self.server.notify(json!([hook("bob", seq)])).await.status, 200),
-            Own(seq) => assert_eq!(self.server.notify(json!([hook(&self.uid(), seq)])).await.status, 200),
+            Bob(seq) => assert_eq!(
+                self.server.notify(json!([hook("bob", seq)])).await.status,
+                200
+            ),
+            Own(seq) => assert_eq!(
+                self.server
+                    .notify(json!([hook(&self.uid(), seq)]))
+                    .await
+                    .status,
+                200
+            ),
             Offline(seq) => {
                 let mut body = hook("bob", seq);
                 body["to_uids"] = json!([self.uid()]);
                 self.server.call("/webhook?event=msg.offline", body).await;
             }
-            Read(up_to) => drop(self.server.call("/conversations/clearUnread", target(up_to)).await),
+            Read(up_to) => drop(
+                self.server
+                    .call("/conversations/clearUnread", target(up_to))
+                    .await,
+            ),
             Set(unread, up_to) => {
                 let mut body = target(up_to);
                 body["unread"] = json!(unread);
                 self.server.call("/conversations/setUnread", body).await;
             }
-            Delete(up_to) => drop(self.server.call("/conversations/delete", target(up_to)).await),
+            Delete(up_to) => drop(
+                self.server
+                    .call("/conversations/delete", target(up_to))
+                    .await,
+            ),
         }
     }
 
     /// Unread, and the position, of what Ann's list shows.
     async fn sees(&self) -> (i64, i64) {
         let query = "query ($uid: ID!, $id: ID!) { conversation(uid: $uid, channel: {channelId: $id, channelType: 2}) { unread readSeq } }";
-        let found = self.server.graphql(query, json!({"uid": self.uid(), "id": self.group()})).await["conversation"].clone();
-        (found["unread"].as_i64().unwrap_or(-1), found["readSeq"].as_i64().unwrap_or(-1))
+        let found = self
+            .server
+            .graphql(query, json!({"uid": self.uid(), "id": self.group()}))
+            .await["conversation"]
+            .clone();
+        (
+            found["unread"].as_i64().unwrap_or(-1),
+            found["readSeq"].as_i64().unwrap_or(-1),
+        )
     }
 }
 
@@ -101,22 +126,31 @@ const HISTORIES: &[(&[Step], i64, i64)] = &[
     (&[Own(1), Set(1, None)], 1, 1),
     (&[Bob(2), Own(3), Set(1, Some(1))], 1, 3),
     (&[Bob(1), Bob(2), Bob(3), Set(5, Some(2))], 6, 0),
-    // Messages up to the read position of before are read after a removal and a return, and deleted ones stay deleted.
+    // Messages up to the read position of before are read after a removal and a return, and deleted
+    // ones stay deleted.
     (&[Bob(1), Delete(None), Bob(2)], 1, 1),
     (&[Bob(1), Own(2), Offline(1)], 0, 2),
     // The number of the next message after a deletion above the head.
     (&[Bob(1), Delete(Some(3)), Bob(2), Bob(3), Bob(4)], 1, 3),
 ];
 
-/// The one history in which looking makes a difference: a number set by hand, a late message that is counted into it when the user looks,
-/// and then a read past that message but below the head. More is shown than without the look, never more than there is above the position.
-const LATE_BELOW_A_NUMBER_SET_BY_HAND: &[Step] = &[Bob(2), Bob(3), Set(1, None), Bob(1), Read(Some(1))];
+/// The one history in which looking makes a difference: a number set by hand, a late message that
+/// is counted into it when the user looks, and then a read past that message but below the head.
+/// More is shown than without the look, never more than there is above the position.
+const LATE_BELOW_A_NUMBER_SET_BY_HAND: &[Step] =
+    &[Bob(2), Bob(3), Set(1, None), Bob(1), Read(Some(1))];
 
 async fn the_shortest_histories(engine: Engine) {
     let server = &Server::start(engine).await;
-    // Looking gives versions and sets marks anew, which must not change what is unread; nor must a summary.
-    let both = HISTORIES.iter().flat_map(|history| [(*history, false), (*history, true)]);
-    let late = [((LATE_BELOW_A_NUMBER_SET_BY_HAND, 1, 1), false), ((LATE_BELOW_A_NUMBER_SET_BY_HAND, 2, 1), true)];
+    // Looking gives versions and sets marks anew, which must not change what is unread; nor must a
+    // summary.
+    let both = HISTORIES
+        .iter()
+        .flat_map(|history| [(*history, false), (*history, true)]);
+    let late = [
+        ((LATE_BELOW_A_NUMBER_SET_BY_HAND, 1, 1), false),
+        ((LATE_BELOW_A_NUMBER_SET_BY_HAND, 2, 1), true),
+    ];
     for (number, ((history, unread, position), looks)) in (1..).zip(both.chain(late)) {
         let ann = Ann { server, number };
         server.group(&ann.group(), &[&ann.uid(), "bob"]).await;
@@ -126,12 +160,19 @@ async fn the_shortest_histories(engine: Engine) {
                 server.full(&ann.uid()).await;
             }
         }
-        assert_eq!(ann.sees().await, (unread, position), "{history:?}, looking in between: {looks}");
+        assert_eq!(
+            ann.sees().await,
+            (unread, position),
+            "{history:?}, looking in between: {looks}"
+        );
         let listed = server.only(&ann.uid()).await;
         assert_eq!(listed["unread"], unread, "{history:?}, in a sync");
         let query = "query ($uid: ID!) { unreadSummary(uid: $uid) { total } }";
         let summary = server.graphql(query, json!({"uid": ann.uid()})).await;
-        assert_eq!(summary["unreadSummary"]["total"], unread, "{history:?}, in the summary");
+        assert_eq!(
+            summary["unreadSummary"]["total"], unread,
+            "{history:?}, in the summary"
+        );
     }
 }
 
@@ -150,7 +191,10 @@ async fn a_read_names_the_seq_that_was_seen(engine: Engine) {
     // A deletion leaves the message that was not seen.
     server.call("/conversations/delete", target(2)).await;
     let item = server.only("ann").await;
-    assert_eq!((&item["unread"], item["recents"].as_array().unwrap().len()), (&json!(1), 1));
+    assert_eq!(
+        (&item["unread"], item["recents"].as_array().unwrap().len()),
+        (&json!(1), 1)
+    );
     server.send("bob", "ann", 1, "four").await;
     let mut set = target(3);
     set["unread"] = json!(0);
@@ -167,8 +211,11 @@ async fn a_read_comes_before_the_message(engine: Engine) {
     server.notify(hook(1)).await;
     for path in ["/conversations/clearUnread", "/conversations/delete"] {
         let last = server.sync(json!({"uid": "ann", "msg_count": 1})).await;
-        let seq = last.first().map_or(3, |item| item["last_msg_seq"].as_i64().unwrap() + 1);
-        let body = json!({"uid": "ann", "channel_id": "bob", "channel_type": 1, "message_seq": seq});
+        let seq = last
+            .first()
+            .map_or(3, |item| item["last_msg_seq"].as_i64().unwrap() + 1);
+        let body =
+            json!({"uid": "ann", "channel_id": "bob", "channel_type": 1, "message_seq": seq});
         server.call(path, body).await;
         server.notify(hook(seq)).await;
         let shown = server.full("ann").await;
@@ -192,10 +239,21 @@ async fn mark_all_read_leaves_alone_what_was_not_seen(engine: Engine) {
     // Bob's conversation is not what the screen shows any more.
     server.send("bob", "ann", 1, "again").await;
     let mark = "mutation ($input: MarkAllReadInput!) { markAllRead(input: $input) { conversations { channelId } unreadSummary { total } } }";
-    let marked = server.graphql(mark, json!({"input": {"uid": "ann", "upToVersion": version}})).await["markAllRead"].clone();
+    let marked = server
+        .graphql(
+            mark,
+            json!({"input": {"uid": "ann", "upToVersion": version}}),
+        )
+        .await["markAllRead"]
+        .clone();
     assert_eq!(marked["unreadSummary"]["total"], 2, "{marked}");
-    assert_eq!(marked["conversations"].as_array().unwrap().len(), 2, "{marked}");
-    let marked = server.graphql(mark, json!({"input": {"uid": "ann"}})).await["markAllRead"].clone();
+    assert_eq!(
+        marked["conversations"].as_array().unwrap().len(),
+        2,
+        "{marked}"
+    );
+    let marked =
+        server.graphql(mark, json!({"input": {"uid": "ann"}})).await["markAllRead"].clone();
     assert_eq!(marked["unreadSummary"]["total"], 0);
 }
 
@@ -218,9 +276,21 @@ async fn reading_far_ahead_is_capped(engine: Engine) {
 async fn a_late_message_is_unread_for_those_below_it(engine: Engine) {
     let server = Server::start(engine).await;
     server.group("team", &["ann", "bob", "cid", "dan"]).await;
-    server.notify(json!([hooked("bob", "team", 2, 1, 101), hooked("bob", "team", 2, 3, 103)])).await;
-    server.call("/conversations/clearUnread", json!({"uid": "cid", "channel_id": "team", "channel_type": 2})).await;
-    server.notify(json!([hooked("ann", "team", 2, 4, 104)])).await;
+    server
+        .notify(json!([
+            hooked("bob", "team", 2, 1, 101),
+            hooked("bob", "team", 2, 3, 103)
+        ]))
+        .await;
+    server
+        .call(
+            "/conversations/clearUnread",
+            json!({"uid": "cid", "channel_id": "team", "channel_type": 2}),
+        )
+        .await;
+    server
+        .notify(json!([hooked("ann", "team", 2, 4, 104)]))
+        .await;
     // msg.offline before msg.notify, in either order of the two messages.
     let mut late = hooked("bob", "team", 2, 2, 102);
     late["to_uids"] = json!(["ann", "dan"]);
@@ -233,22 +303,32 @@ async fn a_late_message_is_unread_for_those_below_it(engine: Engine) {
 async fn positions_in_graphql(engine: Engine) {
     let server = Server::start(engine).await;
     for text in ["one", "two", "three"] {
-        server.call("/message/send", message("bob", "ann", 1, text)).await;
+        server
+            .call("/message/send", message("bob", "ann", 1, text))
+            .await;
     }
     let channel = json!({"channelId": "bob", "channelType": 1});
-    let clear =
-        "mutation ($input: ClearUnreadInput!) { clearUnread(input: $input) { conversation { unread readSeq lastMsgSeq } } }";
+    let clear = "mutation ($input: ClearUnreadInput!) { clearUnread(input: $input) { conversation { unread readSeq lastMsgSeq } } }";
     let read = async |up_to: Value| {
         let input = json!({"input": {"uid": "ann", "channel": channel, "upTo": up_to}});
         server.graphql(clear, input).await["clearUnread"]["conversation"].clone()
     };
-    assert_eq!(read(json!(2)).await, json!({"unread": 1, "readSeq": 2, "lastMsgSeq": 3}));
-    assert_eq!(read(json!(1)).await, json!({"unread": 1, "readSeq": 2, "lastMsgSeq": 3}));
+    assert_eq!(
+        read(json!(2)).await,
+        json!({"unread": 1, "readSeq": 2, "lastMsgSeq": 3})
+    );
+    assert_eq!(
+        read(json!(1)).await,
+        json!({"unread": 1, "readSeq": 2, "lastMsgSeq": 3})
+    );
     let set = "mutation ($input: SetUnreadInput!) { setUnread(input: $input) { conversation { unread readSeq } } }";
     let input = json!({"input": {"uid": "ann", "channel": channel, "unread": 5, "upTo": 2}});
     let conversation = server.graphql(set, input).await["setUnread"]["conversation"].clone();
     assert_eq!(conversation, json!({"unread": 6, "readSeq": 2}));
-    assert_eq!(read(Value::Null).await, json!({"unread": 0, "readSeq": 3, "lastMsgSeq": 3}));
+    assert_eq!(
+        read(Value::Null).await,
+        json!({"unread": 0, "readSeq": 3, "lastMsgSeq": 3})
+    );
     let delete = "mutation ($input: DeleteConversationInput!) { deleteConversation(input: $input) { removed { channelId } conversation { recents { messageSeq } } } }";
     let deleted = async |up_to: Value| {
         let input = json!({"input": {"uid": "ann", "channel": channel, "upTo": up_to}});
@@ -258,5 +338,8 @@ async fn positions_in_graphql(engine: Engine) {
         deleted(json!(1)).await,
         json!({"removed": null, "conversation": {"recents": [{"messageSeq": 3}, {"messageSeq": 2}]}})
     );
-    assert_eq!(deleted(Value::Null).await, json!({"removed": {"channelId": "bob"}, "conversation": null}));
+    assert_eq!(
+        deleted(Value::Null).await,
+        json!({"removed": {"channelId": "bob"}, "conversation": null})
+    );
 }

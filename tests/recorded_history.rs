@@ -1,5 +1,6 @@
-//! The recorded answers about history and channels: the same messages come in by webhook, the same questions are asked, and every answer
-//! is theirs but for an explicit list (docs/COMPATIBILITY.md, "History", says why).
+//! The recorded answers about history and channels: the same messages come in by webhook, the same
+//! questions are asked, and every answer is theirs but for an explicit list (docs/COMPATIBILITY.md,
+//! "History", says why).
 
 use serde_json::{Value, json};
 
@@ -7,31 +8,60 @@ use crate::support::{Engine, Server, fixtures};
 
 /// Steps whose answers differ, and why.
 const V1: [(&str, &str); 6] = [
-    ("down-0-end", "400 there; nothing here: there is nothing between the end and no start"),
-    ("limit-0", "`more` 1 and nothing there; 400 here: who believes `more` asks for ever"),
+    (
+        "down-0-end",
+        "400 there; nothing here: there is nothing between the end and no start",
+    ),
+    (
+        "limit-0",
+        "`more` 1 and nothing there; 400 here: who believes `more` asks for ever",
+    ),
     ("no-login", "taken as nobody there; 400 here, as v2"),
     ("sync-by-channels", "404 there: v1 has no such route"),
     ("channels", "404 there: v1 has no such route"),
-    ("conversations", "v1 counts what a user has read and deleted meanwhile, which webhooks do not tell"),
+    (
+        "conversations",
+        "v1 counts what a user has read and deleted meanwhile, which webhooks do not tell",
+    ),
 ];
 const V2: [(&str, &str); 5] = [
     ("limit-0", "`more` 1 and nothing there; 400 here"),
-    ("sync-messages", "from the seq on, ascending there; after it, newest first here, as v1"),
+    (
+        "sync-messages",
+        "from the seq on, ascending there; after it, newest first here, as v1",
+    ),
     ("conversations", "404 there: v2 has no such route"),
-    ("channels", "person channels by their pairs there; by the peer's uid here"),
-    ("sync-by-channels", "unread and read marks that webhooks do not tell"),
+    (
+        "channels",
+        "person channels by their pairs there; by the peer's uid here",
+    ),
+    (
+        "sync-by-channels",
+        "unread and read marks that webhooks do not tell",
+    ),
 ];
 
 async fn replay(engine: Engine, version: &str, different: &[(&str, &str)]) {
     let server = Server::start(engine).await;
     for line in fixtures::lines(&format!("{version}/group.jsonl")) {
         if line["path"] == "/channel" || line["path"] == "/channel/subscriber_add" {
-            server.post(line["path"].as_str().unwrap(), line["request"].as_str().unwrap().to_owned()).await;
+            server
+                .post(
+                    line["path"].as_str().unwrap(),
+                    line["request"].as_str().unwrap().to_owned(),
+                )
+                .await;
         }
     }
     for line in fixtures::lines(&format!("{version}/webhook.jsonl")) {
         let path = format!("/webhook{}", line["path"].as_str().unwrap());
-        assert_eq!(server.post(&path, line["body"].as_str().unwrap().to_owned()).await.status, 200);
+        assert_eq!(
+            server
+                .post(&path, line["body"].as_str().unwrap().to_owned())
+                .await
+                .status,
+            200
+        );
     }
     let asked = [
         "/channel/messagesync",
@@ -47,8 +77,9 @@ async fn replay(engine: Engine, version: &str, different: &[(&str, &str)]) {
         if !asked.contains(&path.split('?').next().unwrap()) {
             continue;
         }
-        let request =
-            server.http(line["method"].as_str().unwrap(), path).body(line["request"].as_str().unwrap_or_default().to_owned());
+        let request = server
+            .http(line["method"].as_str().unwrap(), path)
+            .body(line["request"].as_str().unwrap_or_default().to_owned());
         let answer = server.request(request).await;
         let (ours, theirs) = (answer.text.as_str(), line["response"].as_str().unwrap());
         // As text, so that the order of fields counts.
@@ -60,7 +91,10 @@ async fn replay(engine: Engine, version: &str, different: &[(&str, &str)]) {
         compared += 1;
         if !same {
             let step = line["step"].as_str().unwrap().to_owned();
-            println!("{step}\n ours   {} {ours}\n theirs {} {theirs}", answer.status, line["status"]);
+            println!(
+                "{step}\n ours   {} {ours}\n theirs {} {theirs}",
+                answer.status, line["status"]
+            );
             differ.push(step);
         }
     }
@@ -71,10 +105,13 @@ async fn replay(engine: Engine, version: &str, different: &[(&str, &str)]) {
     assert!(compared >= 15, "only {compared} answers were compared");
 }
 
-/// What v2 forgets (red dots of messages that are out of its memory) and rounds (the second that its webhook names) is left out.
+/// What v2 forgets (red dots of messages that are out of its memory) and rounds (the second that
+/// its webhook names) is left out.
 fn normal(mut value: Value, is_v2: bool) -> Value {
     match &mut value {
-        Value::Array(entries) => entries.iter_mut().for_each(|entry| *entry = normal(entry.take(), is_v2)),
+        Value::Array(entries) => entries
+            .iter_mut()
+            .for_each(|entry| *entry = normal(entry.take(), is_v2)),
         Value::Object(fields) => {
             if is_v2 {
                 for name in ["red_dot", "timestamp"] {
@@ -83,7 +120,9 @@ fn normal(mut value: Value, is_v2: bool) -> Value {
                     }
                 }
             }
-            fields.values_mut().for_each(|field| *field = normal(field.take(), is_v2));
+            fields
+                .values_mut()
+                .for_each(|field| *field = normal(field.take(), is_v2));
         }
         _ => {}
     }

@@ -1,4 +1,5 @@
-//! Removing very many members: true for all readers at once, written in the background, finished by whoever is there.
+//! Removing very many members: true for all readers at once, written in the background, finished by
+//! whoever is there.
 
 use std::time::Duration;
 
@@ -28,13 +29,21 @@ fn names(count: usize) -> Vec<String> {
 
 fn team(more: Value) -> Value {
     let mut body = json!({"channel_id": "team", "channel_type": 2});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     body
 }
 
 async fn number(connection: &DatabaseConnection, sql: &str) -> i64 {
     let statement = Statement::from_string(connection.get_database_backend(), sql.to_owned());
-    connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    connection
+        .query_one_raw(statement)
+        .await
+        .unwrap()
+        .unwrap()
+        .try_get_by_index(0)
+        .unwrap()
 }
 
 async fn pending(connection: &DatabaseConnection) -> i64 {
@@ -43,7 +52,11 @@ async fn pending(connection: &DatabaseConnection) -> i64 {
 
 /// Rows that say member.
 async fn stored_members(connection: &DatabaseConnection) -> i64 {
-    number(connection, "SELECT COUNT(*) FROM conversation WHERE membership = 0").await
+    number(
+        connection,
+        "SELECT COUNT(*) FROM conversation WHERE membership = 0",
+    )
+    .await
 }
 
 /// Until every removal is written to its rows.
@@ -61,7 +74,9 @@ async fn settled(connection: &DatabaseConnection) {
 async fn crowd(engine: Engine) -> (Server, DatabaseConnection, Vec<String>) {
     let server = Server::start(engine).await;
     let uids = names(MANY);
-    server.call("/channel", team(json!({"subscribers": uids}))).await;
+    server
+        .call("/channel", team(json!({"subscribers": uids})))
+        .await;
     server.send("eve", "team", 2, "one").await;
     let connection = server.database.connect().await;
     (server, connection, uids)
@@ -69,12 +84,21 @@ async fn crowd(engine: Engine) -> (Server, DatabaseConnection, Vec<String>) {
 
 async fn all_are_gone_at_once_and_may_come_back(engine: Engine) {
     let (server, connection, uids) = crowd(engine).await;
-    let mut devices = [Incremental::new(&uids[0]), Incremental::new(&uids[MANY - 1]), Incremental::in_pages(&uids[MANY - 2], 1)];
+    let mut devices = [
+        Incremental::new(&uids[0]),
+        Incremental::new(&uids[MANY - 1]),
+        Incremental::in_pages(&uids[MANY - 2], 1),
+    ];
     for device in &mut devices {
         device.sync(&server).await;
     }
-    server.call("/channel/subscriber_remove_all", team(json!({}))).await;
-    assert!(pending(&connection).await > 0, "so many are not written before the answer");
+    server
+        .call("/channel/subscriber_remove_all", team(json!({})))
+        .await;
+    assert!(
+        pending(&connection).await > 0,
+        "so many are not written before the answer"
+    );
     for uid in [&uids[0], &uids[1300], &uids[MANY - 1]] {
         assert_eq!(server.full(uid).await, Vec::<Value>::new(), "{uid}");
     }
@@ -86,7 +110,12 @@ async fn all_are_gone_at_once_and_may_come_back(engine: Engine) {
     assert_eq!(server.call("/datasource", asked.clone()).await, json!([]));
     // Who comes back now stays, also when the removal reaches the row.
     let (first, last) = (&uids[0], &uids[MANY - 1]);
-    server.call("/channel/subscriber_add", team(json!({"subscribers": [first, last]}))).await;
+    server
+        .call(
+            "/channel/subscriber_add",
+            team(json!({"subscribers": [first, last]})),
+        )
+        .await;
     server.set_clock(1_795_393_100_000);
     server.send("eve", "team", 2, "two").await;
     for uid in [first, last] {
@@ -110,16 +139,28 @@ async fn all_are_gone_at_once_and_may_come_back(engine: Engine) {
     // A former member reads what was said before, and no more.
     let history = "{ messages(uid: \"u01300\", channel: {channelId: \"team\", channelType: 2}, first: 9) { edges { node { messageSeq } } } }";
     let answer = server.graphql(history, json!({})).await;
-    assert!(answer["messages"].is_null() || answer["messages"]["edges"].as_array().unwrap().len() <= 1, "{answer}");
+    assert!(
+        answer["messages"].is_null() || answer["messages"]["edges"].as_array().unwrap().len() <= 1,
+        "{answer}"
+    );
 }
 
 async fn those_who_stay_keep_what_they_have(engine: Engine) {
     let (server, connection, uids) = crowd(engine).await;
     let stays = &uids[7];
     server.set_unread(stays, "team", 2, 5).await;
-    server.call("/channel/subscriber_add", team(json!({"subscribers": [stays, "new"], "reset": 1}))).await;
+    server
+        .call(
+            "/channel/subscriber_add",
+            team(json!({"subscribers": [stays, "new"], "reset": 1})),
+        )
+        .await;
     for _ in 0..2 {
-        assert_eq!(server.only(stays).await["unread"], 5, "who stays is left alone");
+        assert_eq!(
+            server.only(stays).await["unread"],
+            5,
+            "who stays is left alone"
+        );
         assert_eq!(server.full(&uids[8]).await, Vec::<Value>::new());
         settled(&connection).await;
     }
@@ -141,22 +182,42 @@ async fn a_deleted_channel_is_gone_at_once(engine: Engine) {
     for round in 0..2 {
         let mut late = crate::support::server::hooked("eve", "team", 2, 2 + round, 900 + round);
         late["to_uids"] = json!([uids[2000], uids[2599]]);
-        assert_eq!(server.post("/webhook?event=msg.offline", late.to_string()).await.status, 200);
+        assert_eq!(
+            server
+                .post("/webhook?event=msg.offline", late.to_string())
+                .await
+                .status,
+            200
+        );
         assert_eq!(server.full(&uids[2000]).await, Vec::<Value>::new());
         settled(&connection).await;
     }
     server.call("/channel/delete", team(json!({}))).await;
-    assert_eq!(pending(&connection).await, 0, "deleting it again changes nothing");
+    assert_eq!(
+        pending(&connection).await,
+        0,
+        "deleting it again changes nothing"
+    );
     assert_eq!(stored_members(&connection).await, 0);
 }
 
 async fn many_who_are_named_are_gone_within_seconds(engine: Engine) {
     let (server, connection, uids) = crowd(engine).await;
     let named: Vec<&String> = uids[100..].iter().collect();
-    server.call("/channel/subscriber_remove", team(json!({"subscribers": named}))).await;
+    server
+        .call(
+            "/channel/subscriber_remove",
+            team(json!({"subscribers": named})),
+        )
+        .await;
     assert!(pending(&connection).await > 0);
     // A request that comes after it is done after it.
-    server.call("/channel/subscriber_add", team(json!({"subscribers": [uids[100], uids[MANY - 1], uids[0]]}))).await;
+    server
+        .call(
+            "/channel/subscriber_add",
+            team(json!({"subscribers": [uids[100], uids[MANY - 1], uids[0]]})),
+        )
+        .await;
     settled(&connection).await;
     server.send("eve", "team", 2, "two").await;
     assert_eq!(server.only(&uids[0]).await["unread"], 2);
@@ -169,27 +230,54 @@ async fn many_who_are_named_are_gone_within_seconds(engine: Engine) {
     assert_eq!(stored_members(&connection).await, 103);
 }
 
-/// Whatever a removal meets, in the end everybody agrees on who is in, and nobody who joined after its answer is out.
+/// Whatever a removal meets, in the end everybody agrees on who is in, and nobody who joined after
+/// its answer is out.
 async fn joins_and_messages_meet_a_removal(engine: Engine) {
     let (server, connection, uids) = crowd(engine).await;
     let server = &server;
-    let mut devices: Vec<Incremental> = uids[..24].iter().map(|uid| Incremental::new(uid)).collect();
+    let mut devices: Vec<Incremental> =
+        uids[..24].iter().map(|uid| Incremental::new(uid)).collect();
     for device in &mut devices {
         device.sync(server).await;
     }
-    let busy = devices.iter_mut().zip(&uids).enumerate().map(|(number, (device, uid))| async move {
-        tokio::time::sleep(Duration::from_millis(number as u64 * 15)).await;
-        match number % 3 {
-            0 => server.call("/channel/subscriber_add", team(json!({"subscribers": [uid]}))).await,
-            1 => server.send("eve", "team", 2, &format!("by {uid}")).await,
-            _ => server.call("/conversations/delete", team(json!({"uid": uid}))).await,
-        };
-        device.sync(server).await;
-    });
+    let busy =
+        devices
+            .iter_mut()
+            .zip(&uids)
+            .enumerate()
+            .map(|(number, (device, uid))| async move {
+                tokio::time::sleep(Duration::from_millis(number as u64 * 15)).await;
+                match number % 3 {
+                    0 => {
+                        server
+                            .call(
+                                "/channel/subscriber_add",
+                                team(json!({"subscribers": [uid]})),
+                            )
+                            .await
+                    }
+                    1 => server.send("eve", "team", 2, &format!("by {uid}")).await,
+                    _ => {
+                        server
+                            .call("/conversations/delete", team(json!({"uid": uid})))
+                            .await
+                    }
+                };
+                device.sync(server).await;
+            });
     let removing = async {
-        let name = if engine == Engine::Sqlite { "/channel/delete" } else { "/channel/subscriber_remove_all" };
+        let name = if engine == Engine::Sqlite {
+            "/channel/delete"
+        } else {
+            "/channel/subscriber_remove_all"
+        };
         server.call(name, team(json!({}))).await;
-        server.call("/channel/subscriber_add", team(json!({"subscribers": [uids[30], uids[31]]}))).await;
+        server
+            .call(
+                "/channel/subscriber_add",
+                team(json!({"subscribers": [uids[30], uids[31]]})),
+            )
+            .await;
     };
     tokio::join!(futures_util::future::join_all(busy), removing);
     server.send("eve", "team", 2, "in between").await;
@@ -197,12 +285,24 @@ async fn joins_and_messages_meet_a_removal(engine: Engine) {
     server.send("eve", "team", 2, "afterwards").await;
     let asked = json!({"cmd": "getSubscribers", "data": {"channel_id": "team", "channel_type": 2}});
     let members = server.call("/datasource", asked).await;
-    let members: Vec<&str> = members.as_array().unwrap().iter().map(|uid| uid.as_str().unwrap()).collect();
+    let members: Vec<&str> = members
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|uid| uid.as_str().unwrap())
+        .collect();
     for uid in &uids[..100] {
-        assert_eq!(!server.full(uid).await.is_empty(), members.contains(&uid.as_str()), "{uid} of {members:?}");
+        assert_eq!(
+            !server.full(uid).await.is_empty(),
+            members.contains(&uid.as_str()),
+            "{uid} of {members:?}"
+        );
     }
     for uid in [&uids[30], &uids[31]] {
-        assert!(server.only(uid).await["unread"].as_i64() >= Some(2), "{uid} joined after the removal");
+        assert!(
+            server.only(uid).await["unread"].as_i64() >= Some(2),
+            "{uid} joined after the removal"
+        );
     }
     for (device, uid) in devices.iter_mut().zip(&uids) {
         device.sync(server).await;
@@ -216,22 +316,49 @@ async fn a_removal_outlives_its_server(engine: Engine) {
     let connection = database.connect().await;
     let mut server = Process::start(&database);
     let uids = names(CROWD);
-    server.call("/channel", team(json!({"subscribers": uids}))).await;
-    server.call("/message/send", message("u00000", "team", 2, "one")).await;
-    server.call("/channel/subscriber_remove_all", team(json!({}))).await;
+    server
+        .call("/channel", team(json!({"subscribers": uids})))
+        .await;
+    server
+        .call("/message/send", message("u00000", "team", 2, "one"))
+        .await;
+    server
+        .call("/channel/subscriber_remove_all", team(json!({})))
+        .await;
     server.signal("-9");
     server.wait();
     let left = stored_members(&connection).await;
-    assert!(left > 0 && pending(&connection).await == 1, "{left} rows were left");
+    assert!(
+        left > 0 && pending(&connection).await == 1,
+        "{left} rows were left"
+    );
     let server = Process::start(&database);
     let sync = |uid: &str| json!({"uid": uid, "msg_count": 1});
     for uid in [&uids[0], &uids[CROWD - 1]] {
-        assert_eq!(server.call("/conversation/sync", sync(uid)).await, json!([]));
+        assert_eq!(
+            server.call("/conversation/sync", sync(uid)).await,
+            json!([])
+        );
     }
-    server.call("/channel/subscriber_add", team(json!({"subscribers": [uids[CROWD - 1]]}))).await;
+    server
+        .call(
+            "/channel/subscriber_add",
+            team(json!({"subscribers": [uids[CROWD - 1]]})),
+        )
+        .await;
     settled(&connection).await;
     assert_eq!(stored_members(&connection).await, 1);
-    server.call("/message/send", message("eve", "team", 2, "two")).await;
-    assert_eq!(server.call("/conversation/sync", sync(&uids[CROWD - 1])).await[0]["unread"], 1);
-    assert_eq!(server.call("/conversation/sync", sync(&uids[0])).await, json!([]));
+    server
+        .call("/message/send", message("eve", "team", 2, "two"))
+        .await;
+    assert_eq!(
+        server
+            .call("/conversation/sync", sync(&uids[CROWD - 1]))
+            .await[0]["unread"],
+        1
+    );
+    assert_eq!(
+        server.call("/conversation/sync", sync(&uids[0])).await,
+        json!([])
+    );
 }

@@ -1,5 +1,5 @@
-//! Recorded traffic of real servers, replayed: our answers equal the reference model's always, and the recorded ones but for an
-//! explicit list of differences.
+//! Recorded traffic of real servers, replayed: our answers equal the reference model's always, and
+//! the recorded ones but for an explicit list of differences.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -30,8 +30,8 @@ enum Why {
     SetUnreadHolds,
     /// v1 shows deleted messages again, v2 leaves its read mark where it was.
     DeletionIsAWatermark,
-    /// v2 leaves out conversations without newer messages when `last_msg_seqs` or a version is given, v1 those that were read
-    /// or deleted elsewhere since the version.
+    /// v2 leaves out conversations without newer messages when `last_msg_seqs` or a version is
+    /// given, v1 those that were read or deleted elsewhere since the version.
     VersionsCoverEveryChange,
     /// v2 answers `[]` to a `msg_count` of 0 or less, v1 `recents: null`.
     RecentsAreNeverNull,
@@ -63,14 +63,22 @@ impl Facts<'_> {
 
     /// Why `field` may differ, or nothing.
     fn explain(&self, field: &str, ours: &Value, theirs: &Value) -> Option<Why> {
-        let one_second_early = || ours.as_i64().zip(theirs.as_i64()).is_some_and(|(ours, theirs)| ours == theirs + 1);
+        let one_second_early = || {
+            ours.as_i64()
+                .zip(theirs.as_i64())
+                .is_some_and(|(ours, theirs)| ours == theirs + 1)
+        };
         let count = self.request["msg_count"].as_i64().unwrap_or(0);
-        let names = self.request["last_msg_seqs"].as_str().is_some_and(|text| !text.is_empty());
+        let names = self.request["last_msg_seqs"]
+            .as_str()
+            .is_some_and(|text| !text.is_empty());
         let since = self.request["version"].as_i64().unwrap_or(0) > 0;
         match field {
             _ if self.repeated => Some(Why::SendsAreIdempotent),
             "unread" if !self.v2 && self.did(|member| member.has_sent) => Some(Why::SendingReads),
-            "unread" if self.v2 && self.did(|member| member.has_set_unread) => Some(Why::SetUnreadHolds),
+            "unread" if self.v2 && self.did(|member| member.has_set_unread) => {
+                Some(Why::SetUnreadHolds)
+            }
             "unread" if self.did(|member| member.has_deleted) => Some(Why::DeletionIsAWatermark),
             "unread" if self.v2 && self.plain => Some(Why::OnlyRedDotsCount),
             "readed_to_msg_seq" if theirs.is_null() => Some(Why::ReadedToIsAlwaysThere),
@@ -80,7 +88,9 @@ impl Facts<'_> {
             "missing" | "extra" if since => Some(Why::VersionsCoverEveryChange),
             "missing" if self.v2 && names => Some(Why::VersionsCoverEveryChange),
             "missing" if self.v2 && count <= 0 => Some(Why::RecentsAreNeverNull),
-            "missing" | "extra" if self.did(|member| member.has_deleted) => Some(Why::DeletionIsAWatermark),
+            "missing" | "extra" if self.did(|member| member.has_deleted) => {
+                Some(Why::DeletionIsAWatermark)
+            }
             "recents" if theirs.is_null() && *ours == json!([]) => Some(Why::RecentsAreNeverNull),
             "recents" if self.did(|member| member.has_deleted) => Some(Why::DeletionIsAWatermark),
             "recents" if self.v2 && same_but(ours, theirs, false) => Some(Why::RedDotsAreKept),
@@ -90,13 +100,18 @@ impl Facts<'_> {
     }
 }
 
-/// Whether two lists of messages differ only in red dots, and in a second that is one later where `late` allows it.
+/// Whether two lists of messages differ only in red dots, and in a second that is one later where
+/// `late` allows it.
 fn same_but(ours: &Value, theirs: &Value, late: bool) -> bool {
     let (mut ours, theirs) = (ours.clone(), theirs.clone());
-    let (Some(list), Some(other)) = (ours.as_array_mut(), theirs.as_array()) else { return false };
+    let (Some(list), Some(other)) = (ours.as_array_mut(), theirs.as_array()) else {
+        return false;
+    };
     for (ours, theirs) in list.iter_mut().zip(other) {
         ours["header"]["red_dot"] = theirs["header"]["red_dot"].clone();
-        if late && ours["timestamp"].as_i64() == theirs["timestamp"].as_i64().map(|second| second + 1) {
+        if late
+            && ours["timestamp"].as_i64() == theirs["timestamp"].as_i64().map(|second| second + 1)
+        {
             ours["timestamp"] = theirs["timestamp"].clone();
         }
     }
@@ -126,7 +141,8 @@ struct Replay {
     seen: BTreeMap<Why, usize>,
     compared: usize,
     steps: usize,
-    /// A message came below a head: clients that say which seqs they hold cannot learn of it, with any server.
+    /// A message came below a head: clients that say which seqs they hold cannot learn of it, with
+    /// any server.
     late: bool,
 }
 
@@ -158,7 +174,8 @@ impl Replay {
         let path = line["path"].as_str().unwrap().to_owned();
         self.steps += 1;
         if let Some(event) = path.strip_prefix("?event=") {
-            self.webhook(&path, event, line["body"].as_str().unwrap()).await;
+            self.webhook(&path, event, line["body"].as_str().unwrap())
+                .await;
             return self.check_some_clients().await;
         }
         let text = line["request"].as_str().unwrap_or_default();
@@ -169,7 +186,11 @@ impl Replay {
             "/conversation/sync" => self.sync(line, request.clone()).await,
             _ => {
                 let answer = self.server.post(&path, text.to_owned()).await;
-                assert_eq!((answer.status, answer.text.as_str()), (200, line["response"].as_str().unwrap()), "{path} {text}");
+                assert_eq!(
+                    (answer.status, answer.text.as_str()),
+                    (200, line["response"].as_str().unwrap()),
+                    "{path} {text}"
+                );
                 self.apply(&path, &request);
             }
         }
@@ -179,9 +200,15 @@ impl Replay {
         }
     }
 
-    /// After a step that is about nobody in particular: everybody when they are few, else one after the other.
+    /// After a step that is about nobody in particular: everybody when they are few, else one after
+    /// the other.
     async fn check_some_clients(&mut self) {
-        let uids: BTreeSet<String> = self.model.members.keys().map(|(uid, _)| uid.clone()).collect();
+        let uids: BTreeSet<String> = self
+            .model
+            .members
+            .keys()
+            .map(|(uid, _)| uid.clone())
+            .collect();
         let uids: Vec<String> = uids.into_iter().collect();
         if uids.is_empty() {
             return;
@@ -198,14 +225,32 @@ impl Replay {
     }
 
     fn apply(&mut self, path: &str, request: &Value) {
-        let (uid, id) = (request["uid"].as_str().unwrap_or_default(), request["channel_id"].as_str().unwrap());
+        let (uid, id) = (
+            request["uid"].as_str().unwrap_or_default(),
+            request["channel_id"].as_str().unwrap(),
+        );
         let channel = channel(uid, id, request["channel_type"].as_u64().unwrap() as u8);
-        let subscribers = || request["subscribers"].as_array().unwrap().iter().map(|uid| uid.as_str().unwrap());
+        let subscribers = || {
+            request["subscribers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|uid| uid.as_str().unwrap())
+        };
         match path {
-            "/channel" | "/channel/subscriber_add" => subscribers().for_each(|uid| self.model.join(uid, &channel)),
-            "/channel/subscriber_remove" => subscribers().for_each(|uid| self.model.leave(uid, &channel)),
+            "/channel" | "/channel/subscriber_add" => {
+                subscribers().for_each(|uid| self.model.join(uid, &channel))
+            }
+            "/channel/subscriber_remove" => {
+                subscribers().for_each(|uid| self.model.leave(uid, &channel))
+            }
             "/conversations/setUnread" => {
-                self.model.set_unread(uid, &channel, request["unread"].as_i64().unwrap(), up_to(request));
+                self.model.set_unread(
+                    uid,
+                    &channel,
+                    request["unread"].as_i64().unwrap(),
+                    up_to(request),
+                );
             }
             "/conversations/clearUnread" => self.model.set_unread(uid, &channel, 0, up_to(request)),
             "/conversations/delete" => self.model.delete(uid, &channel, up_to(request)),
@@ -214,11 +259,21 @@ impl Replay {
     }
 
     async fn webhook(&mut self, path: &str, event: &str, body: &str) {
-        let answer = self.server.post(&format!("/webhook{path}"), body.to_owned()).await;
-        assert_eq!((answer.status, answer.text.as_str()), (200, r#"{"status":200}"#), "{body}");
+        let answer = self
+            .server
+            .post(&format!("/webhook{path}"), body.to_owned())
+            .await;
+        assert_eq!(
+            (answer.status, answer.text.as_str()),
+            (200, r#"{"status":200}"#),
+            "{body}"
+        );
         let body: Value = serde_json::from_str(body).unwrap();
         if event == "msg.notify" {
-            body.as_array().unwrap().iter().for_each(|message| self.learn(message));
+            body.as_array()
+                .unwrap()
+                .iter()
+                .for_each(|message| self.learn(message));
             return;
         }
         let mut message = body.clone();
@@ -227,10 +282,19 @@ impl Replay {
         self.learn(&message);
         let header = &message["header"];
         if message["channel_type"] != 1 && header["sync_once"] == 0 && header["no_persist"] == 0 {
-            let channel = channel("", message["channel_id"].as_str().unwrap(), message["channel_type"].as_u64().unwrap() as u8);
+            let channel = channel(
+                "",
+                message["channel_id"].as_str().unwrap(),
+                message["channel_type"].as_u64().unwrap() as u8,
+            );
             for uid in to_uids.as_array().unwrap() {
                 let sent_at = message["timestamp"].as_i64().unwrap() * 1000;
-                self.model.receive(uid.as_str().unwrap(), &channel, message["message_seq"].as_i64().unwrap(), sent_at);
+                self.model.receive(
+                    uid.as_str().unwrap(),
+                    &channel,
+                    message["message_seq"].as_i64().unwrap(),
+                    sent_at,
+                );
             }
         }
     }
@@ -243,8 +307,15 @@ impl Replay {
         );
         self.late |= message["message_seq"].as_i64().unwrap() < self.model.last_seq(&place);
         if message["header"]["red_dot"] == 0 {
-            let (from, id) = (message["from_uid"].as_str().unwrap(), message["channel_id"].as_str().unwrap());
-            self.plain.insert(channel(from, id, message["channel_type"].as_u64().unwrap() as u8));
+            let (from, id) = (
+                message["from_uid"].as_str().unwrap(),
+                message["channel_id"].as_str().unwrap(),
+            );
+            self.plain.insert(channel(
+                from,
+                id,
+                message["channel_type"].as_u64().unwrap() as u8,
+            ));
         }
         self.model.message(message);
     }
@@ -256,11 +327,19 @@ impl Replay {
         let ours = answer.json();
         let keys: Vec<&String> = ours["data"].as_object().unwrap().keys().collect();
         assert_eq!(keys, ["client_msg_no", "message_id", "message_seq"]);
-        assert_eq!(ours["data"]["client_msg_no"], recorded["data"]["client_msg_no"]);
+        assert_eq!(
+            ours["data"]["client_msg_no"],
+            recorded["data"]["client_msg_no"]
+        );
         let seq = ours["data"]["message_seq"].as_i64().unwrap();
         let id = ours["data"]["message_id"].as_i64().unwrap();
-        if self.recorded_ids.insert(id, recorded["data"]["message_id"].as_i64().unwrap()).is_some() {
-            self.repeated.insert(request["channel_id"].as_str().unwrap().to_owned());
+        if self
+            .recorded_ids
+            .insert(id, recorded["data"]["message_id"].as_i64().unwrap())
+            .is_some()
+        {
+            self.repeated
+                .insert(request["channel_id"].as_str().unwrap().to_owned());
         } else if !self.v2 && self.repeated.is_empty() {
             assert_eq!(recorded["data"]["message_seq"], seq, "{request}");
         }
@@ -286,7 +365,8 @@ impl Replay {
         let uid = request["uid"].as_str().unwrap().to_owned();
         let asked = request["version"].as_i64().unwrap_or(0);
         if asked > 0 {
-            // A version of theirs becomes the one we gave in the same place; one below it stays below.
+            // A version of theirs becomes the one we gave in the same place; one below it stays
+            // below.
             let known = self.versions.get(&asked).copied();
             request["version"] = json!(known.unwrap_or_else(|| self.versions[&(asked + 1)] - 1));
         }
@@ -294,24 +374,38 @@ impl Replay {
         let theirs: Vec<Value> = serde_json::from_str(line["response"].as_str().unwrap()).unwrap();
         for (one, other) in pairs(&ours, &theirs) {
             if let (Some(one), Some(other)) = (one, other) {
-                // Theirs can stand for several of ours: v1 gives none for a read mark. The client has the first.
+                // Theirs can stand for several of ours: v1 gives none for a read mark. The client
+                // has the first.
                 let ours = one["version"].as_i64().unwrap();
-                self.versions.entry(other["version"].as_i64().unwrap()).or_insert(ours);
+                self.versions
+                    .entry(other["version"].as_i64().unwrap())
+                    .or_insert(ours);
             }
         }
         if asked <= 0 {
             let held = held(&request);
             let count = request["msg_count"].as_i64().unwrap_or(0).max(0) as usize;
-            assert_eq!(without_versions(&ours), self.model.full(&uid, count, &held), "{request}");
+            assert_eq!(
+                without_versions(&ours),
+                self.model.full(&uid, count, &held),
+                "{request}"
+            );
         }
-        assert_eq!(ours, graphql_full(&self.server, &request).await, "REST and GraphQL differ: {request}");
+        assert_eq!(
+            ours,
+            graphql_full(&self.server, &request).await,
+            "REST and GraphQL differ: {request}"
+        );
         self.compare(&uid, &request, &ours, &theirs);
     }
 
     fn compare(&mut self, uid: &str, request: &Value, ours: &[Value], theirs: &[Value]) {
         for (ours, theirs) in pairs(ours, theirs) {
             let known = ours.or(theirs).unwrap();
-            let (id, kind) = (known["channel_id"].as_str().unwrap(), known["channel_type"].as_u64().unwrap() as u8);
+            let (id, kind) = (
+                known["channel_id"].as_str().unwrap(),
+                known["channel_type"].as_u64().unwrap() as u8,
+            );
             let facts = Facts {
                 v2: self.v2,
                 request,
@@ -326,12 +420,20 @@ impl Replay {
                 (Some(ours), Some(theirs)) => {
                     let theirs_keys: Vec<&String> = theirs.as_object().unwrap().keys().collect();
                     let ours_keys: Vec<&String> = ours.as_object().unwrap().keys().collect();
-                    let expected: Vec<&String> =
-                        ours_keys.iter().copied().filter(|key| self.v2 || *key != "readed_to_msg_seq").collect();
+                    let expected: Vec<&String> = ours_keys
+                        .iter()
+                        .copied()
+                        .filter(|key| self.v2 || *key != "readed_to_msg_seq")
+                        .collect();
                     assert_eq!(theirs_keys, expected, "names and order of fields");
-                    for field in
-                        ["unread", "timestamp", "last_msg_seq", "last_client_msg_no", "offset_msg_seq", "readed_to_msg_seq"]
-                    {
+                    for field in [
+                        "unread",
+                        "timestamp",
+                        "last_msg_seq",
+                        "last_client_msg_no",
+                        "offset_msg_seq",
+                        "readed_to_msg_seq",
+                    ] {
                         if ours[field] != theirs[field] {
                             differences.push((field, ours[field].clone(), theirs[field].clone()));
                         }
@@ -345,7 +447,9 @@ impl Replay {
             }
             for (field, ours, theirs) in differences {
                 let why = facts.explain(field, &ours, &theirs);
-                let why = why.unwrap_or_else(|| panic!("{field} of {id} for {uid}, {request}\nours   {ours}\ntheirs {theirs}"));
+                let why = why.unwrap_or_else(|| {
+                    panic!("{field} of {id} for {uid}, {request}\nours   {ours}\ntheirs {theirs}")
+                });
                 *self.seen.entry(why).or_default() += 1;
             }
             self.compared += 1;
@@ -355,7 +459,10 @@ impl Replay {
     fn with_recorded_ids(&self, recents: &Value) -> Value {
         let mut recents = recents.clone();
         for message in recents.as_array_mut().into_iter().flatten() {
-            if let Some(recorded) = self.recorded_ids.get(&message["message_id"].as_i64().unwrap()) {
+            if let Some(recorded) = self
+                .recorded_ids
+                .get(&message["message_id"].as_i64().unwrap())
+            {
                 message["message_id"] = json!(recorded);
                 message["message_idstr"] = json!(recorded.to_string());
             }
@@ -366,13 +473,27 @@ impl Replay {
     /// Two more devices of this user: each holds, after every step, what a full sync shows.
     async fn check_clients(&mut self, uid: &str) {
         let full = self.server.full(uid).await;
-        assert_eq!(without_versions(&full), self.model.full(uid, 20, &HashMap::new()), "{uid}");
+        assert_eq!(
+            without_versions(&full),
+            self.model.full(uid, 20, &HashMap::new()),
+            "{uid}"
+        );
         let request = json!({"uid": uid, "version": 0, "msg_count": 20});
-        assert_eq!(full, graphql_full(&self.server, &request).await, "REST and GraphQL differ for {uid}");
-        let device = self.incremental.entry(uid.to_owned()).or_insert_with(|| Incremental::new(uid));
+        assert_eq!(
+            full,
+            graphql_full(&self.server, &request).await,
+            "REST and GraphQL differ for {uid}"
+        );
+        let device = self
+            .incremental
+            .entry(uid.to_owned())
+            .or_insert_with(|| Incremental::new(uid));
         device.sync(&self.server).await;
         device.must_hold(&full);
-        let device = self.last_seqs.entry(uid.to_owned()).or_insert_with(|| LastSeqs::new(uid));
+        let device = self
+            .last_seqs
+            .entry(uid.to_owned())
+            .or_insert_with(|| LastSeqs::new(uid));
         device.sync(&self.server).await;
         if self.late {
             device.must_list(&full);
@@ -381,9 +502,14 @@ impl Replay {
         }
     }
 
-    /// The replay compared something, and every difference on the list that this recording must show was seen.
+    /// The replay compared something, and every difference on the list that this recording must
+    /// show was seen.
     fn finish(&self, at_least: usize, expected: &[Why]) {
-        assert!(self.compared >= at_least, "only {} conversations were compared", self.compared);
+        assert!(
+            self.compared >= at_least,
+            "only {} conversations were compared",
+            self.compared
+        );
         let seen: Vec<Why> = self.seen.keys().copied().collect();
         assert_eq!(seen, expected, "{:?}", self.seen);
     }
@@ -395,11 +521,27 @@ fn text(value: &Value) -> String {
 }
 
 /// Conversations of two answers by channel.
-fn pairs<'a>(ours: &'a [Value], theirs: &'a [Value]) -> Vec<(Option<&'a Value>, Option<&'a Value>)> {
-    let key = |item: &Value| (item["channel_type"].to_string(), item["channel_id"].to_string());
+fn pairs<'a>(
+    ours: &'a [Value],
+    theirs: &'a [Value],
+) -> Vec<(Option<&'a Value>, Option<&'a Value>)> {
+    let key = |item: &Value| {
+        (
+            item["channel_type"].to_string(),
+            item["channel_id"].to_string(),
+        )
+    };
     let mut by_key: BTreeMap<_, (Option<&Value>, Option<&Value>)> = BTreeMap::new();
     for item in ours {
-        assert!(by_key.entry(key(item)).or_default().0.replace(item).is_none(), "twice in one answer: {item}");
+        assert!(
+            by_key
+                .entry(key(item))
+                .or_default()
+                .0
+                .replace(item)
+                .is_none(),
+            "twice in one answer: {item}"
+        );
     }
     for item in theirs {
         by_key.entry(key(item)).or_default().1 = Some(item);
@@ -466,11 +608,15 @@ async fn person_and_group_v2(engine: Engine) {
 /// The same clients, but the messages come as webhooks, merged by time.
 async fn webhooks(engine: Engine, version: &str) -> Replay {
     let mut replay = Replay::new(engine, version == "v2", Feed::Webhooks).await;
-    let calls = ["person", "group"].iter().flat_map(|file| fixtures::lines(&format!("{version}/{file}.jsonl")));
+    let calls = ["person", "group"]
+        .iter()
+        .flat_map(|file| fixtures::lines(&format!("{version}/{file}.jsonl")));
     let mut lines: Vec<Value> = calls.collect();
     let end = lines.last().unwrap()["at"].as_i64().unwrap();
     lines.extend(
-        fixtures::lines(&format!("{version}/webhook.jsonl")).into_iter().filter(|line| line["at"].as_i64().unwrap() <= end),
+        fixtures::lines(&format!("{version}/webhook.jsonl"))
+            .into_iter()
+            .filter(|line| line["at"].as_i64().unwrap() <= end),
     );
     lines.sort_by_key(|line| line["at"].as_i64().unwrap());
     for line in lines {
@@ -481,9 +627,16 @@ async fn webhooks(engine: Engine, version: &str) -> Replay {
 
 async fn webhooks_v1(engine: Engine) {
     use Why::*;
-    webhooks(engine, "v1")
-        .await
-        .finish(30, &[SendingReads, DeletionIsAWatermark, VersionsCoverEveryChange, RecentsAreNeverNull, ReadedToIsAlwaysThere]);
+    webhooks(engine, "v1").await.finish(
+        30,
+        &[
+            SendingReads,
+            DeletionIsAWatermark,
+            VersionsCoverEveryChange,
+            RecentsAreNeverNull,
+            ReadedToIsAlwaysThere,
+        ],
+    );
 }
 
 async fn webhooks_v2(engine: Engine) {
@@ -512,14 +665,24 @@ async fn day(engine: Engine, version: &str) -> Replay {
 
 async fn day_v1(engine: Engine) {
     use Why::*;
-    day(engine, "v1").await.finish(3800, &[SendingReads, DeletionIsAWatermark, ReadedToIsAlwaysThere]);
+    day(engine, "v1").await.finish(
+        3800,
+        &[SendingReads, DeletionIsAWatermark, ReadedToIsAlwaysThere],
+    );
 }
 
 async fn day_v2(engine: Engine) {
     use Why::*;
     day(engine, "v2").await.finish(
         3800,
-        &[OnlyRedDotsCount, SetUnreadHolds, DeletionIsAWatermark, VersionsCoverEveryChange, RedDotsAreKept, TheWebhooksSecond],
+        &[
+            OnlyRedDotsCount,
+            SetUnreadHolds,
+            DeletionIsAWatermark,
+            VersionsCoverEveryChange,
+            RedDotsAreKept,
+            TheWebhooksSecond,
+        ],
     );
 }
 
@@ -527,17 +690,29 @@ async fn day_v2(engine: Engine) {
 async fn day_v2_with_a_restart_between_webhooks(engine: Engine) {
     let mut replay = Replay::new(engine, true, Feed::Webhooks).await;
     let lines = fixtures::lines("day-v2.jsonl.gz");
-    for line in lines.iter().filter(|line| line["path"] != "/conversation/sync") {
+    for line in lines
+        .iter()
+        .filter(|line| line["path"] != "/conversation/sync")
+    {
         replay.step(line).await;
         if line["kind"] == "webhook" {
             let next = replay.server.restart(|_| {}).await;
             replay.server = next;
         }
     }
-    let uids: HashSet<String> = replay.model.members.keys().map(|(uid, _)| uid.clone()).collect();
+    let uids: HashSet<String> = replay
+        .model
+        .members
+        .keys()
+        .map(|(uid, _)| uid.clone())
+        .collect();
     assert!(uids.len() >= 46);
     for uid in uids {
-        assert_eq!(without_versions(&replay.server.full(&uid).await), replay.model.full(&uid, 20, &HashMap::new()), "{uid}");
+        assert_eq!(
+            without_versions(&replay.server.full(&uid).await),
+            replay.model.full(&uid, 20, &HashMap::new()),
+            "{uid}"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! SQLite's files are taken away, replaced or overwritten while the server runs: nothing is acknowledged that is lost, and it says so.
+//! SQLite's files are taken away, replaced or overwritten while the server runs: nothing is
+//! acknowledged that is lost, and it says so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,9 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 }
 
 async fn refuses(server: &Server, name: &str) {
-    let sent = server.post("/message/send", message("bob", "ann", 1, name).to_string()).await;
+    let sent = server
+        .post("/message/send", message("bob", "ann", 1, name).to_string())
+        .await;
     assert_eq!(sent.status, 503, "{name}: {sent:?}");
     assert!(!sent.text.contains("recents.db"), "{name}: {sent:?}");
     let ready = server.request(server.http("GET", "/readyz")).await;
@@ -37,7 +40,11 @@ async fn a_file_that_is_gone_or_another_one() {
         refuses(&server, "replaced").await;
         fs::rename(&away, &file).unwrap();
         server.send("bob", "ann", 1, "back").await;
-        assert_eq!(server.request(server.http("GET", "/readyz")).await.status, 200, "{end}: it is back");
+        assert_eq!(
+            server.request(server.http("GET", "/readyz")).await.status,
+            200,
+            "{end}: it is back"
+        );
         fs::remove_file(&file).unwrap();
         refuses(&server, "deleted").await;
     }

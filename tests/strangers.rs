@@ -1,5 +1,6 @@
-//! Clients that hold on to what they are given: connections that say nothing or never end, answers that nobody reads, bodies that never
-//! come. None of them costs the server more than its limits say, and others are served meanwhile.
+//! Clients that hold on to what they are given: connections that say nothing or never end, answers
+//! that nobody reads, bodies that never come. None of them costs the server more than its limits
+//! say, and others are served meanwhile.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -36,15 +37,28 @@ impl Guarded {
             ("RECENTS__LIMITS__MEMORY_BYTES", "67108864"),
         ];
         let process = Process::start_with(&database.url, &[&own, environment].concat());
-        let address = process.url.strip_prefix("http://").unwrap().parse().unwrap();
-        let guarded = Self { process, address, _database: database };
+        let address = process
+            .url
+            .strip_prefix("http://")
+            .unwrap()
+            .parse()
+            .unwrap();
+        let guarded = Self {
+            process,
+            address,
+            _database: database,
+        };
         // Its first webhook makes the feeder known.
         guarded.serves_a_feeder(1).await;
         guarded
     }
 
     async fn service(&self, path: &str, body: Value) -> Value {
-        let request = self.process.http("POST", path).header("token", MANAGER).body(body.to_string());
+        let request = self
+            .process
+            .http("POST", path)
+            .header("token", MANAGER)
+            .body(body.to_string());
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 200, "{path}");
         response.json().await.unwrap()
@@ -52,15 +66,29 @@ impl Guarded {
 
     async fn serves_a_feeder(&self, seq: i64) {
         let body = json!([hooked("bob", "fed", 2, seq, 1000 + seq)]).to_string();
-        let response = self.process.http("POST", "/webhook/hook?event=msg.notify").body(body).send().await.unwrap();
+        let response = self
+            .process
+            .http("POST", "/webhook/hook?event=msg.notify")
+            .body(body)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 200, "webhook {seq}");
     }
 
     async fn serves_a_user(&self) {
         let begun = Instant::now();
-        let request = self.process.http("POST", "/conversation/sync").bearer_auth(token("ann")).body(r#"{"uid":"ann"}"#);
+        let request = self
+            .process
+            .http("POST", "/conversation/sync")
+            .bearer_auth(token("ann"))
+            .body(r#"{"uid":"ann"}"#);
         assert_eq!(request.send().await.unwrap().status(), 200);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 
     /// A connection from an address of its own.
@@ -68,7 +96,9 @@ impl Guarded {
         let socket = TcpSocket::new_v4().unwrap();
         // What nobody reads shall not lie in this process.
         socket.set_recv_buffer_size(4096).unwrap();
-        socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap();
+        socket
+            .bind(SocketAddr::from(([127, 0, 0, last], 0)))
+            .unwrap();
         socket.connect(self.address).await.unwrap()
     }
 }
@@ -97,17 +127,32 @@ async fn heads_that_never_end_are_short_and_soon_over() {
         let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").await;
         if number % 2 == 0 {
             // The server does not take more than a head may have.
-            let _ = tokio::time::timeout(Duration::from_millis(20), stream.write_all(&vec![b'a'; 600 * 1024])).await;
+            let _ = tokio::time::timeout(
+                Duration::from_millis(20),
+                stream.write_all(&vec![b'a'; 600 * 1024]),
+            )
+            .await;
         }
         streams.push(stream);
     }
     server.serves_a_user().await;
     server.serves_a_feeder(2).await;
-    assert!(server.process.memory() < before + GROWTH, "{before} KiB, then {} KiB", server.process.memory());
+    assert!(
+        server.process.memory() < before + GROWTH,
+        "{before} KiB, then {} KiB",
+        server.process.memory()
+    );
     for mut stream in streams {
         assert!(is_closed(&mut stream, Duration::from_secs(8)).await);
     }
-    assert!(server.process.get("/metrics").await.1.contains("recents_open_connections"));
+    assert!(
+        server
+            .process
+            .get("/metrics")
+            .await
+            .1
+            .contains("recents_open_connections")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,24 +161,42 @@ async fn connections_that_say_nothing_leave_room_where_there_are_few_files() {
     let program = recents().get_program().to_owned();
     let mut command = std::process::Command::new("sh");
     let log = tempfile::NamedTempFile::new().unwrap();
-    command.arg("-c").arg("ulimit -n 256; exec \"$0\"").arg(program).stderr(log.reopen().unwrap());
-    let process = Process::start_as(command, &database.url, &[("RECENTS__AUTH__MANAGER_TOKEN", MANAGER)]);
+    command
+        .arg("-c")
+        .arg("ulimit -n 256; exec \"$0\"")
+        .arg(program)
+        .stderr(log.reopen().unwrap());
+    let process = Process::start_as(
+        command,
+        &database.url,
+        &[("RECENTS__AUTH__MANAGER_TOKEN", MANAGER)],
+    );
     let mut silent = Vec::new();
     for _ in 0..300 {
         silent.push(TcpStream::connect(process.url.strip_prefix("http://").unwrap()).await);
     }
     // Half of the connections is for other addresses.
-    let http =
-        reqwest::Client::builder().no_proxy().local_address("127.0.0.2".parse::<std::net::IpAddr>().unwrap()).build().unwrap();
-    let answer = http.post(format!("{}/conversation/sync", process.url)).header("token", MANAGER).body(r#"{"uid":"ann"}"#);
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .local_address("127.0.0.2".parse::<std::net::IpAddr>().unwrap())
+        .build()
+        .unwrap();
+    let answer = http
+        .post(format!("{}/conversation/sync", process.url))
+        .header("token", MANAGER)
+        .body(r#"{"uid":"ann"}"#);
     assert_eq!(answer.send().await.unwrap().status(), 200);
     let log = std::fs::read_to_string(log.path()).unwrap();
-    assert!(log.contains("256 open files") && log.contains("limits.open_connections"), "{log}");
+    assert!(
+        log.contains("256 open files") && log.contains("limits.open_connections"),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sockets_take_a_place_when_they_say_who_they_are() {
-    let server = Server::start_with(Engine::Sqlite, |settings| settings.limits.connections = 3).await;
+    let server =
+        Server::start_with(Engine::Sqlite, |settings| settings.limits.connections = 3).await;
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(Socket::open(&server.url).await);
@@ -160,7 +223,10 @@ async fn pongs_that_nobody_reads_are_few() {
         stream.write_all(UPGRADE).await.unwrap();
         floods.push(tokio::spawn(async move {
             // Pings of 125 bytes, masked with zeroes.
-            let ping: Vec<u8> = [0x89, 0xfd, 0, 0, 0, 0].into_iter().chain([b'x'; 125]).collect();
+            let ping: Vec<u8> = [0x89, 0xfd, 0, 0, 0, 0]
+                .into_iter()
+                .chain([b'x'; 125])
+                .collect();
             let many = ping.repeat(500);
             for _ in 0..2000 {
                 if stream.write_all(&many).await.is_err() {
@@ -172,10 +238,17 @@ async fn pongs_that_nobody_reads_are_few() {
     }
     for flood in floods {
         let closed = tokio::time::timeout(Duration::from_secs(30), flood).await;
-        assert!(closed.expect("the server still reads").unwrap(), "a million pings were taken");
+        assert!(
+            closed.expect("the server still reads").unwrap(),
+            "a million pings were taken"
+        );
     }
     server.serves_a_user().await;
-    assert!(server.process.memory() < before + GROWTH, "{before} KiB, then {} KiB", server.process.memory());
+    assert!(
+        server.process.memory() < before + GROWTH,
+        "{before} KiB, then {} KiB",
+        server.process.memory()
+    );
 }
 
 const UPGRADE: &[u8] =
@@ -184,14 +257,20 @@ const UPGRADE: &[u8] =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_says_too_much_is_closed() {
-    let server = Server::start_with(Engine::Sqlite, |settings| settings.limits.socket_messages_per_second = 10).await;
+    let server = Server::start_with(Engine::Sqlite, |settings| {
+        settings.limits.socket_messages_per_second = 10
+    })
+    .await;
     let mut socket = Socket::begun(&server.url).await;
     // The first one of a burst of twenty was connection_init.
     for _ in 0..19 {
         socket.say(br#"{"type":"ping"}"#).await;
     }
     for _ in 0..19 {
-        assert_eq!(socket.hear().await, Heard::Text(r#"{"type":"pong"}"#.to_owned()));
+        assert_eq!(
+            socket.hear().await,
+            Heard::Text(r#"{"type":"pong"}"#.to_owned())
+        );
     }
     for _ in 0..20 {
         socket.say(br#"{"type":"pong"}"#).await;
@@ -214,7 +293,11 @@ async fn half_a_message_does_not_stay() {
         streams.push(stream);
     }
     server.serves_a_user().await;
-    assert!(server.process.memory() < before + GROWTH, "{before} KiB, then {} KiB", server.process.memory());
+    assert!(
+        server.process.memory() < before + GROWTH,
+        "{before} KiB, then {} KiB",
+        server.process.memory()
+    );
     for mut stream in streams {
         assert!(is_closed(&mut stream, Duration::from_secs(20)).await);
     }
@@ -240,21 +323,36 @@ async fn answers_that_nobody_reads_are_bounded_and_soon_gone() {
     let mut streams = Vec::new();
     for _ in 0..60 {
         let mut stream = server.from(2).await;
-        stream.write_all(request(&token("bob")).as_bytes()).await.unwrap();
+        stream
+            .write_all(request(&token("bob")).as_bytes())
+            .await
+            .unwrap();
         streams.push(stream);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     server.serves_a_user().await;
     server.serves_a_feeder(2).await;
-    assert!(server.process.memory() < before + GROWTH, "{before} KiB, then {} KiB", server.process.memory());
+    assert!(
+        server.process.memory() < before + GROWTH,
+        "{before} KiB, then {} KiB",
+        server.process.memory()
+    );
     let begun = Instant::now();
     loop {
         let metrics = server.process.get("/metrics").await.1;
-        let held = metrics.lines().find_map(|line| line.strip_prefix("recents_held_bytes ")).unwrap().parse::<f64>().unwrap();
+        let held = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("recents_held_bytes "))
+            .unwrap()
+            .parse::<f64>()
+            .unwrap();
         if held < 1e6 {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "{held} bytes are still held");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{held} bytes are still held"
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     drop(streams);
@@ -281,27 +379,54 @@ async fn bodies_that_never_come_hold_nothing() {
     // They are told, and closed.
     let mut answer = String::new();
     let read = streams[0].read_to_string(&mut answer);
-    tokio::time::timeout(Duration::from_secs(15), read).await.expect("still open").unwrap();
-    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("the request body came too slowly"), "{answer}");
+    tokio::time::timeout(Duration::from_secs(15), read)
+        .await
+        .expect("still open")
+        .unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 408") && answer.contains("the request body came too slowly"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_body_may_not_take_more_than_one_user_may() {
     let server = Guarded::start(&[]).await;
     // Two megabytes of text that are a hundred as values.
-    let body = format!(r#"{{"uid":"ann","exclude_channel_types":[{}1]}}"#, "1,".repeat(1_000_000));
-    let request = server.process.http("POST", "/conversation/sync").bearer_auth(token("ann")).body(body);
+    let body = format!(
+        r#"{{"uid":"ann","exclude_channel_types":[{}1]}}"#,
+        "1,".repeat(1_000_000)
+    );
+    let request = server
+        .process
+        .http("POST", "/conversation/sync")
+        .bearer_auth(token("ann"))
+        .body(body);
     let response = request.send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.headers()["retry-after"].as_bytes()), (429, b"5".as_slice()));
-    assert_eq!(response.json::<Value>().await.unwrap()["msg"], "this user holds as much of the server as one user may");
+    assert_eq!(
+        (
+            response.status().as_u16(),
+            response.headers()["retry-after"].as_bytes()
+        ),
+        (429, b"5".as_slice())
+    );
+    assert_eq!(
+        response.json::<Value>().await.unwrap()["msg"],
+        "this user holds as much of the server as one user may"
+    );
     server.serves_a_user().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_2_is_not_spoken() {
     let server = Server::start(Engine::Sqlite).await;
-    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap())
+        .await
+        .unwrap();
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
     assert!(is_closed(&mut stream, Duration::from_secs(2)).await);
 }
 
@@ -324,7 +449,9 @@ async fn the_oldest_connection_of_a_user_gives_way() {
     let query = "subscription { conversationChanges { version } }";
     let open = async || {
         let request = server.http("POST", "/graphql").bearer_auth(token("ann"));
-        let mut events = Events::open(request, query, json!({})).await.expect("no stream");
+        let mut events = Events::open(request, query, json!({}))
+            .await
+            .expect("no stream");
         events.data().await;
         events
     };
@@ -333,8 +460,13 @@ async fn the_oldest_connection_of_a_user_gives_way() {
     let _second = open().await;
     assert_eq!(sockets[1].hear().await, Heard::Closed(4429));
     let _third = open().await;
-    let Event::Next(told) = stream.next().await else { panic!("it was not told") };
-    assert_eq!(told["errors"][0]["extensions"]["code"], "RATE_LIMITED", "{told}");
+    let Event::Next(told) = stream.next().await else {
+        panic!("it was not told")
+    };
+    assert_eq!(
+        told["errors"][0]["extensions"]["code"], "RATE_LIMITED",
+        "{told}"
+    );
     assert_eq!(stream.next().await, Event::Complete);
 }
 
@@ -353,24 +485,43 @@ async fn one_user_has_so_many_requests_at_once() {
         streams.push(stream);
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let request = server.process.http("POST", "/conversation/sync").bearer_auth(token("bob")).body(r#"{"uid":"bob"}"#);
+    let request = server
+        .process
+        .http("POST", "/conversation/sync")
+        .bearer_auth(token("bob"))
+        .body(r#"{"uid":"bob"}"#);
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 429);
     server.serves_a_user().await;
     drop(streams);
 }
 
-/// Subscribers over server-sent events and over a WebSocket lose their network: the server lets go of them within two pings.
+/// Subscribers over server-sent events and over a WebSocket lose their network: the server lets go
+/// of them within two pings.
 #[tokio::test]
 async fn subscribers_that_vanish_are_soon_gone() {
     const PING_SECONDS: f64 = 3.0;
     let database = TestDatabase::create(Engine::Sqlite).await;
     let mut command = std::process::Command::new("unshare");
-    command.args(["--map-root-user", "--net", "python3"]).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/vanish.py"));
-    command.arg(recents().get_program()).arg(&database.url).arg(PING_SECONDS.to_string());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    command
+        .args(["--map-root-user", "--net", "python3"])
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/clients/vanish.py"
+        ));
+    command
+        .arg(recents().get_program())
+        .arg(&database.url)
+        .arg(PING_SECONDS.to_string());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let seconds: f64 = text.trim().parse().unwrap();
     println!("gone after {seconds} s");
     // The retransmission timer of the system is not exact.

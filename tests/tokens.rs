@@ -21,10 +21,24 @@ async fn server(change: impl FnOnce(&mut Settings)) -> Server {
 /// What is answered to a user who asks for the own list: the status and the code.
 async fn ask(server: &Server, token: &str) -> (u16, String) {
     let body = json!({"query": "{ unreadSummary { total } }"}).to_string();
-    let request = server.http("POST", "/graphql").header("content-type", "application/json");
-    let answer = server.request(request.header("authorization", format!("Bearer {token}")).body(body)).await;
+    let request = server
+        .http("POST", "/graphql")
+        .header("content-type", "application/json");
+    let answer = server
+        .request(
+            request
+                .header("authorization", format!("Bearer {token}"))
+                .body(body),
+        )
+        .await;
     let json = answer.json();
-    (answer.status, json["errors"][0]["extensions"]["code"].as_str().unwrap_or("none").to_owned())
+    (
+        answer.status,
+        json["errors"][0]["extensions"]["code"]
+            .as_str()
+            .unwrap_or("none")
+            .to_owned(),
+    )
 }
 
 async fn is_taken(server: &Server, token: &str) -> bool {
@@ -38,7 +52,12 @@ async fn is_taken(server: &Server, token: &str) -> bool {
 /// A token as nobody should make one.
 fn made_up(header: &Value, claims: &Value, signature: &[u8]) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    format!("{}.{}.{}", part(header), part(claims), URL_SAFE_NO_PAD.encode(signature))
+    format!(
+        "{}.{}.{}",
+        part(header),
+        part(claims),
+        URL_SAFE_NO_PAD.encode(signature)
+    )
 }
 
 #[tokio::test]
@@ -47,39 +66,94 @@ async fn forged_and_broken_tokens_are_refused() {
     let good = token("ann");
     assert!(is_taken(&server, &good).await);
     let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
-    let [head, body, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
-    let other_body = URL_SAFE_NO_PAD.encode(json!({"sub": "bob", "exp": in_seconds(3600)}).to_string());
+    let [head, body, signature]: [&str; 3] =
+        good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let other_body =
+        URL_SAFE_NO_PAD.encode(json!({"sub": "bob", "exp": in_seconds(3600)}).to_string());
     let with = |algorithm: Algorithm| {
-        jsonwebtoken::encode(&Header::new(algorithm), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+        jsonwebtoken::encode(
+            &Header::new(algorithm),
+            &claims,
+            &EncodingKey::from_secret(SECRET.as_bytes()),
+        )
+        .unwrap()
     };
     let bad = [
-        ("another secret", signed(&claims, "another secret of thirty-two bytes or so")),
+        (
+            "another secret",
+            signed(&claims, "another secret of thirty-two bytes or so"),
+        ),
         ("no secret", signed(&claims, "")),
         ("HS384 with the secret", with(Algorithm::HS384)),
         ("HS512 with the secret", with(Algorithm::HS512)),
         ("none", made_up(&json!({"alg": "none"}), &claims, b"")),
-        ("None", made_up(&json!({"alg": "None", "typ": "JWT"}), &claims, b"")),
-        ("none, with a signature", made_up(&json!({"alg": "none"}), &claims, b"signature")),
-        ("another algorithm said", format!("{}.{body}.{signature}", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#))),
-        ("no algorithm", made_up(&json!({"typ": "JWT"}), &claims, b"signature")),
-        ("another user's claims", format!("{head}.{other_body}.{signature}")),
+        (
+            "None",
+            made_up(&json!({"alg": "None", "typ": "JWT"}), &claims, b""),
+        ),
+        (
+            "none, with a signature",
+            made_up(&json!({"alg": "none"}), &claims, b"signature"),
+        ),
+        (
+            "another algorithm said",
+            format!(
+                "{}.{body}.{signature}",
+                URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#)
+            ),
+        ),
+        (
+            "no algorithm",
+            made_up(&json!({"typ": "JWT"}), &claims, b"signature"),
+        ),
+        (
+            "another user's claims",
+            format!("{head}.{other_body}.{signature}"),
+        ),
         ("no signature", format!("{head}.{body}.")),
-        ("half a signature", format!("{head}.{body}.{}", &signature[..20])),
+        (
+            "half a signature",
+            format!("{head}.{body}.{}", &signature[..20]),
+        ),
         ("two parts", format!("{head}.{body}")),
         ("four parts", format!("{good}.x")),
         ("dots", "..".to_owned()),
         ("nothing", String::new()),
         ("words", "let me in".to_owned()),
         ("very long", "a".repeat(20_000)),
-        ("expired", signed(&json!({"sub": "ann", "exp": in_seconds(-60)}), SECRET)),
+        (
+            "expired",
+            signed(&json!({"sub": "ann", "exp": in_seconds(-60)}), SECRET),
+        ),
         ("no exp", signed(&json!({"sub": "ann"}), SECRET)),
-        ("exp that is no number", signed(&json!({"sub": "ann", "exp": "tomorrow"}), SECRET)),
-        ("negative exp", signed(&json!({"sub": "ann", "exp": -5}), SECRET)),
-        ("not yet", signed(&json!({"sub": "ann", "exp": in_seconds(3600), "nbf": in_seconds(600)}), SECRET)),
+        (
+            "exp that is no number",
+            signed(&json!({"sub": "ann", "exp": "tomorrow"}), SECRET),
+        ),
+        (
+            "negative exp",
+            signed(&json!({"sub": "ann", "exp": -5}), SECRET),
+        ),
+        (
+            "not yet",
+            signed(
+                &json!({"sub": "ann", "exp": in_seconds(3600), "nbf": in_seconds(600)}),
+                SECRET,
+            ),
+        ),
         ("no sub", signed(&json!({"exp": in_seconds(3600)}), SECRET)),
-        ("an empty sub", signed(&json!({"sub": "", "exp": in_seconds(3600)}), SECRET)),
-        ("a sub that is no text", signed(&json!({"sub": 7, "exp": in_seconds(3600)}), SECRET)),
-        ("a sub that is no uid", signed(&json!({"sub": "a\nb", "exp": in_seconds(3600)}), SECRET)),
+        (
+            "an empty sub",
+            signed(&json!({"sub": "", "exp": in_seconds(3600)}), SECRET),
+        ),
+        (
+            "a sub that is no text",
+            signed(&json!({"sub": 7, "exp": in_seconds(3600)}), SECRET),
+        ),
+        (
+            "a sub that is no uid",
+            signed(&json!({"sub": "a\nb", "exp": in_seconds(3600)}), SECRET),
+        ),
         ("claims that are a list", signed(&json!(["ann"]), SECRET)),
     ];
     for (what, token) in &bad {
@@ -92,15 +166,38 @@ async fn forged_and_broken_tokens_are_refused() {
         assert!(!is_taken(&server, token).await, "{what} was taken: {token}");
     }
     // The leeway is for clocks that differ.
-    assert!(is_taken(&server, &signed(&json!({"sub": "ann", "exp": in_seconds(-10)}), SECRET)).await);
-    let answer = server.request(server.http("POST", "/graphql").header("content-type", "application/json").body("{}")).await;
+    assert!(
+        is_taken(
+            &server,
+            &signed(&json!({"sub": "ann", "exp": in_seconds(-10)}), SECRET)
+        )
+        .await
+    );
+    let answer = server
+        .request(
+            server
+                .http("POST", "/graphql")
+                .header("content-type", "application/json")
+                .body("{}"),
+        )
+        .await;
     assert_eq!(answer.status, 401);
-    let response = server.http("POST", "/graphql").header("authorization", "Bearer x").send().await.unwrap();
+    let response = server
+        .http("POST", "/graphql")
+        .header("authorization", "Bearer x")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.headers()["www-authenticate"], "Bearer");
     let expired = signed(&json!({"sub": "ann", "exp": in_seconds(-60)}), SECRET);
-    let request = server.http("POST", "/graphql").header("authorization", format!("Bearer {expired}"));
+    let request = server
+        .http("POST", "/graphql")
+        .header("authorization", format!("Bearer {expired}"));
     let text = server.request(request).await.text;
-    assert!(text.contains("the token has expired") && !text.contains(&expired), "{text}");
+    assert!(
+        text.contains("the token has expired") && !text.contains(&expired),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -114,7 +211,11 @@ async fn audience_and_issuer_count_when_they_are_configured() {
     let exp = in_seconds(3600);
     for (audience, issuer, taken) in [
         (json!("recents"), json!("https://login.example.com"), true),
-        (json!(["other", "recents"]), json!("https://login.example.com"), true),
+        (
+            json!(["other", "recents"]),
+            json!("https://login.example.com"),
+            true,
+        ),
         (json!("other"), json!("https://login.example.com"), false),
         (json!([]), json!("https://login.example.com"), false),
         (Value::Null, json!("https://login.example.com"), false),
@@ -122,8 +223,15 @@ async fn audience_and_issuer_count_when_they_are_configured() {
         (json!("recents"), Value::Null, false),
     ] {
         let mut claims = json!({"sub": "ann", "exp": exp, "aud": audience, "iss": issuer});
-        claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-        assert_eq!(is_taken(&server, &signed(&claims, SECRET)).await, taken, "{claims}");
+        claims
+            .as_object_mut()
+            .unwrap()
+            .retain(|_, value| !value.is_null());
+        assert_eq!(
+            is_taken(&server, &signed(&claims, SECRET)).await,
+            taken,
+            "{claims}"
+        );
     }
 }
 
@@ -132,20 +240,46 @@ async fn public_keys_of_every_kind_and_no_key_for_another_algorithm() {
     let folder = tempfile::tempdir().unwrap();
     let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
     let kinds = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
-    let pairs: Vec<Pair> = kinds.iter().map(|kind| Pair::make(folder.path(), *kind, &format!("{kind:?}"))).collect();
-    let strangers: Vec<Pair> = kinds.iter().map(|kind| Pair::make(folder.path(), *kind, &format!("strange-{kind:?}"))).collect();
+    let pairs: Vec<Pair> = kinds
+        .iter()
+        .map(|kind| Pair::make(folder.path(), *kind, &format!("{kind:?}")))
+        .collect();
+    let strangers: Vec<Pair> = kinds
+        .iter()
+        .map(|kind| Pair::make(folder.path(), *kind, &format!("strange-{kind:?}")))
+        .collect();
     for (index, pair) in pairs.iter().enumerate() {
-        let server = server(|settings| settings.auth.jwt.public_key_file = pair.public_file.display().to_string()).await;
-        assert!(is_taken(&server, &pair.sign(&claims, None)).await, "{:?}", pair.algorithm);
-        assert!(is_taken(&server, &pair.sign(&claims, Some("any"))).await, "{:?}", pair.algorithm);
-        for (other, stranger) in pairs.iter().zip(&strangers).enumerate().filter_map(|(at, both)| (at != index).then_some(both)) {
+        let server = server(|settings| {
+            settings.auth.jwt.public_key_file = pair.public_file.display().to_string()
+        })
+        .await;
+        assert!(
+            is_taken(&server, &pair.sign(&claims, None)).await,
+            "{:?}",
+            pair.algorithm
+        );
+        assert!(
+            is_taken(&server, &pair.sign(&claims, Some("any"))).await,
+            "{:?}",
+            pair.algorithm
+        );
+        for (other, stranger) in pairs
+            .iter()
+            .zip(&strangers)
+            .enumerate()
+            .filter_map(|(at, both)| (at != index).then_some(both))
+        {
             assert!(!is_taken(&server, &other.sign(&claims, None)).await);
             assert!(!is_taken(&server, &stranger.sign(&claims, None)).await);
         }
         assert!(!is_taken(&server, &strangers[index].sign(&claims, None)).await);
         // The public key is no secret: who signs with it as if it were one is not believed.
         for secret in [pair.public(), pair.public().trim().to_owned()] {
-            assert!(!is_taken(&server, &signed(&claims, &secret)).await, "{:?} taken for HS256", pair.algorithm);
+            assert!(
+                !is_taken(&server, &signed(&claims, &secret)).await,
+                "{:?} taken for HS256",
+                pair.algorithm
+            );
         }
     }
     // All of them in one file, and a secret beside: each with its own algorithm.
@@ -158,11 +292,22 @@ async fn public_keys_of_every_kind_and_no_key_for_another_algorithm() {
     })
     .await;
     for pair in &pairs {
-        assert!(is_taken(&server, &pair.sign(&claims, None)).await, "{:?}", pair.algorithm);
+        assert!(
+            is_taken(&server, &pair.sign(&claims, None)).await,
+            "{:?}",
+            pair.algorithm
+        );
         assert!(!is_taken(&server, &signed(&claims, &pair.public())).await);
     }
     assert!(is_taken(&server, &token("ann")).await);
-    assert!(is_taken(&server, &signed(&claims, "the secret before, of thirty-two bytes")).await, "until it is taken out");
+    assert!(
+        is_taken(
+            &server,
+            &signed(&claims, "the secret before, of thirty-two bytes")
+        )
+        .await,
+        "until it is taken out"
+    );
 }
 
 /// An issuer whose keys can be changed.
@@ -194,7 +339,12 @@ impl Issuer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/jwks", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, keys, asked, pause }
+        Self {
+            url,
+            keys,
+            asked,
+            pause,
+        }
     }
 }
 
@@ -203,42 +353,78 @@ async fn an_issuers_published_keys() {
     let folder = tempfile::tempdir().unwrap();
     let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
     let kinds = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
-    let pairs: Vec<Pair> = kinds.iter().map(|kind| Pair::make(folder.path(), *kind, &format!("{kind:?}"))).collect();
+    let pairs: Vec<Pair> = kinds
+        .iter()
+        .map(|kind| Pair::make(folder.path(), *kind, &format!("{kind:?}")))
+        .collect();
     let names = ["one", "two", "three"];
-    let issuer = Issuer::start(Some(pairs.iter().zip(names).map(|(pair, name)| pair.jwk(name)).collect())).await;
+    let issuer = Issuer::start(Some(
+        pairs
+            .iter()
+            .zip(names)
+            .map(|(pair, name)| pair.jwk(name))
+            .collect(),
+    ))
+    .await;
     let server = server(|settings| settings.auth.jwt.jwks_url = issuer.url.as_str().into()).await;
     // Many at once are one request to the issuer.
-    let tokens: Vec<String> = pairs.iter().zip(names).map(|(pair, name)| pair.sign(&claims, Some(name))).collect();
-    let first = futures_util::future::join_all((0..20).map(|index| is_taken(&server, &tokens[index % 3]))).await;
+    let tokens: Vec<String> = pairs
+        .iter()
+        .zip(names)
+        .map(|(pair, name)| pair.sign(&claims, Some(name)))
+        .collect();
+    let first =
+        futures_util::future::join_all((0..20).map(|index| is_taken(&server, &tokens[index % 3])))
+            .await;
     assert!(first.iter().all(|taken| *taken));
-    assert!(is_taken(&server, &pairs[0].sign(&claims, None)).await, "a token that does not name its key");
+    assert!(
+        is_taken(&server, &pairs[0].sign(&claims, None)).await,
+        "a token that does not name its key"
+    );
     assert_eq!(issuer.asked.load(Ordering::Relaxed), 1);
     // A key that is not known is asked for, but not as often as somebody likes.
     for _ in 0..20 {
         assert!(!is_taken(&server, &pairs[0].sign(&claims, Some("made up"))).await);
     }
-    assert!(!is_taken(&server, &pairs[0].sign(&claims, Some("two"))).await, "another key's name");
+    assert!(
+        !is_taken(&server, &pairs[0].sign(&claims, Some("two"))).await,
+        "another key's name"
+    );
     assert!(!is_taken(&server, &signed(&claims, &pairs[0].public())).await);
-    assert!(issuer.asked.load(Ordering::Relaxed) <= 2, "asked {} times", issuer.asked.load(Ordering::Relaxed));
+    assert!(
+        issuer.asked.load(Ordering::Relaxed) <= 2,
+        "asked {} times",
+        issuer.asked.load(Ordering::Relaxed)
+    );
     // The issuer is away: what is known stays known.
     *issuer.keys.lock().unwrap() = None;
     assert!(is_taken(&server, &tokens[1]).await);
 }
 
-/// A new key is found when the first token names it, ten seconds after the last time at the earliest.
+/// A new key is found when the first token names it, ten seconds after the last time at the
+/// earliest.
 #[tokio::test]
 async fn an_issuer_that_changes_its_key() {
     let folder = tempfile::tempdir().unwrap();
     let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
-    let (old, new) = (Pair::make(folder.path(), Algorithm::EdDSA, "old"), Pair::make(folder.path(), Algorithm::EdDSA, "new"));
+    let (old, new) = (
+        Pair::make(folder.path(), Algorithm::EdDSA, "old"),
+        Pair::make(folder.path(), Algorithm::EdDSA, "new"),
+    );
     let issuer = Issuer::start(Some(vec![old.jwk("old")])).await;
     let server = server(|settings| settings.auth.jwt.jwks_url = issuer.url.as_str().into()).await;
     assert!(is_taken(&server, &old.sign(&claims, Some("old"))).await);
     *issuer.keys.lock().unwrap() = Some(vec![new.jwk("new")]);
-    assert!(!is_taken(&server, &new.sign(&claims, Some("new"))).await, "asked a moment ago");
+    assert!(
+        !is_taken(&server, &new.sign(&claims, Some("new"))).await,
+        "asked a moment ago"
+    );
     tokio::time::sleep(std::time::Duration::from_millis(10_200)).await;
     assert!(is_taken(&server, &new.sign(&claims, Some("new"))).await);
-    assert!(!is_taken(&server, &old.sign(&claims, Some("old"))).await, "taken back");
+    assert!(
+        !is_taken(&server, &old.sign(&claims, Some("old"))).await,
+        "taken back"
+    );
     assert_eq!(issuer.asked.load(Ordering::Relaxed), 2);
 }
 
@@ -253,8 +439,14 @@ async fn an_issuer_that_was_never_reached_is_no_fault_of_the_token() {
     })
     .await;
     let token_of_it = pair.sign(&json!({"sub": "ann", "exp": in_seconds(3600)}), Some("one"));
-    assert_eq!(ask(&server, &token_of_it).await, (503, "SERVICE_UNAVAILABLE".to_owned()));
-    assert!(is_taken(&server, &token("ann")).await, "the secret needs no issuer");
+    assert_eq!(
+        ask(&server, &token_of_it).await,
+        (503, "SERVICE_UNAVAILABLE".to_owned())
+    );
+    assert!(
+        is_taken(&server, &token("ann")).await,
+        "the secret needs no issuer"
+    );
 }
 
 #[tokio::test]
@@ -269,8 +461,13 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
     let (ann, bob) = (token("ann"), token("bob"));
     // All at once, so that a slow machine is as quick as the limit.
     let requests = (0..30).map(|_| {
-        let request = server.http("POST", "/graphql").header("authorization", format!("Bearer {ann}"));
-        request.header("content-type", "application/json").body(r#"{"query":"{ __typename }"}"#).send()
+        let request = server
+            .http("POST", "/graphql")
+            .header("authorization", format!("Bearer {ann}"));
+        request
+            .header("content-type", "application/json")
+            .body(r#"{"query":"{ __typename }"}"#)
+            .send()
     });
     let mut taken = 0;
     let mut refused = Vec::new();
@@ -278,33 +475,60 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
         let response = response.unwrap();
         match response.status().as_u16() {
             200 => taken += 1,
-            429 => refused.push((response.headers()["retry-after"].clone(), response.text().await.unwrap())),
+            429 => refused.push((
+                response.headers()["retry-after"].clone(),
+                response.text().await.unwrap(),
+            )),
             other => panic!("{other}"),
         }
     }
-    assert!(taken >= 10 && !refused.is_empty(), "twice the rate at once, but {taken} were taken");
     assert!(
-        refused.iter().all(|(after, text)| after == "1" && text.contains(r#"{"code":"RATE_LIMITED","retryAfter":1}"#)),
+        taken >= 10 && !refused.is_empty(),
+        "twice the rate at once, but {taken} were taken"
+    );
+    assert!(
+        refused.iter().all(|(after, text)| after == "1"
+            && text.contains(r#"{"code":"RATE_LIMITED","retryAfter":1}"#)),
         "{refused:?}"
     );
-    assert_eq!(ask(&server, &bob).await.0, 200, "another user's limit is another");
+    assert_eq!(
+        ask(&server, &bob).await.0,
+        200,
+        "another user's limit is another"
+    );
     // Who tries tokens is stopped by the address, before they are looked at; services are not.
     let tries = futures_util::future::join_all((0..100).map(|_| ask(&server, "let me in"))).await;
     let refused: Vec<u16> = tries.into_iter().map(|(status, _)| status).collect();
     assert!(refused.contains(&429), "{refused:?}");
-    assert!(refused.iter().all(|status| [401, 429].contains(status)), "{refused:?}");
-    let legacy = (0..100)
-        .map(|_| server.request(server.http("POST", "/conversation/sync").header("authorization", "Bearer x").body("{}")));
+    assert!(
+        refused.iter().all(|status| [401, 429].contains(status)),
+        "{refused:?}"
+    );
+    let legacy = (0..100).map(|_| {
+        server.request(
+            server
+                .http("POST", "/conversation/sync")
+                .header("authorization", "Bearer x")
+                .body("{}"),
+        )
+    });
     let answers = futures_util::future::join_all(legacy).await;
-    let limited = answers.iter().find(|answer| answer.status == 429).expect("no 429");
+    let limited = answers
+        .iter()
+        .find(|answer| answer.status == 429)
+        .expect("no 429");
     assert_eq!(limited.msg(), "too many requests, try again in 1 s");
     for _ in 0..60 {
-        let request = server.http("POST", "/conversation/sync").header("token", "hush").body("{}");
+        let request = server
+            .http("POST", "/conversation/sync")
+            .header("token", "hush")
+            .body("{}");
         assert_eq!(server.request(request).await.status, 200);
     }
 }
 
-/// Tokens with made-up names of keys, from many connections, while the issuer takes its time: users with known keys do not wait.
+/// Tokens with made-up names of keys, from many connections, while the issuer takes its time: users
+/// with known keys do not wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_issuer_stands_in_nobodys_way() {
     let folder = tempfile::tempdir().unwrap();
@@ -323,7 +547,9 @@ async fn a_slow_issuer_stands_in_nobodys_way() {
     // The issuer is asked again ten seconds after the last time at the earliest.
     tokio::time::sleep(Duration::from_millis(10_200)).await;
     issuer.pause.store(4000, Ordering::Relaxed);
-    let made_up = (0..300).map(|number| pair.sign(&claims, Some(&format!("made up {number}")))).collect::<Vec<_>>();
+    let made_up = (0..300)
+        .map(|number| pair.sign(&claims, Some(&format!("made up {number}"))))
+        .collect::<Vec<_>>();
     let begun = Instant::now();
     let tries = futures_util::future::join_all(made_up.iter().map(|token| ask(&server, token)));
     let honest = async {
@@ -338,22 +564,62 @@ async fn a_slow_issuer_stands_in_nobodys_way() {
     };
     let (tries, slowest) = tokio::join!(tries, honest);
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}: some waited for the issuer", begun.elapsed());
-    assert!(tries.iter().all(|(status, _)| [401, 429, 503].contains(status)), "{tries:?}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}: some waited for the issuer",
+        begun.elapsed()
+    );
+    assert!(
+        tries
+            .iter()
+            .all(|(status, _)| [401, 429, 503].contains(status)),
+        "{tries:?}"
+    );
 }
 
 #[tokio::test]
 async fn times_may_have_fractions_and_critical_headers_are_not_understood() {
     let server = server(|settings| settings.auth.jwt.secret = SECRET.into()).await;
     let fraction = |seconds: i64| in_seconds(seconds) as f64 + 0.25;
-    assert!(is_taken(&server, &signed(&json!({"sub": "ann", "exp": fraction(60), "nbf": fraction(-60)}), SECRET)).await);
-    assert!(!is_taken(&server, &signed(&json!({"sub": "ann", "exp": fraction(-3600)}), SECRET)).await);
-    assert!(!is_taken(&server, &signed(&json!({"sub": "ann", "exp": fraction(7200), "nbf": fraction(3600)}), SECRET)).await);
+    assert!(
+        is_taken(
+            &server,
+            &signed(
+                &json!({"sub": "ann", "exp": fraction(60), "nbf": fraction(-60)}),
+                SECRET
+            )
+        )
+        .await
+    );
+    assert!(
+        !is_taken(
+            &server,
+            &signed(&json!({"sub": "ann", "exp": fraction(-3600)}), SECRET)
+        )
+        .await
+    );
+    assert!(
+        !is_taken(
+            &server,
+            &signed(
+                &json!({"sub": "ann", "exp": fraction(7200), "nbf": fraction(3600)}),
+                SECRET
+            )
+        )
+        .await
+    );
     for exp in [json!("soon"), json!(-1.5), json!(null), json!([1])] {
-        assert!(!is_taken(&server, &signed(&json!({"sub": "ann", "exp": exp}), SECRET)).await, "{exp}");
+        assert!(
+            !is_taken(&server, &signed(&json!({"sub": "ann", "exp": exp}), SECRET)).await,
+            "{exp}"
+        );
     }
     let claims = json!({"sub": "ann", "exp": in_seconds(3600)});
-    for (critical, is_taken_then) in [(json!(null), true), (json!(["exp"]), false), (json!(["b64"]), false)] {
+    for (critical, is_taken_then) in [
+        (json!(null), true),
+        (json!(["exp"]), false),
+        (json!(["b64"]), false),
+    ] {
         let mut header = json!({"alg": "HS256", "typ": "JWT"});
         if !critical.is_null() {
             header["crit"] = critical;
@@ -361,8 +627,13 @@ async fn times_may_have_fractions_and_critical_headers_are_not_understood() {
         let text = made_up(&header, &claims, b"");
         let text = text.strip_suffix('.').unwrap();
         let key = EncodingKey::from_secret(SECRET.as_bytes());
-        let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, Algorithm::HS256).unwrap();
-        assert_eq!(is_taken(&server, &format!("{text}.{signature}")).await, is_taken_then, "{header}");
+        let signature =
+            jsonwebtoken::crypto::sign(text.as_bytes(), &key, Algorithm::HS256).unwrap();
+        assert_eq!(
+            is_taken(&server, &format!("{text}.{signature}")).await,
+            is_taken_then,
+            "{header}"
+        );
     }
 }
 
@@ -373,9 +644,20 @@ async fn a_private_key_is_no_public_one() {
         let pair = Pair::make(folder.path(), algorithm, "one");
         let file = folder.path().join("private.pem");
         std::fs::write(&file, &pair.private).unwrap();
-        let output = run(folder.path(), &["serve"], &[("RECENTS__AUTH__JWT__PUBLIC_KEY_FILE", file.to_str().unwrap())]);
+        let output = run(
+            folder.path(),
+            &["serve"],
+            &[(
+                "RECENTS__AUTH__JWT__PUBLIC_KEY_FILE",
+                file.to_str().unwrap(),
+            )],
+        );
         assert_eq!(output.status.code(), Some(2), "{algorithm:?}");
-        assert!(stderr(&output).contains("holds a private key"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("holds a private key"),
+            "{}",
+            stderr(&output)
+        );
     }
 }
 
@@ -391,29 +673,66 @@ async fn every_receiver_every_mutation_and_every_operation_counts_as_a_request()
     .await;
     let batch = async |caller: (&str, &str), from: &str, receivers: Vec<String>| {
         let body = json!({"from_uid": from, "payload": crate::support::server::payload("hello"), "subscribers": receivers});
-        let request = server.http("POST", "/message/sendbatch").header(caller.0, caller.1).body(body.to_string());
+        let request = server
+            .http("POST", "/message/sendbatch")
+            .header(caller.0, caller.1)
+            .body(body.to_string());
         server.request(request).await
     };
-    let strangers = |name: &str, count: usize| (0..count).map(|number| format!("{name}{number}")).collect::<Vec<_>>();
+    let strangers = |name: &str, count: usize| {
+        (0..count)
+            .map(|number| format!("{name}{number}"))
+            .collect::<Vec<_>>()
+    };
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(|uid| format!("Bearer {}", token(uid)));
     let ann = ("authorization", ann.as_str());
     let answer = batch(ann, "ann", strangers("many", 101)).await;
-    assert_eq!((answer.status, answer.msg()), (400, "subscribers must name at most 100 users".to_owned()));
+    assert_eq!(
+        (answer.status, answer.msg()),
+        (400, "subscribers must name at most 100 users".to_owned())
+    );
     let answer = batch(ann, "ann", strangers("more", 60)).await;
-    assert_eq!(answer.status, 400, "more than may ever be asked at once: {answer:?}");
+    assert_eq!(
+        answer.status, 400,
+        "more than may ever be asked at once: {answer:?}"
+    );
     let answer = batch(ann, "ann", strangers("first", 30)).await;
-    assert_eq!((answer.status, answer.json()), (200, json!({"fail_uids": [], "reason": []})));
+    assert_eq!(
+        (answer.status, answer.json()),
+        (200, json!({"fail_uids": [], "reason": []}))
+    );
     let answer = batch(ann, "ann", strangers("second", 30)).await;
     assert_eq!(answer.status, 429, "{answer:?}");
     // All or nothing.
     for (uid, count) in [("first29", 1), ("second0", 0), ("more0", 0), ("many0", 0)] {
-        let request = server.http("POST", "/conversation/sync").header("token", "hush").body(json!({"uid": uid}).to_string());
-        assert_eq!(server.request(request).await.json().as_array().unwrap().len(), count, "{uid}");
+        let request = server
+            .http("POST", "/conversation/sync")
+            .header("token", "hush")
+            .body(json!({"uid": uid}).to_string());
+        assert_eq!(
+            server
+                .request(request)
+                .await
+                .json()
+                .as_array()
+                .unwrap()
+                .len(),
+            count,
+            "{uid}"
+        );
     }
 
     let graphql = async |authorization: &str, body: Value| {
-        let request = server.http("POST", "/graphql").header("content-type", "application/json");
-        server.request(request.header("authorization", authorization).body(body.to_string())).await
+        let request = server
+            .http("POST", "/graphql")
+            .header("content-type", "application/json");
+        server
+            .request(
+                request
+                    .header("authorization", authorization)
+                    .body(body.to_string()),
+            )
+            .await
     };
     let send = |name: &str, count: usize| {
         let fields = (0..count).map(|number| {
@@ -423,12 +742,21 @@ async fn every_receiver_every_mutation_and_every_operation_counts_as_a_request()
         json!({"query": format!("mutation {{ {} }}", fields.collect::<Vec<_>>().join(" "))})
     };
     let answer = graphql(&bob, send("third", 30)).await.json();
-    assert_eq!(answer["data"]["a29"]["message"]["messageSeq"], 1, "{answer}");
+    assert_eq!(
+        answer["data"]["a29"]["message"]["messageSeq"], 1,
+        "{answer}"
+    );
     let answer = graphql(&bob, send("fourth", 30)).await;
     assert_eq!(answer.status, 429, "{answer:?}");
-    assert_eq!(answer.json()["errors"][0]["extensions"], json!({"code": "RATE_LIMITED", "retryAfter": 1}));
+    assert_eq!(
+        answer.json()["errors"][0]["extensions"],
+        json!({"code": "RATE_LIMITED", "retryAfter": 1})
+    );
     // Many fields of a query are one request: what they cost is limited otherwise.
-    let fields = (0..30).map(|number| format!("a{number}: unreadSummary {{ total }}")).collect::<Vec<_>>().join(" ");
+    let fields = (0..30)
+        .map(|number| format!("a{number}: unreadSummary {{ total }}"))
+        .collect::<Vec<_>>()
+        .join(" ");
     let query = json!({"query": format!("{{ {fields} }}")});
     let operations = |count: usize| json!(vec![json!({"query": "{ __typename }"}); count]);
     assert_eq!(graphql(&cid, query).await.status, 200);
@@ -437,8 +765,15 @@ async fn every_receiver_every_mutation_and_every_operation_counts_as_a_request()
 
     let service = ("token", "hush");
     for _ in 0..2 {
-        assert_eq!(batch(service, "boss", strangers("fifth", 100)).await.status, 200, "services are not counted");
+        assert_eq!(
+            batch(service, "boss", strangers("fifth", 100)).await.status,
+            200,
+            "services are not counted"
+        );
     }
     let answer = batch(service, "boss", strangers("sixth", 1001)).await;
-    assert_eq!((answer.status, answer.msg()), (400, "subscribers must name at most 1000 users".to_owned()));
+    assert_eq!(
+        (answer.status, answer.msg()),
+        (400, "subscribers must name at most 1000 users".to_owned())
+    );
 }

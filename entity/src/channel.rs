@@ -27,11 +27,13 @@ pub struct Model {
     pub flags: i64,
     /// Messages up to this seq went when the channel was deleted: nobody sees them.
     pub cleared_to_seq: i64,
-    /// When all members were removed last, epoch ms: a user without a conversation was no member then.
+    /// When all members were removed last, epoch ms: a user without a conversation was no member
+    /// then.
     pub cleared_at: i64,
     /// How many removals of many members there have been: each has a number.
     pub removals: i64,
-    /// The number of the newest removal of all members, 0 for none: who joined before it is no member, whatever the row says.
+    /// The number of the newest removal of all members, 0 for none: who joined before it is no
+    /// member, whatever the row says.
     pub cleared_removals: i64,
     /// The revision of that removal.
     pub cleared_revision: i64,

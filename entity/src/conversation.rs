@@ -12,7 +12,8 @@ pub struct Model {
     /// The channel's internal id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub channel_id: i64,
-    /// The seq up to which the user has read, at least; an own message (`sender_mark`) may be above it.
+    /// The seq up to which the user has read, at least; an own message (`sender_mark`) may be above
+    /// it.
     pub read_seq: i64,
     /// The value of `channel.red_dots` at which unread is 0, as of `marked_revision`.
     pub read_mark: i64,
@@ -22,7 +23,8 @@ pub struct Model {
     pub marked_seq: i64,
     /// The deletion watermark: messages up to it never show again.
     pub deleted_to_seq: i64,
-    /// The channel's `last_seq` when the user joined, or just below the message that made the user a member.
+    /// The channel's `last_seq` when the user joined, or just below the message that made the user
+    /// a member.
     pub joined_seq: i64,
     /// The channel's `last_seq` when the user left.
     pub left_seq: i64,
@@ -30,7 +32,8 @@ pub struct Model {
     pub left_at: i64,
     /// 0 member, 1 left.
     pub membership: i16,
-    /// The channel's `removals` when the user joined: a removal with a higher number is about this membership.
+    /// The channel's `removals` when the user joined: a removal with a higher number is about this
+    /// membership.
     pub joined_removals: i64,
     /// The user's version of the last visible change, 0 before the first stamp.
     pub version: i64,

@@ -5,15 +5,19 @@ use sea_orm::sea_query::{Alias, ColumnDef};
 
 /// A text of at most `bytes` bytes that compares byte by byte.
 ///
-/// MySQL's binary collations for character types pad with spaces on some versions and are named differently on MariaDB;
-/// `VARBINARY` compares bytes on all of them. SQLite compares bytes by default.
+/// MySQL's binary collations for character types pad with spaces on some versions and are named
+/// differently on MariaDB; `VARBINARY` compares bytes on all of them. SQLite compares bytes by
+/// default.
 pub(crate) fn text(name: &'static str, bytes: u32, backend: DbBackend) -> ColumnDef {
     let kind = match backend {
         DbBackend::MySql => format!("varbinary({bytes})"),
         DbBackend::Postgres => r#"text COLLATE "C""#.to_owned(),
         _ => "text".to_owned(),
     };
-    ColumnDef::new(name).custom(Alias::new(kind)).not_null().to_owned()
+    ColumnDef::new(name)
+        .custom(Alias::new(kind))
+        .not_null()
+        .to_owned()
 }
 
 /// A text that is empty unless given.
@@ -28,20 +32,35 @@ pub(crate) fn bytes(name: &'static str, backend: DbBackend) -> ColumnDef {
         DbBackend::Postgres => "bytea",
         _ => "blob",
     };
-    ColumnDef::new(name).custom(Alias::new(kind)).not_null().to_owned()
+    ColumnDef::new(name)
+        .custom(Alias::new(kind))
+        .not_null()
+        .to_owned()
 }
 
 /// A signed 64-bit integer with a default.
 pub(crate) fn integer(name: &'static str, default: i64) -> ColumnDef {
-    ColumnDef::new(name).big_integer().not_null().default(default).to_owned()
+    ColumnDef::new(name)
+        .big_integer()
+        .not_null()
+        .default(default)
+        .to_owned()
 }
 
 /// A small number (0 to 255) with a default.
 pub(crate) fn small(name: &'static str, default: i16) -> ColumnDef {
-    ColumnDef::new(name).small_integer().not_null().default(default).to_owned()
+    ColumnDef::new(name)
+        .small_integer()
+        .not_null()
+        .default(default)
+        .to_owned()
 }
 
 /// A flag that is off unless given.
 pub(crate) fn flag(name: &'static str) -> ColumnDef {
-    ColumnDef::new(name).boolean().not_null().default(false).to_owned()
+    ColumnDef::new(name)
+        .boolean()
+        .not_null()
+        .default(false)
+        .to_owned()
 }

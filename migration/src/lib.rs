@@ -1,14 +1,16 @@
 //! The schema of recents, step by step, for SQLite, PostgreSQL and MySQL/MariaDB.
 //!
 //! How to add a step:
-//! 1. A new file `mYYYYMMDD_subject.rs` with `up` and `down`: lists of statements. It imports no entities: they move on, a step does
-//!    not. Every statement can be repeated (`IF NOT EXISTS`): MySQL commits each of them, so a server that dies leaves a step half done;
-//!    and on two nodes of a Galera cluster two servers may run a step at the same time.
+//! 1. A new file `mYYYYMMDD_subject.rs` with `up` and `down`: lists of statements. It imports no
+//!    entities: they move on, a step does not. Every statement can be repeated (`IF NOT EXISTS`):
+//!    MySQL commits each of them, so a server that dies leaves a step half done; and on two nodes
+//!    of a Galera cluster two servers may run a step at the same time.
 //! 2. Its line at the end of [`MIGRATIONS`].
-//! 3. `tests/migrations.rs` runs all of them up, down and up again on every database; it lists the tables.
+//! 3. `tests/migrations.rs` runs all of them up, down and up again on every database; it lists the
+//!    tables.
 //!
-//! The table of applied steps is that of sea-orm-migration, which this replaces: the library switches on features of its
-//! dependencies that must be off here (see `Cargo.toml`).
+//! The table of applied steps is that of sea-orm-migration, which this replaces: the library
+//! switches on features of its dependencies that must be off here (see `Cargo.toml`).
 
 use std::collections::HashSet;
 
@@ -28,8 +30,11 @@ pub struct Migration {
 }
 
 /// All steps in order.
-pub const MIGRATIONS: [Migration; 1] =
-    [Migration { name: "m20261101_tables", up: m20261101_tables::up, down: m20261101_tables::down }];
+pub const MIGRATIONS: [Migration; 1] = [Migration {
+    name: "m20261101_tables",
+    up: m20261101_tables::up,
+    down: m20261101_tables::down,
+}];
 
 const TABLE: &str = "seaql_migrations";
 
@@ -40,14 +45,24 @@ const TABLE: &str = "seaql_migrations";
 pub async fn list_applied(connection: &impl ConnectionTrait) -> Result<HashSet<String>, DbErr> {
     let backend = connection.get_database_backend();
     let exists = match backend {
-        DbBackend::Sqlite => format!("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{TABLE}'"),
+        DbBackend::Sqlite => {
+            format!("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{TABLE}'")
+        }
         DbBackend::Postgres => format!("SELECT 1 WHERE to_regclass('{TABLE}') IS NOT NULL"),
-        _ => format!("SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = '{TABLE}'"),
+        _ => format!(
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = '{TABLE}'"
+        ),
     };
-    if connection.query_one_raw(Statement::from_string(backend, exists)).await?.is_none() {
+    if connection
+        .query_one_raw(Statement::from_string(backend, exists))
+        .await?
+        .is_none()
+    {
         return Ok(HashSet::new());
     }
-    let rows = connection.query_all(Query::select().column("version").from(TABLE)).await?;
+    let rows = connection
+        .query_all(Query::select().column("version").from(TABLE))
+        .await?;
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
@@ -59,21 +74,34 @@ pub async fn up(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
     let table = Table::create()
         .table(TABLE)
         .if_not_exists()
-        .col(ColumnDef::new("version").string_len(255).not_null().primary_key())
+        .col(
+            ColumnDef::new("version")
+                .string_len(255)
+                .not_null()
+                .primary_key(),
+        )
         .col(ColumnDef::new("applied_at").big_integer().not_null())
         .to_owned();
     let backend = connection.get_database_backend();
     connection.execute(&table).await?;
     let applied = list_applied(connection).await?;
-    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(migration.name)) {
+    for migration in MIGRATIONS
+        .iter()
+        .filter(|migration| !applied.contains(migration.name))
+    {
         run(connection, (migration.up)(backend)).await?;
         let now = Expr::cust(match backend {
             DbBackend::Sqlite => "unixepoch()",
             DbBackend::Postgres => "extract(epoch from now())::bigint",
             _ => "unix_timestamp()",
         });
-        let mut insert = Query::insert().into_table(TABLE).columns(["version", "applied_at"]).to_owned();
-        connection.execute(insert.values_panic([migration.name.into(), now])).await?;
+        let mut insert = Query::insert()
+            .into_table(TABLE)
+            .columns(["version", "applied_at"])
+            .to_owned();
+        connection
+            .execute(insert.values_panic([migration.name.into(), now]))
+            .await?;
     }
     Ok(())
 }
@@ -84,10 +112,24 @@ pub async fn up(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
 /// An error of the database.
 pub async fn down(connection: &impl ConnectionTrait, steps: Option<u32>) -> Result<(), DbErr> {
     let applied = list_applied(connection).await?;
-    let steps = steps.map_or(usize::MAX, |steps| usize::try_from(steps).unwrap_or(usize::MAX));
-    for migration in MIGRATIONS.iter().rev().filter(|migration| applied.contains(migration.name)).take(steps) {
-        run(connection, (migration.down)(connection.get_database_backend())).await?;
-        let delete = Query::delete().from_table(TABLE).and_where(Expr::col("version").eq(migration.name)).to_owned();
+    let steps = steps.map_or(usize::MAX, |steps| {
+        usize::try_from(steps).unwrap_or(usize::MAX)
+    });
+    for migration in MIGRATIONS
+        .iter()
+        .rev()
+        .filter(|migration| applied.contains(migration.name))
+        .take(steps)
+    {
+        run(
+            connection,
+            (migration.down)(connection.get_database_backend()),
+        )
+        .await?;
+        let delete = Query::delete()
+            .from_table(TABLE)
+            .and_where(Expr::col("version").eq(migration.name))
+            .to_owned();
         connection.execute(&delete).await?;
     }
     Ok(())

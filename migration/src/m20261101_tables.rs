@@ -1,5 +1,5 @@
-//! The tables. `channel`, `message`, `sender_mark`, `late_message` and `pending_removal` belong to channels, `conversation` and
-//! `user_cursor` to users: no transaction writes to both kinds.
+//! The tables. `channel`, `message`, `sender_mark`, `late_message` and `pending_removal` belong to
+//! channels, `conversation` and `user_cursor` to users: no transaction writes to both kinds.
 
 use sea_orm::sea_query::{ColumnDef, Index, IndexCreateStatement, Table, TableCreateStatement};
 use sea_orm::{DbBackend, Statement};
@@ -19,16 +19,34 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
             message(db),
             vec![
                 // A webhook's message by its global id.
-                index("message", "message_message_id", &["channel_id", "message_id"]).unique().to_owned(),
-                // A repeated send by its sender's key. Not unique: WuKongIM itself stores such repeats under two seqs.
-                index("message", "message_client_msg_no", &["channel_id", "client_msg_no"]),
+                index(
+                    "message",
+                    "message_message_id",
+                    &["channel_id", "message_id"],
+                )
+                .unique()
+                .to_owned(),
+                // A repeated send by its sender's key. Not unique: WuKongIM itself stores such
+                // repeats under two seqs.
+                index(
+                    "message",
+                    "message_client_msg_no",
+                    &["channel_id", "client_msg_no"],
+                ),
             ],
         ),
         (sender_mark(db), Vec::new()),
         (late_message(db), Vec::new()),
         (pending_removal(db), Vec::new()),
         // The members of a channel, in order.
-        (conversation(db), vec![index("conversation", "conversation_channel", &["channel_id", "uid"])]),
+        (
+            conversation(db),
+            vec![index(
+                "conversation",
+                "conversation_channel",
+                &["channel_id", "uid"],
+            )],
+        ),
         (user_cursor(db), Vec::new()),
         (import_progress(db), Vec::new()),
     ] {
@@ -40,19 +58,36 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
             statements.push(db.build(&table));
         } else {
             statements.push(db.build(&table));
-            statements.extend(indexes.into_iter().map(|mut index| db.build(index.if_not_exists())));
+            statements.extend(
+                indexes
+                    .into_iter()
+                    .map(|mut index| db.build(index.if_not_exists())),
+            );
         }
     }
     statements
 }
 
 pub(crate) fn down(db: DbBackend) -> Vec<Statement> {
-    ["import_progress", "user_cursor", "conversation", "pending_removal", "late_message", "sender_mark", "message", "channel"]
-        .map(|table| db.build(Table::drop().table(table).if_exists()))
-        .into()
+    [
+        "import_progress",
+        "user_cursor",
+        "conversation",
+        "pending_removal",
+        "late_message",
+        "sender_mark",
+        "message",
+        "channel",
+    ]
+    .map(|table| db.build(Table::drop().table(table).if_exists()))
+    .into()
 }
 
-fn index(table: &'static str, name: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+fn index(
+    table: &'static str,
+    name: &'static str,
+    columns: &[&'static str],
+) -> IndexCreateStatement {
     let mut index = Index::create().name(name).table(table).to_owned();
     for column in columns {
         index.col(*column);
@@ -188,7 +223,8 @@ fn user_cursor(db: DbBackend) -> TableCreateStatement {
     )
 }
 
-/// On SQLite a table is its primary key's B-tree, as on InnoDB: ranges of a user or a channel lie together.
+/// On SQLite a table is its primary key's B-tree, as on InnoDB: ranges of a user or a channel lie
+/// together.
 fn clustered(table: &mut TableCreateStatement, db: DbBackend) -> TableCreateStatement {
     if db == DbBackend::Sqlite {
         table.extra("WITHOUT ROWID");
@@ -198,5 +234,10 @@ fn clustered(table: &mut TableCreateStatement, db: DbBackend) -> TableCreateStat
 
 fn import_progress(db: DbBackend) -> TableCreateStatement {
     let recording = text("recording", 64, db).primary_key().to_owned();
-    Table::create().table("import_progress").if_not_exists().col(recording).col(integer("lines", 0)).to_owned()
+    Table::create()
+        .table("import_progress")
+        .if_not_exists()
+        .col(recording)
+        .col(integer("lines", 0))
+        .to_owned()
 }

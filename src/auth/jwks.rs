@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse,
+};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use tokio::sync::Semaphore;
 
@@ -50,7 +52,8 @@ struct Known {
 
 impl Known {
     fn has(&self, id: Option<&str>) -> bool {
-        self.fetched.is_some() && id.is_none_or(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
+        self.fetched.is_some()
+            && id.is_none_or(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
     }
 
     fn may_ask(&self) -> bool {
@@ -60,8 +63,12 @@ impl Known {
 
 impl Jwks {
     pub(super) fn new(url: &str) -> Result<Self, ConfigError> {
-        let http = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
-        let http = http.map_err(|error| ConfigError(format!("auth.jwt.jwks_url cannot be asked: {error}")))?;
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build();
+        let http = http
+            .map_err(|error| ConfigError(format!("auth.jwt.jwks_url cannot be asked: {error}")))?;
         Ok(Self(Arc::new(Inner {
             url: url.to_owned(),
             http,
@@ -71,14 +78,17 @@ impl Jwks {
         })))
     }
 
-    /// The keys to check a token with that names `id`. Only who brings a key that is not known waits for the issuer.
+    /// The keys to check a token with that names `id`. Only who brings a key that is not known
+    /// waits for the issuer.
     ///
     /// # Errors
     /// [`Error::KeysUnavailable`] when they were never fetched.
     pub(super) async fn keys_for(&self, id: Option<&str>) -> Result<Arc<Vec<Key>>, Error> {
         let known = self.0.known();
         if known.has(id) {
-            let is_old = known.fetched.is_some_and(|fetched| fetched.elapsed() > FRESH_FOR);
+            let is_old = known
+                .fetched
+                .is_some_and(|fetched| fetched.elapsed() > FRESH_FOR);
             if is_old
                 && known.may_ask()
                 && let Ok(alone) = Arc::clone(&self.0.fetching).try_lock_owned()
@@ -104,7 +114,11 @@ impl Jwks {
             let _ = tokio::time::timeout(PATIENCE, fetched).await;
         }
         let known = self.0.known();
-        if known.fetched.is_none() { Err(Error::KeysUnavailable) } else { Ok(known.keys) }
+        if known.fetched.is_none() {
+            Err(Error::KeysUnavailable)
+        } else {
+            Ok(known.keys)
+        }
     }
 
     /// Fetches the keys before anybody needs them.
@@ -118,7 +132,10 @@ impl Jwks {
 
 impl Inner {
     fn known(&self) -> Known {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     async fn fetch(&self) {
@@ -140,12 +157,20 @@ impl Inner {
     }
 
     async fn ask(&self) -> Result<Vec<Key>, String> {
-        let response =
-            self.http.get(&self.url).send().await.map_err(|error| format!("{:#}", anyhow::Error::from(error.without_url())))?;
+        let response = self
+            .http
+            .get(&self.url)
+            .send()
+            .await
+            .map_err(|error| format!("{:#}", anyhow::Error::from(error.without_url())))?;
         if !response.status().is_success() {
             return Err(format!("status {}", response.status()));
         }
-        let keys = parse(&read_answer(response, LONGEST_SET).await.map_err(|error| error.to_string())?)?;
+        let keys = parse(
+            &read_answer(response, LONGEST_SET)
+                .await
+                .map_err(|error| error.to_string())?,
+        )?;
         if keys.is_empty() {
             return Err("no key for RS256, ES256 or EdDSA among them".to_owned());
         }
@@ -159,19 +184,36 @@ fn parse(body: &[u8]) -> Result<Vec<Key>, String> {
     struct Set {
         keys: Vec<serde_json::Value>,
     }
-    let set: Set = serde_json::from_slice(body).map_err(|_| "it is no JWKS: a JSON object with keys".to_owned())?;
-    let known = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-    Ok(JwkSet { keys: known.collect() }.keys.iter().filter_map(key).collect())
+    let set: Set = serde_json::from_slice(body)
+        .map_err(|_| "it is no JWKS: a JSON object with keys".to_owned())?;
+    let known = set
+        .keys
+        .into_iter()
+        .filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+    Ok(JwkSet {
+        keys: known.collect(),
+    }
+    .keys
+    .iter()
+    .filter_map(key)
+    .collect())
 }
 
 fn key(jwk: &Jwk) -> Option<Key> {
-    if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+    if !matches!(
+        jwk.common.public_key_use,
+        None | Some(PublicKeyUse::Signature)
+    ) {
         return None;
     }
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+            Algorithm::ES256
+        }
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            Algorithm::EdDSA
+        }
         _ => return None,
     };
     let said = match jwk.common.key_algorithm {
@@ -182,7 +224,11 @@ fn key(jwk: &Jwk) -> Option<Key> {
         Some(_) => return None,
     };
     let key = DecodingKey::from_jwk(jwk).ok()?;
-    (said == algorithm).then(|| Key { id: jwk.common.key_id.clone(), algorithm, key })
+    (said == algorithm).then(|| Key {
+        id: jwk.common.key_id.clone(),
+        algorithm,
+        key,
+    })
 }
 
 #[cfg(test)]

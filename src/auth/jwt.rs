@@ -1,5 +1,6 @@
-//! Users' tokens: which keys there are, and what a token must say. The algorithm belongs to the key, never to the token: a token
-//! that says `none`, or HS256 with a public key for the secret, finds no key.
+//! Users' tokens: which keys there are, and what a token must say. The algorithm belongs to the
+//! key, never to the token: a token that says `none`, or HS256 with a public key for the secret,
+//! finds no key.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -23,7 +24,8 @@ const SHORTEST_SECRET: usize = 32;
 /// The log tells the same reason again after this time.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Why a token is refused. Operators read it in the log and in the metrics; the caller is told less.
+/// Why a token is refused. Operators read it in the log and in the metrics; the caller is told
+/// less.
 pub(super) type Refusal = &'static str;
 
 const EXPIRED: Refusal = "it has expired";
@@ -43,7 +45,10 @@ pub(super) struct Key {
 /// Never the key.
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).field("algorithm", &self.algorithm).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,14 +81,22 @@ impl Verifier {
                 continue;
             }
             if secret.len() < SHORTEST_SECRET {
-                tracing::warn!("auth.jwt.secret is shorter than {SHORTEST_SECRET} bytes: it can be guessed from any token");
+                tracing::warn!(
+                    "auth.jwt.secret is shorter than {SHORTEST_SECRET} bytes: it can be guessed from any token"
+                );
             }
-            keys.push(Key { id: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) });
+            keys.push(Key {
+                id: None,
+                algorithm: Algorithm::HS256,
+                key: DecodingKey::from_secret(secret),
+            });
         }
         if !settings.public_key_file.is_empty() {
             keys.extend(read_public_keys(&settings.public_key_file)?);
         }
-        let jwks = (!settings.jwks_url.reveal().is_empty()).then(|| Jwks::new(settings.jwks_url.reveal())).transpose()?;
+        let jwks = (!settings.jwks_url.reveal().is_empty())
+            .then(|| Jwks::new(settings.jwks_url.reveal()))
+            .transpose()?;
         Ok(Self {
             keys,
             jwks,
@@ -112,12 +125,18 @@ impl Verifier {
         if token.len() > LONGEST {
             return Ok(Err("it is too long"));
         }
-        let Ok(header) = decode_header(token) else { return Ok(Err("it is no manager token, and no JWT with a known alg")) };
-        // A server must understand the headers that a token calls critical (RFC 7515, 4.1.11); this one understands none.
+        let Ok(header) = decode_header(token) else {
+            return Ok(Err("it is no manager token, and no JWT with a known alg"));
+        };
+        // A server must understand the headers that a token calls critical (RFC 7515, 4.1.11); this
+        // one understands none.
         if names_critical_headers(token) {
             return Ok(Err("its header has crit"));
         }
-        let fits = |key: &&Key| key.algorithm == header.alg && (key.id.is_none() || header.kid.is_none() || key.id == header.kid);
+        let fits = |key: &&Key| {
+            key.algorithm == header.alg
+                && (key.id.is_none() || header.kid.is_none() || key.id == header.kid)
+        };
         let mut refusal = NO_KEY;
         for key in self.keys.iter().filter(fits) {
             match self.check(token, key) {
@@ -168,30 +187,41 @@ impl Verifier {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
-        decode::<Claims>(token, &key.key, &validation).map(|token| token.claims).map_err(|error| match error.kind() {
-            ErrorKind::ExpiredSignature => EXPIRED,
-            ErrorKind::ImmatureSignature => "its nbf is in the future",
-            ErrorKind::InvalidIssuer => "its iss is not auth.jwt.issuer",
-            ErrorKind::InvalidAudience => "its aud is not auth.jwt.audience",
-            ErrorKind::MissingRequiredClaim(_) => "it lacks exp, sub, or an iss or aud that is configured",
-            ErrorKind::InvalidSignature => OTHER_SIGNATURE,
-            _ => "its claims cannot be read",
-        })
+        decode::<Claims>(token, &key.key, &validation)
+            .map(|token| token.claims)
+            .map_err(|error| match error.kind() {
+                ErrorKind::ExpiredSignature => EXPIRED,
+                ErrorKind::ImmatureSignature => "its nbf is in the future",
+                ErrorKind::InvalidIssuer => "its iss is not auth.jwt.issuer",
+                ErrorKind::InvalidAudience => "its aud is not auth.jwt.audience",
+                ErrorKind::MissingRequiredClaim(_) => {
+                    "it lacks exp, sub, or an iss or aud that is configured"
+                }
+                ErrorKind::InvalidSignature => OTHER_SIGNATURE,
+                _ => "its claims cannot be read",
+            })
     }
 }
 
 fn names_critical_headers(token: &[u8]) -> bool {
     let header = token.split(|byte| *byte == b'.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
-    serde_json::from_slice::<serde_json::Value>(&header).is_ok_and(|header| header.get("crit").is_some())
+    serde_json::from_slice::<serde_json::Value>(&header)
+        .is_ok_and(|header| header.get("crit").is_some())
 }
 
-/// Of several keys' refusals the one that says more: who looks at the claims has found the signature to be right.
+/// Of several keys' refusals the one that says more: who looks at the claims has found the
+/// signature to be right.
 fn more_telling(before: Refusal, now: Refusal) -> Refusal {
-    if matches!(before, NO_KEY | OTHER_SIGNATURE) { now } else { before }
+    if matches!(before, NO_KEY | OTHER_SIGNATURE) {
+        now
+    } else {
+        before
+    }
 }
 
-/// Tells operators why tokens are refused, each reason now and then: anybody can bring bad ones. The token is not shown.
+/// Tells operators why tokens are refused, each reason now and then: anybody can bring bad ones.
+/// The token is not shown.
 pub(super) fn log_refusal(reason: Refusal) {
     static TOLD: Mutex<BTreeMap<Refusal, Instant>> = Mutex::new(BTreeMap::new());
     metrics::counter!("recents_unauthenticated_total", "reason" => reason).increment(1);
@@ -199,31 +229,47 @@ pub(super) fn log_refusal(reason: Refusal) {
     if told.get(reason).is_none_or(|told| told.elapsed() > PAUSE) {
         told.insert(reason, Instant::now());
         drop(told);
-        tracing::info!(reason, "a token is refused; others are counted in recents_unauthenticated_total");
+        tracing::info!(
+            reason,
+            "a token is refused; others are counted in recents_unauthenticated_total"
+        );
     }
 }
 
 fn read_public_keys(file: &str) -> Result<Vec<Key>, ConfigError> {
     let problem = |what: String| ConfigError(format!("auth.jwt.public_key_file = {file:?} {what}"));
-    let text = std::fs::read_to_string(file).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| problem(format!("cannot be read: {error}")))?;
     if text.contains("PRIVATE KEY-----") {
-        return Err(problem("holds a private key: it belongs to the issuer alone; give the public one".to_owned()));
+        return Err(problem(
+            "holds a private key: it belongs to the issuer alone; give the public one".to_owned(),
+        ));
     }
     let mut keys = Vec::new();
     for block in text.split_inclusive("-----END PUBLIC KEY-----") {
-        let Some(start) = block.find("-----BEGIN") else { continue };
+        let Some(start) = block.find("-----BEGIN") else {
+            continue;
+        };
         let pem = &block.as_bytes()[start..];
         let key = DecodingKey::from_rsa_pem(pem)
             .map(|key| (Algorithm::RS256, key))
             .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key)))
             .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key)));
         let Ok((algorithm, key)) = key else {
-            return Err(problem("must hold public keys in PEM (BEGIN PUBLIC KEY): RSA, P-256 or Ed25519".to_owned()));
+            return Err(problem(
+                "must hold public keys in PEM (BEGIN PUBLIC KEY): RSA, P-256 or Ed25519".to_owned(),
+            ));
         };
-        keys.push(Key { id: None, algorithm, key });
+        keys.push(Key {
+            id: None,
+            algorithm,
+            key,
+        });
     }
     if keys.is_empty() {
-        return Err(problem("holds no key that begins with -----BEGIN PUBLIC KEY-----".to_owned()));
+        return Err(problem(
+            "holds no key that begins with -----BEGIN PUBLIC KEY-----".to_owned(),
+        ));
     }
     Ok(keys)
 }

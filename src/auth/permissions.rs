@@ -1,8 +1,10 @@
-//! What a caller may do: decided here, and nowhere else. `tests/permissions.rs` walks every route, query, mutation and subscription
-//! with every kind of caller; an operation that is not in its table fails it.
+//! What a caller may do: decided here, and nowhere else. `tests/permissions.rs` walks every route,
+//! query, mutation and subscription with every kind of caller; an operation that is not in its
+//! table fails it.
 //!
-//! How to add an operation: call [`Caller::check`] with what it does before anything is read, and add it to the table. What only
-//! some users may see (a channel's messages) is asked of the database, by the use case, as the user that [`Caller::viewer`] names.
+//! How to add an operation: call [`Caller::check`] with what it does before anything is read, and
+//! add it to the table. What only some users may see (a channel's messages) is asked of the
+//! database, by the use case, as the user that [`Caller::viewer`] names.
 
 use crate::error::Error;
 use crate::ids::Uid;
@@ -30,7 +32,8 @@ pub enum Action<'a> {
     ActFor(&'a Uid),
     /// Send as this user.
     SendAs(&'a Uid),
-    /// Make, change and delete channels and their members; say what `WuKongIM` wants to know of users.
+    /// Make, change and delete channels and their members; say what `WuKongIM` wants to know of
+    /// users.
     ManageChannels,
     /// Say what was sent elsewhere.
     FeedMessages,
@@ -40,15 +43,25 @@ impl Caller {
     /// # Errors
     /// [`Error::Forbidden`].
     pub fn check(&self, action: Action<'_>) -> Result<(), Error> {
-        let Self::User { uid, may_send, .. } = self else { return Ok(()) };
+        let Self::User { uid, may_send, .. } = self else {
+            return Ok(());
+        };
         match action {
             Action::ActFor(whose) if whose == uid => Ok(()),
-            Action::ActFor(_) => Err(Error::Forbidden("you may see and change only your own conversations".into())),
-            Action::SendAs(_) if !may_send => Err(Error::Forbidden("users may not send here".into())),
+            Action::ActFor(_) => Err(Error::Forbidden(
+                "you may see and change only your own conversations".into(),
+            )),
+            Action::SendAs(_) if !may_send => {
+                Err(Error::Forbidden("users may not send here".into()))
+            }
             Action::SendAs(sender) if sender == uid => Ok(()),
             Action::SendAs(_) => Err(Error::Forbidden("you may send only as yourself".into())),
-            Action::ManageChannels => Err(Error::Forbidden("only services may manage channels and users".into())),
-            Action::FeedMessages => Err(Error::Forbidden("only services may feed this server".into())),
+            Action::ManageChannels => Err(Error::Forbidden(
+                "only services may manage channels and users".into(),
+            )),
+            Action::FeedMessages => Err(Error::Forbidden(
+                "only services may feed this server".into(),
+            )),
         }
     }
 
@@ -77,13 +90,15 @@ impl Caller {
         self.check(Action::SendAs(&uid)).map(|()| uid)
     }
 
-    /// Whether this caller may know of this user's conversations: what it may not know of looks like what does not exist.
+    /// Whether this caller may know of this user's conversations: what it may not know of looks
+    /// like what does not exist.
     #[must_use]
     pub fn knows_of(&self, uid: &Uid) -> bool {
         self.check(Action::ActFor(uid)).is_ok()
     }
 
-    /// The user whose membership decides, in what is not about one user; services are in everything.
+    /// The user whose membership decides, in what is not about one user; services are in
+    /// everything.
     #[must_use]
     pub fn user(&self) -> Option<&Uid> {
         match self {

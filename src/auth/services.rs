@@ -1,4 +1,5 @@
-//! Addresses from which services came: their connections may use what is kept for services, before they have said anything.
+//! Addresses from which services came: their connections may use what is kept for services, before
+//! they have said anything.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -14,7 +15,10 @@ pub(crate) struct ServiceAddresses(RwLock<HashSet<IpAddr>>);
 impl ServiceAddresses {
     /// True if a service came from there.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&address)
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&address)
     }
 
     /// A service came from there, with its token or secret.

@@ -1,5 +1,6 @@
-//! Leaving a channel: a change of the user's list like any other, under the user's lock and stamped at once. A removal is stored also for
-//! a user who is not known as a member yet: a delayed webhook must not bring the user in.
+//! Leaving a channel: a change of the user's list like any other, under the user's lock and stamped
+//! at once. A removal is stored also for a user who is not known as a member yet: a delayed webhook
+//! must not bring the user in.
 
 use std::collections::HashSet;
 
@@ -23,18 +24,29 @@ pub(super) struct Removal {
 impl Removal {
     /// One that is done before its answer.
     pub(super) fn now(core: &Core) -> Self {
-        Self { at: core.clock.now_ms(), number: i64::MAX }
+        Self {
+            at: core.clock.now_ms(),
+            number: i64::MAX,
+        }
     }
 }
 
 impl From<&PendingRemoval> for Removal {
     fn from(pending: &PendingRemoval) -> Self {
-        Self { at: pending.removed_at, number: pending.number }
+        Self {
+            at: pending.removed_at,
+            number: pending.number,
+        }
     }
 }
 
 /// Removes users from a channel.
-pub(super) async fn leave(core: &Core, channel_id: i64, uids: &[Uid], removal: Removal) -> Result<(), Error> {
+pub(super) async fn leave(
+    core: &Core,
+    channel_id: i64,
+    uids: &[Uid],
+    removal: Removal,
+) -> Result<(), Error> {
     let mut uids = uids.to_vec();
     uids.sort_unstable();
     uids.dedup();
@@ -47,7 +59,12 @@ pub(super) async fn leave(core: &Core, channel_id: i64, uids: &[Uid], removal: R
     Ok(())
 }
 
-async fn leave_some(core: &Core, channel_id: i64, uids: &[Uid], removal: Removal) -> Result<(), Error> {
+async fn leave_some(
+    core: &Core,
+    channel_id: i64,
+    uids: &[Uid],
+    removal: Removal,
+) -> Result<(), Error> {
     let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
     let mut views = core.store.find_views(&pairs).await?;
     let now_ms = core.clock.now_ms();
@@ -71,8 +88,13 @@ async fn leave_some(core: &Core, channel_id: i64, uids: &[Uid], removal: Removal
     }
     let removed: HashSet<&Uid> = absent.iter().map(|(uid, _)| uid).collect();
     let stays = |row: &ConversationRow| row.is_member() && row.joined_removals >= removal.number;
-    let is_open = |view: &View| !stays(&view.row) && (view.row.is_member() || !removed.contains(&view.uid));
-    let uids: Vec<Uid> = views.into_iter().filter(is_open).map(|view| view.uid).collect();
+    let is_open =
+        |view: &View| !stays(&view.row) && (view.row.is_member() || !removed.contains(&view.uid));
+    let uids: Vec<Uid> = views
+        .into_iter()
+        .filter(is_open)
+        .map(|view| view.uid)
+        .collect();
     if uids.is_empty() {
         return Ok(());
     }
@@ -97,7 +119,11 @@ async fn leave_some(core: &Core, channel_id: i64, uids: &[Uid], removal: Removal
                 row.left_at = row.left_at.max(removal.at);
             }
             views.retain(|view| view.row.membership == Membership::Left);
-            tx.write_conversations(views.iter().map(|view| (&view.uid, &view.row)).collect(), &locked).await?;
+            tx.write_conversations(
+                views.iter().map(|view| (&view.uid, &view.row)).collect(),
+                &locked,
+            )
+            .await?;
             tx.commit(()).await
         })
         .await?;

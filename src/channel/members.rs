@@ -29,7 +29,11 @@ impl Flags {
 
     /// As stored.
     pub(super) fn from_bits(bits: i64) -> Self {
-        Self { large: bits & 1 > 0, ban: bits & 2 > 0, disband: bits & 4 > 0 }
+        Self {
+            large: bits & 1 > 0,
+            ban: bits & 2 > 0,
+            disband: bits & 4 > 0,
+        }
     }
 }
 
@@ -46,7 +50,11 @@ pub struct FlagChanges {
 
 impl From<Flags> for FlagChanges {
     fn from(flags: Flags) -> Self {
-        Self { large: Some(flags.large), ban: Some(flags.ban), disband: Some(flags.disband) }
+        Self {
+            large: Some(flags.large),
+            ban: Some(flags.ban),
+            disband: Some(flags.disband),
+        }
     }
 }
 
@@ -78,14 +86,23 @@ pub struct CreateChannel {
 
 pub(super) fn group_key(channel: &ChannelRef) -> Result<ChannelKey, Error> {
     if channel.channel_type == ChannelType::PERSON {
-        return Err(Error::bad_input("channel_type", "must not be 1: a person channel has the two it is made of"));
+        return Err(Error::bad_input(
+            "channel_type",
+            "must not be 1: a person channel has the two it is made of",
+        ));
     }
-    Ok(ChannelKey { channel_type: channel.channel_type, key: channel.channel_id.clone() })
+    Ok(ChannelKey {
+        channel_type: channel.channel_type,
+        key: channel.channel_id.clone(),
+    })
 }
 
 fn check_number(core: &Core, uids: &[Uid]) -> Result<(), Error> {
     if uids.len() > core.limits.members {
-        return Err(Error::bad_input("subscribers", format!("must name at most {} users", core.limits.members)));
+        return Err(Error::bad_input(
+            "subscribers",
+            format!("must name at most {} users", core.limits.members),
+        ));
     }
     Ok(())
 }
@@ -104,11 +121,17 @@ pub async fn create_channel(core: &Core, request: &CreateChannel) -> Result<(), 
     add(core, &key, &request.uids).await
 }
 
-/// Adds members, who see what is sent from now on; who is in it already is left alone. An unknown channel is made.
+/// Adds members, who see what is sent from now on; who is in it already is left alone. An unknown
+/// channel is made.
 ///
 /// # Errors
 /// As [`create_channel`].
-pub async fn add_members(core: &Core, channel: &ChannelRef, uids: &[Uid], reset: bool) -> Result<(), Error> {
+pub async fn add_members(
+    core: &Core,
+    channel: &ChannelRef,
+    uids: &[Uid],
+    reset: bool,
+) -> Result<(), Error> {
     let key = group_key(channel)?;
     check_number(core, uids)?;
     if reset {
@@ -117,8 +140,8 @@ pub async fn add_members(core: &Core, channel: &ChannelRef, uids: &[Uid], reset:
     add(core, &key, uids).await
 }
 
-/// Removes members, also those who are not known yet: a webhook that is late does not bring them in. Where there are very many of them
-/// it is accepted for good, and happens within seconds.
+/// Removes members, also those who are not known yet: a webhook that is late does not bring them
+/// in. Where there are very many of them it is accepted for good, and happens within seconds.
 ///
 /// # Errors
 /// As [`create_channel`].
@@ -140,9 +163,16 @@ pub async fn remove_all_members(core: &Core, channel: &ChannelRef) -> Result<(),
     remove_others(core, &group_key(channel)?, &[]).await
 }
 
-/// Removes all members but some. The channel remembers when: users who have no conversation there were no members then.
-pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -> Result<(), Error> {
-    let Some(channel_id) = core.store.find_channel(key).await? else { return Ok(()) };
+/// Removes all members but some. The channel remembers when: users who have no conversation there
+/// were no members then.
+pub(super) async fn remove_others(
+    core: &Core,
+    key: &ChannelKey,
+    stay: &[Uid],
+) -> Result<(), Error> {
+    let Some(channel_id) = core.store.find_channel(key).await? else {
+        return Ok(());
+    };
     let now_ms = core.clock.now_ms();
     core.store
         .waiting_transaction(|tx| async move {
@@ -154,7 +184,10 @@ pub(super) async fn remove_others(core: &Core, key: &ChannelKey, stay: &[Uid]) -
         })
         .await?;
     let names: HashSet<&Uid> = stay.iter().collect();
-    let mut leaving = core.store.list_some_members(channel_id, names.len() + AT_ONCE + 1).await?;
+    let mut leaving = core
+        .store
+        .list_some_members(channel_id, names.len() + AT_ONCE + 1)
+        .await?;
     leaving.retain(|uid| !names.contains(uid));
     if leaving.len() > AT_ONCE {
         return accept_all(core, channel_id, key, stay).await;
@@ -167,9 +200,18 @@ async fn add(core: &Core, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
     if !uids.is_empty() {
         hasten(core, channel_id, uids).await?;
     }
-    let hint = |uid: &Uid| MemberHint { channel_id, uid: uid.clone(), reason: Reason::Request };
+    let hint = |uid: &Uid| MemberHint {
+        channel_id,
+        uid: uid.clone(),
+        reason: Reason::Request,
+    };
     let _place = core.store.may_wait().await;
-    join_members(core, &uids.iter().map(hint).collect::<Vec<_>>(), Locks::Wait).await?;
+    join_members(
+        core,
+        &uids.iter().map(hint).collect::<Vec<_>>(),
+        Locks::Wait,
+    )
+    .await?;
     Ok(())
 }
 
@@ -181,7 +223,10 @@ async fn ensure_channel(core: &Core, key: &ChannelKey) -> Result<i64, Error> {
 
 async fn set_flags(core: &Core, channel_id: i64, flags: FlagChanges) -> Result<(), Error> {
     let heads = core.store.list_heads(&[channel_id]).await?;
-    if heads.first().is_none_or(|head| head.flags == flags.apply(head.flags)) {
+    if heads
+        .first()
+        .is_none_or(|head| head.flags == flags.apply(head.flags))
+    {
         return Ok(());
     }
     core.store

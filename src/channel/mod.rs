@@ -10,7 +10,10 @@ mod removal;
 pub use delete::delete_channel;
 pub use find::{find_channels, list_members};
 pub(crate) use join::{KnownMembers, MemberHint, Reason, join_members};
-pub use members::{CreateChannel, FlagChanges, Flags, add_members, create_channel, remove_all_members, remove_members};
+pub use members::{
+    CreateChannel, FlagChanges, Flags, add_members, create_channel, remove_all_members,
+    remove_members,
+};
 pub(crate) use removal::write_removals;
 
 use sha2::{Digest, Sha256};
@@ -22,8 +25,8 @@ use crate::ids::{ChannelRef, ChannelType, Uid};
 pub struct ChannelKey {
     /// What kind.
     pub channel_type: ChannelType,
-    /// The channel's id; for a person channel the length of the first uid, a colon and both uids in byte order
-    /// (`3:annbob`), which no two pairs share whatever the uids contain.
+    /// The channel's id; for a person channel the length of the first uid, a colon and both uids in
+    /// byte order (`3:annbob`), which no two pairs share whatever the uids contain.
     pub key: String,
 }
 
@@ -34,18 +37,29 @@ impl ChannelKey {
         if channel.channel_type == ChannelType::PERSON {
             Self::person(viewer.as_str(), &channel.channel_id)
         } else {
-            Self { channel_type: channel.channel_type, key: channel.channel_id.clone() }
+            Self {
+                channel_type: channel.channel_type,
+                key: channel.channel_id.clone(),
+            }
         }
     }
 
     /// The person channel of two users.
     #[must_use]
     pub fn person(one: &str, other: &str) -> Self {
-        let (first, second) = if one <= other { (one, other) } else { (other, one) };
-        Self { channel_type: ChannelType::PERSON, key: format!("{}:{first}{second}", first.len()) }
+        let (first, second) = if one <= other {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        Self {
+            channel_type: ChannelType::PERSON,
+            key: format!("{}:{first}{second}", first.len()),
+        }
     }
 
-    /// The internal id that the channel has, unless another channel has it already: then that of the next attempt.
+    /// The internal id that the channel has, unless another channel has it already: then that of
+    /// the next attempt.
     #[must_use]
     pub fn derived_id(&self, attempt: u32) -> i64 {
         let mut hash = Sha256::new();
@@ -74,13 +88,19 @@ impl ChannelKey {
             Some((first, second)) => if first == viewer { second } else { first }.to_owned(),
             None => self.key.clone(),
         };
-        ChannelRef { channel_type: self.channel_type, channel_id }
+        ChannelRef {
+            channel_type: self.channel_type,
+            channel_id,
+        }
     }
 
-    /// Those who are in a person channel by its nature; the system has no conversations, nor has who talks to it.
+    /// Those who are in a person channel by its nature; the system has no conversations, nor has
+    /// who talks to it.
     #[must_use]
     pub fn born_members(&self) -> Vec<Uid> {
-        let Some((first, second)) = self.pair() else { return Vec::new() };
+        let Some((first, second)) = self.pair() else {
+            return Vec::new();
+        };
         let pair = [first, second].map(|uid| Uid::parse("uid", uid));
         match pair {
             [Ok(first), Ok(second)] if first.is_system() || second.is_system() => Vec::new(),
@@ -97,7 +117,15 @@ mod tests {
 
     #[test]
     fn pairs_are_unambiguous_and_the_same_from_both_sides() {
-        let pairs = [("ann", "bob"), ("a@b", "c"), ("a", "b@c"), ("1:a", "b"), ("1", ":ab"), ("Ünï", "用户甲"), ("me", "me")];
+        let pairs = [
+            ("ann", "bob"),
+            ("a@b", "c"),
+            ("a", "b@c"),
+            ("1:a", "b"),
+            ("1", ":ab"),
+            ("Ünï", "用户甲"),
+            ("me", "me"),
+        ];
         let mut keys = std::collections::HashSet::new();
         for (one, other) in pairs {
             let key = ChannelKey::person(one, other);
@@ -110,10 +138,16 @@ mod tests {
 
     #[test]
     fn ids_are_positive_and_depend_on_everything() {
-        let group =
-            |number, key: &str| ChannelKey { channel_type: ChannelType::parse("type", number).unwrap(), key: key.to_owned() };
-        let ids =
-            [group(2, "g").derived_id(0), group(2, "g").derived_id(1), group(3, "g").derived_id(0), group(2, "h").derived_id(0)];
+        let group = |number, key: &str| ChannelKey {
+            channel_type: ChannelType::parse("type", number).unwrap(),
+            key: key.to_owned(),
+        };
+        let ids = [
+            group(2, "g").derived_id(0),
+            group(2, "g").derived_id(1),
+            group(3, "g").derived_id(0),
+            group(2, "h").derived_id(0),
+        ];
         assert!(ids.iter().all(|id| *id > 0));
         assert_eq!(std::collections::HashSet::from(ids).len(), 4);
         // Stored for good: another way to derive it would lose every channel.
@@ -122,7 +156,11 @@ mod tests {
 
     #[test]
     fn the_system_makes_no_conversations() {
-        assert!(ChannelKey::person("ann", crate::ids::SYSTEM_UID).born_members().is_empty());
+        assert!(
+            ChannelKey::person("ann", crate::ids::SYSTEM_UID)
+                .born_members()
+                .is_empty()
+        );
         assert_eq!(ChannelKey::person("me", "me").born_members().len(), 1);
         assert_eq!(ChannelKey::person("ann", "bob").born_members().len(), 2);
     }

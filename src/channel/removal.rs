@@ -1,9 +1,11 @@
-//! Removals of many members: accepted in one short transaction of the channel, written to the members' rows in the background.
+//! Removals of many members: accepted in one short transaction of the channel, written to the
+//! members' rows in the background.
 //!
-//! A removal of all members is at once what everybody reads: the channel has the removal's number, each row the number of removals when
-//! its user joined, and a row with a smaller number is no membership whatever else it says. A removal of many named users is true of each
-//! of them when the row is written, within seconds. Both wait in `pending_removal` until all rows say it. Any server goes on with what
-//! another one left: nothing depends on who does it, or how often it is done.
+//! A removal of all members is at once what everybody reads: the channel has the removal's number,
+//! each row the number of removals when its user joined, and a row with a smaller number is no
+//! membership whatever else it says. A removal of many named users is true of each of them when the
+//! row is written, within seconds. Both wait in `pending_removal` until all rows say it. Any server
+//! goes on with what another one left: nothing depends on who does it, or how often it is done.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +31,12 @@ const SOON: Duration = Duration::from_secs(2);
 const LATER: Duration = Duration::from_secs(60);
 
 /// Removes all members but some, who are members now.
-pub(super) async fn accept_all(core: &Core, channel_id: i64, key: &ChannelKey, stay: &[Uid]) -> Result<(), Error> {
+pub(super) async fn accept_all(
+    core: &Core,
+    channel_id: i64,
+    key: &ChannelKey,
+    stay: &[Uid],
+) -> Result<(), Error> {
     let now_ms = core.clock.now_ms();
     let number = core
         .store
@@ -46,24 +53,39 @@ pub(super) async fn accept_all(core: &Core, channel_id: i64, key: &ChannelKey, s
     join::stay(core, channel_id, stay, number).await?;
     core.store
         .waiting_transaction(|tx| async move {
-            let Some(mut head) = tx.lock_channel(channel_id).await? else { return Ok(()) };
+            let Some(mut head) = tx.lock_channel(channel_id).await? else {
+                return Ok(());
+            };
             head.revision += 1;
             tx.write_heads(&[&head]).await?;
             tx.clear_members(&head, number).await?;
-            tx.insert_pending_removal(channel_id, number, now_ms, &[]).await?;
+            tx.insert_pending_removal(channel_id, number, now_ms, &[])
+                .await?;
             tx.commit(()).await
         })
         .await?;
-    tracing::info!(channel = key.key, number, "all members of a channel are being removed");
+    tracing::info!(
+        channel = key.key,
+        number,
+        "all members of a channel are being removed"
+    );
     core.bus.channels_moved([(channel_id, key)]);
     core.removals.notify_one();
     Ok(())
 }
 
 /// Removes many users by name.
-pub(super) async fn accept_named(core: &Core, channel_id: i64, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
+pub(super) async fn accept_named(
+    core: &Core,
+    channel_id: i64,
+    key: &ChannelKey,
+    uids: &[Uid],
+) -> Result<(), Error> {
     let now_ms = core.clock.now_ms();
-    let parts: Vec<Vec<&str>> = uids.chunks(NAMED).map(|uids| uids.iter().map(Uid::as_str).collect()).collect();
+    let parts: Vec<Vec<&str>> = uids
+        .chunks(NAMED)
+        .map(|uids| uids.iter().map(Uid::as_str).collect())
+        .collect();
     let parts = parts.as_slice();
     core.store
         .waiting_transaction(|tx| async move {
@@ -71,20 +93,30 @@ pub(super) async fn accept_named(core: &Core, channel_id: i64, key: &ChannelKey,
                 return Ok(());
             }
             let number = tx.number_removal(channel_id).await?;
-            tx.insert_pending_removal(channel_id, number, now_ms, parts).await?;
+            tx.insert_pending_removal(channel_id, number, now_ms, parts)
+                .await?;
             tx.commit(()).await
         })
         .await?;
-    tracing::info!(channel = key.key, users = uids.len(), "many members of a channel are being removed");
+    tracing::info!(
+        channel = key.key,
+        users = uids.len(),
+        "many members of a channel are being removed"
+    );
     core.removals.notify_one();
     Ok(())
 }
 
-/// Writes what pending removals say of users who are about to join: a removal that was asked for before must not come after.
+/// Writes what pending removals say of users who are about to join: a removal that was asked for
+/// before must not come after.
 pub(super) async fn hasten(core: &Core, channel_id: i64, uids: &[Uid]) -> Result<(), Error> {
     for (removal, named) in core.store.list_named_removals(channel_id).await? {
         let named: std::collections::HashSet<&str> = named.iter().map(String::as_str).collect();
-        let joining: Vec<Uid> = uids.iter().filter(|uid| named.contains(uid.as_str())).cloned().collect();
+        let joining: Vec<Uid> = uids
+            .iter()
+            .filter(|uid| named.contains(uid.as_str()))
+            .cloned()
+            .collect();
         leave(core, channel_id, &joining, Removal::from(&removal)).await?;
     }
     Ok(())
@@ -112,10 +144,18 @@ async fn write_pending(core: &Core) -> Result<bool, Error> {
         #[expect(clippy::cast_precision_loss, reason = "a thousand at most")]
         metrics::gauge!("recents_pending_removals").set(pending.len() as f64);
         let now_ms = core.clock.now_ms();
-        let is_others = |removal: &PendingRemoval| (now_ms..=now_ms + CLAIM_MS).contains(&removal.claimed_until);
+        let is_others = |removal: &PendingRemoval| {
+            (now_ms..=now_ms + CLAIM_MS).contains(&removal.claimed_until)
+        };
         let are_others = !pending.is_empty();
-        let Some(mut removal) = pending.into_iter().find(|removal| !is_others(removal)) else { return Ok(are_others) };
-        if core.store.claim_removal(&mut removal, now_ms + CLAIM_MS).await? {
+        let Some(mut removal) = pending.into_iter().find(|removal| !is_others(removal)) else {
+            return Ok(are_others);
+        };
+        if core
+            .store
+            .claim_removal(&mut removal, now_ms + CLAIM_MS)
+            .await?
+        {
             write_one(core, removal).await?;
         }
     }
@@ -128,7 +168,10 @@ async fn write_one(core: &Core, mut removal: PendingRemoval) -> Result<(), Error
     if uids.is_empty() {
         let mut after = String::new();
         loop {
-            let uids = core.store.list_removed(removal.channel_id, removal.number, &after, ROWS).await?;
+            let uids = core
+                .store
+                .list_removed(removal.channel_id, removal.number, &after, ROWS)
+                .await?;
             let Some(last) = uids.last() else { break };
             last.as_str().clone_into(&mut after);
             if !write_some(core, &mut removal, &uids).await? {
@@ -138,7 +181,10 @@ async fn write_one(core: &Core, mut removal: PendingRemoval) -> Result<(), Error
         }
     } else {
         for uids in uids.chunks(ROWS) {
-            let uids = uids.iter().map(|uid| Uid::parse("uid", uid.as_str())).collect::<Result<Vec<Uid>, Error>>()?;
+            let uids = uids
+                .iter()
+                .map(|uid| Uid::parse("uid", uid.as_str()))
+                .collect::<Result<Vec<Uid>, Error>>()?;
             if !write_some(core, &mut removal, &uids).await? {
                 return Ok(());
             }
@@ -147,18 +193,37 @@ async fn write_one(core: &Core, mut removal: PendingRemoval) -> Result<(), Error
     }
     core.store.finish_removal(&removal).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    tracing::info!(channel_id = removal.channel_id, number = removal.number, rows = written, seconds, "members are removed");
+    tracing::info!(
+        channel_id = removal.channel_id,
+        number = removal.number,
+        rows = written,
+        seconds,
+        "members are removed"
+    );
     Ok(())
 }
 
 /// False when another server goes on with it.
-async fn write_some(core: &Core, removal: &mut PendingRemoval, uids: &[Uid]) -> Result<bool, Error> {
+async fn write_some(
+    core: &Core,
+    removal: &mut PendingRemoval,
+    uids: &[Uid],
+) -> Result<bool, Error> {
     let begun = Instant::now();
-    if !core.store.claim_removal(removal, core.clock.now_ms() + CLAIM_MS).await? {
+    if !core
+        .store
+        .claim_removal(removal, core.clock.now_ms() + CLAIM_MS)
+        .await?
+    {
         return Ok(false);
     }
     leave(core, removal.channel_id, uids, Removal::from(&*removal)).await?;
     // Half of the time, and of the database, is for those who wait.
-    tokio::time::sleep(begun.elapsed().clamp(Duration::from_millis(5), Duration::from_secs(1))).await;
+    tokio::time::sleep(
+        begun
+            .elapsed()
+            .clamp(Duration::from_millis(5), Duration::from_secs(1)),
+    )
+    .await;
     Ok(true)
 }

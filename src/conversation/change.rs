@@ -1,5 +1,6 @@
-//! Changes of conversations by their user: the user's lock, then the row and its head, stamped at once. No channel is locked: a message
-//! that commits meanwhile has a larger revision, so it counts after the change.
+//! Changes of conversations by their user: the user's lock, then the row and its head, stamped at
+//! once. No channel is locked: a message that commits meanwhile has a larger revision, so it counts
+//! after the change.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -42,7 +43,8 @@ impl Outcome {
     }
 }
 
-/// Changes a row, given the seq up to which its user wants to read, if one is named; returns whether it changed it.
+/// Changes a row, given the seq up to which its user wants to read, if one is named; returns
+/// whether it changed it.
 type Change<'a> = dyn Fn(&mut ConversationRow, Option<Seq>) -> bool + Send + Sync + 'a;
 
 /// A conversation that its user wants to change.
@@ -55,11 +57,16 @@ pub(crate) struct Changing {
 
 impl std::fmt::Debug for Changing {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Changing").field("uid", &self.uid).field("key", &self.key).finish_non_exhaustive()
+        formatter
+            .debug_struct("Changing")
+            .field("uid", &self.uid)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
-/// Changes the user's conversation as `change` says. It is called with the row and its head as they are under the user's lock.
+/// Changes the user's conversation as `change` says. It is called with the row and its head as they
+/// are under the user's lock.
 pub(super) async fn change(
     core: &Arc<Core>,
     uid: &Uid,
@@ -68,19 +75,38 @@ pub(super) async fn change(
     change: impl Fn(&mut ConversationRow, Option<Seq>) -> bool + Send + Sync + 'static,
 ) -> Result<Outcome, Error> {
     core.check_conversations_on()?;
-    let changing = Changing { uid: uid.clone(), key: ChannelKey::new(uid, channel), up_to, change: Box::new(change) };
+    let changing = Changing {
+        uid: uid.clone(),
+        key: ChannelKey::new(uid, channel),
+        up_to,
+        change: Box::new(change),
+    };
     let shared = Arc::clone(core);
     // By the user: what waits for the same lock is done in one transaction.
     let lane = lane(uid, core.store.writers());
-    core.changes.run(lane, changing, move |all, locks| change_some(Arc::clone(&shared), all, locks)).await
+    core.changes
+        .run(lane, changing, move |all, locks| {
+            change_some(Arc::clone(&shared), all, locks)
+        })
+        .await
 }
 
 /// Changes of several users at the same time, in one transaction.
 async fn change_some(core: Arc<Core>, all: Vec<Arc<Changing>>, locks: Locks) -> Answers<Outcome> {
-    // Reads without locks first, so that a change of something unknown, or to what is already so, costs one read for all of them.
-    let names: HashSet<(&Uid, &ChannelKey)> = all.iter().map(|changing| (&changing.uid, &changing.key)).collect();
-    let found = core.store.find_uncounted(&names.into_iter().collect::<Vec<_>>()).await?;
-    let found: HashMap<(&Uid, &ChannelKey), &ConversationRow> = found.iter().map(|(uid, row)| ((uid, &row.key), row)).collect();
+    // Reads without locks first, so that a change of something unknown, or to what is already so,
+    // costs one read for all of them.
+    let names: HashSet<(&Uid, &ChannelKey)> = all
+        .iter()
+        .map(|changing| (&changing.uid, &changing.key))
+        .collect();
+    let found = core
+        .store
+        .find_uncounted(&names.into_iter().collect::<Vec<_>>())
+        .await?;
+    let found: HashMap<(&Uid, &ChannelKey), &ConversationRow> = found
+        .iter()
+        .map(|(uid, row)| ((uid, &row.key), row))
+        .collect();
     let mut wanted = Vec::new();
     let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(all.len());
     let mut without_cursor = Vec::new();
@@ -98,7 +124,12 @@ async fn change_some(core: Arc<Core>, all: Vec<Arc<Changing>>, locks: Locks) -> 
         if row.version == 0 {
             without_cursor.push(changing.uid.clone());
         }
-        wanted.push(Wanted { uid: &changing.uid, channel_id: row.channel_id, up_to: changing.up_to, change: &*changing.change });
+        wanted.push(Wanted {
+            uid: &changing.uid,
+            channel_id: row.channel_id,
+            up_to: changing.up_to,
+            change: &*changing.change,
+        });
         outcomes.push(None);
     }
     core.store.ensure_cursors(&without_cursor).await?;
@@ -110,8 +141,8 @@ async fn change_some(core: Arc<Core>, all: Vec<Arc<Changing>>, locks: Locks) -> 
     Ok(outcomes.into_iter().map(done).collect())
 }
 
-/// Changes all of the user's conversations for which `change` says `true`, [`CHANGED_AT_ONCE`] in one transaction; those that were
-/// changed, oldest activity first.
+/// Changes all of the user's conversations for which `change` says `true`, [`CHANGED_AT_ONCE`] in
+/// one transaction; those that were changed, oldest activity first.
 pub(super) async fn change_all(
     core: &Core,
     uid: &Uid,
@@ -127,7 +158,12 @@ pub(super) async fn change_all(
     }
     let mut changed = Vec::with_capacity(rows.len());
     for rows in rows.chunks(CHANGED_AT_ONCE) {
-        let wanted = rows.iter().map(|row| Wanted { uid, channel_id: row.channel_id, up_to: None, change: &change });
+        let wanted = rows.iter().map(|row| Wanted {
+            uid,
+            channel_id: row.channel_id,
+            up_to: None,
+            change: &change,
+        });
         let _place = core.store.may_wait().await;
         for outcome in apply(core, wanted.collect(), Locks::Wait).await? {
             if let Done::Answer(Ok(Outcome::Changed(row))) = outcome {
@@ -148,8 +184,8 @@ struct Wanted<'a> {
     change: &'a Change<'a>,
 }
 
-/// The outcomes of these changes, in their order. Several changes of one conversation share a transaction, unless a later one needs
-/// counts that depend on an earlier one.
+/// The outcomes of these changes, in their order. Several changes of one conversation share a
+/// transaction, unless a later one needs counts that depend on an earlier one.
 async fn apply(core: &Core, wanted: Vec<Wanted<'_>>, locks: Locks) -> Answers<Outcome> {
     let mut outcomes: Vec<Option<Done<Outcome>>> = wanted.iter().map(|_| None).collect();
     let mut open: Vec<usize> = (0..wanted.len()).collect();
@@ -160,12 +196,20 @@ async fn apply(core: &Core, wanted: Vec<Wanted<'_>>, locks: Locks) -> Answers<Ou
         }
         open.retain(|at| outcomes[*at].is_none());
     }
-    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Done::Answer(Ok(Outcome::Unknown)))).collect())
+    Ok(outcomes
+        .into_iter()
+        .map(|outcome| outcome.unwrap_or(Done::Answer(Ok(Outcome::Unknown))))
+        .collect())
 }
 
-/// In one transaction; the users' other devices are told of it. Versions ascend with last activity: the newest gets the largest. `None`
-/// for a change that needs counts after an earlier one of the same conversation.
-async fn apply_locked(core: &Core, wanted: &[Wanted<'_>], locks: Locks) -> Result<Vec<Option<Done<Outcome>>>, Error> {
+/// In one transaction; the users' other devices are told of it. Versions ascend with last activity:
+/// the newest gets the largest. `None` for a change that needs counts after an earlier one of the
+/// same conversation.
+async fn apply_locked(
+    core: &Core,
+    wanted: &[Wanted<'_>],
+    locks: Locks,
+) -> Result<Vec<Option<Done<Outcome>>>, Error> {
     let uids: HashSet<&Uid> = wanted.iter().map(|wanted| wanted.uid).collect();
     let uids = &uids.into_iter().cloned().collect::<Vec<Uid>>();
     let (outcomes, changed) = core
@@ -175,7 +219,8 @@ async fn apply_locked(core: &Core, wanted: &[Wanted<'_>], locks: Locks) -> Resul
             let is_held = |uid: &Uid| locks == Locks::Skip && !locked.contains_key(uid.as_str());
             let mut cursors = locked.clone();
             let free = wanted.iter().filter(|wanted| !is_held(wanted.uid));
-            let pairs: HashSet<(&Uid, i64)> = free.map(|wanted| (wanted.uid, wanted.channel_id)).collect();
+            let pairs: HashSet<(&Uid, i64)> =
+                free.map(|wanted| (wanted.uid, wanted.channel_id)).collect();
             let mut rows: HashMap<(Uid, i64), ConversationRow> = tx
                 .find_conversations(&pairs.into_iter().collect::<Vec<_>>())
                 .await?
@@ -186,16 +231,25 @@ async fn apply_locked(core: &Core, wanted: &[Wanted<'_>], locks: Locks) -> Resul
             let mut first: HashMap<(Uid, i64), Option<Seq>> = HashMap::new();
             for wanted in wanted {
                 let last_seq = rows.get(&name(wanted)).map_or(0, |row| row.last_seq);
-                first.entry(name(wanted)).or_insert_with(|| core.limits.cap_read(wanted.up_to, last_seq));
+                first
+                    .entry(name(wanted))
+                    .or_insert_with(|| core.limits.cap_read(wanted.up_to, last_seq));
             }
             let mut counted: Vec<Counted> = rows
                 .iter_mut()
-                .map(|(name, row)| Counted { uid: &name.0, row, up_to: first.get(name).copied().flatten() })
+                .map(|(name, row)| Counted {
+                    uid: &name.0,
+                    row,
+                    up_to: first.get(name).copied().flatten(),
+                })
                 .collect();
             tx.count(&mut counted).await?;
             let activity = |wanted: &Wanted| rows.get(&name(wanted)).map(|row| row.last_message_at);
-            let mut order: Vec<(Option<i64>, i64, usize)> =
-                wanted.iter().enumerate().map(|(at, wanted)| (activity(wanted), wanted.channel_id, at)).collect();
+            let mut order: Vec<(Option<i64>, i64, usize)> = wanted
+                .iter()
+                .enumerate()
+                .map(|(at, wanted)| (activity(wanted), wanted.channel_id, at))
+                .collect();
             order.sort_unstable();
 
             let mut outcomes: Vec<Option<Done<Outcome>>> = wanted.iter().map(|_| None).collect();
@@ -220,7 +274,10 @@ async fn apply_locked(core: &Core, wanted: &[Wanted<'_>], locks: Locks) -> Resul
                     continue;
                 }
                 let Some(cursor) = cursors.get_mut(wanted.uid.as_str()) else {
-                    return Err(StoreError::Broken("a user without a cursor cannot be locked".to_owned()).into());
+                    return Err(StoreError::Broken(
+                        "a user without a cursor cannot be locked".to_owned(),
+                    )
+                    .into());
                 };
                 renew_mark(row);
                 *cursor = (*cursor).max(core.clock.now_ms() - 1) + 1;
@@ -230,7 +287,8 @@ async fn apply_locked(core: &Core, wanted: &[Wanted<'_>], locks: Locks) -> Resul
                 changed.insert(name);
             }
             let written = rows.iter().filter(|(name, _)| changed.contains(*name));
-            let written: Vec<(&Uid, &ConversationRow)> = written.map(|((uid, _), row)| (uid, row)).collect();
+            let written: Vec<(&Uid, &ConversationRow)> =
+                written.map(|((uid, _), row)| (uid, row)).collect();
             if !written.is_empty() {
                 tx.write_conversations(written, &locked).await?;
             }

@@ -1,4 +1,5 @@
-//! Deleting a conversation: a watermark. Messages up to it never show again, the next message brings the conversation back.
+//! Deleting a conversation: a watermark. Messages up to it never show again, the next message
+//! brings the conversation back.
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ pub enum Deleted {
     StillShows(Conversation),
 }
 
-/// Deletes the user's conversation up to a seq, or all of it: messages above the seq still show. Deleting what is deleted changes
-/// nothing.
+/// Deletes the user's conversation up to a seq, or all of it: messages above the seq still show.
+/// Deleting what is deleted changes nothing.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the user never had it.
@@ -40,7 +41,9 @@ pub async fn delete_conversation(
         Outcome::Changed(row) | Outcome::Unchanged(row) if is_listed(&row) => {
             Ok(Deleted::StillShows(Conversation::new(uid, &row)))
         }
-        Outcome::Changed(row) | Outcome::Unchanged(row) => Ok(Deleted::Removed(Removed::new(uid, &row))),
+        Outcome::Changed(row) | Outcome::Unchanged(row) => {
+            Ok(Deleted::Removed(Removed::new(uid, &row)))
+        }
         Outcome::Unknown => Err(Error::NotFound("conversation")),
     }
 }

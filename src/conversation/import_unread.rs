@@ -9,8 +9,9 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
 
-/// Sets the number of messages that were unread when the channel's last message was `last_seq`; messages of others above it count on
-/// top. Does nothing if the user has sent a message since, which reads everything before it, or has no such conversation.
+/// Sets the number of messages that were unread when the channel's last message was `last_seq`;
+/// messages of others above it count on top. Does nothing if the user has sent a message since,
+/// which reads everything before it, or has no such conversation.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].

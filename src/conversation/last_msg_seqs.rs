@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use crate::ids::{ChannelRef, Seq};
 
-/// Parses `channelID:channelType:last_msg_seq` joined by `|`, split from the right, so that an id may contain `:`. A malformed
-/// part is skipped and counted: leaving it out costs the client nothing but messages that it has already.
+/// Parses `channelID:channelType:last_msg_seq` joined by `|`, split from the right, so that an id
+/// may contain `:`. A malformed part is skipped and counted: leaving it out costs the client
+/// nothing but messages that it has already.
 #[must_use]
 pub fn parse_last_msg_seqs(text: &str) -> HashMap<ChannelRef, Seq> {
     let mut seqs = HashMap::new();
@@ -28,7 +29,10 @@ fn parse_part(part: &str) -> Option<(ChannelRef, Seq)> {
     let (rest, seq) = part.rsplit_once(':')?;
     let (channel_id, channel_type) = rest.rsplit_once(':')?;
     let seq = seq.parse().ok().filter(|seq| *seq >= 0)?;
-    Some((ChannelRef::parse(channel_id, channel_type.parse().ok()?).ok()?, seq))
+    Some((
+        ChannelRef::parse(channel_id, channel_type.parse().ok()?).ok()?,
+        seq,
+    ))
 }
 
 #[cfg(test)]
@@ -39,7 +43,9 @@ mod tests {
 
     #[test]
     fn ids_may_contain_colons_and_malformed_parts_are_skipped() {
-        let seqs = parse_last_msg_seqs("bob:1:4|g:with:colon:2:7||bad|x:1|y:1:z|:1:2|u:0:3|v:1:-1|w:300:1");
+        let seqs = parse_last_msg_seqs(
+            "bob:1:4|g:with:colon:2:7||bad|x:1|y:1:z|:1:2|u:0:3|v:1:-1|w:300:1",
+        );
         let expected = [("bob", 1, 4), ("g:with:colon", 2, 7)]
             .map(|(id, kind, seq)| (ChannelRef::parse(id, kind).unwrap(), seq))
             .into_iter()

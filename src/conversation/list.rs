@@ -1,8 +1,10 @@
 //! The list as a screen shows it, page by page: pinned first, then latest activity.
 //!
-//! A walk through the pages misses no conversation. A message lifts a conversation to the top, past the page that is being read; so every
-//! cursor carries the user's version as of its page, and the next page begins with the conversations that changed since and are now on
-//! the side that was walked already. They may come twice. Times play no part in it: clocks differ, and feeders give whole seconds.
+//! A walk through the pages misses no conversation. A message lifts a conversation to the top, past
+//! the page that is being read; so every cursor carries the user's version as of its page, and the
+//! next page begins with the conversations that changed since and are now on the side that was
+//! walked already. They may come twice. Times play no part in it: clocks differ, and feeders give
+//! whole seconds.
 
 use std::cmp::Reverse;
 
@@ -77,7 +79,8 @@ impl SortKey {
 /// A page of the list.
 #[derive(Clone, Debug)]
 pub struct ListPage {
-    /// In the order of the list; behind a cursor, conversations that moved out of the walk's way come first (backwards: last).
+    /// In the order of the list; behind a cursor, conversations that moved out of the walk's way
+    /// come first (backwards: last).
     pub conversations: Vec<(ListCursor, Conversation)>,
     /// Whether there is something above the page.
     pub has_previous: bool,
@@ -92,34 +95,60 @@ pub struct ListPage {
 impl ListFilter {
     fn matches(&self, conversation: &Conversation) -> bool {
         !(self.only_unread && conversation.unread == 0)
-            && self.channel_types.as_ref().is_none_or(|types| types.contains(&conversation.channel.channel_type))
-            && self.pinned.is_none_or(|pinned| pinned == (conversation.pinned_at > 0))
+            && self
+                .channel_types
+                .as_ref()
+                .is_none_or(|types| types.contains(&conversation.channel.channel_type))
+            && self
+                .pinned
+                .is_none_or(|pinned| pinned == (conversation.pinned_at > 0))
             && self.muted.is_none_or(|muted| muted == conversation.muted)
-            && conversation.channel.channel_id.starts_with(&self.channel_id_prefix)
+            && conversation
+                .channel
+                .channel_id
+                .starts_with(&self.channel_id_prefix)
     }
 }
 
-/// A page of what is listed: all of a user's conversations that show, in the order of the list. It costs one pass over them, whatever
-/// the cursors say; only the page is sorted and copied.
-pub(super) fn page_of(listed: &[(SortKey, Conversation)], request: &ListRequest, version: Version) -> ListPage {
-    let start = request.after.as_ref().map_or(0, |after| listed.partition_point(|(key, _)| *key <= after.key));
-    let end = request.before.as_ref().map_or(listed.len(), |before| listed.partition_point(|(key, _)| *key < before.key));
+/// A page of what is listed: all of a user's conversations that show, in the order of the list. It
+/// costs one pass over them, whatever the cursors say; only the page is sorted and copied.
+pub(super) fn page_of(
+    listed: &[(SortKey, Conversation)],
+    request: &ListRequest,
+    version: Version,
+) -> ListPage {
+    let start = request.after.as_ref().map_or(0, |after| {
+        listed.partition_point(|(key, _)| *key <= after.key)
+    });
+    let end = request.before.as_ref().map_or(listed.len(), |before| {
+        listed.partition_point(|(key, _)| *key < before.key)
+    });
     let end = end.max(start);
-    let (cursor, walked) = if request.from_end { (&request.before, end..listed.len()) } else { (&request.after, 0..start) };
+    let (cursor, walked) = if request.from_end {
+        (&request.before, end..listed.len())
+    } else {
+        (&request.after, 0..start)
+    };
     let limit = request.limit as usize;
 
     let mut total = 0;
     let (mut before, mut behind) = (false, false);
     let mut in_place: Vec<&(SortKey, Conversation)> = Vec::new();
     let mut moved: Vec<&Conversation> = Vec::new();
-    for (at, entry) in listed.iter().enumerate().filter(|(_, (_, conversation))| request.filter.matches(conversation)) {
+    for (at, entry) in listed
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, conversation))| request.filter.matches(conversation))
+    {
         total += 1;
         let (key, conversation) = entry;
         if (start..end).contains(&at) {
             in_place.push(entry);
         } else {
             (before, behind) = (before || at < start, behind || at >= end);
-            if let Some(cursor) = cursor.as_ref().filter(|cursor| walked.contains(&at) && conversation.version > cursor.version)
+            if let Some(cursor) = cursor
+                .as_ref()
+                .filter(|cursor| walked.contains(&at) && conversation.version > cursor.version)
                 && *key != cursor.key
             {
                 moved.push(conversation);
@@ -135,10 +164,16 @@ pub(super) fn page_of(listed: &[(SortKey, Conversation)], request: &ListRequest,
     }
     moved.sort_unstable_by_key(|conversation| conversation.version);
     let room = limit - moved.len();
-    let place = |key: &SortKey, version: Version| ListCursor { key: key.clone(), version };
+    let place = |key: &SortKey, version: Version| ListCursor {
+        key: key.clone(),
+        version,
+    };
     let moved = moved.into_iter().filter_map(|conversation| {
         let cursor = cursor.as_ref()?;
-        Some((place(&cursor.key, conversation.version), conversation.clone()))
+        Some((
+            place(&cursor.key, conversation.version),
+            conversation.clone(),
+        ))
     });
     let stays = |entry: &&(SortKey, Conversation)| (place(&entry.0, version), entry.1.clone());
     let conversations: Vec<(ListCursor, Conversation)>;
@@ -146,13 +181,23 @@ pub(super) fn page_of(listed: &[(SortKey, Conversation)], request: &ListRequest,
     if request.from_end {
         // The walk goes up: the conversation that moved first is the next one above the cursor.
         let skipped = in_place.len().saturating_sub(room);
-        conversations = in_place[skipped..].iter().map(stays).chain(moved.rev()).collect();
+        conversations = in_place[skipped..]
+            .iter()
+            .map(stays)
+            .chain(moved.rev())
+            .collect();
         (has_previous, has_next) = (before || all > limit, behind);
     } else {
         conversations = moved.chain(in_place.iter().take(room).map(stays)).collect();
         (has_previous, has_next) = (before, behind || all > limit);
     }
-    ListPage { conversations, has_previous, has_next, total, version }
+    ListPage {
+        conversations,
+        has_previous,
+        has_next,
+        total,
+        version,
+    }
 }
 
 #[cfg(test)]
@@ -163,34 +208,81 @@ mod tests {
 
     fn conversation(number: i64, version: Version) -> (SortKey, Conversation) {
         let uid = Uid::parse("uid", "ann").unwrap();
-        let row = ConversationRow { last_message_at: -number, version, pinned_at: 0, ..row(number) };
+        let row = ConversationRow {
+            last_message_at: -number,
+            version,
+            pinned_at: 0,
+            ..row(number)
+        };
         let conversation = Conversation::new(&uid, &row);
         (SortKey::of(&conversation), conversation)
     }
 
     fn request(limit: u32) -> ListRequest {
         let uid = Uid::parse("uid", "ann").unwrap();
-        ListRequest { uid, filter: ListFilter::default(), after: None, before: None, limit, from_end: false }
+        ListRequest {
+            uid,
+            filter: ListFilter::default(),
+            after: None,
+            before: None,
+            limit,
+            from_end: false,
+        }
     }
 
     fn versions(page: &ListPage) -> Vec<Version> {
-        page.conversations.iter().map(|(_, conversation)| conversation.version).collect()
+        page.conversations
+            .iter()
+            .map(|(_, conversation)| conversation.version)
+            .collect()
     }
 
     #[test]
     fn an_old_cursor_brings_a_page_and_not_everything_that_moved() {
-        let listed: Vec<_> = (0..100).map(|number| conversation(number, 1000 - number)).collect();
-        let at = |number: usize, version| Some(ListCursor { key: listed[number].0.clone(), version });
-        let forged = ListRequest { after: at(90, 0), ..request(3) };
+        let listed: Vec<_> = (0..100)
+            .map(|number| conversation(number, 1000 - number))
+            .collect();
+        let at = |number: usize, version| {
+            Some(ListCursor {
+                key: listed[number].0.clone(),
+                version,
+            })
+        };
+        let forged = ListRequest {
+            after: at(90, 0),
+            ..request(3)
+        };
         let page = page_of(&listed, &forged, 1000);
-        assert_eq!((versions(&page), page.has_previous, page.has_next), (vec![911, 912, 913], true, true));
-        let honest = ListRequest { after: at(90, 999), ..request(3) };
+        assert_eq!(
+            (versions(&page), page.has_previous, page.has_next),
+            (vec![911, 912, 913], true, true)
+        );
+        let honest = ListRequest {
+            after: at(90, 999),
+            ..request(3)
+        };
         let page = page_of(&listed, &honest, 1000);
-        assert_eq!((versions(&page), page.has_previous, page.has_next), (vec![1000, 909, 908], true, true));
-        let backwards = ListRequest { before: at(5, 0), from_end: true, ..request(3) };
+        assert_eq!(
+            (versions(&page), page.has_previous, page.has_next),
+            (vec![1000, 909, 908], true, true)
+        );
+        let backwards = ListRequest {
+            before: at(5, 0),
+            from_end: true,
+            ..request(3)
+        };
         let page = page_of(&listed, &backwards, 1000);
-        assert_eq!((versions(&page), page.has_previous, page.has_next), (vec![903, 902, 901], true, true));
-        let nothing = ListRequest { after: at(90, 0), ..request(0) };
-        assert_eq!(versions(&page_of(&listed, &nothing, 1000)), Vec::<Version>::new());
+        assert_eq!(
+            (versions(&page), page.has_previous, page.has_next),
+            (vec![903, 902, 901], true, true)
+        );
+        let nothing = ListRequest {
+            after: at(90, 0),
+            ..request(0)
+        };
+        assert_eq!(
+            versions(&page_of(&listed, &nothing, 1000)),
+            Vec::<Version>::new()
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! The heart: what a user's conversations are, what changed, what is unread.
 //!
-//! How to add a use case: a file here named for what the user does, its types and tests beside it; a mutation of one
-//! conversation goes through `change::change`, which takes the user's lock and stamps the row; then a route in
-//! `rest` and a resolver in `graphql`, which only translate.
+//! How to add a use case: a file here named for what the user does, its types and tests beside it;
+//! a mutation of one conversation goes through `change::change`, which takes the user's lock and
+//! stamps the row; then a route in `rest` and a resolver in `graphql`, which only translate.
 
 mod change;
 mod delete;

@@ -13,7 +13,12 @@ use crate::ids::{ChannelRef, Uid};
 ///
 /// # Errors
 /// [`Error::NotFound`] when the conversation does not show.
-pub async fn set_pinned(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef, pinned: bool) -> Result<Conversation, Error> {
+pub async fn set_pinned(
+    core: &Arc<Core>,
+    uid: &Uid,
+    channel: &ChannelRef,
+    pinned: bool,
+) -> Result<Conversation, Error> {
     let now_ms = core.clock.now_ms();
     let outcome = change(core, uid, channel, None, move |row, _| {
         let changes = is_listed(row) && pinned != (row.pinned_at > 0);
@@ -25,11 +30,17 @@ pub async fn set_pinned(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef, pinne
     outcome.await?.listed(uid)
 }
 
-/// Mutes a conversation, or unmutes it: its unread messages are counted apart. Muting a muted one changes nothing.
+/// Mutes a conversation, or unmutes it: its unread messages are counted apart. Muting a muted one
+/// changes nothing.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the conversation does not show.
-pub async fn set_muted(core: &Arc<Core>, uid: &Uid, channel: &ChannelRef, muted: bool) -> Result<Conversation, Error> {
+pub async fn set_muted(
+    core: &Arc<Core>,
+    uid: &Uid,
+    channel: &ChannelRef,
+    muted: bool,
+) -> Result<Conversation, Error> {
     let outcome = change(core, uid, channel, None, move |row, _| {
         let changes = is_listed(row) && muted != row.muted;
         if changes {

@@ -10,11 +10,12 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Seq, Uid, Version};
 
-/// Sets the number of unread messages; with `up_to`, of those up to that seq: messages of others above it count on top. 0 reads up to
-/// `up_to`, or everything.
+/// Sets the number of unread messages; with `up_to`, of those up to that seq: messages of others
+/// above it count on top. 0 reads up to `up_to`, or everything.
 ///
 /// # Errors
-/// [`Error::BadInput`] for a number below 0 or above [`MAX_UNREAD`]; [`Error::NotFound`] when the conversation does not show.
+/// [`Error::BadInput`] for a number below 0 or above [`MAX_UNREAD`]; [`Error::NotFound`] when the
+/// conversation does not show.
 pub async fn set_unread(
     core: &Arc<Core>,
     uid: &Uid,
@@ -23,20 +24,26 @@ pub async fn set_unread(
     up_to: Option<Seq>,
 ) -> Result<Conversation, Error> {
     if !(0..=MAX_UNREAD).contains(&count) {
-        return Err(Error::bad_input("unread", format!("must be between 0 and {MAX_UNREAD}")));
+        return Err(Error::bad_input(
+            "unread",
+            format!("must be between 0 and {MAX_UNREAD}"),
+        ));
     }
     let outcome = change(core, uid, channel, up_to, move |row, up_to| {
-        // A seq above the last message is kept for members whose list does not show the conversation.
-        let acts = is_listed(row) || (count == 0 && up_to.is_some_and(|up_to| up_to > row.last_seq));
+        // A seq above the last message is kept for members whose list does not show the
+        // conversation.
+        let acts =
+            is_listed(row) || (count == 0 && up_to.is_some_and(|up_to| up_to > row.last_seq));
         acts && unread::set_unread(row, count, up_to)
     });
     outcome.await?.listed(uid)
 }
 
-/// Marks all of the user's conversations as read, or those of some channel types; what changed, newest activity first. Muted ones
-/// are marked, too. With `up_to_version`, conversations that changed after that version are left alone: the user has not seen them as
-/// they are. Conversations are marked 500 at a time: one that gets a message meanwhile is as if it was marked just before or just
-/// after.
+/// Marks all of the user's conversations as read, or those of some channel types; what changed,
+/// newest activity first. Muted ones are marked, too. With `up_to_version`, conversations that
+/// changed after that version are left alone: the user has not seen them as they are. Conversations
+/// are marked 500 at a time: one that gets a message meanwhile is as if it was marked just before
+/// or just after.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
@@ -53,5 +60,9 @@ pub async fn mark_all_read(
         is_wanted && is_seen && is_listed(row) && unread::unread(row) > 0 && unread::read(row, None)
     })
     .await?;
-    Ok(changed.iter().rev().map(|row| Conversation::new(uid, row)).collect())
+    Ok(changed
+        .iter()
+        .rev()
+        .map(|row| Conversation::new(uid, row))
+        .collect())
 }

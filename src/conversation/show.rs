@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
 use crate::message::AnswerBytes;
 
-/// All of the user's conversations that show, newest activity first, each with at most so many of its newest messages.
+/// All of the user's conversations that show, newest activity first, each with at most so many of
+/// its newest messages.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
@@ -19,8 +20,15 @@ pub async fn show_all(core: &Core, uid: &Uid, msg_count: u32) -> Result<Vec<Item
     core.check_conversations_on()?;
     let mut rows = core.store.list_conversations(uid).await?;
     rows.retain(is_listed);
-    let mut items =
-        items(core, uid, &rows.iter().collect::<Vec<_>>(), msg_count, |_| 0, &AnswerBytes::new(core.limits.answer_bytes)).await?;
+    let mut items = items(
+        core,
+        uid,
+        &rows.iter().collect::<Vec<_>>(),
+        msg_count,
+        |_| 0,
+        &AnswerBytes::new(core.limits.answer_bytes),
+    )
+    .await?;
     items.sort_by(|a, b| order(&a.conversation).cmp(&order(&b.conversation)));
     Ok(items)
 }
@@ -29,13 +37,37 @@ pub async fn show_all(core: &Core, uid: &Uid, msg_count: u32) -> Result<Vec<Item
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn show(core: &Core, uid: &Uid, channels: &[ChannelRef], msg_count: u32) -> Result<HashMap<ChannelRef, Item>, Error> {
+pub async fn show(
+    core: &Core,
+    uid: &Uid,
+    channels: &[ChannelRef],
+    msg_count: u32,
+) -> Result<HashMap<ChannelRef, Item>, Error> {
     core.check_conversations_on()?;
-    let keys: Vec<ChannelKey> = channels.iter().map(|channel| ChannelKey::new(uid, channel)).collect();
+    let keys: Vec<ChannelKey> = channels
+        .iter()
+        .map(|channel| ChannelKey::new(uid, channel))
+        .collect();
     let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
-    let mut rows: Vec<_> = core.store.find_conversations(&names).await?.into_iter().map(|(_, row)| row).collect();
+    let mut rows: Vec<_> = core
+        .store
+        .find_conversations(&names)
+        .await?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect();
     rows.retain(is_listed);
-    let items =
-        items(core, uid, &rows.iter().collect::<Vec<_>>(), msg_count, |_| 0, &AnswerBytes::new(core.limits.answer_bytes)).await?;
-    Ok(items.into_iter().map(|item| (item.conversation.channel.clone(), item)).collect())
+    let items = items(
+        core,
+        uid,
+        &rows.iter().collect::<Vec<_>>(),
+        msg_count,
+        |_| 0,
+        &AnswerBytes::new(core.limits.answer_bytes),
+    )
+    .await?;
+    Ok(items
+        .into_iter()
+        .map(|item| (item.conversation.channel.clone(), item))
+        .collect())
 }

@@ -25,7 +25,8 @@ pub struct UnreadSummary {
     pub total: TypeSummary,
     /// Of muted conversations.
     pub muted: TypeSummary,
-    /// Of conversations that are not muted, by channel type; types without unread messages are left out.
+    /// Of conversations that are not muted, by channel type; types without unread messages are left
+    /// out.
     pub by_channel_type: BTreeMap<u8, TypeSummary>,
 }
 
@@ -46,7 +47,11 @@ pub(super) fn sum_up(rows: &[ConversationRow]) -> UnreadSummary {
             continue;
         }
         let by_type = summary.by_channel_type.entry(row.key.channel_type.number());
-        let sums = if row.muted { vec![&mut summary.muted] } else { vec![&mut summary.total, by_type.or_default()] };
+        let sums = if row.muted {
+            vec![&mut summary.muted]
+        } else {
+            vec![&mut summary.total, by_type.or_default()]
+        };
         for sum in sums {
             sum.unread += unread;
             sum.conversations += 1;

@@ -1,4 +1,5 @@
-//! All of a user's conversations as one read found them: pages, changes and sums of one request share it.
+//! All of a user's conversations as one read found them: pages, changes and sums of one request
+//! share it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -37,15 +38,28 @@ impl UserList {
         core.check_conversations_on()?;
         let plan = plan_all(core, uid).await?;
         let (version, cursor) = (plan.version, plan.cursor);
-        Ok(Self { uid: uid.clone(), rows: plan.rows, version, cursor, listed: OnceLock::new(), summary: OnceLock::new() })
+        Ok(Self {
+            uid: uid.clone(),
+            rows: plan.rows,
+            version,
+            cursor,
+            listed: OnceLock::new(),
+            summary: OnceLock::new(),
+        })
     }
 
     /// A page of the list.
     #[must_use]
     pub fn page(&self, request: &ListRequest) -> ListPage {
         let listed = self.listed.get_or_init(|| {
-            let shown = self.rows.iter().filter(|row| is_listed(row)).map(|row| Conversation::new(&self.uid, row));
-            let mut listed: Vec<_> = shown.map(|conversation| (SortKey::of(&conversation), conversation)).collect();
+            let shown = self
+                .rows
+                .iter()
+                .filter(|row| is_listed(row))
+                .map(|row| Conversation::new(&self.uid, row));
+            let mut listed: Vec<_> = shown
+                .map(|conversation| (SortKey::of(&conversation), conversation))
+                .collect();
             listed.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
             listed
         });
@@ -62,17 +76,37 @@ impl UserList {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn changes(&self, core: &Core, request: &SyncRequest, bytes: &AnswerBytes) -> Result<SyncAnswer, Error> {
+    pub async fn changes(
+        &self,
+        core: &Core,
+        request: &SyncRequest,
+        bytes: &AnswerBytes,
+    ) -> Result<SyncAnswer, Error> {
         let asked = request.version.max(0);
         let reset = asked > self.cursor;
         let since = if reset { 0 } else { asked };
         let is_full = since == 0 && request.first.is_none();
-        let begin = if is_full { 0 } else { self.rows.partition_point(|row| row.version <= since) };
+        let begin = if is_full {
+            0
+        } else {
+            self.rows.partition_point(|row| row.version <= since)
+        };
         let (rest, changed) = self.rows.split_at(begin);
         let page = &changed[..request.first.unwrap_or(usize::MAX).min(changed.len())];
         let has_more = page.len() < changed.len();
-        let version = if has_more { page.last().map_or(since, |row| row.version) } else { self.version };
-        let changes = Changes { rows: page.iter().collect(), rest, version, has_more, since, reset };
+        let version = if has_more {
+            page.last().map_or(since, |row| row.version)
+        } else {
+            self.version
+        };
+        let changes = Changes {
+            rows: page.iter().collect(),
+            rest,
+            version,
+            has_more,
+            since,
+            reset,
+        };
         answer_with(core, request, changes, bytes).await
     }
 }

@@ -1,14 +1,15 @@
-//! Where async-graphql 7.2.1 departs from the specification: it leaves a field that failed out of its object, where the null of a
-//! type that has none must go up to the next place that may be null; it puts fields in the order in which they were done; and it
-//! makes an object without fields a null.
+//! Where async-graphql 7.2.1 departs from the specification: it leaves a field that failed out of
+//! its object, where the null of a type that has none must go up to the next place that may be
+//! null; it puts fields in the order in which they were done; and it makes an object without fields
+//! a null.
 
 use async_graphql::{Name, PathSegment, Response, Value};
 use async_graphql_value::indexmap::IndexMap;
 
 use super::guard::{Nulls, root_nulls};
 
-/// `root` has the keys of the answer's root in the order of the document, and the fields that they stand for. Only fields of
-/// subscriptions may not be null.
+/// `root` has the keys of the answer's root in the order of the document, and the fields that they
+/// stand for. Only fields of subscriptions may not be null.
 pub(super) fn conform(answer: &mut Response, root: &[(String, String)]) {
     let Response { data, errors, .. } = answer;
     // All fields of the root failed, or were left out.
@@ -55,17 +56,25 @@ fn set_null(data: &mut Value, path: &[PathSegment], root: &[(String, String)]) {
     }
 }
 
-/// Where a null may stand on the way to what failed: only fields of the root may be null, or their entries, above those that can
-/// fail and may not.
-fn nullable<'a>(data: &'a mut Value, path: &[PathSegment], root: &[(String, String)]) -> Option<&'a mut Value> {
-    let (Value::Object(fields), [PathSegment::Field(key), rest @ ..]) = (data, path) else { return None };
+/// Where a null may stand on the way to what failed: only fields of the root may be null, or their
+/// entries, above those that can fail and may not.
+fn nullable<'a>(
+    data: &'a mut Value,
+    path: &[PathSegment],
+    root: &[(String, String)],
+) -> Option<&'a mut Value> {
+    let (Value::Object(fields), [PathSegment::Field(key), rest @ ..]) = (data, path) else {
+        return None;
+    };
     let (_, field) = root.iter().find(|(known, _)| known == key)?;
     let place = match root_nulls(field)? {
         Nulls::Nowhere => return None,
         nulls => (fields.entry(Name::new(key)).or_insert(Value::Null), nulls),
     };
     match (place, rest.first()) {
-        ((Value::List(entries), Nulls::FieldAndEntries), Some(PathSegment::Index(index))) => entries.get_mut(*index),
+        ((Value::List(entries), Nulls::FieldAndEntries), Some(PathSegment::Index(index))) => {
+            entries.get_mut(*index)
+        }
         ((place, _), _) => Some(place),
     }
 }

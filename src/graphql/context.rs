@@ -27,7 +27,8 @@ pub(super) trait ContextExt {
     fn timed(&self) -> Timed;
     /// Who is asking.
     fn caller(&self) -> &Caller;
-    /// Whom a field is about: the user who asks, unless it names another one. Services act for anybody, so they must say for whom.
+    /// Whom a field is about: the user who asks, unless it names another one. Services act for
+    /// anybody, so they must say for whom.
     fn viewer(&self, uid: Option<&ID>) -> Result<Uid>;
 }
 

@@ -4,15 +4,17 @@ use async_graphql::ErrorExtensions;
 
 use crate::error::Error;
 
-/// A resolver's result. Only our own errors convert into its error: `?` on anything else does not compile, so no text of a
-/// library can reach a caller.
+/// A resolver's result. Only our own errors convert into its error: `?` on anything else does not
+/// compile, so no text of a library can reach a caller.
 pub type Result<T> = std::result::Result<T, GraphqlError>;
 
-/// An [`Error`] on its way to a GraphQL response. It has no `Display`, which keeps async-graphql's blanket conversion away.
+/// An [`Error`] on its way to a GraphQL response. It has no `Display`, which keeps async-graphql's
+/// blanket conversion away.
 #[derive(Clone, Debug)]
 pub struct GraphqlError {
     error: Error,
-    /// The argument in which the field is that the error names: `input`, `input.channel`, or nothing.
+    /// The argument in which the field is that the error names: `input`, `input.channel`, or
+    /// nothing.
     at: &'static str,
 }
 
@@ -33,7 +35,10 @@ pub(super) trait At<T> {
 
 impl<T, E: Into<GraphqlError>> At<T> for std::result::Result<T, E> {
     fn at(self, argument: &'static str) -> Result<T> {
-        self.map_err(|error| GraphqlError { at: argument, ..error.into() })
+        self.map_err(|error| GraphqlError {
+            at: argument,
+            ..error.into()
+        })
     }
 }
 
@@ -66,9 +71,14 @@ fn path(at: &str, field: &str) -> String {
         "subscribers" => "uids".to_owned(),
         other => camel_case(other),
     };
-    let in_channel = ["channelId", "channelType"].contains(&field.as_str()) && !at.ends_with("channel");
+    let in_channel =
+        ["channelId", "channelType"].contains(&field.as_str()) && !at.ends_with("channel");
     let parts = [at, if in_channel { "channel" } else { "" }, &field];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
+    parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// `channel_type` → `channelType`
@@ -80,7 +90,11 @@ pub(super) fn camel_case(name: &str) -> String {
                 upper = true;
                 return None;
             }
-            Some(if std::mem::take(&mut upper) { letter.to_ascii_uppercase() } else { letter })
+            Some(if std::mem::take(&mut upper) {
+                letter.to_ascii_uppercase()
+            } else {
+                letter
+            })
         })
         .collect()
 }
@@ -91,10 +105,14 @@ mod tests {
 
     #[test]
     fn arguments_are_named_by_their_path_and_codes_come_from_the_table() {
-        let error: async_graphql::Error = GraphqlError::from(Error::bad_input("page_size", "must be positive")).into();
+        let error: async_graphql::Error =
+            GraphqlError::from(Error::bad_input("page_size", "must be positive")).into();
         assert_eq!(error.message, "pageSize must be positive");
         let extensions = serde_json::to_value(error.extensions.unwrap()).unwrap();
-        assert_eq!(extensions, serde_json::json!({"code": "BAD_USER_INPUT", "argument": "pageSize"}));
+        assert_eq!(
+            extensions,
+            serde_json::json!({"code": "BAD_USER_INPUT", "argument": "pageSize"})
+        );
 
         for (at, field, expected) in [
             ("input.channel", "channel_type", "input.channel.channelType"),
@@ -104,8 +122,13 @@ mod tests {
             ("input", "subscribers", "input.uids"),
             ("input", "uid", "input.uid"),
         ] {
-            let error = Err::<(), _>(Error::bad_input(field, "is wrong")).at(at).unwrap_err();
-            assert_eq!(async_graphql::Error::from(error).message, format!("{expected} is wrong"));
+            let error = Err::<(), _>(Error::bad_input(field, "is wrong"))
+                .at(at)
+                .unwrap_err();
+            assert_eq!(
+                async_graphql::Error::from(error).message,
+                format!("{expected} is wrong")
+            );
         }
     }
 }

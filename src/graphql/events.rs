@@ -1,6 +1,7 @@
-//! GraphQL over server-sent events, for networks that break WebSockets: the "distinct connections" mode of the `graphql-sse` protocol.
-//! An operation is a request, its answer a stream of `next` and at its end one `complete`. A stream that ends without is to be taken up
-//! again: the server goes away, the token has expired, or the client reads too slowly.
+//! GraphQL over server-sent events, for networks that break WebSockets: the "distinct connections"
+//! mode of the `graphql-sse` protocol. An operation is a request, its answer a stream of `next` and
+//! at its end one `complete`. A stream that ends without is to be taken up again: the server goes
+//! away, the token has expired, or the client reads too slowly.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -25,8 +26,14 @@ const EVENTS: &str = "text/event-stream";
 
 /// Whether the client takes events.
 pub(super) fn are_taken(headers: &HeaderMap) -> bool {
-    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    ranges.map(|range| range.split(';').next().unwrap_or_default().trim()).any(|range| range.eq_ignore_ascii_case(EVENTS))
+    let ranges = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','));
+    ranges
+        .map(|range| range.split(';').next().unwrap_or_default().trim())
+        .any(|range| range.eq_ignore_ascii_case(EVENTS))
 }
 
 /// The answers of an operation, or why there are none, as events.
@@ -36,21 +43,37 @@ pub(super) fn answer(
     headers: &HeaderMap,
     prepared: Result<Prepared, Outcome>,
 ) -> Response {
-    let holder =
-        Holder { is_service: asking.caller.user().is_none(), address, uid: asking.caller.user().map(ToString::to_string) };
-    let connection = asking.app.connections.enter("sse", asking.caller.user());
-    let (connection, reservation) = match connection.and_then(|place| Ok((place, asking.app.budgets.subscribe(holder)?))) {
-        Ok(entered) => entered,
-        Err(error) => return refuse(headers, &error),
+    let holder = Holder {
+        is_service: asking.caller.user().is_none(),
+        address,
+        uid: asking.caller.user().map(ToString::to_string),
     };
+    let connection = asking.app.connections.enter("sse", asking.caller.user());
+    let (connection, reservation) =
+        match connection.and_then(|place| Ok((place, asking.app.budgets.subscribe(holder)?))) {
+            Ok(entered) => entered,
+            Err(error) => return refuse(headers, &error),
+        };
     let (send, mut events) = mpsc::channel(1);
-    tokio::spawn(tell(asking.clone(), prepared, send, connection, reservation));
+    tokio::spawn(tell(
+        asking.clone(),
+        prepared,
+        send,
+        connection,
+        reservation,
+    ));
     let body = stream::poll_fn(move |context| events.poll_recv(context)).map(Ok::<_, Infallible>);
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream; charset=utf-8"),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         // Proxies that collect answers before they hand them on would hold back events.
-        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        (
+            header::HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
     ];
     (headers, Body::from_stream(body)).into_response()
 }
@@ -77,7 +100,10 @@ async fn tell(
         return;
     }
     let mut outcomes = match prepared {
-        Ok(prepared) => reservation.clone().scope_stream(|| prepared.stream(&asking)).left_stream(),
+        Ok(prepared) => reservation
+            .clone()
+            .scope_stream(|| prepared.stream(&asking))
+            .left_stream(),
         Err(outcome) => stream::iter([outcome]).right_stream(),
     };
     let replaced = connection.replaced();
@@ -117,7 +143,8 @@ async fn tell(
     say(Bytes::from_static(b"event: complete\ndata: {}\n\n")).await;
 }
 
-/// A line break would end the event's data. In JSON it can only be white space: a message's content may have it.
+/// A line break would end the event's data. In JSON it can only be white space: a message's content
+/// may have it.
 fn event(outcome: &Outcome) -> Bytes {
     let mut body = outcome.body();
     for byte in &mut body {

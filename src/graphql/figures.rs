@@ -1,6 +1,7 @@
-//! Figures of operations by their names, which are the clients' to invent: so many names have figures at once. A new name takes the place
-//! of the one that was used least, and of those the newest: who invents names loses their own first, and a name that is used
-//! stays. What is forgotten goes on under "other", so that sums never fall.
+//! Figures of operations by their names, which are the clients' to invent: so many names have
+//! figures at once. A new name takes the place of the one that was used least, and of those the
+//! newest: who invents names loses their own first, and a name that is used stays. What is
+//! forgotten goes on under "other", so that sums never fall.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -12,7 +13,9 @@ pub(super) const OTHER: &str = "other";
 const NAMES: usize = 200;
 /// After so many operations all uses count half, so that names that nobody uses any more give way.
 const HALVED_AFTER: u64 = 10_000;
-const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BUCKETS: [f64; 13] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 
 static FIGURES: LazyLock<Mutex<Figures>> = LazyLock::new(Mutex::default);
 
@@ -48,7 +51,11 @@ struct Figure {
 impl Figure {
     fn add(&mut self, answered: Answered<'_>) {
         self.uses += 1;
-        let outcome = if answered.errors.is_empty() { "ok" } else { "errors" };
+        let outcome = if answered.errors.is_empty() {
+            "ok"
+        } else {
+            "errors"
+        };
         *self.outcomes.entry((answered.kind, outcome)).or_default() += 1;
         for error in answered.errors {
             *self.errors.entry(error).or_default() += 1;
@@ -56,7 +63,12 @@ impl Figure {
         if let Some(seconds) = answered.elapsed.map(|elapsed| elapsed.as_secs_f64()) {
             self.count += 1;
             self.seconds += seconds;
-            for (bucket, _) in self.buckets.iter_mut().zip(BUCKETS).filter(|(_, most)| seconds <= *most) {
+            for (bucket, _) in self
+                .buckets
+                .iter_mut()
+                .zip(BUCKETS)
+                .filter(|(_, most)| seconds <= *most)
+            {
                 *bucket += 1;
             }
         }
@@ -90,7 +102,13 @@ impl Figures {
             if self.names.len() >= NAMES {
                 self.forget_one();
             }
-            self.names.insert(answered.name.to_owned(), Figure { added: self.operations, ..Figure::default() });
+            self.names.insert(
+                answered.name.to_owned(),
+                Figure {
+                    added: self.operations,
+                    ..Figure::default()
+                },
+            );
         }
         if let Some(figure) = self.names.get_mut(answered.name) {
             figure.add(answered);
@@ -98,14 +116,24 @@ impl Figures {
     }
 
     fn forget_one(&mut self) {
-        let least = self.names.iter().min_by_key(|(_, figure)| (figure.uses, std::cmp::Reverse(figure.added)));
-        if let Some(gone) = least.map(|(name, _)| name.clone()).and_then(|name| self.names.remove(&name)) {
+        let least = self
+            .names
+            .iter()
+            .min_by_key(|(_, figure)| (figure.uses, std::cmp::Reverse(figure.added)));
+        if let Some(gone) = least
+            .map(|(name, _)| name.clone())
+            .and_then(|name| self.names.remove(&name))
+        {
             self.other.take_over(gone);
         }
     }
 
     fn render(&self) -> String {
-        let mut all: Vec<(&str, &Figure)> = self.names.iter().map(|(name, figure)| (name.as_str(), figure)).collect();
+        let mut all: Vec<(&str, &Figure)> = self
+            .names
+            .iter()
+            .map(|(name, figure)| (name.as_str(), figure))
+            .collect();
         all.push((OTHER, &self.other));
         all.sort_unstable_by_key(|(name, _)| *name);
         let mut text = String::new();
@@ -115,7 +143,10 @@ impl Figures {
     }
 
     fn write(&self, all: &[(&str, &Figure)], to: &mut String) -> std::fmt::Result {
-        writeln!(to, "# HELP recents_graphql_operations_total Operations by name, kind and outcome.")?;
+        writeln!(
+            to,
+            "# HELP recents_graphql_operations_total Operations by name, kind and outcome."
+        )?;
         writeln!(to, "# TYPE recents_graphql_operations_total counter")?;
         for (name, figure) in all {
             for ((kind, outcome), count) in &figure.outcomes {
@@ -123,18 +154,39 @@ impl Figures {
                 writeln!(to, "recents_graphql_operations_total{{{labels}}} {count}")?;
             }
         }
-        writeln!(to, "# HELP recents_graphql_operation_seconds Time of queries and mutations by name.")?;
+        writeln!(
+            to,
+            "# HELP recents_graphql_operation_seconds Time of queries and mutations by name."
+        )?;
         writeln!(to, "# TYPE recents_graphql_operation_seconds histogram")?;
         for (name, figure) in all.iter().filter(|(_, figure)| figure.count > 0) {
             let label = format!("operation=\"{name}\"");
             for (most, count) in BUCKETS.iter().zip(figure.buckets) {
-                writeln!(to, "recents_graphql_operation_seconds_bucket{{{label},le=\"{most}\"}} {count}")?;
+                writeln!(
+                    to,
+                    "recents_graphql_operation_seconds_bucket{{{label},le=\"{most}\"}} {count}"
+                )?;
             }
-            writeln!(to, "recents_graphql_operation_seconds_bucket{{{label},le=\"+Inf\"}} {}", figure.count)?;
-            writeln!(to, "recents_graphql_operation_seconds_sum{{{label}}} {}", figure.seconds)?;
-            writeln!(to, "recents_graphql_operation_seconds_count{{{label}}} {}", figure.count)?;
+            writeln!(
+                to,
+                "recents_graphql_operation_seconds_bucket{{{label},le=\"+Inf\"}} {}",
+                figure.count
+            )?;
+            writeln!(
+                to,
+                "recents_graphql_operation_seconds_sum{{{label}}} {}",
+                figure.seconds
+            )?;
+            writeln!(
+                to,
+                "recents_graphql_operation_seconds_count{{{label}}} {}",
+                figure.count
+            )?;
         }
-        writeln!(to, "# HELP recents_graphql_errors_total Errors by operation, field of its root and code.")?;
+        writeln!(
+            to,
+            "# HELP recents_graphql_errors_total Errors by operation, field of its root and code."
+        )?;
         writeln!(to, "# TYPE recents_graphql_errors_total counter")?;
         for (name, figure) in all {
             for ((field, code), count) in &figure.errors {
@@ -148,12 +200,18 @@ impl Figures {
 
 /// An operation was answered.
 pub(super) fn count(answered: Answered<'_>) {
-    FIGURES.lock().unwrap_or_else(PoisonError::into_inner).add(answered);
+    FIGURES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .add(answered);
 }
 
 /// All figures in Prometheus' text format.
 pub(crate) fn render() -> String {
-    FIGURES.lock().unwrap_or_else(PoisonError::into_inner).render()
+    FIGURES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .render()
 }
 
 #[cfg(test)]
@@ -161,11 +219,18 @@ mod tests {
     use super::*;
 
     fn answered(name: &str) -> Answered<'_> {
-        Answered { name, kind: "query", elapsed: Some(Duration::from_millis(3)), errors: Vec::new() }
+        Answered {
+            name,
+            kind: "query",
+            elapsed: Some(Duration::from_millis(3)),
+            errors: Vec::new(),
+        }
     }
 
     fn has(figures: &Figures, name: &str) -> bool {
-        figures.render().contains(&format!("recents_graphql_operations_total{{operation=\"{name}\","))
+        figures.render().contains(&format!(
+            "recents_graphql_operations_total{{operation=\"{name}\","
+        ))
     }
 
     #[test]
@@ -185,7 +250,10 @@ mod tests {
             }
         }
         let text = figures.render();
-        assert!(text.contains("recents_graphql_operation_seconds_count{operation=\"Late\"} 50"), "{text}");
+        assert!(
+            text.contains("recents_graphql_operation_seconds_count{operation=\"Late\"} 50"),
+            "{text}"
+        );
         assert_eq!(figures.names.len(), NAMES);
     }
 
@@ -194,12 +262,19 @@ mod tests {
         let mut figures = Figures::default();
         for number in 0..1000 {
             let errors = vec![("node".to_owned(), "NOT_FOUND".to_owned())];
-            figures.add(Answered { errors, ..answered(&format!("N{number}")) });
+            figures.add(Answered {
+                errors,
+                ..answered(&format!("N{number}"))
+            });
         }
         let sum = |name: &str| -> u64 {
             let text = figures.render();
-            let lines = text.lines().filter(|line| line.starts_with(name) && !line.contains("le="));
-            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+            let lines = text
+                .lines()
+                .filter(|line| line.starts_with(name) && !line.contains("le="));
+            lines
+                .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+                .sum()
         };
         assert_eq!(sum("recents_graphql_operations_total{"), 1000);
         assert_eq!(sum("recents_graphql_errors_total{"), 1000);
@@ -222,6 +297,11 @@ mod tests {
                 figures.add(answered(&format!("New{number}")));
             }
         }
-        assert!(has(&figures, "Now") && has(&figures, "New0") && has(&figures, "New100") && !has(&figures, "Old0"));
+        assert!(
+            has(&figures, "Now")
+                && has(&figures, "New0")
+                && has(&figures, "New100")
+                && !has(&figures, "Old0")
+        );
     }
 }

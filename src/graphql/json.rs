@@ -1,5 +1,6 @@
-//! Which texts are JSON (RFC 8259). Whatever a message carries is passed through as it was sent, so nothing here reads a value:
-//! numbers of any length, lone surrogates and keys that stand there twice are JSON as well.
+//! Which texts are JSON (RFC 8259). Whatever a message carries is passed through as it was sent, so
+//! nothing here reads a value: numbers of any length, lone surrogates and keys that stand there
+//! twice are JSON as well.
 
 /// How deep arrays and objects may nest. Many clients' parsers refuse deeper answers.
 pub(super) const DEEPEST: usize = 500;
@@ -12,15 +13,16 @@ pub(super) fn as_json(bytes: &[u8]) -> Option<&[u8]> {
     (scanner.at == bytes.len()).then_some(bytes)
 }
 
-/// Walks over a text. Every method moves past what it names, and answers `None` where something else stands.
+/// Walks over a text. Every method moves past what it names, and answers `None` where something
+/// else stands.
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl Scanner<'_> {
-    /// One value with white space around it. It keeps the open brackets in a list of its own: a call for each level would let a
-    /// message choose the depth of the stack.
+    /// One value with white space around it. It keeps the open brackets in a list of its own: a
+    /// call for each level would let a message choose the depth of the stack.
     fn document(&mut self) -> Option<()> {
         let mut open: Vec<u8> = Vec::new();
         self.white_space();
@@ -50,7 +52,9 @@ impl Scanner<'_> {
             // Here a value has ended, or a bracket closes.
             loop {
                 self.white_space();
-                let Some(bracket) = open.last().copied() else { return Some(()) };
+                let Some(bracket) = open.last().copied() else {
+                    return Some(());
+                };
                 match self.peek()? {
                     b',' => {
                         self.at += 1;
@@ -79,13 +83,18 @@ impl Scanner<'_> {
     }
 
     fn skip(&mut self, wanted: impl Fn(u8) -> bool) -> usize {
-        let length = self.bytes[self.at..].iter().take_while(|byte| wanted(**byte)).count();
+        let length = self.bytes[self.at..]
+            .iter()
+            .take_while(|byte| wanted(**byte))
+            .count();
         self.at += length;
         length
     }
 
     fn word(&mut self, word: &[u8]) -> Option<()> {
-        self.bytes[self.at..].starts_with(word).then(|| self.at += word.len())
+        self.bytes[self.at..]
+            .starts_with(word)
+            .then(|| self.at += word.len())
     }
 
     /// `"key":` and the white space behind it.
@@ -246,7 +255,8 @@ mod tests {
     fn nesting_ends_at_the_limit() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
             let levels = open.matches(['[', '{']).count();
-            let nested = |depth: usize| open.repeat(depth / levels) + "1" + &close.repeat(depth / levels);
+            let nested =
+                |depth: usize| open.repeat(depth / levels) + "1" + &close.repeat(depth / levels);
             assert!(is_json(&nested(DEEPEST)), "{open}");
             assert!(!is_json(&nested(DEEPEST + levels)), "{open}");
         }

@@ -55,7 +55,11 @@ impl Loader<(Uid, ChannelRef)> for Batches {
 
     async fn load(&self, names: &[(Uid, ChannelRef)]) -> Loaded<(Uid, ChannelRef), Self::Value> {
         let _turn = self.work.turn().await;
-        let known: Vec<_> = names.iter().filter(|(uid, _)| self.caller.knows_of(uid)).cloned().collect();
+        let known: Vec<_> = names
+            .iter()
+            .filter(|(uid, _)| self.caller.knows_of(uid))
+            .cloned()
+            .collect();
         Ok(find_conversations(&self.core, &known).await?)
     }
 }

@@ -1,7 +1,8 @@
-//! The GraphQL side. A resolver does four things: read the input, call a use case, map the result, map the error.
+//! The GraphQL side. A resolver does four things: read the input, call a use case, map the result,
+//! map the error.
 //!
-//! How to add a field: its type in `types/` (one a file), its resolver in `query.rs` or `mutation/`, and
-//! `cargo run -- schema > schema.graphql`.
+//! How to add a field: its type in `types/` (one a file), its resolver in `query.rs` or
+//! `mutation/`, and `cargo run -- schema > schema.graphql`.
 
 mod conform;
 mod context;
@@ -45,10 +46,17 @@ pub(crate) fn schema(core: Arc<Core>, feeds: Arc<Feeds>) -> AppSchema {
 /// The schema in GraphQL's own language, as in `schema.graphql`.
 #[must_use]
 pub fn sdl() -> String {
-    builder().finish().sdl_with_options(async_graphql::SDLExportOptions::new().include_specified_by())
+    builder()
+        .finish()
+        .sdl_with_options(async_graphql::SDLExportOptions::new().include_specified_by())
 }
 
-fn builder() -> async_graphql::SchemaBuilder<query::Query, mutation::Mutation, subscription::Subscriptions> {
+fn builder()
+-> async_graphql::SchemaBuilder<query::Query, mutation::Mutation, subscription::Subscriptions> {
     // Depth and size are bounded by `guard`, before anything walks the document.
-    Schema::build(query::Query, mutation::Mutation::default(), subscription::Subscriptions)
+    Schema::build(
+        query::Query,
+        mutation::Mutation::default(),
+        subscription::Subscriptions,
+    )
 }

@@ -1,4 +1,5 @@
-//! What is measured and logged of operations. Labels are bounded: names of operations are the clients' to invent.
+//! What is measured and logged of operations. Labels are bounded: names of operations are the
+//! clients' to invent.
 
 use std::time::{Duration, Instant};
 
@@ -28,9 +29,15 @@ impl Observed {
     /// `chosen` is the request's `operationName`.
     pub(super) fn begin(document: &ExecutableDocument, chosen: Option<&str>) -> Self {
         let mut operations = document.operations.iter();
-        let found = operations.find(|(name, _)| chosen.is_none_or(|chosen| name.is_some_and(|name| name == chosen)));
-        let mut observed =
-            Self { name: String::new(), kind: "query", root: Vec::new(), has_root_directives: false, began: Instant::now() };
+        let found = operations
+            .find(|(name, _)| chosen.is_none_or(|chosen| name.is_some_and(|name| name == chosen)));
+        let mut observed = Self {
+            name: String::new(),
+            kind: "query",
+            root: Vec::new(),
+            has_root_directives: false,
+            began: Instant::now(),
+        };
         if let Some((name, operation)) = found {
             observed.name = name.map(Name::to_string).unwrap_or_default();
             observed.kind = match operation.node.ty {
@@ -48,10 +55,14 @@ impl Observed {
             self.has_root_directives |= !selection.node.directives().is_empty();
             match &selection.node {
                 Selection::Field(field) => {
-                    self.root.push((field.node.response_key().node.to_string(), field.node.name.node.to_string()));
+                    self.root.push((
+                        field.node.response_key().node.to_string(),
+                        field.node.name.node.to_string(),
+                    ));
                 }
                 Selection::FragmentSpread(spread) if deepest > 0 => {
-                    if let Some(fragment) = document.fragments.get(&spread.node.fragment_name.node) {
+                    if let Some(fragment) = document.fragments.get(&spread.node.fragment_name.node)
+                    {
                         self.collect(document, &fragment.node.selection_set.node, deepest - 1);
                     }
                 }
@@ -63,13 +74,24 @@ impl Observed {
         }
     }
 
-    /// The operation was answered. One that was not valid was none: `ran` is false, and its name is nobody's.
-    pub(super) fn end(&self, text: &str, errors: &[ServerError], ran: bool, slow: Option<Duration>) {
+    /// The operation was answered. One that was not valid was none: `ran` is false, and its name is
+    /// nobody's.
+    pub(super) fn end(
+        &self,
+        text: &str,
+        errors: &[ServerError],
+        ran: bool,
+        slow: Option<Duration>,
+    ) {
         let elapsed = self.began.elapsed();
         // A subscription waits until there is something to tell: that is no slowness.
         let is_timed = self.kind != "subscription";
         let errors = errors.iter().map(|error| {
-            let code = match error.extensions.as_ref().and_then(|extensions| extensions.get("code")) {
+            let code = match error
+                .extensions
+                .as_ref()
+                .and_then(|extensions| extensions.get("code"))
+            {
                 Some(Value::String(code)) => code.clone(),
                 _ => OTHER.to_owned(),
             };
@@ -82,7 +104,12 @@ impl Observed {
             errors: errors.collect(),
         });
         if ran && is_timed && slow.is_some_and(|slow| elapsed >= slow) {
-            let fields: Vec<&str> = self.root.iter().take(10).map(|(_, field)| field.as_str()).collect();
+            let fields: Vec<&str> = self
+                .root
+                .iter()
+                .take(10)
+                .map(|(_, field)| field.as_str())
+                .collect();
             tracing::warn!(
                 operation = self.name,
                 kind = self.kind,
@@ -100,8 +127,15 @@ impl Observed {
             Some(PathSegment::Field(key)) => key,
             _ => return String::new(),
         };
-        let field = self.root.iter().find(|(known, _)| known == key).map(|(_, field)| field.as_str());
-        field.filter(|field| root_nulls(field).is_some()).unwrap_or(OTHER).to_owned()
+        let field = self
+            .root
+            .iter()
+            .find(|(known, _)| known == key)
+            .map(|(_, field)| field.as_str());
+        field
+            .filter(|field| root_nulls(field).is_some())
+            .unwrap_or(OTHER)
+            .to_owned()
     }
 }
 
@@ -114,13 +148,17 @@ pub(super) struct Timed {
 
 impl Timed {
     pub(super) fn begin(field: &str) -> Self {
-        Self { field: field.to_owned(), began: Instant::now() }
+        Self {
+            field: field.to_owned(),
+            began: Instant::now(),
+        }
     }
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
         let field = std::mem::take(&mut self.field);
-        metrics::histogram!("recents_graphql_field_seconds", "field" => field).record(self.began.elapsed().as_secs_f64());
+        metrics::histogram!("recents_graphql_field_seconds", "field" => field)
+            .record(self.began.elapsed().as_secs_f64());
     }
 }

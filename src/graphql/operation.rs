@@ -1,5 +1,5 @@
-//! An operation on its way through: found, parsed, checked, run. How it came and how it is answered is its transport's: `http`, `events`
-//! and `socket`.
+//! An operation on its way through: found, parsed, checked, run. How it came and how it is answered
+//! is its transport's: `http`, `events` and `socket`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +81,11 @@ struct Errors<'a> {
 
 impl Outcome {
     pub(super) fn not_run(status: StatusCode, answer: Answer) -> Self {
-        Self { status, answer, ran: false }
+        Self {
+            status,
+            answer,
+            ran: false,
+        }
     }
 
     pub(super) fn refused(error: &Error) -> Self {
@@ -93,7 +97,10 @@ impl Outcome {
         if self.ran {
             return written::body(&self.answer);
         }
-        serde_json::to_vec(&Errors { errors: &self.answer.errors }).unwrap_or_default()
+        serde_json::to_vec(&Errors {
+            errors: &self.answer.errors,
+        })
+        .unwrap_or_default()
     }
 }
 
@@ -109,10 +116,20 @@ pub(super) struct Prepared {
 }
 
 /// Finds, parses and checks the document.
-pub(super) fn prepare(app: &App, incoming: Incoming, carries: Carries) -> Result<Prepared, Box<Outcome>> {
+pub(super) fn prepare(
+    app: &App,
+    incoming: Incoming,
+    carries: Carries,
+) -> Result<Prepared, Box<Outcome>> {
     let refused = |error: Error| Box::new(Outcome::refused(&error));
-    let named = incoming.extensions.as_ref().and_then(|extensions| extensions.persisted_query.as_ref());
-    let found = app.persisted.find(incoming.query.as_deref(), named).map_err(refused)?;
+    let named = incoming
+        .extensions
+        .as_ref()
+        .and_then(|extensions| extensions.persisted_query.as_ref());
+    let found = app
+        .persisted
+        .find(incoming.query.as_deref(), named)
+        .map_err(refused)?;
     let text = Arc::clone(&found.text);
     let guarded = match guard::parse(&text, incoming.variables.as_ref(), &app.settings.limits) {
         Ok(Ok(guarded)) => guarded,
@@ -121,31 +138,59 @@ pub(super) fn prepare(app: &App, incoming: Incoming, carries: Carries) -> Result
     };
     let name = incoming.operation_name.as_deref();
     let is_any = |kind: OperationType| {
-        guarded.document.operations.iter().any(|(operation, definition)| {
-            let chosen = name.is_none() || operation.map(async_graphql::Name::as_str) == name;
-            chosen && definition.node.ty == kind
-        })
+        guarded
+            .document
+            .operations
+            .iter()
+            .any(|(operation, definition)| {
+                let chosen = name.is_none() || operation.map(async_graphql::Name::as_str) == name;
+                chosen && definition.node.ty == kind
+            })
     };
-    let (mutates, subscribes) = (is_any(OperationType::Mutation), is_any(OperationType::Subscription));
+    let (mutates, subscribes) = (
+        is_any(OperationType::Mutation),
+        is_any(OperationType::Subscription),
+    );
     if mutates && matches!(carries, Carries::Queries | Carries::QueriesAndEvents) {
         let answer = bad_request("GET is for queries: use POST");
-        return Err(Box::new(Outcome::not_run(StatusCode::METHOD_NOT_ALLOWED, answer)));
+        return Err(Box::new(Outcome::not_run(
+            StatusCode::METHOD_NOT_ALLOWED,
+            answer,
+        )));
     }
     if subscribes && matches!(carries, Carries::Queries | Carries::Answers) {
-        let text = "a subscription needs a WebSocket (graphql-transport-ws), or Accept: text/event-stream";
+        let text =
+            "a subscription needs a WebSocket (graphql-transport-ws), or Accept: text/event-stream";
         return Err(refused(Error::BadRequest(text.into())));
     }
     if let Some(error) = guard::unknown_type(&guarded.document) {
         return Err(invalid(error, "GRAPHQL_VALIDATION_FAILED"));
     }
     if guarded.introspects && !app.settings.graphql.introspection {
-        return Err(refused(Error::Forbidden("introspection is off on this server".into())));
+        return Err(refused(Error::Forbidden(
+            "introspection is off on this server".into(),
+        )));
     }
     app.persisted.keep(found);
-    let Incoming { variables, operation_name, .. } = incoming;
-    let mut variables = variables.map(serde_json::Value::Object).map(Variables::from_json).unwrap_or_default();
-    complete(&guarded.document, operation_name.as_deref(), &mut variables).map_err(|error| invalid(*error, "BAD_USER_INPUT"))?;
-    Ok(Prepared { operation_name, variables, text, guarded, mutates, subscribes })
+    let Incoming {
+        variables,
+        operation_name,
+        ..
+    } = incoming;
+    let mut variables = variables
+        .map(serde_json::Value::Object)
+        .map(Variables::from_json)
+        .unwrap_or_default();
+    complete(&guarded.document, operation_name.as_deref(), &mut variables)
+        .map_err(|error| invalid(*error, "BAD_USER_INPUT"))?;
+    Ok(Prepared {
+        operation_name,
+        variables,
+        text,
+        guarded,
+        mutates,
+        subscribes,
+    })
 }
 
 impl Prepared {
@@ -159,26 +204,41 @@ impl Prepared {
         running.outcome(asking.app.schema.execute(request).await)
     }
 
-    /// The answers of a subscription, each when there is something to tell; of anything else the one.
+    /// The answers of a subscription, each when there is something to tell; of anything else the
+    /// one.
     pub(super) fn stream(self, asking: &Asking) -> impl Stream<Item = Outcome> + Send + use<> {
         let (mutates, subscribes) = (self.mutates, self.subscribes);
         let (request, mut running) = self.begin(asking);
-        if subscribes && (running.observed.root.len() != 1 || running.observed.has_root_directives) {
+        if subscribes && (running.observed.root.len() != 1 || running.observed.has_root_directives)
+        {
             let text = "a subscription must have exactly one field at its root, without @skip and @include";
             let error = ServerError::new(text, None);
-            return futures_util::stream::iter([*invalid(error, "GRAPHQL_VALIDATION_FAILED")]).left_stream();
+            return futures_util::stream::iter([*invalid(error, "GRAPHQL_VALIDATION_FAILED")])
+                .left_stream();
         }
         if mutates && let Some(refused) = running.count(asking) {
             return futures_util::stream::iter([refused]).left_stream();
         }
-        asking.app.schema.execute_stream(request).map(move |answer| running.outcome(answer)).right_stream()
+        asking
+            .app
+            .schema
+            .execute_stream(request)
+            .map(move |answer| running.outcome(answer))
+            .right_stream()
     }
 
     fn begin(mut self, asking: &Asking) -> (Request, Running) {
         let observed = Observed::begin(&self.guarded.document, self.operation_name.as_deref());
         keep_objects(&mut self.guarded.document);
-        let Asking { app, caller, request_id } = asking;
-        let work = Arc::new(Work::new(app.core.clone(), observed.root.iter().map(|(_, field)| field.as_str())));
+        let Asking {
+            app,
+            caller,
+            request_id,
+        } = asking;
+        let work = Arc::new(Work::new(
+            app.core.clone(),
+            observed.root.iter().map(|(_, field)| field.as_str()),
+        ));
         let loader = Batches::loader(app.core.clone(), caller.clone(), Arc::clone(&work));
         let request = Request::new(&*self.text).variables(self.variables);
         let mut request = request.data(loader).data(work).data(caller.clone());
@@ -186,7 +246,16 @@ impl Prepared {
         request.set_parsed_query(self.guarded.document);
         let slow = app.settings.graphql.slow_milliseconds;
         let slow = (slow > 0).then(|| Duration::from_millis(slow));
-        (request, Running { observed, is_measured: false, text: self.text, request_id: request_id.clone(), slow })
+        (
+            request,
+            Running {
+                observed,
+                is_measured: false,
+                text: self.text,
+                request_id: request_id.clone(),
+                slow,
+            },
+        )
     }
 }
 
@@ -201,34 +270,61 @@ struct Running {
 }
 
 impl Running {
-    /// Counts each of a user's mutations as a request; the first one was counted with the request that brought it.
+    /// Counts each of a user's mutations as a request; the first one was counted with the request
+    /// that brought it.
     fn count(&self, asking: &Asking) -> Option<Outcome> {
-        let counted = asking.app.rates.check_user_for(asking.caller.user()?, self.observed.root.len().saturating_sub(1));
+        let counted = asking.app.rates.check_user_for(
+            asking.caller.user()?,
+            self.observed.root.len().saturating_sub(1),
+        );
         counted.err().map(|error| Outcome::refused(&error))
     }
 
     fn outcome(&mut self, mut answer: Answer) -> Outcome {
         // What failed before a resolver ran has neither a path nor a code of ours.
-        let ran = answer.errors.is_empty() || answer.errors.iter().any(|error| !error.path.is_empty());
+        let ran =
+            answer.errors.is_empty() || answer.errors.iter().any(|error| !error.path.is_empty());
         if ran {
             conform(&mut answer, &self.observed.root);
         }
         for error in &mut answer.errors {
-            set_code(error, if error.path.is_empty() { "GRAPHQL_VALIDATION_FAILED" } else { "BAD_USER_INPUT" });
+            set_code(
+                error,
+                if error.path.is_empty() {
+                    "GRAPHQL_VALIDATION_FAILED"
+                } else {
+                    "BAD_USER_INPUT"
+                },
+            );
             if code(error) == Some("INTERNAL_SERVER_ERROR") {
-                error.extensions.get_or_insert_default().set("requestId", self.request_id.as_str());
+                error
+                    .extensions
+                    .get_or_insert_default()
+                    .set("requestId", self.request_id.as_str());
             }
         }
         if !std::mem::replace(&mut self.is_measured, true) {
-            self.observed.end(&self.text, &answer.errors, ran, self.slow);
+            self.observed
+                .end(&self.text, &answer.errors, ran, self.slow);
         }
-        Outcome { status: if ran { StatusCode::OK } else { StatusCode::BAD_REQUEST }, answer, ran }
+        Outcome {
+            status: if ran {
+                StatusCode::OK
+            } else {
+                StatusCode::BAD_REQUEST
+            },
+            answer,
+            ran,
+        }
     }
 }
 
 fn invalid(mut error: ServerError, code: &str) -> Box<Outcome> {
     set_code(&mut error, code);
-    Box::new(Outcome::not_run(StatusCode::BAD_REQUEST, Answer::from_errors(vec![error])))
+    Box::new(Outcome::not_run(
+        StatusCode::BAD_REQUEST,
+        Answer::from_errors(vec![error]),
+    ))
 }
 
 pub(super) fn code(error: &ServerError) -> Option<&str> {

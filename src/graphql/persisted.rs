@@ -1,5 +1,6 @@
-//! Documents that clients name by their SHA-256 instead of sending them: automatic persisted queries (Apollo's protocol), kept in
-//! bounded memory, and the list of a file, beside which nothing runs.
+//! Documents that clients name by their SHA-256 instead of sending them: automatic persisted
+//! queries (Apollo's protocol), kept in bounded memory, and the list of a file, beside which
+//! nothing runs.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -68,16 +69,28 @@ impl Persisted {
         if settings.persisted_bytes == 0 {
             return Ok(Self::Off);
         }
-        let bytes = |hash: &String, text: &Arc<str>| u32::try_from(hash.len() + text.len()).unwrap_or(u32::MAX);
-        Ok(Self::Automatic(Cache::builder().max_capacity(settings.persisted_bytes).weigher(bytes).build()))
+        let bytes = |hash: &String, text: &Arc<str>| {
+            u32::try_from(hash.len() + text.len()).unwrap_or(u32::MAX)
+        };
+        Ok(Self::Automatic(
+            Cache::builder()
+                .max_capacity(settings.persisted_bytes)
+                .weigher(bytes)
+                .build(),
+        ))
     }
 
     /// The document of a request that sends it, names it, or both.
     ///
     /// # Errors
-    /// [`Error::PersistedQueryNotFound`] for a name that is not known; [`Error::Forbidden`] for what is not listed;
-    /// [`Error::BadRequest`] for a name that is not the document's, or none at all.
-    pub(super) fn find(&self, query: Option<&str>, named: Option<&Named>) -> Result<Document, Error> {
+    /// [`Error::PersistedQueryNotFound`] for a name that is not known; [`Error::Forbidden`] for
+    /// what is not listed; [`Error::BadRequest`] for a name that is not the document's, or none at
+    /// all.
+    pub(super) fn find(
+        &self,
+        query: Option<&str>,
+        named: Option<&Named>,
+    ) -> Result<Document, Error> {
         let query = query.filter(|query| !query.trim().is_empty());
         let hash = named.map(Named::hash).transpose()?;
         match (self, query, hash) {
@@ -85,14 +98,20 @@ impl Persisted {
             (Self::Listed(listed), query, hash) => {
                 let name = hash.unwrap_or_else(|| hash_of(query.unwrap_or_default()));
                 match listed.get(&name) {
-                    Some(text) if query.is_none_or(|query| *query == **text) => {
-                        Ok(Document { text: Arc::clone(text), keep: None })
-                    }
+                    Some(text) if query.is_none_or(|query| *query == **text) => Ok(Document {
+                        text: Arc::clone(text),
+                        keep: None,
+                    }),
                     None if query.is_none() => Err(Error::PersistedQueryNotFound),
-                    _ => Err(Error::Forbidden("only the operations that are listed on this server may be run".into())),
+                    _ => Err(Error::Forbidden(
+                        "only the operations that are listed on this server may be run".into(),
+                    )),
                 }
             }
-            (_, Some(query), None) => Ok(Document { text: query.into(), keep: None }),
+            (_, Some(query), None) => Ok(Document {
+                text: query.into(),
+                keep: None,
+            }),
             (Self::Off, ..) => Err(Error::PersistedQueryNotSupported),
             (Self::Automatic(kept), None, Some(hash)) => {
                 let text = kept.get(&hash).ok_or(Error::PersistedQueryNotFound)?;
@@ -100,9 +119,14 @@ impl Persisted {
             }
             (Self::Automatic(_), Some(query), Some(hash)) => {
                 if hash != hash_of(query) {
-                    return Err(Error::BadRequest("extensions.persistedQuery.sha256Hash must be the SHA-256 of query".into()));
+                    return Err(Error::BadRequest(
+                        "extensions.persistedQuery.sha256Hash must be the SHA-256 of query".into(),
+                    ));
                 }
-                Ok(Document { text: query.into(), keep: Some(hash) })
+                Ok(Document {
+                    text: query.into(),
+                    keep: Some(hash),
+                })
             }
         }
     }
@@ -118,7 +142,9 @@ impl Persisted {
 impl Named {
     fn hash(&self) -> Result<String, Error> {
         if self.version != PROTOCOL {
-            return Err(Error::BadRequest("extensions.persistedQuery.version must be 1".into()));
+            return Err(Error::BadRequest(
+                "extensions.persistedQuery.version must be 1".into(),
+            ));
         }
         Ok(self.hash.to_ascii_lowercase())
     }
@@ -131,24 +157,36 @@ pub(super) fn hash_of(text: &str) -> String {
 
 fn read(path: &Path) -> Result<HashMap<String, Arc<str>>, ConfigError> {
     let wrong = |what: String| ConfigError(format!("graphql.manifest: {}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let manifest = serde_json::from_str::<Manifest>(&text)
-        .map_err(|_| wrong("must be Apollo's manifest, or a JSON object of hashes and documents".to_owned()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let manifest = serde_json::from_str::<Manifest>(&text).map_err(|_| {
+        wrong("must be Apollo's manifest, or a JSON object of hashes and documents".to_owned())
+    })?;
     let documents: Vec<String> = match manifest {
         Manifest::Apollo { operations } => {
             let documents = operations.into_iter().map(|operation| {
                 let is_hash = operation.id.eq_ignore_ascii_case(&hash_of(&operation.body));
-                if is_hash { Ok(operation.body) } else { Err(operation.id) }
+                if is_hash {
+                    Ok(operation.body)
+                } else {
+                    Err(operation.id)
+                }
             });
-            documents.collect::<Result<_, _>>().map_err(|id| wrong(format!("{id} is not the SHA-256 of its body")))?
+            documents
+                .collect::<Result<_, _>>()
+                .map_err(|id| wrong(format!("{id} is not the SHA-256 of its body")))?
         }
         // Other tools hash in other ways (Relay: MD5): clients name documents by SHA-256 here.
         Manifest::Plain(documents) => documents.into_values().collect(),
     };
     for document in &documents {
-        parse_listed(document).map_err(|problem| wrong(format!("{document:?} is no GraphQL: {problem}")))?;
+        parse_listed(document)
+            .map_err(|problem| wrong(format!("{document:?} is no GraphQL: {problem}")))?;
     }
-    Ok(documents.into_iter().map(|document| (hash_of(&document), Arc::from(document))).collect())
+    Ok(documents
+        .into_iter()
+        .map(|document| (hash_of(&document), Arc::from(document)))
+        .collect())
 }
 
 #[cfg(test)]
@@ -158,18 +196,31 @@ mod tests {
     const QUERY: &str = "{ __typename }";
 
     fn named(hash: &str) -> Named {
-        Named { version: 1, hash: hash.to_owned() }
+        Named {
+            version: 1,
+            hash: hash.to_owned(),
+        }
     }
 
     fn listed(manifest: &str) -> Result<Persisted, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
         std::fs::write(&path, manifest).unwrap();
-        Persisted::new(&Graphql { manifest: path.display().to_string(), ..Graphql::default() })
+        Persisted::new(&Graphql {
+            manifest: path.display().to_string(),
+            ..Graphql::default()
+        })
     }
 
-    fn found(persisted: &Persisted, query: Option<&str>, named: Option<&Named>) -> Result<String, String> {
-        persisted.find(query, named).map(|document| document.text.to_string()).map_err(|error| error.kind().code.to_owned())
+    fn found(
+        persisted: &Persisted,
+        query: Option<&str>,
+        named: Option<&Named>,
+    ) -> Result<String, String> {
+        persisted
+            .find(query, named)
+            .map(|document| document.text.to_string())
+            .map_err(|error| error.kind().code.to_owned())
     }
 
     #[test]
@@ -182,31 +233,62 @@ mod tests {
         // Not before it proved to be within the limits.
         assert_eq!(found(&persisted, None, Some(&named(&hash))), not_found);
         persisted.keep(document);
-        assert_eq!(found(&persisted, None, Some(&named(&hash.to_uppercase()))), Ok(QUERY.to_owned()));
-        assert_eq!(found(&persisted, Some("{ other }"), Some(&named(&hash))), Err("BAD_USER_INPUT".to_owned()));
+        assert_eq!(
+            found(&persisted, None, Some(&named(&hash.to_uppercase()))),
+            Ok(QUERY.to_owned())
+        );
+        assert_eq!(
+            found(&persisted, Some("{ other }"), Some(&named(&hash))),
+            Err("BAD_USER_INPUT".to_owned())
+        );
         let version = Named { version: 2, hash };
-        assert_eq!(found(&persisted, None, Some(&version)), Err("BAD_USER_INPUT".to_owned()));
-        assert_eq!(found(&persisted, Some(" "), None), Err("BAD_USER_INPUT".to_owned()));
+        assert_eq!(
+            found(&persisted, None, Some(&version)),
+            Err("BAD_USER_INPUT".to_owned())
+        );
+        assert_eq!(
+            found(&persisted, Some(" "), None),
+            Err("BAD_USER_INPUT".to_owned())
+        );
     }
 
     #[test]
     fn no_more_is_kept_than_there_is_memory_for() {
-        let persisted = Persisted::new(&Graphql { persisted_bytes: 10_000, ..Graphql::default() }).unwrap();
+        let persisted = Persisted::new(&Graphql {
+            persisted_bytes: 10_000,
+            ..Graphql::default()
+        })
+        .unwrap();
         for number in 0..1000 {
             let query = format!("{{ a{number} }}");
-            let document = persisted.find(Some(&query), Some(&named(&hash_of(&query)))).unwrap();
+            let document = persisted
+                .find(Some(&query), Some(&named(&hash_of(&query))))
+                .unwrap();
             persisted.keep(document);
         }
-        let Persisted::Automatic(kept) = &persisted else { unreachable!() };
+        let Persisted::Automatic(kept) = &persisted else {
+            unreachable!()
+        };
         kept.run_pending_tasks();
-        assert!((1..=10_000).contains(&kept.weighted_size()), "{}", kept.weighted_size());
+        assert!(
+            (1..=10_000).contains(&kept.weighted_size()),
+            "{}",
+            kept.weighted_size()
+        );
     }
 
     #[test]
     fn without_memory_documents_are_sent() {
-        let persisted = Persisted::new(&Graphql { persisted_bytes: 0, ..Graphql::default() }).unwrap();
+        let persisted = Persisted::new(&Graphql {
+            persisted_bytes: 0,
+            ..Graphql::default()
+        })
+        .unwrap();
         assert_eq!(found(&persisted, Some(QUERY), None), Ok(QUERY.to_owned()));
-        assert_eq!(found(&persisted, None, Some(&named("x"))), Err("PERSISTED_QUERY_NOT_SUPPORTED".to_owned()));
+        assert_eq!(
+            found(&persisted, None, Some(&named("x"))),
+            Err("PERSISTED_QUERY_NOT_SUPPORTED".to_owned())
+        );
     }
 
     #[test]
@@ -218,12 +300,27 @@ mod tests {
         });
         for manifest in [apollo, serde_json::json!({"some-md5": QUERY})] {
             let persisted = listed(&manifest.to_string()).unwrap();
-            assert_eq!(found(&persisted, None, Some(&named(&hash))), Ok(QUERY.to_owned()));
+            assert_eq!(
+                found(&persisted, None, Some(&named(&hash))),
+                Ok(QUERY.to_owned())
+            );
             assert_eq!(found(&persisted, Some(QUERY), None), Ok(QUERY.to_owned()));
-            assert_eq!(found(&persisted, Some("{ a }"), None), Err("FORBIDDEN".to_owned()));
-            assert_eq!(found(&persisted, Some("{ a }"), Some(&named(&hash))), Err("FORBIDDEN".to_owned()));
-            assert_eq!(found(&persisted, Some("{ a }"), Some(&named(&hash_of("{ a }")))), Err("FORBIDDEN".to_owned()));
-            assert_eq!(found(&persisted, None, Some(&named("x"))), Err("PERSISTED_QUERY_NOT_FOUND".to_owned()));
+            assert_eq!(
+                found(&persisted, Some("{ a }"), None),
+                Err("FORBIDDEN".to_owned())
+            );
+            assert_eq!(
+                found(&persisted, Some("{ a }"), Some(&named(&hash))),
+                Err("FORBIDDEN".to_owned())
+            );
+            assert_eq!(
+                found(&persisted, Some("{ a }"), Some(&named(&hash_of("{ a }")))),
+                Err("FORBIDDEN".to_owned())
+            );
+            assert_eq!(
+                found(&persisted, None, Some(&named("x"))),
+                Err("PERSISTED_QUERY_NOT_FOUND".to_owned())
+            );
         }
     }
 
@@ -232,12 +329,24 @@ mod tests {
         for (manifest, text) in [
             ("[]", "must be Apollo's manifest"),
             (r#"{"x": "{"}"#, "is no GraphQL"),
-            (r#"{"operations": [{"id": "x", "body": "{a}"}]}"#, "x is not the SHA-256"),
+            (
+                r#"{"operations": [{"id": "x", "body": "{a}"}]}"#,
+                "x is not the SHA-256",
+            ),
         ] {
-            let Err(error) = listed(manifest) else { panic!("{manifest}") };
-            assert!(error.to_string().starts_with("graphql.manifest: ") && error.to_string().contains(text), "{error}");
+            let Err(error) = listed(manifest) else {
+                panic!("{manifest}")
+            };
+            assert!(
+                error.to_string().starts_with("graphql.manifest: ")
+                    && error.to_string().contains(text),
+                "{error}"
+            );
         }
-        let missing = Persisted::new(&Graphql { manifest: "/nowhere".to_owned(), ..Graphql::default() });
+        let missing = Persisted::new(&Graphql {
+            manifest: "/nowhere".to_owned(),
+            ..Graphql::default()
+        });
         assert!(missing.is_err_and(|error| error.to_string().contains("cannot be read")));
     }
 }

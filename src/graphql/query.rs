@@ -8,10 +8,12 @@ use super::context::ContextExt;
 use super::error::{At, Result, Root};
 use super::scalars::UInt53;
 use super::types::{
-    ChannelInput, Conversation, ConversationConnection, ConversationFilter, ConversationSync, MessageConnection, Node, Page,
-    SeqCursor, UnreadSummary,
+    ChannelInput, Conversation, ConversationConnection, ConversationFilter, ConversationSync,
+    MessageConnection, Node, Page, SeqCursor, UnreadSummary,
 };
-use crate::conversation::{self as conversations, Filter, ListRequest, SyncRequest, Wanted, parse_last_msg_seqs};
+use crate::conversation::{
+    self as conversations, Filter, ListRequest, SyncRequest, Wanted, parse_last_msg_seqs,
+};
 use crate::error::Error;
 use crate::message::{HistoryRequest, list_history};
 
@@ -29,8 +31,14 @@ fn wanted(conversations: &Lookahead<'_>) -> Wanted {
         return Wanted::Version;
     }
     let asks = |field| conversations.field(field).exists();
-    let messages = ["recents", "lastMessage", "lastClientMsgNo"].into_iter().any(asks);
-    if messages { Wanted::Messages } else { Wanted::Conversations }
+    let messages = ["recents", "lastMessage", "lastClientMsgNo"]
+        .into_iter()
+        .any(asks);
+    if messages {
+        Wanted::Messages
+    } else {
+        Wanted::Conversations
+    }
 }
 
 /// What can be read.
@@ -44,16 +52,29 @@ impl Query {
     async fn conversations(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
-        #[graphql(desc = "The version of the last answer; 0 for everything.", default_with = "Some(UInt53(0))")] version: Option<
-            UInt53,
-        >,
-        #[graphql(desc = "What the client holds: `channelId:channelType:lastMsgSeq`, joined by `|`.")] last_msg_seqs: Option<
-            String,
-        >,
-        #[graphql(desc = "At most this many newest messages for each conversation.", default_with = "Some(20)")]
+        #[graphql(
+            desc = "The user's ID. Defaults to the authenticated user; required for service tokens."
+        )]
+        uid: Option<ID>,
+        #[graphql(
+            desc = "The version of the last answer; 0 for everything.",
+            default_with = "Some(UInt53(0))"
+        )]
+        version: Option<UInt53>,
+        #[graphql(
+            desc = "What the client holds: `channelId:channelType:lastMsgSeq`, joined by `|`."
+        )]
+        last_msg_seqs: Option<String>,
+        #[graphql(
+            desc = "At most this many newest messages for each conversation.",
+            default_with = "Some(20)"
+        )]
         msg_count: Option<i32>,
-        #[graphql(desc = "Only conversations with unread messages.", default_with = "Some(false)")] only_unread: Option<bool>,
+        #[graphql(
+            desc = "Only conversations with unread messages.",
+            default_with = "Some(false)"
+        )]
+        only_unread: Option<bool>,
         #[graphql(desc = "Channel types to leave out.")] exclude_channel_types: Option<Vec<i32>>,
         #[graphql(desc = "At most this many changes, in order of version.")] first: Option<i32>,
     ) -> Root<ConversationSync> {
@@ -65,13 +86,21 @@ impl Query {
             let problem = format!("must have at most {} entries", limits.last_msg_seqs);
             return Err(Error::bad_input("last_msg_seqs", problem).into());
         }
-        let excluded = exclude_channel_types.unwrap_or_default().into_iter().map(|number| {
-            u8::try_from(number).map_err(|_| Error::bad_input("exclude_channel_types", "must be numbers between 0 and 255"))
-        });
-        let first = first.map(|first| check_count("first", first, limits.page_size)).transpose()?;
+        let excluded = exclude_channel_types
+            .unwrap_or_default()
+            .into_iter()
+            .map(|number| {
+                u8::try_from(number).map_err(|_| {
+                    Error::bad_input("exclude_channel_types", "must be numbers between 0 and 255")
+                })
+            });
+        let first = first
+            .map(|first| check_count("first", first, limits.page_size))
+            .transpose()?;
         let request = SyncRequest {
             uid,
-            // A variable that the client leaves out is a null to async-graphql, so null means the default everywhere.
+            // A variable that the client leaves out is a null to async-graphql, so null means the
+            // default everywhere.
             version: version.map_or(0, |version| version.signed()),
             last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
             always: std::collections::HashSet::new(),
@@ -79,7 +108,10 @@ impl Query {
             filter: Filter {
                 only_unread: only_unread.unwrap_or_default(),
                 // Each once: they are looked through for every conversation.
-                exclude_channel_types: excluded.collect::<std::result::Result<BTreeSet<u8>, _>>()?.into_iter().collect(),
+                exclude_channel_types: excluded
+                    .collect::<std::result::Result<BTreeSet<u8>, _>>()?
+                    .into_iter()
+                    .collect(),
             },
             first: first.map(|first| first as usize),
             wanted: wanted(&ctx.look_ahead().field("conversations")),
@@ -99,13 +131,17 @@ impl Query {
         Ok(Some(ConversationSync::new(request, answer)))
     }
 
-    /// The list as a screen shows it: pinned first, then latest activity. Without `first` and `last`: the first 20. A walk through
-    /// the pages misses no conversation: one that moves to the top meanwhile comes with the next page, and may come twice.
+    /// The list as a screen shows it: pinned first, then latest activity. Without `first` and
+    /// `last`: the first 20. A walk through the pages misses no conversation: one that moves to the
+    /// top meanwhile comes with the next page, and may come twice.
     #[expect(clippy::too_many_arguments, reason = "they are the field's arguments")]
     async fn conversation_list(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
+        #[graphql(
+            desc = "The user's ID. Defaults to the authenticated user; required for service tokens."
+        )]
+        uid: Option<ID>,
         #[graphql(desc = "At most this many, from the top on.")] first: Option<i32>,
         #[graphql(desc = "Only what is below this cursor's.")] after: Option<String>,
         #[graphql(desc = "At most this many, up to the bottom.")] last: Option<i32>,
@@ -114,7 +150,12 @@ impl Query {
     ) -> Root<ConversationConnection> {
         let _timed = ctx.timed();
         let uid = ctx.viewer(uid.as_ref())?;
-        let page = Page::parse((first, last), (after.as_deref(), before.as_deref()), ctx.core().limits.page_size, false)?;
+        let page = Page::parse(
+            (first, last),
+            (after.as_deref(), before.as_deref()),
+            ctx.core().limits.page_size,
+            false,
+        )?;
         let request = ListRequest {
             uid,
             filter: filter.unwrap_or_default().parse()?,
@@ -134,7 +175,10 @@ impl Query {
     async fn conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
+        #[graphql(
+            desc = "The user's ID. Defaults to the authenticated user; required for service tokens."
+        )]
+        uid: Option<ID>,
         #[graphql(desc = "The channel.")] channel: ChannelInput,
     ) -> Root<Conversation> {
         let _timed = ctx.timed();
@@ -142,13 +186,16 @@ impl Query {
         Ok(ctx.loaders().load_one(name).await?.map(Conversation::from))
     }
 
-    /// A channel's messages, oldest first, as far as the user may see them; null when the user was never in the channel. Without
-    /// `first` and `last`: the newest 20.
+    /// A channel's messages, oldest first, as far as the user may see them; null when the user was
+    /// never in the channel. Without `first` and `last`: the newest 20.
     #[expect(clippy::too_many_arguments, reason = "they are the field's arguments")]
     async fn messages(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
+        #[graphql(
+            desc = "The user's ID. Defaults to the authenticated user; required for service tokens."
+        )]
+        uid: Option<ID>,
         #[graphql(desc = "The channel.")] channel: ChannelInput,
         #[graphql(desc = "At most this many, from the oldest on.")] first: Option<i32>,
         #[graphql(desc = "Only newer ones than this cursor's.")] after: Option<String>,
@@ -157,8 +204,12 @@ impl Query {
     ) -> Root<MessageConnection> {
         let _timed = ctx.timed();
         let uid = ctx.viewer(uid.as_ref())?;
-        let page: Page<SeqCursor> =
-            Page::parse((first, last), (after.as_deref(), before.as_deref()), ctx.core().limits.page_size, true)?;
+        let page: Page<SeqCursor> = Page::parse(
+            (first, last),
+            (after.as_deref(), before.as_deref()),
+            ctx.core().limits.page_size,
+            true,
+        )?;
         let request = HistoryRequest {
             uid,
             channel: channel.parse().at("channel")?,
@@ -180,7 +231,10 @@ impl Query {
     async fn unread_summary(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
+        #[graphql(
+            desc = "The user's ID. Defaults to the authenticated user; required for service tokens."
+        )]
+        uid: Option<ID>,
     ) -> Root<UnreadSummary> {
         let _timed = ctx.timed();
         let uid = ctx.viewer(uid.as_ref())?;
@@ -188,9 +242,16 @@ impl Query {
     }
 
     /// What has this global id; null when there is no such thing any more.
-    async fn node(&self, ctx: &Context<'_>, #[graphql(desc = "An `id` that an answer returned.")] id: ID) -> Root<Node> {
+    async fn node(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "An `id` that an answer returned.")] id: ID,
+    ) -> Root<Node> {
         let _timed = ctx.timed();
-        Ok(Node::load(ctx, &[Node::parse_id(&id, "id")?]).await?.pop().flatten())
+        Ok(Node::load(ctx, &[Node::parse_id(&id, "id")?])
+            .await?
+            .pop()
+            .flatten())
     }
 
     /// What has these global ids, each in its place; null for what does not exist any more.
@@ -204,7 +265,10 @@ impl Query {
         if ids.len() > limit {
             return Err(Error::bad_input("ids", format!("must be at most {limit}")).into());
         }
-        let ids = ids.iter().map(|id| Node::parse_id(id, "ids")).collect::<std::result::Result<Vec<_>, _>>()?;
+        let ids = ids
+            .iter()
+            .map(|id| Node::parse_id(id, "ids"))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
         Ok(Some(Node::load(ctx, &ids).await?))
     }
 }

@@ -28,13 +28,18 @@ impl UInt53 {
 }
 
 /// A whole number from 0 to 2^53 − 1, as a JSON number: larger than `Int`, and exact in JavaScript.
-#[Scalar(name = "UInt53", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc7493#section-2.2")]
+#[Scalar(
+    name = "UInt53",
+    specified_by_url = "https://datatracker.ietf.org/doc/html/rfc7493#section-2.2"
+)]
 impl ScalarType for UInt53 {
     fn parse(value: Value) -> InputValueResult<Self> {
         match &value {
             Value::Number(number) => match number.as_u64() {
                 Some(number) if number <= MAX => Ok(Self(number)),
-                _ => Err(InputValueError::custom(format!("must be a whole number from 0 to {MAX}"))),
+                _ => Err(InputValueError::custom(format!(
+                    "must be a whole number from 0 to {MAX}"
+                ))),
             },
             _ => Err(InputValueError::expected_type(value)),
         }
@@ -54,9 +59,10 @@ pub struct Base64(pub Vec<u8>);
 impl ScalarType for Base64 {
     fn parse(value: Value) -> InputValueResult<Self> {
         match &value {
-            Value::String(text) => {
-                STANDARD.decode(text).map(Self).map_err(|_| InputValueError::custom("must be standard base64 with padding"))
-            }
+            Value::String(text) => STANDARD
+                .decode(text)
+                .map(Self)
+                .map_err(|_| InputValueError::custom("must be standard base64 with padding")),
             _ => Err(InputValueError::expected_type(value)),
         }
     }
@@ -75,12 +81,18 @@ impl DateTime {
     pub(super) fn text(self) -> String {
         // The years 0 to 9999: others have more digits.
         let ms = self.0.clamp(-62_167_219_200_000, 253_402_300_799_999);
-        chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
+        chrono::DateTime::from_timestamp_millis(ms)
+            .unwrap_or_default()
+            .to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 }
 
-/// A point in time as RFC 3339 writes it, in UTC, always with three fractional digits and `Z`: `2026-11-27T04:52:58.120Z`.
-#[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
+/// A point in time as RFC 3339 writes it, in UTC, always with three fractional digits and `Z`:
+/// `2026-11-27T04:52:58.120Z`.
+#[Scalar(
+    name = "DateTime",
+    specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339"
+)]
 impl ScalarType for DateTime {
     fn parse(_: Value) -> InputValueResult<Self> {
         Err(InputValueError::custom("is only in answers"))
@@ -91,12 +103,16 @@ impl ScalarType for DateTime {
     }
 }
 
-/// The text of a JSON value. It stands in the answer as it is: a value would lose what Rust's types cannot hold.
+/// The text of a JSON value. It stands in the answer as it is: a value would lose what Rust's types
+/// cannot hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Json(pub Bytes);
 
 /// Any JSON value.
-#[Scalar(name = "JSON", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc8259")]
+#[Scalar(
+    name = "JSON",
+    specified_by_url = "https://datatracker.ietf.org/doc/html/rfc8259"
+)]
 impl ScalarType for Json {
     fn parse(_: Value) -> InputValueResult<Self> {
         Err(InputValueError::custom("is only in answers"))
@@ -113,9 +129,22 @@ mod tests {
 
     #[test]
     fn times_have_one_length_and_the_order_of_their_texts() {
-        let times = [i64::MIN, -1, 0, 1, 999, 1_000, 1_795_393_000_120, 253_402_300_799_999, i64::MAX];
+        let times = [
+            i64::MIN,
+            -1,
+            0,
+            1,
+            999,
+            1_000,
+            1_795_393_000_120,
+            253_402_300_799_999,
+            i64::MAX,
+        ];
         let texts = times.map(|ms| DateTime(ms).text());
-        assert!(texts.is_sorted() && texts.iter().all(|text| text.len() == 24), "{texts:?}");
+        assert!(
+            texts.is_sorted() && texts.iter().all(|text| text.len() == 24),
+            "{texts:?}"
+        );
         assert_eq!(texts[2], "1970-01-01T00:00:00.000Z");
         assert_eq!(texts[6], "2026-11-23T00:16:40.120Z");
     }

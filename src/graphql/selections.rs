@@ -1,15 +1,19 @@
-//! Selections of which nothing may be left: all that is in them is skipped, or stands in fragments of other types. async-graphql 7.2.1
-//! answers null for such an object, where an empty one belongs. A field that no client can name keeps it an object; [`super::written`]
-//! leaves that field out of the answer. It also does not see variables in the directives of `__typename`, but does in those of an inline
-//! fragment.
+//! Selections of which nothing may be left: all that is in them is skipped, or stands in fragments
+//! of other types. async-graphql 7.2.1 answers null for such an object, where an empty one belongs.
+//! A field that no client can name keeps it an object; [`super::written`] leaves that field out of
+//! the answer. It also does not see variables in the directives of `__typename`, but does in those
+//! of an inline fragment.
 
-use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, Field, InlineFragment, Selection, SelectionSet};
+use async_graphql::parser::types::{
+    DocumentOperations, ExecutableDocument, Field, InlineFragment, Selection, SelectionSet,
+};
 use async_graphql::{Name, Positioned};
 
 /// The key of that field: no name in a document has a space.
 pub(super) const MARKER: &str = " ";
 
-/// Adds the field to every selection of a field that may become empty. The depth of the document is bounded already.
+/// Adds the field to every selection of a field that may become empty. The depth of the document is
+/// bounded already.
 pub(super) fn keep_objects(document: &mut ExecutableDocument) {
     match &mut document.operations {
         DocumentOperations::Single(operation) => {
@@ -34,8 +38,13 @@ fn keep_inner_objects(set: &mut SelectionSet) {
                 if !directives.is_empty() {
                     let position = field.pos;
                     let field = Positioned::new(Selection::Field(field.clone()), position);
-                    let selection_set = Positioned::new(SelectionSet { items: vec![field] }, position);
-                    let fragment = InlineFragment { type_condition: None, directives, selection_set };
+                    let selection_set =
+                        Positioned::new(SelectionSet { items: vec![field] }, position);
+                    let fragment = InlineFragment {
+                        type_condition: None,
+                        directives,
+                        selection_set,
+                    };
                     selection.node = Selection::InlineFragment(Positioned::new(fragment, position));
                 }
             }
@@ -51,7 +60,9 @@ fn keep_inner_objects(set: &mut SelectionSet) {
                     set.node.items.push(marker);
                 }
             }
-            Selection::InlineFragment(fragment) => keep_inner_objects(&mut fragment.node.selection_set.node),
+            Selection::InlineFragment(fragment) => {
+                keep_inner_objects(&mut fragment.node.selection_set.node)
+            }
             Selection::FragmentSpread(_) => {}
         }
     }

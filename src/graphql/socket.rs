@@ -1,10 +1,11 @@
-//! GraphQL over WebSocket: the `graphql-transport-ws` protocol, as the `graphql-ws` client speaks it.
+//! GraphQL over WebSocket: the `graphql-transport-ws` protocol, as the `graphql-ws` client speaks
+//! it.
 //!
-//! Our own over axum's WebSocket: async-graphql 7.2.1 closes with codes of its own where the protocol has them (4400, 4403, 4408), takes two
-//! operations with one id, and knows no limits.
+//! Our own over axum's WebSocket: async-graphql 7.2.1 closes with codes of its own where the
+//! protocol has them (4400, 4403, 4408), takes two operations with one id, and knows no limits.
 //!
-//! Nothing is buffered for a client: operations are asked for their next answer only when the last one is sent. Who does not read for
-//! `live.send_seconds` is closed.
+//! Nothing is buffered for a client: operations are asked for their next answer only when the last
+//! one is sent. Who does not read for `live.send_seconds` is closed.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -55,15 +56,22 @@ const TRY_AGAIN: Close = (1013, "try again later");
 const NO_PLACE: Close = (1013, "the server has no room just now: try again later");
 const TOO_SLOW: Close = (1013, "too slow: events were not read");
 const SILENT: Close = (1013, "no answer to pings");
-const INVALID: Close = (4400, "Invalid message: it must be one of graphql-transport-ws, as JSON");
+const INVALID: Close = (
+    4400,
+    "Invalid message: it must be one of graphql-transport-ws, as JSON",
+);
 const UNAUTHORIZED: Close = (4401, "Unauthorized");
 const FORBIDDEN: Close = (4403, "Forbidden");
 const EXPIRED: Close = (4403, "Forbidden: the token has expired");
 const NO_PROTOCOL: Close = (4406, "Subprotocol not acceptable: graphql-transport-ws is");
 const NO_INIT: Close = (4408, "Connection initialisation timeout");
 const TWICE: Close = (4409, "Subscriber already exists");
-/// Clients of the protocol do not connect again after this one: two of them would take the place from each other for ever.
-const REPLACED: Close = (4429, "a newer connection of this user took the place of this one");
+/// Clients of the protocol do not connect again after this one: two of them would take the place
+/// from each other for ever.
+const REPLACED: Close = (
+    4429,
+    "a newer connection of this user took the place of this one",
+);
 const TOO_MANY_MESSAGES: Close = (1008, "too many messages");
 const TWO_INITS: Close = (4429, "Too many initialisation requests");
 
@@ -95,11 +103,16 @@ impl Said {
         Some(match kind.as_str() {
             "connection_init" => {
                 let payload = payload.map(serde_json::from_value).transpose().ok()?;
-                Self::ConnectionInit { payload: payload.flatten() }
+                Self::ConnectionInit {
+                    payload: payload.flatten(),
+                }
             }
             "ping" => Self::Ping,
             "pong" => Self::Pong,
-            "subscribe" => Self::Subscribe { id: id()?, incoming: serde_json::from_value(payload?).ok()? },
+            "subscribe" => Self::Subscribe {
+                id: id()?,
+                incoming: serde_json::from_value(payload?).ok()?,
+            },
             "complete" => Self::Complete { id: id()? },
             _ => return None,
         })
@@ -116,11 +129,18 @@ type Operations = StreamMap<String, Pin<Box<dyn Stream<Item = News> + Send>>>;
 
 /// Whether a request wants to become a WebSocket; clients offer HTTP/2 in the same way.
 pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
-    headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Takes over the connection, if its page may.
-pub(super) fn serve(app: App, caller: Option<Caller>, parts: &Parts, upgrade: WebSocketUpgrade) -> Response {
+pub(super) fn serve(
+    app: App,
+    caller: Option<Caller>,
+    parts: &Parts,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let headers = &parts.headers;
     if !is_from_our_page(&app, headers) {
         let text = "this page's origin is not in server.cors_origins";
@@ -128,20 +148,38 @@ pub(super) fn serve(app: App, caller: Option<Caller>, parts: &Parts, upgrade: We
     }
     let longest = app.settings.limits.socket_message_bytes;
     let address = app.rates.address(&parts.extensions, headers);
-    let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(longest).max_frame_size(longest);
+    let request_id = headers
+        .get(REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let upgrade = upgrade
+        .protocols([PROTOCOL])
+        .max_message_size(longest)
+        .max_frame_size(longest);
     // Each connection has one, also when it is idle.
     let upgrade = upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(0);
     let meter = parts.extensions.get::<Meter>().cloned();
     let connections = app.connections.clone();
-    let rate = NonZeroU32::new(app.settings.limits.socket_messages_per_second).unwrap_or(NonZeroU32::MIN);
-    let messages = RateLimiter::direct(Quota::per_second(rate).allow_burst(rate.saturating_mul(TWICE_AT_ONCE)));
+    let rate =
+        NonZeroU32::new(app.settings.limits.socket_messages_per_second).unwrap_or(NonZeroU32::MIN);
+    let messages = RateLimiter::direct(
+        Quota::per_second(rate).allow_burst(rate.saturating_mul(TWICE_AT_ONCE)),
+    );
     upgrade.on_upgrade(move |socket| {
         let talk = async move {
             if let Some(meter) = &meter {
                 meter.becomes_socket(longest);
             }
-            let mut session = Session { socket, app, address, request_id, meter, messages, heard: Instant::now() };
+            let mut session = Session {
+                socket,
+                app,
+                address,
+                request_id,
+                meter,
+                messages,
+                heard: Instant::now(),
+            };
             let (code, reason) = session.run(caller).await;
             session.close(code, reason).await;
         };
@@ -151,10 +189,24 @@ pub(super) fn serve(app: App, caller: Option<Caller>, parts: &Parts, upgrade: We
 
 /// A browser says from which page a WebSocket comes, and asks nobody: so we look.
 fn is_from_our_page(app: &App, headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let same = origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, of)| of == host);
-    same || app.settings.server.cors_origins.iter().any(|known| origin == known)
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return true;
+    };
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    let same = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"))
+        .is_some_and(|(_, of)| of == host);
+    same || app
+        .settings
+        .server
+        .cors_origins
+        .iter()
+        .any(|known| origin == known)
 }
 
 struct Session {
@@ -186,7 +238,9 @@ impl Session {
             Err(close) => return close,
         };
         // A place among the subscribers is for clients that are known.
-        let Ok(connection) = self.app.connections.enter("websocket", caller.user()) else { return NO_PLACE };
+        let Ok(connection) = self.app.connections.enter("websocket", caller.user()) else {
+            return NO_PLACE;
+        };
         if let Err(close) = self.say(r#"{"type":"connection_ack"}"#.to_owned()).await {
             return close;
         }
@@ -204,9 +258,17 @@ impl Session {
                     let given = payload.as_ref().and_then(credential);
                     return match (given, caller) {
                         (None, Some(caller)) => Ok(caller),
-                        (given, _) => self.app.admit(given.as_deref().map(str::as_bytes), self.address).await.map_err(|error| {
-                            if error.is_passing() || matches!(error, Error::TooMany(_)) { TRY_AGAIN } else { FORBIDDEN }
-                        }),
+                        (given, _) => self
+                            .app
+                            .admit(given.as_deref().map(str::as_bytes), self.address)
+                            .await
+                            .map_err(|error| {
+                                if error.is_passing() || matches!(error, Error::TooMany(_)) {
+                                    TRY_AGAIN
+                                } else {
+                                    FORBIDDEN
+                                }
+                            }),
                     };
                 }
                 Said::Ping => self.say(r#"{"type":"pong"}"#.to_owned()).await?,
@@ -217,10 +279,17 @@ impl Session {
     }
 
     async fn talk(&mut self, caller: Caller, connection: &Connection) -> Result<Close, Close> {
-        let holder =
-            Holder { is_service: caller.user().is_none(), address: self.address, uid: caller.user().map(ToString::to_string) };
+        let holder = Holder {
+            is_service: caller.user().is_none(),
+            address: self.address,
+            uid: caller.user().map(ToString::to_string),
+        };
         let replaced = connection.replaced();
-        let asking = Asking { app: self.app.clone(), caller, request_id: self.request_id.clone() };
+        let asking = Asking {
+            app: self.app.clone(),
+            caller,
+            request_id: self.request_id.clone(),
+        };
         let expired = expiry(&asking.caller);
         tokio::pin!(expired);
         let shutdown = self.app.shutdown.clone();
@@ -295,7 +364,12 @@ impl Session {
 
     /// Sends an answer, which is held until it is written.
     async fn tell(&mut self, holder: &Holder, text: String) -> Result<(), Close> {
-        let _held = self.app.budgets.memory.take(holder.clone(), text.len()).map_err(|_| NO_PLACE)?;
+        let _held = self
+            .app
+            .budgets
+            .memory
+            .take(holder.clone(), text.len())
+            .map_err(|_| NO_PLACE)?;
         self.say(text).await
     }
 
@@ -326,7 +400,15 @@ impl Session {
         };
         metrics::counter!("recents_live_closed_total", "reason" => label).increment(1);
         let farewell = async {
-            if self.socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await.is_ok() {
+            if self
+                .socket
+                .send(Message::Close(Some(CloseFrame {
+                    code,
+                    reason: reason.into(),
+                })))
+                .await
+                .is_ok()
+            {
                 while let Some(Ok(_)) = self.socket.recv().await {}
             }
         };
@@ -336,11 +418,17 @@ impl Session {
 
 /// What `connection_init` says of the client: `Authorization` or `token`, as the headers.
 fn credential(payload: &Map<String, Value>) -> Option<String> {
-    let find =
-        |wanted: &str| payload.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).and_then(|(_, value)| value.as_str());
+    let find = |wanted: &str| {
+        payload
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+            .and_then(|(_, value)| value.as_str())
+    };
     let bearer = || {
-        find("authorization")
-            .map(|value| strip_bearer(value.as_bytes()).map_or("", |token| std::str::from_utf8(token).unwrap_or_default()))
+        find("authorization").map(|value| {
+            strip_bearer(value.as_bytes())
+                .map_or("", |token| std::str::from_utf8(token).unwrap_or_default())
+        })
     };
     find(TOKEN).or_else(bearer).map(str::to_owned)
 }
@@ -355,7 +443,10 @@ fn begin(
     let refused = |error: Error| Box::new(Outcome::refused(&error));
     let limits = &asking.app.settings.limits;
     if running >= limits.subscriptions {
-        let text = format!("a connection may have at most {} operations at once", limits.subscriptions);
+        let text = format!(
+            "a connection may have at most {} operations at once",
+            limits.subscriptions
+        );
         return Err(refused(Error::TooManyAtOnce(text.into())));
     }
     if let Some(uid) = asking.caller.user() {
@@ -366,14 +457,22 @@ fn begin(
     if prepared.subscribes {
         let reservation = asking.app.budgets.subscribe(holder).map_err(refused)?;
         let outcomes = reservation.scope_stream(|| prepared.stream(asking));
-        return Ok(surviving(outcomes.map(|outcome| News::Next(Box::new(outcome))).chain(complete)).boxed());
+        return Ok(surviving(
+            outcomes
+                .map(|outcome| News::Next(Box::new(outcome)))
+                .chain(complete),
+        )
+        .boxed());
     }
     // As a request of its own: it needs a place, and has so much time.
     let reservation = asking.app.budgets.admit(holder).map_err(refused)?;
     let (asking, limit) = (asking.clone(), Duration::from_secs(limits.request_seconds));
     let answer = stream::once(async move {
         let outcome = timeout(limit, reservation.scope(prepared.run(&asking))).await;
-        News::Next(Box::new(outcome.unwrap_or_else(|_| Outcome { ran: true, ..Outcome::refused(&Error::Timeout) })))
+        News::Next(Box::new(outcome.unwrap_or_else(|_| Outcome {
+            ran: true,
+            ..Outcome::refused(&Error::Timeout)
+        })))
     });
     Ok(surviving(answer.chain(complete)).boxed())
 }
@@ -383,19 +482,27 @@ fn surviving(news: impl Stream<Item = News> + Send) -> impl Stream<Item = News> 
     AssertUnwindSafe(news).catch_unwind().map(|news| {
         news.unwrap_or_else(|_| {
             tracing::error!("an operation panicked");
-            News::Next(Box::new(Outcome::refused(&StoreError::Broken("panic".to_owned()).into())))
+            News::Next(Box::new(Outcome::refused(
+                &StoreError::Broken("panic".to_owned()).into(),
+            )))
         })
     })
 }
 
 fn next(id: &str, outcome: &Outcome) -> String {
     let body = String::from_utf8(outcome.body()).unwrap_or_default();
-    format!(r#"{{"id":{},"type":"next","payload":{body}}}"#, Value::from(id))
+    format!(
+        r#"{{"id":{},"type":"next","payload":{body}}}"#,
+        Value::from(id)
+    )
 }
 
 fn failed(id: &str, errors: &[ServerError]) -> String {
     let errors = serde_json::to_string(errors).unwrap_or_default();
-    format!(r#"{{"id":{},"type":"error","payload":{errors}}}"#, Value::from(id))
+    format!(
+        r#"{{"id":{},"type":"error","payload":{errors}}}"#,
+        Value::from(id)
+    )
 }
 
 #[cfg(test)]
@@ -406,7 +513,9 @@ mod tests {
     async fn a_panic_ends_its_own_operation_with_an_error() {
         let operation = surviving(stream::once(async { panic!("on purpose") }));
         let news: Vec<News> = operation.collect().await;
-        let [News::Next(outcome)] = news.as_slice() else { panic!("one piece of news") };
+        let [News::Next(outcome)] = news.as_slice() else {
+            panic!("one piece of news")
+        };
         assert!(!outcome.ran);
         assert_eq!(
             failed("1", &outcome.answer.errors),

@@ -19,44 +19,76 @@ pub struct Subscriptions;
 /// What can be followed as it happens.
 #[Subscription(name = "Subscription")]
 impl Subscriptions {
-    /// First the changes since `version`, then every change as it happens, without a gap between the two. Each event applies as the
-    /// answer of `conversations` does. The first one always comes; a long one comes in parts (`hasMore`). After a break, subscribe
-    /// with the version of the last event.
+    /// First the changes since `version`, then every change as it happens, without a gap between
+    /// the two. Each event applies as the answer of `conversations` does. The first one always
+    /// comes; a long one comes in parts (`hasMore`). After a break, subscribe with the version of
+    /// the last event.
     async fn conversation_changes(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
-        #[graphql(desc = "The version of the last answer or event; 0 for everything.", default_with = "Some(UInt53(0))")] version: Option<UInt53>,
-        #[graphql(desc = "At most this many newest messages for each conversation.", default_with = "Some(1)")] msg_count: Option<
-            i32,
-        >,
+        #[graphql(
+            desc = "The user's ID. Defaults to the authenticated user; required for service tokens."
+        )]
+        uid: Option<ID>,
+        #[graphql(
+            desc = "The version of the last answer or event; 0 for everything.",
+            default_with = "Some(UInt53(0))"
+        )]
+        version: Option<UInt53>,
+        #[graphql(
+            desc = "At most this many newest messages for each conversation.",
+            default_with = "Some(1)"
+        )]
+        msg_count: Option<i32>,
     ) -> Result<impl Stream<Item = Result<ConversationSync>> + use<>> {
         let uid = ctx.viewer(uid.as_ref())?;
         ctx.core().check_conversations_on()?;
-        let msg_count = check_count("msg_count", msg_count.unwrap_or(1), ctx.core().limits.msg_count)?;
+        let msg_count = check_count(
+            "msg_count",
+            msg_count.unwrap_or(1),
+            ctx.core().limits.msg_count,
+        )?;
         let feeds: &Arc<Feeds> = ctx.data_unchecked();
-        let events = feeds.subscribe(uid.clone(), version.map_or(0, |version| version.signed()), msg_count);
-        let request = SyncRequest { msg_count, ..SyncRequest::new(uid) };
+        let events = feeds.subscribe(
+            uid.clone(),
+            version.map_or(0, |version| version.signed()),
+            msg_count,
+        );
+        let request = SyncRequest {
+            msg_count,
+            ..SyncRequest::new(uid)
+        };
         let work = Arc::clone(ctx.work());
-        Ok(events
-            .inspect(move |_| work.renew())
-            .map(move |event| event.map(|answer| ConversationSync::new(request.clone(), answer)).map_err(GraphqlError::from)))
+        Ok(events.inspect(move |_| work.renew()).map(move |event| {
+            event
+                .map(|answer| ConversationSync::new(request.clone(), answer))
+                .map_err(GraphqlError::from)
+        }))
     }
 
-    /// A channel's messages as they are sent, oldest first, as far as the user may see them; it ends when the user leaves the channel.
-    /// A message that arrives late, below one that was told already, is not among them: `conversationChanges` tells of it.
+    /// A channel's messages as they are sent, oldest first, as far as the user may see them; it
+    /// ends when the user leaves the channel. A message that arrives late, below one that was told
+    /// already, is not among them: `conversationChanges` tells of it.
     async fn message_added(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The user's ID. Defaults to the authenticated user; required for service tokens.")] uid: Option<ID>,
+        #[graphql(
+            desc = "The user's ID. Defaults to the authenticated user; required for service tokens."
+        )]
+        uid: Option<ID>,
         #[graphql(desc = "The channel.")] channel: ChannelInput,
-        #[graphql(desc = "Begin with what is above this `messageSeq`; left out, with what comes from now on.")] after: Option<
-            UInt53,
-        >,
+        #[graphql(
+            desc = "Begin with what is above this `messageSeq`; left out, with what comes from now on."
+        )]
+        after: Option<UInt53>,
     ) -> Result<impl Stream<Item = Result<Message>> + use<>> {
         let uid = ctx.viewer(uid.as_ref())?;
         let channel = channel.parse().at("channel")?;
-        let request = MessagesRequest { uid, channel, after: after.map(|after| after.signed()) };
+        let request = MessagesRequest {
+            uid,
+            channel,
+            after: after.map(|after| after.signed()),
+        };
         let feeds: &Arc<Feeds> = ctx.data_unchecked();
         let messages = feeds.messages_added(request).await?;
         Ok(messages.map(|message| message.map(Message::from).map_err(GraphqlError::from)))

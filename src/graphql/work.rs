@@ -1,5 +1,6 @@
-//! What the fields of one operation share, so that a document with many fields costs the database, and other users, little more than one
-//! with few: one read of a user's list, the bytes of the answer, and turns.
+//! What the fields of one operation share, so that a document with many fields costs the database,
+//! and other users, little more than one with few: one read of a user's list, the bytes of the
+//! answer, and turns.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,15 +61,18 @@ impl Work {
         }
     }
 
-    /// Waits until this operation may do one more thing. Everybody else's work that can go on goes first: fields that need not wait
-    /// would be done one after the other without a pause.
+    /// Waits until this operation may do one more thing. Everybody else's work that can go on goes
+    /// first: fields that need not wait would be done one after the other without a pause.
     ///
     /// Who has a turn must not wait for another one.
     pub(super) async fn turn(&self) -> Turn<'_> {
         let of_operation = self.turns.acquire().await.ok();
         let of_user = budget::turn().await;
         tokio::task::yield_now().await;
-        Turn { _of_operation: of_operation, _of_user: of_user }
+        Turn {
+            _of_operation: of_operation,
+            _of_user: of_user,
+        }
     }
 
     /// Whether several fields read lists, so that one read of the whole list serves them all.
@@ -88,7 +92,12 @@ impl Work {
             let _turn = self.turn().await;
             UserList::read(&self.core, uid).await.map(Arc::new)
         };
-        lists.list.get_or_init(read).await.clone().map_err(GraphqlError::from)
+        lists
+            .list
+            .get_or_init(read)
+            .await
+            .clone()
+            .map_err(GraphqlError::from)
     }
 
     /// What is unread in all of the user's conversations; of the list, where that is read anyway.
@@ -101,12 +110,20 @@ impl Work {
             let _turn = self.turn().await;
             summarize(&self.core, uid).await
         };
-        lists.summary.get_or_init(read).await.clone().map_err(GraphqlError::from)
+        lists
+            .summary
+            .get_or_init(read)
+            .await
+            .clone()
+            .map_err(GraphqlError::from)
     }
 
     /// A mutation begins: what was read before may not be so any more.
     pub(super) fn forget_lists(&self) {
-        self.lists.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lists
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// The next answer of a subscription begins.
@@ -116,12 +133,15 @@ impl Work {
         self.conversations.store(0, Ordering::Relaxed);
     }
 
-    /// Counts conversations of whole lists. The first list is never too long; several of them are, long before an answer takes all memory.
+    /// Counts conversations of whole lists. The first list is never too long; several of them are,
+    /// long before an answer takes all memory.
     pub(super) fn count_conversations(&self, number: usize) -> Result<()> {
         let before = self.conversations.fetch_add(number, Ordering::Relaxed);
         let limit = self.core.limits.document_complexity / 10;
         if before > 0 && before + number > limit {
-            let text = format!("the answer has more than {limit} conversations: ask for fewer lists at once, or with `first`");
+            let text = format!(
+                "the answer has more than {limit} conversations: ask for fewer lists at once, or with `first`"
+            );
             return Err(Error::TooComplex(text.into()).into());
         }
         Ok(())
@@ -142,16 +162,26 @@ mod tests {
     async fn an_operation_takes_two_turns_at_once_and_gives_way_before_each() {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
-        settings.database.url = format!("sqlite://{}?mode=rwc", folder.path().join("db").display()).as_str().into();
+        settings.database.url = format!("sqlite://{}?mode=rwc", folder.path().join("db").display())
+            .as_str()
+            .into();
         let store = crate::app::connect(&settings).await.unwrap();
         let core = Arc::new(Core::new(store, Clock::System, Ids::random(), &settings));
         let work = Work::new(core, ["conversations", "unreadSummary"].into_iter());
         assert!(!work.shares_lists(), "a sum gives no versions");
         let mut first = std::pin::pin!(work.turn());
-        assert!(futures_util::poll!(&mut first).is_pending(), "others go first");
+        assert!(
+            futures_util::poll!(&mut first).is_pending(),
+            "others go first"
+        );
         let first = first.await;
         let _second = work.turn().await;
-        assert!(timeout(Duration::from_millis(50), work.turn()).await.is_err(), "there are two");
+        assert!(
+            timeout(Duration::from_millis(50), work.turn())
+                .await
+                .is_err(),
+            "there are two"
+        );
         drop(first);
         assert!(timeout(Duration::from_secs(10), work.turn()).await.is_ok());
     }

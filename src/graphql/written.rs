@@ -1,5 +1,6 @@
-//! Answers as JSON. What there are thousands of in one answer is written by its type at once, instead of being made a tree of values
-//! first: async-graphql knows no such thing, so it travels as `Value::Binary`, which nothing else in an answer is.
+//! Answers as JSON. What there are thousands of in one answer is written by its type at once,
+//! instead of being made a tree of values first: async-graphql knows no such thing, so it travels
+//! as `Value::Binary`, which nothing else in an answer is.
 
 use async_graphql::{Response, ServerError, Value};
 use bytes::Bytes;
@@ -25,7 +26,11 @@ pub(super) fn body(answer: &Response) -> Vec<u8> {
     let mut to = Vec::with_capacity(512 + bytes_of(&answer.data));
     to.extend_from_slice(b"{\"data\":");
     write(&answer.data, &mut to);
-    let rest = serde_json::to_vec(&Rest { extensions: &answer.extensions, errors: &answer.errors }).unwrap_or_default();
+    let rest = serde_json::to_vec(&Rest {
+        extensions: &answer.extensions,
+        errors: &answer.errors,
+    })
+    .unwrap_or_default();
     match rest.get(1..) {
         Some(rest) if rest.len() > 1 => {
             to.push(b',');
@@ -41,7 +46,10 @@ fn bytes_of(value: &Value) -> usize {
     match value {
         Value::Binary(json) => json.len(),
         Value::List(values) => values.iter().map(bytes_of).sum::<usize>() + 2,
-        Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + 24 + bytes_of(value)).sum(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| key.len() + 24 + bytes_of(value))
+            .sum(),
         _ => 16,
     }
 }
@@ -84,7 +92,10 @@ pub(super) fn push(to: &mut Vec<u8>, value: &impl Serialize) {
 
 /// Appends a text; most need no escapes.
 pub(super) fn push_text(to: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+    if text
+        .bytes()
+        .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+    {
         to.push(b'"');
         to.extend_from_slice(text.as_bytes());
         to.push(b'"');
@@ -105,17 +116,25 @@ mod tests {
         let data = value!({"a": [1, 2.5, -3, true, null, "x\"\\\n\u{1}ü"], "b": {"c": {}, "d": []}, "e\"": ""});
         let mut answer = Response::new(data.clone());
         assert_eq!(body(&answer), serde_json::to_vec(&answer).unwrap());
-        answer.errors.push(ServerError::new("no", Some(Pos { line: 1, column: 2 })));
+        answer
+            .errors
+            .push(ServerError::new("no", Some(Pos { line: 1, column: 2 })));
         assert_eq!(body(&answer), serde_json::to_vec(&answer).unwrap());
         answer = answer.extension("cost", value!({"n": 1}));
         assert_eq!(body(&answer), serde_json::to_vec(&answer).unwrap());
         answer.errors.clear();
         assert_eq!(body(&answer), serde_json::to_vec(&answer).unwrap());
-        assert_eq!(body(&Response::default()), serde_json::to_vec(&Response::default()).unwrap());
+        assert_eq!(
+            body(&Response::default()),
+            serde_json::to_vec(&Response::default()).unwrap()
+        );
         let mut plain = Vec::new();
         write(&data, &mut plain);
         let fields = [(Name::new("x"), written(plain))].into_iter().collect();
-        assert_eq!(body(&Response::new(Value::Object(fields))), serde_json::to_vec(&Response::new(value!({"x": data}))).unwrap());
+        assert_eq!(
+            body(&Response::new(Value::Object(fields))),
+            serde_json::to_vec(&Response::new(value!({"x": data}))).unwrap()
+        );
     }
 
     proptest! {

@@ -9,18 +9,28 @@ const OTHERS: u64 = 64;
 /// SQLite opens its file, its log, and an index of the log for each connection.
 const FILES_OF_A_DATABASE_CONNECTION: u64 = 3;
 
-/// Raises the limit as far as is needed and allowed, and lowers `limits.open_connections` to what it allows.
+/// Raises the limit as far as is needed and allowed, and lowers `limits.open_connections` to what
+/// it allows.
 pub(crate) fn limit_connections(settings: &mut Settings) {
-    let others = OTHERS + FILES_OF_A_DATABASE_CONNECTION * u64::from(settings.database.max_connections);
+    let others =
+        OTHERS + FILES_OF_A_DATABASE_CONNECTION * u64::from(settings.database.max_connections);
     let wanted = settings.limits.open_connections as u64 + others;
     let limit = getrlimit(Resource::Nofile);
-    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    let (soft, hard) = (
+        limit.current.unwrap_or(u64::MAX),
+        limit.maximum.unwrap_or(u64::MAX),
+    );
     let mut allowed = soft;
     if soft < wanted {
-        let raised = Rlimit { current: Some(wanted.min(hard)), maximum: limit.maximum };
+        let raised = Rlimit {
+            current: Some(wanted.min(hard)),
+            maximum: limit.maximum,
+        };
         match setrlimit(Resource::Nofile, raised) {
             Ok(()) => allowed = wanted.min(hard),
-            Err(error) => tracing::warn!(error = %error, soft, "the limit on open files cannot be raised"),
+            Err(error) => {
+                tracing::warn!(error = %error, soft, "the limit on open files cannot be raised")
+            }
         }
     }
     let connections = connections_within(allowed, others);

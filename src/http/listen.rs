@@ -28,7 +28,8 @@ const UNSENT: u32 = 64 * 1024;
 /// After the system refused a connection: there are no files or no memory just now.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until a shutdown begins. Connections that are open then finish the request that they are in; [`App::gone`] waits for them.
+/// Serves until a shutdown begins. Connections that are open then finish the request that they are
+/// in; [`App::gone`] waits for them.
 pub async fn serve(app: App, listener: TcpListener) {
     let router = app.clone().router();
     loop {
@@ -56,19 +57,26 @@ pub async fn serve(app: App, listener: TcpListener) {
 /// A client that went away while its connection was taken is no failure of the server's.
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
 }
 
 /// A place for a connection, and the memory that every one takes; one without is closed at once.
 pub(crate) fn admit(app: &App, peer: IpAddr, bytes: usize) -> Option<Meter> {
-    let holder = Holder { is_service: app.services.has(peer), address: (!app.rates.is_proxy(peer)).then_some(peer), uid: None };
+    let holder = Holder {
+        is_service: app.services.has(peer),
+        address: (!app.rates.is_proxy(peer)).then_some(peer),
+        uid: None,
+    };
     let place = app.budgets.connections.take(holder.clone(), 1).ok()?;
     let memory = app.budgets.memory.take(holder, bytes).ok()?;
     Some(Meter::new(place, memory))
 }
 
-/// A client that vanished acknowledges nothing: its connection is over before a second ping is due. The system keeps little of an answer
-/// that nobody reads.
+/// A client that vanished acknowledges nothing: its connection is over before a second ping is due.
+/// The system keeps little of an answer that nobody reads.
 pub(crate) fn set_options(socket: &TcpStream, settings: &Settings) -> io::Result<()> {
     let ping = Duration::from_secs(settings.live.ping_seconds);
     socket.set_nodelay(true)?;
@@ -81,7 +89,14 @@ pub(crate) fn set_options(socket: &TcpStream, settings: &Settings) -> io::Result
 /// The socket of a connection, watched with the patience that the limits allow.
 pub(crate) fn watch(socket: TcpStream, meter: Meter, limits: &Limits) -> Watched<TcpStream> {
     let head = Duration::from_secs(limits.header_seconds);
-    Watched::new(socket, meter, Patience { head, bytes_per_second: limits.least_bytes_per_second })
+    Watched::new(
+        socket,
+        meter,
+        Patience {
+            head,
+            bytes_per_second: limits.least_bytes_per_second,
+        },
+    )
 }
 
 /// Answers the requests of a connection, one after the other.
@@ -109,7 +124,9 @@ async fn answer(app: App, router: Router, socket: TcpStream, peer: SocketAddr, m
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // From the end of one request to the head of the next; a head that has begun has less.
-        .header_read_timeout(Duration::from_secs(limits.idle_seconds.max(limits.header_seconds)))
+        .header_read_timeout(Duration::from_secs(
+            limits.idle_seconds.max(limits.header_seconds),
+        ))
         .max_buf_size(READ_AHEAD)
         .serve_connection(TokioIo::new(watched), service)
         .with_upgrades();
@@ -119,7 +136,8 @@ async fn answer(app: App, router: Router, socket: TcpStream, peer: SocketAddr, m
         () = app.shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             if meter.is_waiting() {
-                // An answer may be on its way; or half a head, which is no request and shall not make the shutdown a failure.
+                // An answer may be on its way; or half a head, which is no request and shall not
+                // make the shutdown a failure.
                 let patience = Duration::from_secs(app.settings.server.shutdown_seconds) * 4 / 5;
                 tokio::time::timeout(patience, connection).await.unwrap_or(Ok(()))
             } else {

@@ -1,7 +1,8 @@
-//! How connections come in: HTTP/1.1, over hyper, with limits on everything that a client can keep the server waiting for.
+//! How connections come in: HTTP/1.1, over hyper, with limits on everything that a client can keep
+//! the server waiting for.
 //!
-//! HTTP/2 is not spoken here: a client without it loses nothing on these routes, and its streams would need limits of their own. (The
-//! webhook over gRPC is HTTP/2, on a port of its own.)
+//! HTTP/2 is not spoken here: a client without it loses nothing on these routes, and its streams
+//! would need limits of their own. (The webhook over gRPC is HTTP/2, on a port of its own.)
 
 mod body;
 mod files;

@@ -1,4 +1,5 @@
-//! A connection's socket, watched: the bytes that it holds are counted, and a client that stops half-way, in either direction, is closed.
+//! A connection's socket, watched: the bytes that it holds are counted, and a client that stops
+//! half-way, in either direction, is closed.
 
 use std::io;
 use std::pin::Pin;
@@ -37,8 +38,18 @@ struct Inner {
 impl Meter {
     /// For a connection with its place and its memory.
     pub(crate) fn new(place: Share, memory: Share) -> Self {
-        let (unused, phase, most) = (AtomicUsize::new(0), AtomicU8::new(WAITING), AtomicUsize::new(READ_AHEAD));
-        Self(Arc::new(Inner { _place: place, memory: Mutex::new(memory), unused, phase, most }))
+        let (unused, phase, most) = (
+            AtomicUsize::new(0),
+            AtomicU8::new(WAITING),
+            AtomicUsize::new(READ_AHEAD),
+        );
+        Self(Arc::new(Inner {
+            _place: place,
+            memory: Mutex::new(memory),
+            unused,
+            phase,
+            most,
+        }))
     }
 
     /// A request's head is complete.
@@ -53,10 +64,13 @@ impl Meter {
         self.rest();
     }
 
-    /// It is a WebSocket from now on, which collects a message of up to so many bytes before anybody uses it.
+    /// It is a WebSocket from now on, which collects a message of up to so many bytes before
+    /// anybody uses it.
     pub(crate) fn becomes_socket(&self, longest: usize) {
         self.0.phase.store(SOCKET, Ordering::Relaxed);
-        self.0.most.store(longest.saturating_add(READ_AHEAD), Ordering::Relaxed);
+        self.0
+            .most
+            .store(longest.saturating_add(READ_AHEAD), Ordering::Relaxed);
         self.rest();
     }
 
@@ -79,12 +93,18 @@ impl Meter {
     }
 
     fn read(&self, bytes: usize) -> io::Result<()> {
-        let unused = self.0.unused.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let unused = self
+            .0
+            .unused
+            .fetch_add(bytes, Ordering::Relaxed)
+            .saturating_add(bytes);
         if unused >= STEP {
             let held = OPEN + unused.min(self.0.most.load(Ordering::Relaxed)) / STEP * STEP;
             let mut memory = self.0.memory.lock().unwrap_or_else(PoisonError::into_inner);
             if held > memory.amount() {
-                memory.resize(held).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+                memory
+                    .resize(held)
+                    .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
             }
         }
         Ok(())
@@ -118,10 +138,13 @@ struct Progress {
 }
 
 impl Progress {
-    /// The client makes the server wait. An error when it did too little within the time that it had.
+    /// The client makes the server wait. An error when it did too little within the time that it
+    /// had.
     fn wait(&mut self, cx: &mut Context<'_>, window: Duration, least: usize) -> io::Result<()> {
         loop {
-            let end = self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(window)));
+            let end = self
+                .end
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(window)));
             if end.as_mut().poll(cx).is_pending() {
                 return Ok(());
             }
@@ -151,15 +174,28 @@ pub(crate) struct Watched<S> {
 
 impl<S> Watched<S> {
     pub(crate) fn new(socket: S, meter: Meter, patience: Patience) -> Self {
-        Self { socket, meter, patience, reading: Progress::default(), writing: Progress::default() }
+        Self {
+            socket,
+            meter,
+            patience,
+            reading: Progress::default(),
+            writing: Progress::default(),
+        }
     }
 
     fn least(&self) -> usize {
-        self.patience.bytes_per_second.saturating_mul(usize::try_from(WINDOW.as_secs()).unwrap_or(1))
+        self.patience
+            .bytes_per_second
+            .saturating_mul(usize::try_from(WINDOW.as_secs()).unwrap_or(1))
     }
 
     /// What the socket took of `length` bytes.
-    fn written(&mut self, cx: &mut Context<'_>, length: usize, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        length: usize,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         match result {
             Poll::Pending => {
                 let least = self.least();
@@ -184,7 +220,11 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
         if let Poll::Ready(result) = Pin::new(&mut this.socket).poll_read(cx, buffer) {
@@ -195,7 +235,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             }
             this.reading.bytes += bytes;
             return Poll::Ready(this.meter.read(bytes).inspect_err(|_| {
-                metrics::counter!("recents_connections_closed_total", "reason" => "memory").increment(1);
+                metrics::counter!("recents_connections_closed_total", "reason" => "memory")
+                    .increment(1);
             }));
         }
         let phase = this.meter.0.phase.load(Ordering::Relaxed);
@@ -204,11 +245,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             return Poll::Pending;
         }
         // A head must be complete in its time; a message may be long.
-        let (window, least) = if phase == WAITING { (this.patience.head, usize::MAX) } else { (WINDOW, this.least()) };
+        let (window, least) = if phase == WAITING {
+            (this.patience.head, usize::MAX)
+        } else {
+            (WINDOW, this.least())
+        };
         match this.reading.wait(cx, window, least) {
             Ok(()) => Poll::Pending,
             Err(error) => {
-                metrics::counter!("recents_connections_closed_total", "reason" => "slow_writer").increment(1);
+                metrics::counter!("recents_connections_closed_total", "reason" => "slow_writer")
+                    .increment(1);
                 Poll::Ready(Err(error))
             }
         }
@@ -216,7 +262,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_write(cx, buffer);
         self.written(cx, buffer.len(), result)
     }

@@ -1,4 +1,5 @@
-//! Where our answers to `/conversation/sync` differ from those of the server that was imported from.
+//! Where our answers to `/conversation/sync` differ from those of the server that was imported
+//! from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,9 +39,21 @@ impl std::fmt::Display for Comparison {
         for line in &self.named {
             writeln!(f, "{line}")?;
         }
-        let counts: Vec<String> = self.differences.iter().map(|(what, count)| format!("{what} {count}")).collect();
-        let counts = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
-        write!(f, "{} users, {} conversations compared; different: {counts}", self.users, self.conversations)
+        let counts: Vec<String> = self
+            .differences
+            .iter()
+            .map(|(what, count)| format!("{what} {count}"))
+            .collect();
+        let counts = if counts.is_empty() {
+            "nothing".to_owned()
+        } else {
+            counts.join(", ")
+        };
+        write!(
+            f,
+            "{} users, {} conversations compared; different: {counts}",
+            self.users, self.conversations
+        )
     }
 }
 
@@ -57,14 +70,25 @@ impl Comparison {
 ///
 /// # Errors
 /// A source that does not answer, a database that fails.
-pub async fn compare(core: &Arc<Core>, source: &mut Source, uids: &[Uid]) -> anyhow::Result<Comparison> {
+pub async fn compare(
+    core: &Arc<Core>,
+    source: &mut Source,
+    uids: &[Uid],
+) -> anyhow::Result<Comparison> {
     let mut comparison = Comparison::default();
     for uid in uids {
-        let request = json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": MESSAGES});
+        let request =
+            json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": MESSAGES});
         let theirs = source.ask("/conversation/sync", &request).await?;
         let fields = Fields::parse(request.to_string().as_bytes())?;
-        let ours = serde_json::from_slice(&conversation::sync(core, &Caller::Service, &fields).await?.0?)?;
-        let (Value::Array(ours), Value::Array(theirs)) = (ours, theirs) else { bail!("/conversation/sync answered no array") };
+        let ours = serde_json::from_slice(
+            &conversation::sync(core, &Caller::Service, &fields)
+                .await?
+                .0?,
+        )?;
+        let (Value::Array(ours), Value::Array(theirs)) = (ours, theirs) else {
+            bail!("/conversation/sync answered no array")
+        };
         comparison.users += 1;
         let (ours, theirs) = (by_channel(&ours), by_channel(&theirs));
         comparison.conversations += theirs.len() as u64;
@@ -75,11 +99,20 @@ pub async fn compare(core: &Arc<Core>, source: &mut Source, uids: &[Uid]) -> any
             };
             for field in FIELDS {
                 if our[field] != their[field] {
-                    comparison.differs(field, format!("{uid:?} {name}: {field} is {} here, {} there", our[field], their[field]));
+                    comparison.differs(
+                        field,
+                        format!(
+                            "{uid:?} {name}: {field} is {} here, {} there",
+                            our[field], their[field]
+                        ),
+                    );
                 }
             }
             if messages(our) != messages(their) {
-                comparison.differs("messages", format!("{uid:?} {name}: the newest messages differ"));
+                comparison.differs(
+                    "messages",
+                    format!("{uid:?} {name}: the newest messages differ"),
+                );
             }
         }
         for name in ours.keys().filter(|name| !theirs.contains_key(*name)) {
@@ -90,14 +123,31 @@ pub async fn compare(core: &Arc<Core>, source: &mut Source, uids: &[Uid]) -> any
 }
 
 fn by_channel(items: &[Value]) -> BTreeMap<String, &Value> {
-    items.iter().map(|item| (format!("{}:{}", item["channel_id"], item["channel_type"]), item)).collect()
+    items
+        .iter()
+        .map(|item| {
+            (
+                format!("{}:{}", item["channel_id"], item["channel_type"]),
+                item,
+            )
+        })
+        .collect()
 }
 
 /// What identifies the messages, and what they say; red dots are lost in some servers' memories.
 fn messages(item: &Value) -> Vec<(String, Value, Value)> {
-    let recents = item["recents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let recents = item["recents"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     recents
         .iter()
-        .map(|message| (message["message_idstr"].to_string(), message["message_seq"].clone(), message["payload"].clone()))
+        .map(|message| {
+            (
+                message["message_idstr"].to_string(),
+                message["message_seq"].clone(),
+                message["payload"].clone(),
+            )
+        })
         .collect()
 }

@@ -1,5 +1,6 @@
-//! `recents import`: what was said before, from recordings (`files`) or from a `WuKongIM` that runs (`running`), through the same use
-//! cases as live traffic. Either can be interrupted and run again. `compare` says afterwards where the two differ.
+//! `recents import`: what was said before, from recordings (`files`) or from a `WuKongIM` that runs
+//! (`running`), through the same use cases as live traffic. Either can be interrupted and run
+//! again. `compare` says afterwards where the two differ.
 
 mod compare;
 mod files;

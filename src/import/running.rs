@@ -1,8 +1,10 @@
-//! From a `WuKongIM` v1 or v2 that runs: the conversations of given users with all their messages, what is unread in them, and their
-//! order. It is asked for what its own clients ask: `/conversation/sync` and `/channel/messagesync`.
+//! From a `WuKongIM` v1 or v2 that runs: the conversations of given users with all their messages,
+//! what is unread in them, and their order. It is asked for what its own clients ask:
+//! `/conversation/sync` and `/channel/messagesync`.
 //!
-//! How far each channel came, and which users are done, is kept in the database: an import can be interrupted and run again, and run
-//! while webhooks arrive. What is unread is set for the moment of the answer; what came since counts on top of it.
+//! How far each channel came, and which users are done, is kept in the database: an import can be
+//! interrupted and run again, and run while webhooks arrive. What is unread is set for the moment
+//! of the answer; what came since counts on top of it.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -32,7 +34,8 @@ const PAGE: i64 = 500;
 /// A request that fails is made again after these pauses.
 const PAUSES: [u64; 4] = [1, 2, 5, 10];
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of an answer: a page of messages with the longest payloads that a `WuKongIM` takes (32 KiB) is a third of it.
+/// Bytes of an answer: a page of messages with the longest payloads that a `WuKongIM` takes (32
+/// KiB) is a third of it.
 const ANSWER_BYTES: usize = 64 << 20;
 /// Characters of an answer that is no success: it is shown.
 const SHOWN: usize = 1000;
@@ -67,7 +70,11 @@ pub struct Carried {
 
 impl std::fmt::Display for Carried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{} users: {} imported before, {} conversations of the others", self.users, self.before, self.conversations)?;
+        writeln!(
+            f,
+            "{} users: {} imported before, {} conversations of the others",
+            self.users, self.before, self.conversations
+        )?;
         write!(
             f,
             "messages: {} stored, {} already there, {} refused, {} in conflict",
@@ -77,18 +84,28 @@ impl std::fmt::Display for Carried {
 }
 
 impl Source {
-    /// `url` is the address of its HTTP interface, `token` its manager token (or empty), `rate` how many requests it bears a second.
+    /// `url` is the address of its HTTP interface, `token` its manager token (or empty), `rate` how
+    /// many requests it bears a second.
     ///
     /// # Errors
     /// A URL that is none.
     pub fn new(url: &str, token: &str, rate: u32) -> anyhow::Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
-        reqwest::Url::parse(&url).with_context(|| format!("{} is no URL", Url::from(url.as_str()).redacted()))?;
+        reqwest::Url::parse(&url)
+            .with_context(|| format!("{} is no URL", Url::from(url.as_str()).redacted()))?;
         // A redirection could lead the token to another server.
-        let http = reqwest::Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?;
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(Policy::none())
+            .build()?;
         let mut turn = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { url, token: Secret::from(token), http, turn })
+        Ok(Self {
+            url,
+            token: Secret::from(token),
+            http,
+            turn,
+        })
     }
 
     /// The address, without a password that it may carry.
@@ -109,7 +126,12 @@ impl Source {
                 Ok(Err(refusal)) => bail!("{}{path}: {refusal}", self.shown()),
                 Err(failure) => failure,
             };
-            let Some(pause) = pauses.next() else { bail!("{}{path}: {failure}; run the import again to go on", self.shown()) };
+            let Some(pause) = pauses.next() else {
+                bail!(
+                    "{}{path}: {failure}; run the import again to go on",
+                    self.shown()
+                )
+            };
             tracing::warn!(failure, path, "asking again in {pause} s");
             tokio::time::sleep(Duration::from_secs(*pause)).await;
         }
@@ -121,18 +143,24 @@ impl Source {
         if !self.token.reveal().is_empty() {
             request = request.header(TOKEN, self.token.reveal());
         }
-        let response = request.send().await.map_err(|error| error.without_url().to_string())?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| error.without_url().to_string())?;
         let status = response.status();
         if status.is_server_error() || status.as_u16() == 429 {
             return Err(format!("status {status}"));
         }
         if status.is_redirection() {
-            let text =
-                format!("status {status}: it leads to another address, and the token is sent to none but the one that is named");
+            let text = format!(
+                "status {status}: it leads to another address, and the token is sent to none but the one that is named"
+            );
             return Ok(Err(text));
         }
         if status.as_u16() == 404 {
-            return Ok(Err("status 404: is it a WuKongIM v1 or v2? (v3 has no such route)".to_owned()));
+            return Ok(Err(
+                "status 404: is it a WuKongIM v1 or v2? (v3 has no such route)".to_owned(),
+            ));
         }
         let body = match read_answer(response, ANSWER_BYTES).await {
             Ok(body) => body,
@@ -143,7 +171,10 @@ impl Source {
             let text: String = String::from_utf8_lossy(&body).chars().take(SHOWN).collect();
             return Ok(Err(format!("status {status} {text}")));
         }
-        Ok(serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON: {error}")))
+        Ok(
+            serde_json::from_slice(&body)
+                .map_err(|error| format!("the answer is no JSON: {error}")),
+        )
     }
 
     /// Under what a thing's progress is kept.
@@ -161,7 +192,11 @@ impl Source {
 ///
 /// # Errors
 /// A source that does not answer or refuses, a database that fails: run it again to go on.
-pub async fn import_running(core: &Arc<Core>, source: &mut Source, uids: &[Uid]) -> anyhow::Result<Carried> {
+pub async fn import_running(
+    core: &Arc<Core>,
+    source: &mut Source,
+    uids: &[Uid],
+) -> anyhow::Result<Carried> {
     let progress = if std::io::stderr().is_terminal() {
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} users, {eta} left {msg}")?;
         ProgressBar::new(uids.len() as u64).with_style(style)
@@ -175,8 +210,13 @@ pub async fn import_running(core: &Arc<Core>, source: &mut Source, uids: &[Uid])
         if core.store.count_imported_lines(&mark).await? > 0 {
             carried.before += 1;
         } else {
-            import_user(core, source, uid, &mut carried, &progress).await.with_context(|| format!("user {uid:?}"))?;
-            core.store.write_imported_lines(&mark, 1).await.map_err(inner)?;
+            import_user(core, source, uid, &mut carried, &progress)
+                .await
+                .with_context(|| format!("user {uid:?}"))?;
+            core.store
+                .write_imported_lines(&mark, 1)
+                .await
+                .map_err(inner)?;
         }
         progress.inc(1);
     }
@@ -199,7 +239,9 @@ async fn import_user(
 ) -> anyhow::Result<()> {
     let body = json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": 1});
     let answer = source.ask("/conversation/sync", &body).await?;
-    let Value::Array(mut items) = answer else { bail!("/conversation/sync answered no array") };
+    let Value::Array(mut items) = answer else {
+        bail!("/conversation/sync answered no array")
+    };
     // Oldest first, so that an interrupted import leaves a list that is right as far as it goes.
     items.reverse();
     for item in items {
@@ -213,11 +255,19 @@ async fn import_user(
                 continue;
             }
         };
-        // v2 says up to where it was read, v1 does not; v2 loses red dots once a message has left its memory.
+        // v2 says up to where it was read, v1 does not; v2 loses red dots once a message has left
+        // its memory.
         let is_v2 = item.has("readed_to_msg_seq");
-        let (unread, last_seq) = (item.int64("unread")?, i64::from(item.uint32("last_msg_seq")?));
-        import_channel(core, source, uid, &channel, is_v2, carried).await.with_context(|| format!("{channel:?}"))?;
-        import_unread_count(core, uid, &channel, last_seq, unread.max(0)).await.map_err(inner)?;
+        let (unread, last_seq) = (
+            item.int64("unread")?,
+            i64::from(item.uint32("last_msg_seq")?),
+        );
+        import_channel(core, source, uid, &channel, is_v2, carried)
+            .await
+            .with_context(|| format!("{channel:?}"))?;
+        import_unread_count(core, uid, &channel, last_seq, unread.max(0))
+            .await
+            .map_err(inner)?;
         carried.conversations += 1;
         progress.set_message(format!("({} messages)", carried.stored));
     }
@@ -236,7 +286,10 @@ async fn import_channel(
     let key = ChannelKey::new(uid, channel);
     let kind = key.channel_type.number().to_string();
     let mark = source.mark(&["channel", &kind, &key.key]);
-    let sender = Sender { names_pairs: false, loses_red_dots: is_v2 };
+    let sender = Sender {
+        names_pairs: false,
+        loses_red_dots: is_v2,
+    };
     let mut seq = i64::try_from(core.store.count_imported_lines(&mark).await?)?;
     let mut first: Option<FirstMessage> = None;
     loop {
@@ -244,7 +297,8 @@ async fn import_channel(
             "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
             "start_message_seq": seq + 1, "end_message_seq": 0, "limit": PAGE, "pull_mode": 1,
         });
-        let answer = Fields::from_element(source.ask("/channel/messagesync", &body).await?, "history")?;
+        let answer =
+            Fields::from_element(source.ask("/channel/messagesync", &body).await?, "history")?;
         let mut messages: Vec<IncomingMessage> = Vec::new();
         for message in answer.objects("messages")? {
             match read_message(core, sender, &message) {
@@ -257,16 +311,35 @@ async fn import_channel(
                 }
             }
         }
-        let last = answer.objects("messages")?.iter().filter_map(|message| message.int64("message_seq").ok()).max();
-        first = first.or_else(|| messages.first().map(|incoming| FirstMessage::of(&incoming.message)));
-        let report: Report = ingest(core, Incoming { messages, receivers: None }).await.map_err(inner)?;
+        let last = answer
+            .objects("messages")?
+            .iter()
+            .filter_map(|message| message.int64("message_seq").ok())
+            .max();
+        first = first.or_else(|| {
+            messages
+                .first()
+                .map(|incoming| FirstMessage::of(&incoming.message))
+        });
+        let report: Report = ingest(
+            core,
+            Incoming {
+                messages,
+                receivers: None,
+            },
+        )
+        .await
+        .map_err(inner)?;
         carried.stored += report.stored;
         carried.repeated += report.repeated;
         carried.conflicts += report.conflicts;
         match last {
             Some(last) if last > seq => {
                 seq = last;
-                core.store.write_imported_lines(&mark, u64::try_from(seq)?).await.map_err(inner)?;
+                core.store
+                    .write_imported_lines(&mark, u64::try_from(seq)?)
+                    .await
+                    .map_err(inner)?;
             }
             _ => break,
         }
@@ -286,7 +359,11 @@ struct FirstMessage {
 
 impl FirstMessage {
     fn of(message: &Message) -> Self {
-        Self { seq: message.seq, message_id: message.message_id, sent_at: message.sent_at }
+        Self {
+            seq: message.seq,
+            message_id: message.message_id,
+            sent_at: message.sent_at,
+        }
     }
 
     fn read(fields: &Fields) -> Result<Self, Error> {
@@ -298,7 +375,8 @@ impl FirstMessage {
     }
 }
 
-/// Makes the user a member, below the channel's first message. In a person channel both are by its nature.
+/// Makes the user a member, below the channel's first message. In a person channel both are by its
+/// nature.
 async fn join(
     core: &Arc<Core>,
     source: &mut Source,
@@ -310,7 +388,8 @@ async fn join(
     if key.pair().is_some() {
         return Ok(());
     }
-    // Who imported the channel for another user knows its messages already: the first one is asked for again.
+    // Who imported the channel for another user knows its messages already: the first one is asked
+    // for again.
     let first = match first {
         Some(first) => Some(first),
         None => {
@@ -318,13 +397,37 @@ async fn join(
                 "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
                 "start_message_seq": 1, "end_message_seq": 0, "limit": 1, "pull_mode": 1,
             });
-            let answer = Fields::from_element(source.ask("/channel/messagesync", &body).await?, "history")?;
+            let answer =
+                Fields::from_element(source.ask("/channel/messagesync", &body).await?, "history")?;
             let first = answer.objects("messages")?.into_iter().next();
-            first.map(|message| FirstMessage::read(&message)).transpose()?
+            first
+                .map(|message| FirstMessage::read(&message))
+                .transpose()?
         }
     };
-    let Some(FirstMessage { seq, message_id, sent_at }) = first else { return Ok(()) };
-    let receivers = Receivers { key: key.clone(), seq, message_id, sent_at, uids: vec![uid.clone()] };
-    ingest(core, Incoming { messages: Vec::new(), receivers: Some(receivers) }).await.map_err(inner)?;
+    let Some(FirstMessage {
+        seq,
+        message_id,
+        sent_at,
+    }) = first
+    else {
+        return Ok(());
+    };
+    let receivers = Receivers {
+        key: key.clone(),
+        seq,
+        message_id,
+        sent_at,
+        uids: vec![uid.clone()],
+    };
+    ingest(
+        core,
+        Incoming {
+            messages: Vec::new(),
+            receivers: Some(receivers),
+        },
+    )
+    .await
+    .map_err(inner)?;
     Ok(())
 }

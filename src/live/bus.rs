@@ -61,11 +61,15 @@ impl Waiter {
 
     /// The users who were named since the last call.
     pub(super) fn take_named(&self) -> HashSet<String> {
-        self.named.as_ref().map(|named| std::mem::take(&mut *lock(named))).unwrap_or_default()
+        self.named
+            .as_ref()
+            .map(|named| std::mem::take(&mut *lock(named)))
+            .unwrap_or_default()
     }
 }
 
-/// Where writes leave their hints. Nobody is waited for: without anybody who is concerned it costs a look into a table.
+/// Where writes leave their hints. Nobody is waited for: without anybody who is concerned it costs
+/// a look into a table.
 #[derive(Debug, Default)]
 pub struct Bus {
     waiting: Mutex<Waiting>,
@@ -110,7 +114,10 @@ impl Outbox {
             next.users.extend(hint.users);
         }
         if next.everybody || next.channels.len() + next.users.len() > NAMED_AT_MOST {
-            *next = Hint { everybody: true, ..Hint::default() };
+            *next = Hint {
+                everybody: true,
+                ..Hint::default()
+            };
         }
         drop(next);
         self.filled.notify_one();
@@ -123,19 +130,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Bus {
     /// A channel has a new message, or another change that its members see. After the commit.
-    pub(crate) fn channels_moved<'a>(&self, channels: impl IntoIterator<Item = (i64, &'a ChannelKey)>) {
+    pub(crate) fn channels_moved<'a>(
+        &self,
+        channels: impl IntoIterator<Item = (i64, &'a ChannelKey)>,
+    ) {
         let mut hint = Hint::default();
         for (id, key) in channels {
             hint.channels.insert(id);
-            // The first message of a person channel makes conversations of users who do not wait for it yet.
-            hint.users.extend(key.born_members().iter().map(Uid::to_string));
+            // The first message of a person channel makes conversations of users who do not wait
+            // for it yet.
+            hint.users
+                .extend(key.born_members().iter().map(Uid::to_string));
         }
         self.publish(hint);
     }
 
     /// These users' lists changed. After the commit.
     pub(crate) fn users_changed<'a>(&self, uids: impl IntoIterator<Item = &'a Uid>) {
-        self.publish(Hint { users: uids.into_iter().map(Uid::to_string).collect(), ..Hint::default() });
+        self.publish(Hint {
+            users: uids.into_iter().map(Uid::to_string).collect(),
+            ..Hint::default()
+        });
     }
 
     fn publish(&self, hint: Hint) {
@@ -161,7 +176,12 @@ impl Bus {
             waiter.name(uid);
             woken += 1;
         }
-        for waiter in hint.channels.iter().filter_map(|id| waiting.channels.get(id)).flatten() {
+        for waiter in hint
+            .channels
+            .iter()
+            .filter_map(|id| waiting.channels.get(id))
+            .flatten()
+        {
             waiter.wake();
             woken += 1;
         }
@@ -202,14 +222,27 @@ impl Watch {
 
     fn new(bus: &Arc<Bus>, named: Option<Mutex<HashSet<String>>>) -> Self {
         let number = bus.numbers.fetch_add(1, Ordering::Relaxed);
-        let waiter = Arc::new(Waiter { number, woken: Notify::new(), named });
-        Self { bus: Arc::clone(bus), waiter, users: Mutex::default(), channels: Mutex::default() }
+        let waiter = Arc::new(Waiter {
+            number,
+            woken: Notify::new(),
+            named,
+        });
+        Self {
+            bus: Arc::clone(bus),
+            waiter,
+            users: Mutex::default(),
+            channels: Mutex::default(),
+        }
     }
 
     /// Waits for what changes in this user's list, too.
     pub(super) fn add_user(&self, uid: &Uid) {
         if lock(&self.users).insert(uid.to_string()) {
-            lock(&self.bus.waiting).users.entry(uid.to_string()).or_default().push(Arc::clone(&self.waiter));
+            lock(&self.bus.waiting)
+                .users
+                .entry(uid.to_string())
+                .or_default()
+                .push(Arc::clone(&self.waiter));
         }
     }
 
@@ -257,8 +290,13 @@ impl Watch {
     }
 
     fn forget(&self, waiting: &mut Waiting, id: i64) {
-        let Entry::Occupied(mut waiters) = waiting.channels.entry(id) else { return };
-        if let Ok(at) = waiters.get().binary_search_by_key(&self.waiter.number, |waiter| waiter.number) {
+        let Entry::Occupied(mut waiters) = waiting.channels.entry(id) else {
+            return;
+        };
+        if let Ok(at) = waiters
+            .get()
+            .binary_search_by_key(&self.waiter.number, |waiter| waiter.number)
+        {
             waiters.get_mut().remove(at);
         }
         if waiters.get().is_empty() {
@@ -269,7 +307,10 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let (channels, users) = (std::mem::take(&mut *lock(&self.channels)), std::mem::take(&mut *lock(&self.users)));
+        let (channels, users) = (
+            std::mem::take(&mut *lock(&self.channels)),
+            std::mem::take(&mut *lock(&self.users)),
+        );
         let mut waiting = lock(&self.bus.waiting);
         for id in channels {
             self.forget(&mut waiting, id);
@@ -292,7 +333,10 @@ mod tests {
     }
 
     fn group(id: &str) -> ChannelKey {
-        ChannelKey { channel_type: ChannelType::GROUP, key: id.to_owned() }
+        ChannelKey {
+            channel_type: ChannelType::GROUP,
+            key: id.to_owned(),
+        }
     }
 
     fn was_woken(watch: &Watch) -> bool {
@@ -302,18 +346,32 @@ mod tests {
     #[test]
     fn only_who_is_concerned_is_woken_and_once() {
         let bus = Arc::new(Bus::default());
-        let (ann, bob, chat) = (Watch::of_user(&bus, &uid("ann")), Watch::of_user(&bus, &uid("bob")), Watch::of_many(&bus));
+        let (ann, bob, chat) = (
+            Watch::of_user(&bus, &uid("ann")),
+            Watch::of_user(&bus, &uid("bob")),
+            Watch::of_many(&bus),
+        );
         ann.add([1, 2]);
         bob.add([2]);
         chat.add([1]);
         bus.channels_moved([(1, &group("g")), (1, &group("g"))]);
         bus.channels_moved([(1, &group("g"))]);
-        assert_eq!((was_woken(&ann), was_woken(&bob), was_woken(&chat)), (true, false, true));
+        assert_eq!(
+            (was_woken(&ann), was_woken(&bob), was_woken(&chat)),
+            (true, false, true)
+        );
         assert!(!was_woken(&ann), "a hundred hints are one");
         bus.users_changed([&uid("bob"), &uid("cat")]);
-        assert_eq!((was_woken(&ann), was_woken(&bob), was_woken(&chat)), (false, true, false));
+        assert_eq!(
+            (was_woken(&ann), was_woken(&bob), was_woken(&chat)),
+            (false, true, false)
+        );
         bus.channels_moved([(9, &ChannelKey::person("ann", "zoe"))]);
-        assert_eq!((was_woken(&ann), was_woken(&bob)), (true, false), "a person channel that she does not know yet");
+        assert_eq!(
+            (was_woken(&ann), was_woken(&bob)),
+            (true, false),
+            "a person channel that she does not know yet"
+        );
         ann.remove([2]);
         bus.channels_moved([(2, &group("h"))]);
         assert_eq!((was_woken(&ann), was_woken(&bob)), (false, true));
@@ -338,7 +396,9 @@ mod tests {
     #[test]
     fn who_is_gone_leaves_nothing_behind() {
         let bus = Arc::new(Bus::default());
-        let watches: Vec<Watch> = (0..50).map(|number| Watch::of_user(&bus, &uid(&format!("u{number}")))).collect();
+        let watches: Vec<Watch> = (0..50)
+            .map(|number| Watch::of_user(&bus, &uid(&format!("u{number}"))))
+            .collect();
         for watch in &watches {
             watch.add(0..20);
         }
@@ -355,7 +415,10 @@ mod tests {
         bus.users_changed([&uid("bob")]);
         bus.channels_moved([(7, &group("g"))]);
         let hint = outbox.take().await;
-        assert_eq!((hint.users.len(), hint.channels.len(), hint.everybody), (1, 1, false));
+        assert_eq!(
+            (hint.users.len(), hint.channels.len(), hint.everybody),
+            (1, 1, false)
+        );
         let many = group("g");
         bus.channels_moved((0..=NAMED_AT_MOST as i64).map(|id| (id, &many)));
         let hint = outbox.take().await;

@@ -1,5 +1,6 @@
-//! Connections with subscriptions, of this server and of each user. A user's newest connection takes the place of the oldest one: that
-//! is often one whose client is gone, and the server does not know it yet.
+//! Connections with subscriptions, of this server and of each user. A user's newest connection
+//! takes the place of the oldest one: that is often one whose client is gone, and the server does
+//! not know it yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,8 +52,17 @@ impl Connections {
     ///
     /// # Errors
     /// [`Error::Overloaded`] when the server has no more.
-    pub(crate) fn enter(&self, protocol: &'static str, user: Option<&Uid>) -> Result<Connection, Error> {
-        let taken = self.0.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| (all < self.0.limit).then_some(all + 1));
+    pub(crate) fn enter(
+        &self,
+        protocol: &'static str,
+        user: Option<&Uid>,
+    ) -> Result<Connection, Error> {
+        let taken = self
+            .0
+            .all
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| {
+                (all < self.0.limit).then_some(all + 1)
+            });
         if taken.is_err() {
             metrics::counter!("recents_http_shed_total", "limit" => "subscribers", "by" => "server").increment(1);
             return Err(Error::Overloaded);
@@ -69,7 +79,12 @@ impl Connections {
             }
             own.push_back(Arc::clone(replaced));
         }
-        Ok(Connection { all: self.clone(), user, protocol, _open: self.0.tracker.token() })
+        Ok(Connection {
+            all: self.clone(),
+            user,
+            protocol,
+            _open: self.0.tracker.token(),
+        })
     }
 
     /// Work that a shutdown waits for as for a connection.
@@ -89,9 +104,13 @@ impl Connections {
 }
 
 impl Connection {
-    /// Cancelled when a newer connection of the user takes the place of this one; of a service it never is.
+    /// Cancelled when a newer connection of the user takes the place of this one; of a service it
+    /// never is.
     pub(crate) fn replaced(&self) -> CancellationToken {
-        self.user.as_ref().map(|(_, replaced)| CancellationToken::clone(replaced)).unwrap_or_default()
+        self.user
+            .as_ref()
+            .map(|(_, replaced)| CancellationToken::clone(replaced))
+            .unwrap_or_default()
     }
 }
 
@@ -99,7 +118,9 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.all.0.all.fetch_sub(1, Ordering::Relaxed);
         metrics::gauge!("recents_live_connections", "protocol" => self.protocol).decrement(1.0);
-        let Some((uid, replaced)) = &self.user else { return };
+        let Some((uid, replaced)) = &self.user else {
+            return;
+        };
         let mut users = self.all.lock();
         if let Some(own) = users.get_mut(uid) {
             own.retain(|other| !Arc::ptr_eq(other, replaced));
@@ -116,11 +137,19 @@ mod tests {
 
     #[test]
     fn there_are_as_many_as_the_limits_say_and_the_newest_stay() {
-        let limits = Limits { connections: 4, user_connections: 2, ..Limits::default() };
+        let limits = Limits {
+            connections: 4,
+            user_connections: 2,
+            ..Limits::default()
+        };
         let connections = Connections::new(&limits);
         let ann = Uid::parse("uid", "ann").unwrap();
         let enter = |user| connections.enter("sse", user);
-        let (one, two, three) = (enter(Some(&ann)).unwrap(), enter(Some(&ann)).unwrap(), enter(Some(&ann)).unwrap());
+        let (one, two, three) = (
+            enter(Some(&ann)).unwrap(),
+            enter(Some(&ann)).unwrap(),
+            enter(Some(&ann)).unwrap(),
+        );
         let replaced = [&one, &two, &three].map(|connection| connection.replaced().is_cancelled());
         assert_eq!(replaced, [true, false, false]);
         let service = enter(None).unwrap();

@@ -1,9 +1,11 @@
-//! What changes in users' lists, as it happens: one feed for each user who has subscribers, whatever their number.
+//! What changes in users' lists, as it happens: one feed for each user who has subscribers,
+//! whatever their number.
 //!
-//! A feed looks from the version it has to the present one and hands the answer to all of its subscribers. A subscriber begins with a
-//! look of its own from the version *it* has, taken after it began to listen to the feed; an event from `since` to `version` is
-//! for who stands between the two. Who stands before it missed something and looks for itself again. So no change is lost between the
-//! first look and the feed, nor by who reads slowly.
+//! A feed looks from the version it has to the present one and hands the answer to all of its
+//! subscribers. A subscriber begins with a look of its own from the version *it* has, taken after
+//! it began to listen to the feed; an event from `since` to `version` is for who stands between the
+//! two. Who stands before it missed something and looks for itself again. So no change is lost
+//! between the first look and the feed, nor by who reads slowly.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -26,8 +28,8 @@ use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid, Version};
 use crate::message::Message;
 
-/// A user's events come at most this often for long, so that a busy group does not cost a look for each of its messages; a few may
-/// come at once.
+/// A user's events come at most this often for long, so that a busy group does not cost a look for
+/// each of its messages; a few may come at once.
 const PACE: Duration = Duration::from_millis(100);
 const AT_ONCE: u32 = 10;
 /// Events that a subscriber may be behind before it looks for itself.
@@ -46,7 +48,8 @@ pub(crate) struct Feeds {
     core: Arc<Core>,
     bus: Arc<Bus>,
     feeds: Mutex<HashMap<Uid, Weak<Feed>>>,
-    /// Looks at once: requests shall have connections to the database, too. Who waits for a turn sees more in one look.
+    /// Looks at once: requests shall have connections to the database, too. Who waits for a turn
+    /// sees more in one look.
     turns: Arc<Semaphore>,
     coalesce: Duration,
     /// Open chats: they are looked after together with the feeds.
@@ -78,7 +81,8 @@ struct State {
 #[derive(Debug)]
 struct Event {
     since: Version,
-    /// Nothing where it is too long to be kept for subscribers that are behind: they look for themselves.
+    /// Nothing where it is too long to be kept for subscribers that are behind: they look for
+    /// themselves.
     answer: Option<SyncAnswer>,
 }
 
@@ -93,7 +97,14 @@ impl Feeds {
         let bus = Arc::clone(&core.bus);
         let turns = Arc::new(Semaphore::new(looks_at_once.max(1)));
         let chats = Arc::new(Chats::new(Arc::clone(&core), coalesce, Arc::clone(&turns)));
-        Self { core, bus, feeds: Mutex::default(), turns, coalesce, chats }
+        Self {
+            core,
+            bus,
+            feeds: Mutex::default(),
+            turns,
+            coalesce,
+            chats,
+        }
     }
 
     /// A channel's messages as they are sent, see [`Chats::subscribe`].
@@ -107,8 +118,9 @@ impl Feeds {
         self.chats.subscribe(request).await
     }
 
-    /// First what changed since `version`, in pages where that is much, then every change. The first event always comes, also when
-    /// nothing changed. Failures of the database that pass are waited for; any other ends the stream.
+    /// First what changed since `version`, in pages where that is much, then every change. The
+    /// first event always comes, also when nothing changed. Failures of the database that pass are
+    /// waited for; any other ends the stream.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         uid: Uid,
@@ -163,7 +175,8 @@ impl Feeds {
         Ok(answer)
     }
 
-    /// Looks after everybody at an interval, and at once when a hint says so: who is behind although nobody told them is woken.
+    /// Looks after everybody at an interval, and at once when a hint says so: who is behind
+    /// although nobody told them is woken.
     pub(crate) async fn poll(&self, interval: Duration) {
         loop {
             let is_called = tokio::select! {
@@ -174,17 +187,24 @@ impl Feeds {
             let feeds = self.all();
             metrics::gauge!("recents_live_feeds").set(feeds.len() as f64);
             for some in feeds.chunks(500) {
-                let known: Vec<(&Uid, Version)> =
-                    some.iter().map(|feed| (&feed.state.uid, feed.state.version.load(Ordering::Relaxed))).collect();
+                let known: Vec<(&Uid, Version)> = some
+                    .iter()
+                    .map(|feed| (&feed.state.uid, feed.state.version.load(Ordering::Relaxed)))
+                    .collect();
                 match self.core.store.list_behind(&known).await {
                     Ok(behind) => {
                         if !is_called {
-                            metrics::counter!("recents_live_polled_total").increment(behind.len() as u64);
+                            metrics::counter!("recents_live_polled_total")
+                                .increment(behind.len() as u64);
                         }
-                        let woken = some.iter().filter(|feed| behind.contains(feed.state.uid.as_str()));
+                        let woken = some
+                            .iter()
+                            .filter(|feed| behind.contains(feed.state.uid.as_str()));
                         woken.for_each(|feed| feed.state.watch.waiter.wake());
                     }
-                    Err(error) => tracing::debug!(error = %error, "subscribers could not be looked after"),
+                    Err(error) => {
+                        tracing::debug!(error = %error, "subscribers could not be looked after")
+                    }
                 }
             }
         }
@@ -198,16 +218,25 @@ impl Feeds {
 }
 
 impl State {
-    /// Watches the channels that an answer tells of. What was said in a new one after the look and before it was watched woke nobody:
-    /// so there is another look. Of person channels users are told by their names.
+    /// Watches the channels that an answer tells of. What was said in a new one after the look and
+    /// before it was watched woke nobody: so there is another look. Of person channels users are
+    /// told by their names.
     fn learn(&self, answer: &SyncAnswer) {
         let is_person = |channel: &ChannelRef| channel.channel_type == ChannelType::PERSON;
         let shown = answer.conversations.iter().map(|item| &item.conversation);
-        let shown = shown.filter(|shown| !is_person(&shown.channel)).map(|shown| shown.channel_id);
-        let (stays, gone): (Vec<_>, Vec<_>) =
-            answer.removed.iter().filter(|removed| !is_person(&removed.channel)).partition(|removed| removed.is_member);
-        let is_news = self.watch.add(shown.chain(stays.into_iter().map(|removed| removed.channel_id)));
-        self.watch.remove(gone.into_iter().map(|removed| removed.channel_id));
+        let shown = shown
+            .filter(|shown| !is_person(&shown.channel))
+            .map(|shown| shown.channel_id);
+        let (stays, gone): (Vec<_>, Vec<_>) = answer
+            .removed
+            .iter()
+            .filter(|removed| !is_person(&removed.channel))
+            .partition(|removed| removed.is_member);
+        let is_news = self
+            .watch
+            .add(shown.chain(stays.into_iter().map(|removed| removed.channel_id)));
+        self.watch
+            .remove(gone.into_iter().map(|removed| removed.channel_id));
         if is_news {
             self.watch.waiter.wake();
         }
@@ -215,7 +244,9 @@ impl State {
 
     /// The first subscriber who is up to date says where the feed stands.
     fn begin(&self, version: Version) {
-        let begins = self.version.compare_exchange(NOWHERE, version, Ordering::Relaxed, Ordering::Relaxed);
+        let begins =
+            self.version
+                .compare_exchange(NOWHERE, version, Ordering::Relaxed, Ordering::Relaxed);
         if begins.is_ok() {
             self.begun.notify_one();
         }
@@ -223,7 +254,9 @@ impl State {
 }
 
 /// Does `work` until it succeeds or fails for good.
-pub(super) async fn persist<T, Work: Future<Output = Result<T, Error>>>(mut work: impl FnMut() -> Work) -> Result<T, Error> {
+pub(super) async fn persist<T, Work: Future<Output = Result<T, Error>>>(
+    mut work: impl FnMut() -> Work,
+) -> Result<T, Error> {
     let mut pause = PAUSE;
     loop {
         match work().await {
@@ -236,8 +269,8 @@ pub(super) async fn persist<T, Work: Future<Output = Result<T, Error>>>(mut work
     }
 }
 
-/// A feed's task. It ends with the last subscriber, or with a failure that does not pass: subscribers then look for themselves, and
-/// are told by that.
+/// A feed's task. It ends with the last subscriber, or with a failure that does not pass:
+/// subscribers then look for themselves, and are told by that.
 async fn run(feeds: Arc<Feeds>, state: Arc<State>) {
     let channels = persist(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?)).await;
     match channels {
@@ -284,13 +317,15 @@ async fn advance(feeds: &Feeds, state: &State) -> Result<(), Error> {
         state.learn(&answer);
         if answer.reset || since == 0 {
             // A full answer does not tell of channels that show nothing.
-            let channels = persist(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?)).await?;
+            let channels =
+                persist(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?)).await?;
             if state.watch.add(channels) {
                 state.watch.waiter.wake();
             }
         }
         let (version, has_more) = (answer.version, answer.has_more);
-        let is_news = !answer.conversations.is_empty() || !answer.removed.is_empty() || answer.reset;
+        let is_news =
+            !answer.conversations.is_empty() || !answer.removed.is_empty() || answer.reset;
         state.version.store(version, Ordering::Relaxed);
         if is_news || version != since {
             // Nobody there is no failure.
@@ -338,7 +373,11 @@ impl Subscriber {
                             || !answer.conversations.is_empty()
                             || !answer.removed.is_empty();
                         self.version = answer.version;
-                        self.stands = if answer.has_more { Stands::Before { is_first: false } } else { Stands::With };
+                        self.stands = if answer.has_more {
+                            Stands::Before { is_first: false }
+                        } else {
+                            Stands::With
+                        };
                         self.feed.state.learn(&answer);
                         if !answer.has_more {
                             self.feed.state.begin(answer.version);
@@ -354,7 +393,10 @@ impl Subscriber {
                 },
                 Stands::With => match self.events.recv().await {
                     Ok(event) => match &event.answer {
-                        Some(news) if news.reset || event.since <= self.version && self.version < news.version => {
+                        Some(news)
+                            if news.reset
+                                || event.since <= self.version && self.version < news.version =>
+                        {
                             let answer = news.since(self.version, self.msg_count);
                             self.version = answer.version;
                             return Some(Ok(answer));

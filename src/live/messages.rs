@@ -1,8 +1,10 @@
-//! What is said in open chats, as it happens: one reader for each channel that somebody looks at, whatever the number of those who look.
+//! What is said in open chats, as it happens: one reader for each channel that somebody looks at,
+//! whatever the number of those who look.
 //!
-//! The reader reads each message once and hands it, with what each of the users may see, to all subscribers. A subscriber begins with
-//! a look of its own, taken after it began to listen; a batch from `since` to `to` is for who stands between the two, and who stands
-//! before it looks for itself again.
+//! The reader reads each message once and hands it, with what each of the users may see, to all
+//! subscribers. A subscriber begins with a look of its own, taken after it began to listen; a batch
+//! from `since` to `to` is for who stands between the two, and who stands before it looks for
+//! itself again.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -21,7 +23,9 @@ use crate::channel::ChannelKey;
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
-use crate::message::{AnswerBytes, HistoryRequest, Message, list_after, list_history, seqs_seen_by};
+use crate::message::{
+    AnswerBytes, HistoryRequest, Message, list_after, list_history, seqs_seen_by,
+};
 use crate::store::ConversationRow;
 
 /// Batches that a subscriber may be behind before it looks for itself.
@@ -92,8 +96,15 @@ impl Seen {
     fn of(row: &ConversationRow) -> Self {
         // Of a member the end is not the end: the row may be older than the message.
         let seqs = seqs_seen_by(row);
-        let end = if row.is_member() { Seq::MAX } else { *seqs.end() };
-        Self { seqs: *seqs.start()..=end, is_member: row.is_member() }
+        let end = if row.is_member() {
+            Seq::MAX
+        } else {
+            *seqs.end()
+        };
+        Self {
+            seqs: *seqs.start()..=end,
+            is_member: row.is_member(),
+        }
     }
 }
 
@@ -109,11 +120,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Chats {
     pub(super) fn new(core: Arc<Core>, coalesce: Duration, turns: Arc<Semaphore>) -> Self {
-        Self { core, chats: Mutex::default(), coalesce, turns }
+        Self {
+            core,
+            chats: Mutex::default(),
+            coalesce,
+            turns,
+        }
     }
 
-    /// Messages in ascending order of seq. It ends when the user leaves the channel. A message that arrives late, below what was told
-    /// already, is not among them.
+    /// Messages in ascending order of seq. It ends when the user leaves the channel. A message that
+    /// arrives late, below what was told already, is not among them.
     ///
     /// # Errors
     /// [`Error::NotFound`] when the user is not in the channel.
@@ -123,15 +139,23 @@ impl Chats {
     ) -> Result<impl Stream<Item = Result<Message, Error>> + Send + use<>, Error> {
         self.core.check_conversations_on()?;
         let key = ChannelKey::new(&request.uid, &request.channel);
-        let row =
-            self.find(&request.uid, &key).await?.filter(ConversationRow::is_member).ok_or(Error::NotFound("conversation"))?;
+        let row = self
+            .find(&request.uid, &key)
+            .await?
+            .filter(ConversationRow::is_member)
+            .ok_or(Error::NotFound("conversation"))?;
         let chat = self.chat(&row);
         let viewer = Viewer::enter(chat, request.uid.clone());
         let batches = viewer.chat.state.batches.subscribe();
         let after = match request.after {
             Some(after) => after,
             // Again, now that nothing is missed.
-            None => self.find(&request.uid, &key).await?.ok_or(Error::NotFound("conversation"))?.last_seq,
+            None => {
+                self.find(&request.uid, &key)
+                    .await?
+                    .ok_or(Error::NotFound("conversation"))?
+                    .last_seq
+            }
         };
         let subscriber = Subscriber {
             chats: Arc::clone(self),
@@ -141,14 +165,27 @@ impl Chats {
             batches,
             after,
             next: Vec::new().into_iter(),
-            stands: if request.after.is_some() { Stands::Before } else { Stands::With },
+            stands: if request.after.is_some() {
+                Stands::Before
+            } else {
+                Stands::With
+            },
         };
-        Ok(futures_util::stream::unfold(subscriber, |mut subscriber| async move { Some((subscriber.next().await?, subscriber)) }))
+        Ok(futures_util::stream::unfold(
+            subscriber,
+            |mut subscriber| async move { Some((subscriber.next().await?, subscriber)) },
+        ))
     }
 
     async fn find(&self, uid: &Uid, key: &ChannelKey) -> Result<Option<ConversationRow>, Error> {
         let _turn = self.turns.acquire().await;
-        Ok(self.core.store.find_uncounted(&[(uid, key)]).await?.pop().map(|(_, row)| row))
+        Ok(self
+            .core
+            .store
+            .find_uncounted(&[(uid, key)])
+            .await?
+            .pop()
+            .map(|(_, row)| row))
     }
 
     fn chat(self: &Arc<Self>, row: &ConversationRow) -> Arc<Chat> {
@@ -171,17 +208,26 @@ impl Chats {
         })
     }
 
-    /// Wakes the chats in which something happened although nobody told, or whose viewers left: one read for all of them.
+    /// Wakes the chats in which something happened although nobody told, or whose viewers left: one
+    /// read for all of them.
     pub(super) async fn look_after(&self) {
         let chats: HashMap<i64, Arc<Chat>> = {
             let mut chats = lock(&self.chats);
             chats.retain(|_, chat| chat.strong_count() > 0);
-            chats.iter().filter_map(|(id, chat)| Some((*id, chat.upgrade()?))).collect()
+            chats
+                .iter()
+                .filter_map(|(id, chat)| Some((*id, chat.upgrade()?)))
+                .collect()
         };
         metrics::gauge!("recents_live_chats").set(chats.len() as f64);
         let viewers: Vec<(Uid, i64)> = chats
             .iter()
-            .flat_map(|(id, chat)| lock(&chat.state.viewers).keys().map(|uid| (uid.clone(), *id)).collect::<Vec<_>>())
+            .flat_map(|(id, chat)| {
+                lock(&chat.state.viewers)
+                    .keys()
+                    .map(|uid| (uid.clone(), *id))
+                    .collect::<Vec<_>>()
+            })
             .collect();
         if viewers.is_empty() {
             return;
@@ -190,7 +236,9 @@ impl Chats {
         match self.core.store.find_views(&pairs).await {
             Ok(views) => {
                 for view in views {
-                    let Some(chat) = chats.get(&view.row.channel_id) else { continue };
+                    let Some(chat) = chats.get(&view.row.channel_id) else {
+                        continue;
+                    };
                     if !view.row.is_member() {
                         chat.state.watch.waiter.name(view.uid.as_str());
                     } else if view.row.last_seq > chat.state.told.load(Ordering::Relaxed) {
@@ -229,8 +277,14 @@ async fn advance(chats: &Chats, state: &State, named: &HashSet<String>) -> Resul
         .await?;
         // After the messages: who left before one was stored must not be told of it.
         let viewers: Vec<Uid> = lock(&state.viewers).keys().cloned().collect();
-        let is_asked = |uid: &&Uid| !messages.is_empty() || named.is_some_and(|named| named.contains(uid.as_str()));
-        let pairs: Vec<(&Uid, i64)> = viewers.iter().filter(is_asked).map(|uid| (uid, state.channel_id)).collect();
+        let is_asked = |uid: &&Uid| {
+            !messages.is_empty() || named.is_some_and(|named| named.contains(uid.as_str()))
+        };
+        let pairs: Vec<(&Uid, i64)> = viewers
+            .iter()
+            .filter(is_asked)
+            .map(|uid| (uid, state.channel_id))
+            .collect();
         named = None;
         if pairs.is_empty() && messages.is_empty() {
             return Ok(());
@@ -240,12 +294,20 @@ async fn advance(chats: &Chats, state: &State, named: &HashSet<String>) -> Resul
             Ok(chats.core.store.find_views(&pairs).await?)
         })
         .await?;
-        let seen: HashMap<Uid, Seen> = views.into_iter().map(|view| (view.uid, Seen::of(&view.row))).collect();
+        let seen: HashMap<Uid, Seen> = views
+            .into_iter()
+            .map(|view| (view.uid, Seen::of(&view.row)))
+            .collect();
         let to = messages.last().map_or(since, |message| message.seq);
         state.told.store(to, Ordering::Relaxed);
         if !messages.is_empty() || seen.values().any(|seen| !seen.is_member) {
             // Nobody there is no failure.
-            let _ = state.batches.send(Arc::new(Batch { since, to, messages, seen }));
+            let _ = state.batches.send(Arc::new(Batch {
+                since,
+                to,
+                messages,
+                seen,
+            }));
         }
         if !has_more {
             return Ok(());
@@ -273,7 +335,9 @@ impl Viewer {
 impl Drop for Viewer {
     fn drop(&mut self) {
         let mut viewers = lock(&self.chat.state.viewers);
-        let Some(number) = viewers.get_mut(&self.uid) else { return };
+        let Some(number) = viewers.get_mut(&self.uid) else {
+            return;
+        };
         *number -= 1;
         if *number == 0 {
             viewers.remove(&self.uid);
@@ -338,8 +402,16 @@ impl Subscriber {
         match batch.seen.get(&self.viewer.uid) {
             Some(_) if batch.since > self.after => self.stands = Stands::Before,
             Some(seen) => {
-                let is_new = |message: &&Message| message.seq > self.after && seen.seqs.contains(&message.seq);
-                self.next = batch.messages.iter().filter(is_new).cloned().collect::<Vec<_>>().into_iter();
+                let is_new = |message: &&Message| {
+                    message.seq > self.after && seen.seqs.contains(&message.seq)
+                };
+                self.next = batch
+                    .messages
+                    .iter()
+                    .filter(is_new)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .into_iter();
                 self.after = self.after.max(batch.to);
                 if !seen.is_member {
                     self.stands = Stands::Ended;
@@ -353,10 +425,22 @@ impl Subscriber {
 
     /// A page of what there is above `after`.
     async fn look(&self) -> Result<Look, Error> {
-        let row = self.chats.find(&self.viewer.uid, &self.key).await?.ok_or(Error::NotFound("conversation"))?;
-        let stands = if row.is_member() { Stands::With } else { Stands::Ended };
+        let row = self
+            .chats
+            .find(&self.viewer.uid, &self.key)
+            .await?
+            .ok_or(Error::NotFound("conversation"))?;
+        let stands = if row.is_member() {
+            Stands::With
+        } else {
+            Stands::Ended
+        };
         if row.last_seq <= self.after {
-            return Ok(Look { messages: Vec::new(), after: self.after, stands });
+            return Ok(Look {
+                messages: Vec::new(),
+                after: self.after,
+                stands,
+            });
         }
         let request = HistoryRequest {
             uid: self.viewer.uid.clone(),
@@ -370,10 +454,23 @@ impl Subscriber {
         let _turn = self.chats.turns.acquire().await;
         let bytes = AnswerBytes::new(BATCH_BYTES.min(self.chats.core.limits.answer_bytes));
         let page = list_history(&self.chats.core, &request, &bytes).await?;
-        // Where nothing is left to be seen everything up to the head was deleted, or said after the user left.
+        // Where nothing is left to be seen everything up to the head was deleted, or said after the
+        // user left.
         let last = page.messages.last().map(|message| message.seq);
-        let after = if page.has_next { last.unwrap_or(row.last_seq) } else { last.unwrap_or(0).max(row.last_seq) };
-        Ok(Look { messages: page.messages, after, stands: if page.has_next { Stands::Before } else { stands } })
+        let after = if page.has_next {
+            last.unwrap_or(row.last_seq)
+        } else {
+            last.unwrap_or(0).max(row.last_seq)
+        };
+        Ok(Look {
+            messages: page.messages,
+            after,
+            stands: if page.has_next {
+                Stands::Before
+            } else {
+                stands
+            },
+        })
     }
 }
 

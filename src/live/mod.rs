@@ -1,9 +1,11 @@
-//! Live changes. The database is the truth, the bus is a hint: a write says after its commit which channel moved or whose list
-//! changed, and who is concerned looks for itself, from the version it has. A hint that is lost costs delay, never a change:
-//! everybody is looked after at a slow interval too.
+//! Live changes. The database is the truth, the bus is a hint: a write says after its commit which
+//! channel moved or whose list changed, and who is concerned looks for itself, from the version it
+//! has. A hint that is lost costs delay, never a change: everybody is looked after at a slow
+//! interval too.
 //!
-//! `bus` hands hints to who waits for them in this process and, through `redis`, in others. `feeds` turns them into events: one look
-//! for all devices of a user. `messages` does the same for an open chat. `connections` counts who is there.
+//! `bus` hands hints to who waits for them in this process and, through `redis`, in others. `feeds`
+//! turns them into events: one look for all devices of a user. `messages` does the same for an open
+//! chat. `connections` counts who is there.
 
 use std::time::Duration;
 

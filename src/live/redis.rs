@@ -1,4 +1,5 @@
-//! Hints from and for other servers, through Redis pub/sub. Nobody waits for it: while Redis is away, servers find out by their polls.
+//! Hints from and for other servers, through Redis pub/sub. Nobody waits for it: while Redis is
+//! away, servers find out by their polls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,11 +36,17 @@ pub(crate) async fn attend(bus: Arc<Bus>, settings: Live, name: String) {
         return;
     }
     bus.outbox();
-    tokio::join!(listen_on(&bus, &settings, &name), tell_on(&bus, &settings, &name));
+    tokio::join!(
+        listen_on(&bus, &settings, &name),
+        tell_on(&bus, &settings, &name)
+    );
 }
 
 fn failed(what: &'static str, error: &str) {
-    tracing::warn!(error, "Redis: {what}; changes of other servers come with the poll");
+    tracing::warn!(
+        error,
+        "Redis: {what}; changes of other servers come with the poll"
+    );
 }
 
 fn client(settings: &Live) -> redis::RedisResult<redis::Client> {
@@ -62,7 +69,11 @@ async fn listen_on(bus: &Bus, settings: &Live, name: &str) {
         metrics::gauge!("recents_live_redis_up").set(0.0);
         metrics::counter!("recents_live_redis_failures_total").increment(1);
         failed("nothing is heard", &error);
-        pause = if began.elapsed() > LONGEST_PAUSE { PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        pause = if began.elapsed() > LONGEST_PAUSE {
+            PAUSE
+        } else {
+            (pause * 2).min(LONGEST_PAUSE)
+        };
         tokio::time::sleep(pause).await;
     }
 }
@@ -81,14 +92,22 @@ async fn listen(bus: &Bus, settings: &Live, name: &str) -> String {
     tracing::info!("Redis: listening");
     metrics::gauge!("recents_live_redis_up").set(1.0);
     // Nobody knows what was said before.
-    bus.deliver(&Hint { everybody: true, ..Hint::default() });
+    bus.deliver(&Hint {
+        everybody: true,
+        ..Hint::default()
+    });
     let mut notes = connection.on_message();
     let mut heard = Instant::now();
     loop {
         let note = match timeout(DEAF_AFTER.saturating_sub(heard.elapsed()), notes.next()).await {
             Ok(Some(note)) => note,
             Ok(None) => return "the connection ended".to_owned(),
-            Err(_) => return format!("not even this server itself was heard for {} s", DEAF_AFTER.as_secs()),
+            Err(_) => {
+                return format!(
+                    "not even this server itself was heard for {} s",
+                    DEAF_AFTER.as_secs()
+                );
+            }
         };
         match serde_json::from_slice::<Note>(note.get_payload_bytes()) {
             // Its own hints were delivered when they were made.
@@ -97,13 +116,17 @@ async fn listen(bus: &Bus, settings: &Live, name: &str) -> String {
             // Another version of this server, or somebody else.
             Err(error) => {
                 tracing::debug!(error = %error, "a note in Redis is none of ours");
-                bus.deliver(&Hint { everybody: true, ..Hint::default() });
+                bus.deliver(&Hint {
+                    everybody: true,
+                    ..Hint::default()
+                });
             }
         }
     }
 }
 
-/// Tells, again and again. What could not be told is not kept: the others are told that they missed something.
+/// Tells, again and again. What could not be told is not kept: the others are told that they missed
+/// something.
 async fn tell_on(bus: &Bus, settings: &Live, name: &str) {
     let mut pause = PAUSE;
     let mut has_missed = false;
@@ -112,7 +135,11 @@ async fn tell_on(bus: &Bus, settings: &Live, name: &str) {
         let error = tell(bus, settings, name, has_missed).await;
         has_missed = true;
         failed("nothing is told", &error);
-        pause = if began.elapsed() > LONGEST_PAUSE { PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        pause = if began.elapsed() > LONGEST_PAUSE {
+            PAUSE
+        } else {
+            (pause * 2).min(LONGEST_PAUSE)
+        };
         tokio::time::sleep(pause).await;
     }
 }
@@ -124,12 +151,21 @@ async fn tell(bus: &Bus, settings: &Live, name: &str, has_missed: bool) -> Strin
         Ok(connection) => connection,
         Err(error) => return error,
     };
-    let mut hint = Hint { everybody: has_missed, ..Hint::default() };
+    let mut hint = Hint {
+        everybody: has_missed,
+        ..Hint::default()
+    };
     loop {
-        let note = serde_json::to_string(&Note { from: name.to_owned(), hint }).unwrap_or_default();
+        let note = serde_json::to_string(&Note {
+            from: name.to_owned(),
+            hint,
+        })
+        .unwrap_or_default();
         if let Err(error) = in_time(connection.publish(&settings.redis_channel, note)).await {
             return error;
         }
-        hint = timeout(HEARTBEAT, bus.outbox().take()).await.unwrap_or_default();
+        hint = timeout(HEARTBEAT, bus.outbox().take())
+            .await
+            .unwrap_or_default();
     }
 }

@@ -1,4 +1,5 @@
-//! How many bytes the messages of one answer may have (`limits.answer_bytes`): decided by their lengths, before their payloads are read.
+//! How many bytes the messages of one answer may have (`limits.answer_bytes`): decided by their
+//! lengths, before their payloads are read.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +11,8 @@ use crate::store::Measured;
 
 use super::Message;
 
-/// Bytes of a message in an answer beside its payload and its client's texts. So many messages at most are worth to be looked at.
+/// Bytes of a message in an answer beside its payload and its client's texts. So many messages at
+/// most are worth to be looked at.
 pub(crate) const MESSAGE_BYTES: usize = 400;
 /// A message is in memory so often while its answer is made.
 const COPIES: usize = 3;
@@ -30,7 +32,11 @@ impl AnswerBytes {
     /// For an answer of which nothing is there yet.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { left: Mutex::new(limit), limit, held: AtomicUsize::new(0) }
+        Self {
+            left: Mutex::new(limit),
+            limit,
+            held: AtomicUsize::new(0),
+        }
     }
 
     /// For the next answer of a subscription.
@@ -39,7 +45,8 @@ impl AnswerBytes {
         self.held.store(0, Ordering::Relaxed);
     }
 
-    /// Holds memory for what was taken: messages as they are read, their values, and the answer that is written.
+    /// Holds memory for what was taken: messages as they are read, their values, and the answer
+    /// that is written.
     ///
     /// # Errors
     /// [`Error::Overloaded`], [`Error::TooManyAtOnce`].
@@ -58,8 +65,8 @@ impl AnswerBytes {
         self.with(|left| *left)
     }
 
-    /// Up to which length payloads are read together with so many messages: nearly all messages are short, and one statement reads them
-    /// then; of long ones only those are read that fit.
+    /// Up to which length payloads are read together with so many messages: nearly all messages are
+    /// short, and one statement reads them then; of long ones only those are read that fit.
     pub(crate) fn short_enough(&self, messages: usize) -> usize {
         (self.left() / messages.max(1)).max(SHORT)
     }
@@ -77,32 +84,45 @@ pub(crate) trait Weigh {
 
 impl Weigh for Measured {
     fn weight(&self) -> usize {
-        weight(self.payload_bytes, &self.message.client_msg_no, &self.message.from_uid)
+        weight(
+            self.payload_bytes,
+            &self.message.client_msg_no,
+            &self.message.from_uid,
+        )
     }
 }
 
 impl Weigh for Message {
     fn weight(&self) -> usize {
-        weight(self.content.payload.len(), &self.client_msg_no, &self.from_uid)
+        weight(
+            self.content.payload.len(),
+            &self.client_msg_no,
+            &self.from_uid,
+        )
     }
 }
 
-/// How many of each list fit, where `lengths` are the lists' lengths and `weigh` weighs an entry of one. The first entries of all lists
-/// go before the second ones, and so on; of equal ones those of the list with the largest `rank` go first. A list ends with the first
-/// entry that does not fit. Takes what fits from `left`.
+/// How many of each list fit, where `lengths` are the lists' lengths and `weigh` weighs an entry of
+/// one. The first entries of all lists go before the second ones, and so on; of equal ones those of
+/// the list with the largest `rank` go first. A list ends with the first entry that does not fit.
+/// Takes what fits from `left`.
 pub(crate) fn fitting<Rank: Ord>(
     lengths: &[usize],
     left: &mut usize,
     rank: impl Fn(usize) -> Rank,
     weigh: impl Fn(usize, usize) -> usize,
 ) -> Vec<usize> {
-    let all: usize = (0..lengths.len()).map(|list| (0..lengths[list]).map(|at| weigh(list, at)).sum::<usize>()).sum();
+    let all: usize = (0..lengths.len())
+        .map(|list| (0..lengths[list]).map(|at| weigh(list, at)).sum::<usize>())
+        .sum();
     if let Some(rest) = left.checked_sub(all) {
         *left = rest;
         return lengths.to_vec();
     }
     let mut fit = vec![0; lengths.len()];
-    let mut open: Vec<usize> = (0..lengths.len()).filter(|list| lengths[*list] > 0).collect();
+    let mut open: Vec<usize> = (0..lengths.len())
+        .filter(|list| lengths[*list] > 0)
+        .collect();
     open.sort_by_key(|list| std::cmp::Reverse(rank(*list)));
     while !open.is_empty() {
         open.retain(|list| {
@@ -127,22 +147,44 @@ mod tests {
     #[test]
     fn the_newest_of_all_come_before_the_older_ones_of_any() {
         let mut left = 100;
-        assert_eq!(fitting(&[3, 0, 3], &mut left, std::cmp::Reverse, |_, _| 20), [3, 0, 2]);
+        assert_eq!(
+            fitting(&[3, 0, 3], &mut left, std::cmp::Reverse, |_, _| 20),
+            [3, 0, 2]
+        );
         assert_eq!(left, 0);
         let mut left = 100;
         assert_eq!(fitting(&[3, 3], &mut left, |list| list, |_, _| 20), [2, 3]);
         // One that does not fit ends its own list.
         let mut left = 100;
-        assert_eq!(fitting(&[2, 2], &mut left, |_| 0, |list, _| if list == 0 { 101 } else { 50 }), [0, 2]);
+        assert_eq!(
+            fitting(
+                &[2, 2],
+                &mut left,
+                |_| 0,
+                |list, _| if list == 0 { 101 } else { 50 }
+            ),
+            [0, 2]
+        );
         let mut left = 99;
-        assert_eq!(fitting(&[2, 2], &mut left, |_| 0, |list, _| if list == 0 { 101 } else { 50 }), [0, 1]);
+        assert_eq!(
+            fitting(
+                &[2, 2],
+                &mut left,
+                |_| 0,
+                |list, _| if list == 0 { 101 } else { 50 }
+            ),
+            [0, 1]
+        );
     }
 
     #[test]
     fn what_was_taken_is_gone_until_the_next_answer() {
         let bytes = AnswerBytes::new(1000);
         bytes.with(|left| *left -= 900);
-        assert_eq!((bytes.left(), bytes.short_enough(1), bytes.short_enough(100)), (100, 256, 256));
+        assert_eq!(
+            (bytes.left(), bytes.short_enough(1), bytes.short_enough(100)),
+            (100, 256, 256)
+        );
         bytes.renew();
         assert_eq!((bytes.left(), bytes.short_enough(2)), (1000, 500));
     }

@@ -40,25 +40,43 @@ pub struct HistoryPage {
     pub is_cut: bool,
 }
 
-/// The messages that the user may see: above the deletion watermark, and up to where a former member left. A page is cut where no more
-/// fit into the answer, but for its first one.
+/// The messages that the user may see: above the deletion watermark, and up to where a former
+/// member left. A page is cut where no more fit into the answer, but for its first one.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the user is not, and never was, in the channel, and no service asks; or when there is none.
-pub async fn list_history(core: &Core, request: &HistoryRequest, bytes: &AnswerBytes) -> Result<HistoryPage, Error> {
+/// [`Error::NotFound`] when the user is not, and never was, in the channel, and no service asks; or
+/// when there is none.
+pub async fn list_history(
+    core: &Core,
+    request: &HistoryRequest,
+    bytes: &AnswerBytes,
+) -> Result<HistoryPage, Error> {
     core.check_conversations_on()?;
     let key = ChannelKey::new(&request.uid, &request.channel);
-    let row = core.store.find_uncounted(&[(&request.uid, &key)]).await?.pop().map(|(_, row)| row);
+    let row = core
+        .store
+        .find_uncounted(&[(&request.uid, &key)])
+        .await?
+        .pop()
+        .map(|(_, row)| row);
     let (channel_id, seen) = match row {
         Some(row) => (row.channel_id, seqs_seen_by(&row)),
-        None if request.as_service => core.store.find_seqs(&key).await?.ok_or(Error::NotFound("channel"))?,
+        None if request.as_service => core
+            .store
+            .find_seqs(&key)
+            .await?
+            .ok_or(Error::NotFound("channel"))?,
         None => return Err(Error::NotFound("conversation")),
     };
     let (lowest, highest) = seen.into_inner();
     let window = Window {
         channel_id,
-        from: request.after.map_or(lowest, |after| lowest.max(after.saturating_add(1))),
-        to: request.before.map_or(highest, |before| highest.min(before.saturating_sub(1))),
+        from: request
+            .after
+            .map_or(lowest, |after| lowest.max(after.saturating_add(1))),
+        to: request
+            .before
+            .map_or(highest, |before| highest.min(before.saturating_sub(1))),
     };
     if window.from > window.to {
         return Ok(HistoryPage {
@@ -68,14 +86,23 @@ pub async fn list_history(core: &Core, request: &HistoryRequest, bytes: &AnswerB
             is_cut: false,
         });
     }
-    let (mut messages, more) = read_page(core, &key, window, request.limit, request.newest, bytes).await?;
+    let (mut messages, more) =
+        read_page(core, &key, window, request.limit, request.newest, bytes).await?;
     if request.newest {
         messages.reverse();
     }
     Ok(HistoryPage {
         messages,
-        has_previous: if request.newest { more } else { window.from > lowest },
-        has_next: if request.newest { window.to < highest } else { more },
+        has_previous: if request.newest {
+            more
+        } else {
+            window.from > lowest
+        },
+        has_next: if request.newest {
+            window.to < highest
+        } else {
+            more
+        },
         is_cut: more,
     })
 }
@@ -91,12 +118,16 @@ pub(crate) async fn list_after(
     after: Seq,
     bytes: &AnswerBytes,
 ) -> Result<(Vec<Message>, bool), Error> {
-    let window = Window { channel_id, from: after.saturating_add(1), to: Seq::MAX };
+    let window = Window {
+        channel_id,
+        from: after.saturating_add(1),
+        to: Seq::MAX,
+    };
     read_page(core, key, window, core.limits.page_size, false, bytes).await
 }
 
-/// At most `limit` messages of a range, from its end or its beginning on, and whether there are more. At least one, if there is one: a
-/// page without messages leads nowhere.
+/// At most `limit` messages of a range, from its end or its beginning on, and whether there are
+/// more. At least one, if there is one: a page without messages leads nowhere.
 async fn read_page(
     core: &Core,
     key: &ChannelKey,
@@ -107,7 +138,10 @@ async fn read_page(
 ) -> Result<(Vec<Message>, bool), Error> {
     // So many fit at most, however short they are.
     let limit = (limit as usize).min(bytes.left() / MESSAGE_BYTES + 1);
-    let mut stored = core.store.list_page(window, limit as u64 + 1, newest, bytes.short_enough(limit)).await?;
+    let mut stored = core
+        .store
+        .list_page(window, limit as u64 + 1, newest, bytes.short_enough(limit))
+        .await?;
     let mut more = stored.len() > limit;
     stored.truncate(limit);
     let fit = bytes.with(|left| {
@@ -124,6 +158,14 @@ async fn read_page(
         more = true;
         stored.truncate(fit);
     }
-    core.store.read_payloads(stored.iter_mut().collect()).await?;
-    Ok((stored.into_iter().map(|read| Message::new(read.message, key)).collect(), more))
+    core.store
+        .read_payloads(stored.iter_mut().collect())
+        .await?;
+    Ok((
+        stored
+            .into_iter()
+            .map(|read| Message::new(read.message, key))
+            .collect(),
+        more,
+    ))
 }

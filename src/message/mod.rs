@@ -25,9 +25,14 @@ use crate::ids::{ChannelRef, ChannelType, Seq, check_key};
 use crate::store::ConversationRow;
 pub use crate::store::HeadState;
 
-/// The seqs that this conversation's user may see: above the deletion watermark, and up to where a former member left.
+/// The seqs that this conversation's user may see: above the deletion watermark, and up to where a
+/// former member left.
 pub(crate) fn seqs_seen_by(row: &ConversationRow) -> RangeInclusive<Seq> {
-    let highest = if row.is_member() { row.last_seq } else { row.left_seq.min(row.last_seq) };
+    let highest = if row.is_member() {
+        row.last_seq
+    } else {
+        row.left_seq.min(row.last_seq)
+    };
     row.deleted_to_seq + 1..=highest
 }
 
@@ -37,7 +42,8 @@ pub(crate) type StoredMessage = entity::message::Model;
 /// A stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The channel as the sender names it: in a person channel the recipient's uid, whoever looks at it.
+    /// The channel as the sender names it: in a person channel the recipient's uid, whoever looks
+    /// at it.
     pub channel: ChannelRef,
     /// The global id (snowflake).
     pub message_id: i64,
@@ -81,7 +87,10 @@ impl Content {
         check_key("topic", &self.topic)?;
         check_key("stream_no", &self.stream_no)?;
         if self.payload.len() > payload_bytes {
-            return Err(Error::bad_input("payload", format!("must be at most {payload_bytes} bytes long")));
+            return Err(Error::bad_input(
+                "payload",
+                format!("must be at most {payload_bytes} bytes long"),
+            ));
         }
         Ok(())
     }
@@ -115,14 +124,28 @@ impl Message {
         if self.channel.channel_type == ChannelType::PERSON {
             ChannelKey::person(&self.from_uid, &self.channel.channel_id)
         } else {
-            ChannelKey { channel_type: self.channel.channel_type, key: self.channel.channel_id.clone() }
+            ChannelKey {
+                channel_type: self.channel.channel_type,
+                key: self.channel.channel_id.clone(),
+            }
         }
     }
 
     /// About how many bytes its texts take, as they are and as JSON.
     fn bytes(&self) -> usize {
-        let Content { topic, stream_no, payload, .. } = &self.content;
-        let texts = [&self.channel.channel_id, &self.client_msg_no, &self.from_uid, topic, stream_no];
+        let Content {
+            topic,
+            stream_no,
+            payload,
+            ..
+        } = &self.content;
+        let texts = [
+            &self.channel.channel_id,
+            &self.client_msg_no,
+            &self.from_uid,
+            topic,
+            stream_no,
+        ];
         payload.len() * 7 / 3 + texts.iter().map(|text| text.len() * 2).sum::<usize>()
     }
 

@@ -1,8 +1,9 @@
 //! The newest messages of channels, kept in memory.
 //!
-//! A message never changes once it has a seq, but late ones come in between. So what is kept belongs to one state of its channel, and
-//! is used only by who has read just that state from the database: nobody needs to be told when a channel moves, here or on another
-//! server, and what is forgotten costs a read.
+//! A message never changes once it has a seq, but late ones come in between. So what is kept
+//! belongs to one state of its channel, and is used only by who has read just that state from the
+//! database: nobody needs to be told when a channel moves, here or on another server, and what is
+//! forgotten costs a read.
 
 use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
@@ -37,25 +38,40 @@ struct Json {
 }
 
 impl Newest {
-    /// `messages` are all those of the channel from `from` on, newest first; `wanted` were asked for.
+    /// `messages` are all those of the channel from `from` on, newest first; `wanted` were asked
+    /// for.
     #[must_use]
     pub fn new(head: HeadState, from: Seq, wanted: usize, messages: Vec<Arc<Message>>) -> Self {
-        Self { head, from, wanted, messages, json: OnceLock::new() }
+        Self {
+            head,
+            from,
+            wanted,
+            messages,
+            json: OnceLock::new(),
+        }
     }
 
     /// Those above `above`, at most `count`; `None` where there may be more of them than are here.
     #[must_use]
     pub fn recents(self: &Arc<Self>, above: Seq, count: usize) -> Option<Recents> {
-        let end = self.messages.partition_point(|message| message.seq > above).min(count);
+        let end = self
+            .messages
+            .partition_point(|message| message.seq > above)
+            .min(count);
         let is_all = end == count || self.from <= above + 1;
-        is_all.then(|| Recents { newest: Some(Arc::clone(self)), range: 0..end })
+        is_all.then(|| Recents {
+            newest: Some(Arc::clone(self)),
+            range: 0..end,
+        })
     }
 
     /// As JSON, in the form that the first caller writes.
     fn json(&self, write: impl Fn(&Message, &mut Vec<u8>)) -> &Json {
         self.json.get_or_init(|| {
-            let (mut text, mut begins) =
-                (Vec::with_capacity(self.messages.len() * 512), Vec::with_capacity(self.messages.len() + 1));
+            let (mut text, mut begins) = (
+                Vec::with_capacity(self.messages.len() * 512),
+                Vec::with_capacity(self.messages.len() + 1),
+            );
             for message in &self.messages {
                 begins.push(text.len());
                 write(message, &mut text);
@@ -68,7 +84,11 @@ impl Newest {
     }
 
     fn bytes(&self) -> usize {
-        self.messages.iter().map(|message| MESSAGE_BYTES + message.bytes()).sum::<usize>() + size_of::<Self>()
+        self.messages
+            .iter()
+            .map(|message| MESSAGE_BYTES + message.bytes())
+            .sum::<usize>()
+            + size_of::<Self>()
     }
 }
 
@@ -82,7 +102,10 @@ pub struct Recents {
 impl Recents {
     /// All of these.
     pub(crate) fn all(newest: Arc<Newest>) -> Self {
-        Self { range: 0..newest.messages.len(), newest: Some(newest) }
+        Self {
+            range: 0..newest.messages.len(),
+            newest: Some(newest),
+        }
     }
 
     /// Those of them above `seq`, at most `count`.
@@ -97,14 +120,18 @@ impl Recents {
     pub fn write_json(&self, to: &mut Vec<u8>, write: impl Fn(&Message, &mut Vec<u8>)) {
         if let Some(newest) = self.newest.as_ref().filter(|_| !self.range.is_empty()) {
             let json = newest.json(write);
-            to.extend_from_slice(&json.text[json.begins[self.range.start]..json.begins[self.range.end] - 1]);
+            to.extend_from_slice(
+                &json.text[json.begins[self.range.start]..json.begins[self.range.end] - 1],
+            );
         }
     }
 
     /// About how many bytes they are as JSON.
     #[must_use]
     pub fn json_bytes(&self) -> usize {
-        self.iter().map(|message| MESSAGE_BYTES + message.bytes()).sum()
+        self.iter()
+            .map(|message| MESSAGE_BYTES + message.bytes())
+            .sum()
     }
 }
 
@@ -112,7 +139,10 @@ impl Deref for Recents {
     type Target = [Arc<Message>];
 
     fn deref(&self) -> &Self::Target {
-        self.newest.as_ref().map(|newest| &newest.messages[self.range.clone()]).unwrap_or_default()
+        self.newest
+            .as_ref()
+            .map(|newest| &newest.messages[self.range.clone()])
+            .unwrap_or_default()
     }
 }
 
@@ -130,7 +160,8 @@ impl NewestCache {
     /// 0: nothing is kept.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let weight = |_: &i64, newest: &Arc<Newest>| u32::try_from(newest.bytes()).unwrap_or(u32::MAX);
+        let weight =
+            |_: &i64, newest: &Arc<Newest>| u32::try_from(newest.bytes()).unwrap_or(u32::MAX);
         Self((bytes > 0).then(|| Cache::builder().max_capacity(bytes).weigher(weight).build()))
     }
 
@@ -146,7 +177,10 @@ impl NewestCache {
     /// What is kept of a channel in this state.
     #[must_use]
     pub fn get(&self, channel_id: i64, head: HeadState) -> Option<Arc<Newest>> {
-        self.0.as_ref()?.get(&channel_id).filter(|newest| newest.head == head)
+        self.0
+            .as_ref()?
+            .get(&channel_id)
+            .filter(|newest| newest.head == head)
     }
 
     /// Keeps what was read of a channel, after its state was.
@@ -156,16 +190,29 @@ impl NewestCache {
         }
     }
 
-    /// Takes over from one state of a channel to the next, to which committed messages at its end brought it; oldest first.
-    pub fn append(&self, channel_id: i64, before: HeadState, after: HeadState, new: &[Arc<Message>]) {
-        let Some((cache, newest)) = self.0.as_ref().zip(self.get(channel_id, before)) else { return };
-        let mut messages: Vec<Arc<Message>> = new.iter().rev().chain(&newest.messages).cloned().collect();
+    /// Takes over from one state of a channel to the next, to which committed messages at its end
+    /// brought it; oldest first.
+    pub fn append(
+        &self,
+        channel_id: i64,
+        before: HeadState,
+        after: HeadState,
+        new: &[Arc<Message>],
+    ) {
+        let Some((cache, newest)) = self.0.as_ref().zip(self.get(channel_id, before)) else {
+            return;
+        };
+        let mut messages: Vec<Arc<Message>> =
+            new.iter().rev().chain(&newest.messages).cloned().collect();
         let mut from = newest.from;
         if messages.len() > newest.wanted {
             messages.truncate(newest.wanted.max(1));
             from = messages.last().map_or(from, |last| last.seq);
         }
-        cache.insert(channel_id, Arc::new(Newest::new(after, from, newest.wanted, messages)));
+        cache.insert(
+            channel_id,
+            Arc::new(Newest::new(after, from, newest.wanted, messages)),
+        );
     }
 }
 
@@ -176,18 +223,42 @@ mod tests {
     use crate::message::Content;
 
     fn message(seq: Seq) -> Arc<Message> {
-        let channel = ChannelRef { channel_type: ChannelType::GROUP, channel_id: "team".to_owned() };
+        let channel = ChannelRef {
+            channel_type: ChannelType::GROUP,
+            channel_id: "team".to_owned(),
+        };
         let (client_msg_no, from_uid) = (format!("n{seq}"), "bob".to_owned());
-        let content = Content { payload: vec![b'x'; 100], ..Content::default() };
-        Arc::new(Message { channel, message_id: 100 + seq, seq, client_msg_no, from_uid, sent_at: seq, red_dot: true, content })
+        let content = Content {
+            payload: vec![b'x'; 100],
+            ..Content::default()
+        };
+        Arc::new(Message {
+            channel,
+            message_id: 100 + seq,
+            seq,
+            client_msg_no,
+            from_uid,
+            sent_at: seq,
+            red_dot: true,
+            content,
+        })
     }
 
     fn head(revision: i64, last_seq: Seq) -> HeadState {
-        HeadState { revision, last_seq, last_message_at: last_seq }
+        HeadState {
+            revision,
+            last_seq,
+            last_message_at: last_seq,
+        }
     }
 
     fn newest(head: HeadState, from: Seq, wanted: usize, seqs: &[Seq]) -> Arc<Newest> {
-        Arc::new(Newest::new(head, from, wanted, seqs.iter().copied().map(message).collect()))
+        Arc::new(Newest::new(
+            head,
+            from,
+            wanted,
+            seqs.iter().copied().map(message).collect(),
+        ))
     }
 
     fn seqs(recents: Option<Recents>) -> Option<Vec<Seq>> {
@@ -202,11 +273,21 @@ mod tests {
         assert_eq!(seqs(some.recents(0, 2)), Some(vec![9, 8]));
         assert_eq!(seqs(some.recents(0, 5)), None, "there may be more below 5");
         assert_eq!(seqs(some.recents(3, 5)), None);
-        assert_eq!(seqs(some.recents(4, 5)), Some(vec![9, 8, 7, 5]), "below 5 they are deleted for this user");
+        assert_eq!(
+            seqs(some.recents(4, 5)),
+            Some(vec![9, 8, 7, 5]),
+            "below 5 they are deleted for this user"
+        );
         assert_eq!(seqs(some.recents(8, 20)), Some(vec![9]));
         assert_eq!(seqs(some.recents(9, 20)), Some(vec![]));
-        assert_eq!(seqs(some.recents(0, 4).map(|recents| recents.above(7, 9))), Some(vec![9, 8]));
-        assert_eq!(seqs(some.recents(0, 4).map(|recents| recents.above(0, 1))), Some(vec![9]));
+        assert_eq!(
+            seqs(some.recents(0, 4).map(|recents| recents.above(7, 9))),
+            Some(vec![9, 8])
+        );
+        assert_eq!(
+            seqs(some.recents(0, 4).map(|recents| recents.above(0, 1))),
+            Some(vec![9])
+        );
     }
 
     #[test]
@@ -214,7 +295,15 @@ mod tests {
         let cache = NewestCache::new(1 << 20);
         cache.keep(1, &newest(head(3, 3), 1, 20, &[3, 2, 1]));
         assert!(cache.get(1, head(3, 3)).is_some());
-        for other in [head(4, 4), head(2, 3), head(4, 3), HeadState { last_message_at: 9, ..head(3, 3) }] {
+        for other in [
+            head(4, 4),
+            head(2, 3),
+            head(4, 3),
+            HeadState {
+                last_message_at: 9,
+                ..head(3, 3)
+            },
+        ] {
             assert!(cache.get(1, other).is_none(), "{other:?}");
         }
         assert!(cache.get(2, head(3, 3)).is_none());
@@ -226,10 +315,16 @@ mod tests {
         cache.keep(1, &newest(head(3, 3), 1, 4, &[3, 2, 1]));
         cache.append(1, head(3, 3), head(4, 4), &[message(4)]);
         let four = cache.get(1, head(4, 4)).unwrap();
-        assert_eq!((seqs(four.recents(0, 4)), seqs(four.recents(0, 9))), (Some(vec![4, 3, 2, 1]), Some(vec![4, 3, 2, 1])));
+        assert_eq!(
+            (seqs(four.recents(0, 4)), seqs(four.recents(0, 9))),
+            (Some(vec![4, 3, 2, 1]), Some(vec![4, 3, 2, 1]))
+        );
         cache.append(1, head(4, 4), head(6, 6), &[message(5), message(6)]);
         let six = cache.get(1, head(6, 6)).unwrap();
-        assert_eq!((seqs(six.recents(0, 4)), seqs(six.recents(0, 5))), (Some(vec![6, 5, 4, 3]), None));
+        assert_eq!(
+            (seqs(six.recents(0, 4)), seqs(six.recents(0, 5))),
+            (Some(vec![6, 5, 4, 3]), None)
+        );
         // From a state that is not the kept one nothing is known.
         cache.append(1, head(4, 4), head(7, 7), &[message(7)]);
         assert!(cache.get(1, head(7, 7)).is_none() && cache.get(1, head(6, 6)).is_some());
@@ -241,7 +336,11 @@ mod tests {
         for channel_id in 0..1000 {
             cache.keep(channel_id, &newest(head(2, 2), 1, 2, &[2, 1]));
         }
-        assert!(cache.bytes() <= 50_000 && cache.bytes() > 20_000, "{}", cache.bytes());
+        assert!(
+            cache.bytes() <= 50_000 && cache.bytes() > 20_000,
+            "{}",
+            cache.bytes()
+        );
         let none = NewestCache::new(0);
         none.keep(1, &newest(head(2, 2), 1, 2, &[2, 1]));
         none.append(1, head(2, 2), head(3, 3), &[message(3)]);
@@ -251,7 +350,9 @@ mod tests {
     #[test]
     fn json_is_written_once_and_cut_anywhere() {
         let some = newest(head(3, 3), 1, 3, &[3, 2, 1]);
-        let write = |message: &Message, to: &mut Vec<u8>| to.extend_from_slice(format!("[{}]", message.seq).as_bytes());
+        let write = |message: &Message, to: &mut Vec<u8>| {
+            to.extend_from_slice(format!("[{}]", message.seq).as_bytes())
+        };
         let text = |recents: Option<Recents>| {
             let mut to = Vec::new();
             recents.unwrap().write_json(&mut to, write);
@@ -261,7 +362,10 @@ mod tests {
         assert_eq!(text(some.recents(0, 1)), "[3]");
         assert_eq!(text(some.recents(1, 3)), "[3],[2]");
         assert_eq!(text(some.recents(3, 3)), "");
-        assert_eq!(text(some.recents(0, 3).map(|recents| recents.above(2, 9))), "[3]");
+        assert_eq!(
+            text(some.recents(0, 3).map(|recents| recents.above(2, 9))),
+            "[3]"
+        );
         assert_eq!(text(Some(Recents::default())), "");
     }
 }

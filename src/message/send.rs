@@ -1,5 +1,5 @@
-//! Sending: one message, one channel. The size of the group does not matter. Messages that are sent at the same time share a
-//! transaction, which writes nothing but the channels' side.
+//! Sending: one message, one channel. The size of the group does not matter. Messages that are sent
+//! at the same time share a transaction, which writes nothing but the channels' side.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -25,7 +25,8 @@ pub struct SendRequest {
     pub red_dot: bool,
     /// Whether it is only handed on, not stored (`no_persist` or `sync_once`).
     pub transient: bool,
-    /// Whether only a member may send: a user who asks, in contrast to a service. Anybody may write to a person.
+    /// Whether only a member may send: a user who asks, in contrast to a service. Anybody may write
+    /// to a person.
     pub as_member: bool,
     /// The rest.
     pub content: Content,
@@ -40,11 +41,12 @@ pub struct Sent {
     pub repeated: bool,
 }
 
-/// Stores a message; returns after the commit. A repeated (sender, channel, `client_msg_no`) answers with the first message.
+/// Stores a message; returns after the commit. A repeated (sender, channel, `client_msg_no`)
+/// answers with the first message.
 ///
 /// # Errors
-/// [`Error::BadInput`] for a payload, number or topic that is too long, [`Error::NotFound`] for a channel that the sender is not
-/// in where that matters, [`Error::Store`].
+/// [`Error::BadInput`] for a payload, number or topic that is too long, [`Error::NotFound`] for a
+/// channel that the sender is not in where that matters, [`Error::Store`].
 pub async fn send(core: &Arc<Core>, request: SendRequest) -> Result<Sent, Error> {
     let given = request.client_msg_no.as_deref().filter(|no| !no.is_empty());
     if let Some(no) = given {
@@ -54,7 +56,11 @@ pub async fn send(core: &Arc<Core>, request: SendRequest) -> Result<Sent, Error>
     let now_ms = core.clock.now_ms();
     let key = ChannelKey::new(&request.from, &request.channel);
     if request.as_member && request.channel.channel_type != ChannelType::PERSON {
-        let conversation = core.store.find_uncounted(&[(&request.from, &key)]).await?.pop();
+        let conversation = core
+            .store
+            .find_uncounted(&[(&request.from, &key)])
+            .await?
+            .pop();
         if conversation.is_none_or(|(_, row)| !row.is_member()) {
             return Err(Error::NotFound("channel"));
         }
@@ -70,12 +76,23 @@ pub async fn send(core: &Arc<Core>, request: SendRequest) -> Result<Sent, Error>
         content: request.content,
     };
     if request.transient {
-        return Ok(Sent { message: draft, repeated: false });
+        return Ok(Sent {
+            message: draft,
+            repeated: false,
+        });
     }
-    let draft = Draft { key, may_repeat: given.is_some(), message: draft };
+    let draft = Draft {
+        key,
+        may_repeat: given.is_some(),
+        message: draft,
+    };
     let shared = Arc::clone(core);
     let lane = lane(&draft.key, core.store.writers());
-    core.sends.run(lane, draft, move |drafts, locks| store(Arc::clone(&shared), drafts, locks)).await
+    core.sends
+        .run(lane, draft, move |drafts, locks| {
+            store(Arc::clone(&shared), drafts, locks)
+        })
+        .await
 }
 
 /// A message that waits to be stored.
@@ -89,14 +106,21 @@ pub(crate) struct Draft {
 
 impl Draft {
     fn number(&self, ids: &HashMap<ChannelKey, i64>) -> (i64, &str, &str) {
-        (ids[&self.key], &self.message.from_uid, &self.message.client_msg_no)
+        (
+            ids[&self.key],
+            &self.message.from_uid,
+            &self.message.client_msg_no,
+        )
     }
 }
 
 /// Stores messages of several senders in one transaction, in the order in which they came.
 async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>, locks: Locks) -> Answers<Sent> {
     let keys: HashSet<&ChannelKey> = drafts.iter().map(|draft| &draft.key).collect();
-    let ids = core.store.ensure_channels(&keys.into_iter().collect::<Vec<_>>()).await?;
+    let ids = core
+        .store
+        .ensure_channels(&keys.into_iter().collect::<Vec<_>>())
+        .await?;
     let held = join_senders(&core, &drafts, &ids, locks).await?;
     let (core, drafts, ids, held) = (&*core, &drafts, &ids, &held);
     let (sent, moved) = core
@@ -106,31 +130,52 @@ async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>, locks: Locks) -> Answer
             let mut sent = Vec::with_capacity(drafts.len());
             for draft in drafts {
                 let from = draft.message.from_uid.as_str();
-                sent.push(if locks == Locks::Skip && !batch.channels.contains_key(&ids[&draft.key]) {
-                    Done::Held(row(&draft.key))
-                } else if held.iter().any(|uid| uid.as_str() == from) {
-                    Done::Held(row(&from))
-                } else {
-                    Done::Answer(Ok(batch.add(core, draft)?))
-                });
+                sent.push(
+                    if locks == Locks::Skip && !batch.channels.contains_key(&ids[&draft.key]) {
+                        Done::Held(row(&draft.key))
+                    } else if held.iter().any(|uid| uid.as_str() == from) {
+                        Done::Held(row(&from))
+                    } else {
+                        Done::Answer(Ok(batch.add(core, draft)?))
+                    },
+                );
             }
             batch.write(&tx).await?;
             tx.commit((sent, batch.channels)).await
         })
         .await?;
-    let moved: Vec<&Moving> = moved.values().filter(|channel| !channel.messages.is_empty()).collect();
+    let moved: Vec<&Moving> = moved
+        .values()
+        .filter(|channel| !channel.messages.is_empty())
+        .collect();
     for channel in &moved {
-        core.newest.append(channel.head.id, channel.before, channel.head.state(), &channel.messages);
+        core.newest.append(
+            channel.head.id,
+            channel.before,
+            channel.head.state(),
+            &channel.messages,
+        );
     }
-    core.bus.channels_moved(moved.iter().map(|channel| (channel.head.id, &channel.head.key)));
-    let count = |repeated| sent.iter().filter(|sent| matches!(sent, Done::Answer(Ok(sent)) if sent.repeated == repeated)).count();
-    metrics::counter!("recents_messages_total", "result" => "repeated").increment(count(true) as u64);
-    metrics::counter!("recents_messages_total", "result" => "stored").increment(count(false) as u64);
+    core.bus.channels_moved(
+        moved
+            .iter()
+            .map(|channel| (channel.head.id, &channel.head.key)),
+    );
+    let count = |repeated| {
+        sent.iter()
+            .filter(|sent| matches!(sent, Done::Answer(Ok(sent)) if sent.repeated == repeated))
+            .count()
+    };
+    metrics::counter!("recents_messages_total", "result" => "repeated")
+        .increment(count(true) as u64);
+    metrics::counter!("recents_messages_total", "result" => "stored")
+        .increment(count(false) as u64);
     Ok(sent)
 }
 
-/// The sender of a group's message is a member. The conversation must be there before the message commits: after a crash in between the
-/// message is not there, and the next attempt finds the conversation.
+/// The sender of a group's message is a member. The conversation must be there before the message
+/// commits: after a crash in between the message is not there, and the next attempt finds the
+/// conversation.
 ///
 /// Returns the senders who are to become members and whose locks somebody else holds.
 async fn join_senders(
@@ -148,30 +193,64 @@ async fn join_senders(
         return Ok(HashSet::new());
     }
     // A repeated send stores nothing, so it implies nothing.
-    let stored = core.store.find_by_client_msg_nos(&numbers(open.iter().copied(), ids)).await?;
-    let stored: HashSet<(i64, &str, &str)> =
-        stored.iter().map(|message| (message.channel_id, &*message.from_uid, &*message.client_msg_no)).collect();
+    let stored = core
+        .store
+        .find_by_client_msg_nos(&numbers(open.iter().copied(), ids))
+        .await?;
+    let stored: HashSet<(i64, &str, &str)> = stored
+        .iter()
+        .map(|message| {
+            (
+                message.channel_id,
+                &*message.from_uid,
+                &*message.client_msg_no,
+            )
+        })
+        .collect();
     open.retain(|draft| !stored.contains(&draft.number(ids)));
     let channel_ids: Vec<i64> = open.iter().map(|draft| ids[&draft.key]).collect();
     let heads = core.store.list_heads(&channel_ids).await?;
-    let next: HashMap<i64, Seq> = heads.into_iter().map(|head| (head.id, head.last_seq + 1)).collect();
+    let next: HashMap<i64, Seq> = heads
+        .into_iter()
+        .map(|head| (head.id, head.last_seq + 1))
+        .collect();
     let hints = open.into_iter().filter_map(|draft| {
         let channel_id = ids[&draft.key];
-        let reason = Reason::Message { seq: *next.get(&channel_id)?, sent_at: draft.message.sent_at };
-        Some(MemberHint { channel_id, uid: Uid::parse("from_uid", draft.message.from_uid.as_str()).ok()?, reason })
+        let reason = Reason::Message {
+            seq: *next.get(&channel_id)?,
+            sent_at: draft.message.sent_at,
+        };
+        Some(MemberHint {
+            channel_id,
+            uid: Uid::parse("from_uid", draft.message.from_uid.as_str()).ok()?,
+            reason,
+        })
     });
     join_members(core, &hints.collect::<Vec<_>>(), locks).await
 }
 
 /// What names messages that may be repeats: channel, sender and the sender's number.
-fn numbers<'a>(drafts: impl Iterator<Item = &'a Draft>, ids: &HashMap<ChannelKey, i64>) -> Vec<(i64, &'a str, &'a str)> {
-    drafts.filter(|draft| draft.may_repeat).map(|draft| draft.number(ids)).collect()
+fn numbers<'a>(
+    drafts: impl Iterator<Item = &'a Draft>,
+    ids: &HashMap<ChannelKey, i64>,
+) -> Vec<(i64, &'a str, &'a str)> {
+    drafts
+        .filter(|draft| draft.may_repeat)
+        .map(|draft| draft.number(ids))
+        .collect()
 }
 
-/// Whether a message makes its sender a member who may not be one yet: not in a person channel, which has its two members by itself,
-/// and not in a channel that never shows.
-pub(super) fn implies_membership(core: &Core, ids: &HashMap<ChannelKey, i64>, key: &ChannelKey, from: &str) -> bool {
-    let Ok(uid) = Uid::parse("from_uid", from) else { return false };
+/// Whether a message makes its sender a member who may not be one yet: not in a person channel,
+/// which has its two members by itself, and not in a channel that never shows.
+pub(super) fn implies_membership(
+    core: &Core,
+    ids: &HashMap<ChannelKey, i64>,
+    key: &ChannelKey,
+    from: &str,
+) -> bool {
+    let Ok(uid) = Uid::parse("from_uid", from) else {
+        return false;
+    };
     key.channel_type != ChannelType::PERSON
         && key.channel_type.is_listed()
         && !uid.is_system()
@@ -187,7 +266,8 @@ struct Moving {
     messages: Vec<Arc<Message>>,
 }
 
-/// Messages on their way into the database: their channels are locked, what is stored already is known.
+/// Messages on their way into the database: their channels are locked, what is stored already is
+/// known.
 struct Batch<'a> {
     ids: &'a HashMap<ChannelKey, i64>,
     /// By internal id.
@@ -206,13 +286,28 @@ impl<'a> Batch<'a> {
         ids: &'a HashMap<ChannelKey, i64>,
         locks: Locks,
     ) -> Result<Self, StoreError> {
-        let heads = tx.lock_channels(&ids.values().copied().collect::<Vec<_>>(), locks).await?;
+        let heads = tx
+            .lock_channels(&ids.values().copied().collect::<Vec<_>>(), locks)
+            .await?;
         if locks == Locks::Wait && heads.len() < ids.len() {
             return Err(core.store.forget_channels(ids.keys()));
         }
-        let moving = |head: Head| (head.id, Moving { before: head.state(), head, messages: Vec::new() });
-        let mut batch =
-            Self { ids, channels: heads.into_iter().map(moving).collect(), stored: HashMap::new(), own: BTreeMap::new() };
+        let moving = |head: Head| {
+            (
+                head.id,
+                Moving {
+                    before: head.state(),
+                    head,
+                    messages: Vec::new(),
+                },
+            )
+        };
+        let mut batch = Self {
+            ids,
+            channels: heads.into_iter().map(moving).collect(),
+            stored: HashMap::new(),
+            own: BTreeMap::new(),
+        };
         let numbers = numbers(drafts.iter().map(Arc::as_ref), ids);
         for stored in tx.find_by_client_msg_nos(&numbers).await? {
             if let Some(channel) = batch.channels.get(&stored.channel_id) {
@@ -225,7 +320,13 @@ impl<'a> Batch<'a> {
 
     /// The first one stays.
     fn remember(&mut self, channel_id: i64, message: Message) {
-        self.stored.entry((channel_id, message.from_uid.clone(), message.client_msg_no.clone())).or_insert(message);
+        self.stored
+            .entry((
+                channel_id,
+                message.from_uid.clone(),
+                message.client_msg_no.clone(),
+            ))
+            .or_insert(message);
     }
 
     /// Puts a message at the end of its channel; its sender has read everything before it.
@@ -233,39 +334,74 @@ impl<'a> Batch<'a> {
         let channel_id = self.ids[&draft.key];
         let Draft { message, .. } = draft;
         if draft.may_repeat
-            && let Some(stored) = self.stored.get(&(channel_id, message.from_uid.clone(), message.client_msg_no.clone()))
+            && let Some(stored) = self.stored.get(&(
+                channel_id,
+                message.from_uid.clone(),
+                message.client_msg_no.clone(),
+            ))
         {
-            return Ok(Sent { message: stored.clone(), repeated: true });
+            return Ok(Sent {
+                message: stored.clone(),
+                repeated: true,
+            });
         }
         let Some(Moving { head, messages, .. }) = self.channels.get_mut(&channel_id) else {
-            return Err(StoreError::Broken("a channel that was found cannot be locked".to_owned()));
+            return Err(StoreError::Broken(
+                "a channel that was found cannot be locked".to_owned(),
+            ));
         };
         head.last_seq += 1;
         head.revision += 1;
         head.red_dots += i64::from(message.red_dot);
-        // The clock of another server may be ahead: a conversation never goes down by a new message.
+        // The clock of another server may be ahead: a conversation never goes down by a new
+        // message.
         head.last_message_at = head.last_message_at.max(message.sent_at);
         // Another id in another attempt: a server that drew the same bits may have given this one.
-        let message = Message { seq: head.last_seq, message_id: core.ids.message_id(message.sent_at), ..message.clone() };
-        let mark = SenderMark { seq: head.last_seq, red_dots: head.red_dots, revision: head.revision };
+        let message = Message {
+            seq: head.last_seq,
+            message_id: core.ids.message_id(message.sent_at),
+            ..message.clone()
+        };
+        let mark = SenderMark {
+            seq: head.last_seq,
+            red_dots: head.red_dots,
+            revision: head.revision,
+        };
         messages.push(Arc::new(message.clone()));
-        self.own.insert((channel_id, message.from_uid.clone()), mark);
+        self.own
+            .insert((channel_id, message.from_uid.clone()), mark);
         if draft.may_repeat {
             self.remember(channel_id, message.clone());
         }
-        Ok(Sent { message, repeated: false })
+        Ok(Sent {
+            message,
+            repeated: false,
+        })
     }
 
     async fn write(&self, tx: &Tx) -> Result<(), StoreError> {
-        let moved: Vec<&Moving> = self.channels.values().filter(|channel| !channel.messages.is_empty()).collect();
+        let moved: Vec<&Moving> = self
+            .channels
+            .values()
+            .filter(|channel| !channel.messages.is_empty())
+            .collect();
         if moved.is_empty() {
             return Ok(());
         }
-        let messages = moved
-            .iter()
-            .flat_map(|channel| channel.messages.iter().map(|message| Message::clone(message).into_stored(channel.head.id)));
+        let messages = moved.iter().flat_map(|channel| {
+            channel
+                .messages
+                .iter()
+                .map(|message| Message::clone(message).into_stored(channel.head.id))
+        });
         tx.insert_messages(&messages.collect::<Vec<_>>()).await?;
-        tx.write_heads(&moved.iter().map(|channel| &channel.head).collect::<Vec<_>>()).await?;
+        tx.write_heads(
+            &moved
+                .iter()
+                .map(|channel| &channel.head)
+                .collect::<Vec<_>>(),
+        )
+        .await?;
         let own = self.own.iter().map(|((channel_id, uid), mark)| OwnMessage {
             channel_id: *channel_id,
             uid: uid.clone(),

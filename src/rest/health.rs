@@ -19,17 +19,28 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database is reached and takes writes, its migrations are applied, and no shutdown has begun.
+/// `GET /readyz`: the database is reached and takes writes, its migrations are applied, and no
+/// shutdown has begun.
 ///
 /// # Errors
 /// 503 with the reason in words.
-pub async fn readyz(State(app): State<App>) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
+pub async fn readyz(
+    State(app): State<App>,
+) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
     match check(&app).await {
         Ok(()) => Ok(app.core.store.limited_connections().map_or_else(
             || "ready\n".to_owned(),
-            |(allowed, most)| format!("ready, with {allowed} of {most} connections: the database allows no more\n"),
+            |(allowed, most)| {
+                format!(
+                    "ready, with {allowed} of {most} connections: the database allows no more\n"
+                )
+            },
         )),
-        Err(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], format!("{reason}\n"))),
+        Err(reason) => Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, "1")],
+            format!("{reason}\n"),
+        )),
     }
 }
 
@@ -43,10 +54,20 @@ async fn check(app: &App) -> Result<(), String> {
             what.to_owned()
         }
     };
-    let migrations = app.core.store.migration_status().await.map_err(unable("the database cannot be reached"))?;
+    let migrations = app
+        .core
+        .store
+        .migration_status()
+        .await
+        .map_err(unable("the database cannot be reached"))?;
     match migrations.iter().find(|migration| !migration.applied) {
         Some(migration) => Err(format!("the migration {} is not applied", migration.name)),
-        None => app.core.store.check().await.map_err(unable("the database takes no writes")),
+        None => app
+            .core
+            .store
+            .check()
+            .await
+            .map_err(unable("the database takes no writes")),
     }
 }
 
@@ -59,7 +80,13 @@ pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
     metrics::gauge!("recents_http_requests_running").set(budgets.requests.held() as f64);
     metrics::gauge!("recents_open_connections").set(budgets.connections.held() as f64);
     let text = telemetry::metrics().render() + &crate::graphql::figures::render();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
 }
 
 /// What answers where there is nothing.

@@ -67,7 +67,10 @@ impl IntoResponse for Written {
             Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
             Err(error) => {
                 tracing::error!(error = %error, "an answer cannot be written as JSON");
-                envelope(StatusCode::INTERNAL_SERVER_ERROR, "internal error".to_owned())
+                envelope(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal error".to_owned(),
+                )
             }
         }
     }
@@ -93,19 +96,25 @@ impl IntoResponse for Refusal {
         let status = self.0.kind().status;
         let mut response = envelope(status, self.0.to_string());
         if let Some(seconds) = self.0.retry_after() {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
 }
 
 fn envelope(status: StatusCode, msg: String) -> Response {
-    let body = serde_json::to_vec(&Envelope { msg, status: status.as_u16() }).unwrap_or_default();
+    let body = serde_json::to_vec(&Envelope {
+        msg,
+        status: status.as_u16(),
+    })
+    .unwrap_or_default();
     (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
-/// The fields of a JSON object, read as Go would: keys in any case, unknown ones ignored, `null` or missing is the zero value,
-/// everything else exact.
+/// The fields of a JSON object, read as Go would: keys in any case, unknown ones ignored, `null` or
+/// missing is the zero value, everything else exact.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     prefix: String,
@@ -124,10 +133,13 @@ impl FromRequest<App> for Fields {
 
 impl Fields {
     /// # Errors
-    /// [`Error::BadRequest`] when the body is not one JSON object (or `null`, which is an empty one).
+    /// [`Error::BadRequest`] when the body is not one JSON object (or `null`, which is an empty
+    /// one).
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
         if body.iter().all(u8::is_ascii_whitespace) {
-            return Err(Error::BadRequest("the body must be a JSON object, but it is empty".into()));
+            return Err(Error::BadRequest(
+                "the body must be a JSON object, but it is empty".into(),
+            ));
         }
         Self::from_value(parse_json(body)?, "the body", String::new())
     }
@@ -145,16 +157,25 @@ impl Fields {
             } else if value.is_empty() {
                 Value::Null
             } else {
-                value.parse::<i64>().map_err(|_| Error::bad_input(name.clone(), "must be a whole number"))?.into()
+                value
+                    .parse::<i64>()
+                    .map_err(|_| Error::bad_input(name.clone(), "must be a whole number"))?
+                    .into()
             };
             map.insert(name, value);
         }
-        Ok(Self { prefix: String::new(), map })
+        Ok(Self {
+            prefix: String::new(),
+            map,
+        })
     }
 
     fn from_value(value: Value, name: &str, prefix: String) -> Result<Self, Error> {
         match value {
-            Value::Null => Ok(Self { prefix, map: Map::new() }),
+            Value::Null => Ok(Self {
+                prefix,
+                map: Map::new(),
+            }),
             Value::Object(map) => Ok(Self { prefix, map }),
             _ => Err(Error::bad_input(name.to_owned(), "must be a JSON object")),
         }
@@ -173,10 +194,12 @@ impl Fields {
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
-        let found = self
-            .map
-            .get(key)
-            .or_else(|| self.map.iter().find(|(candidate, _)| candidate.eq_ignore_ascii_case(key)).map(|(_, value)| value));
+        let found = self.map.get(key).or_else(|| {
+            self.map
+                .iter()
+                .find(|(candidate, _)| candidate.eq_ignore_ascii_case(key))
+                .map(|(_, value)| value)
+        });
         found.filter(|value| !value.is_null())
     }
 
@@ -203,16 +226,21 @@ impl Fields {
     /// # Errors
     /// [`Error::BadInput`] naming the field.
     pub fn integer(&self, key: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, Error> {
-        let Some(value) = self.get(key) else { return Ok(0) };
-        value.as_i64().filter(|number| range.contains(number)).ok_or_else(|| {
-            let (least, most) = (*range.start(), *range.end());
-            let problem = if (least, most) == (i64::MIN, i64::MAX) {
-                "must be a whole number of at most 64 bits".to_owned()
-            } else {
-                format!("must be a whole number between {least} and {most}")
-            };
-            Error::bad_input(self.name(key), problem)
-        })
+        let Some(value) = self.get(key) else {
+            return Ok(0);
+        };
+        value
+            .as_i64()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                let (least, most) = (*range.start(), *range.end());
+                let problem = if (least, most) == (i64::MIN, i64::MAX) {
+                    "must be a whole number of at most 64 bits".to_owned()
+                } else {
+                    format!("must be a whole number between {least} and {most}")
+                };
+                Error::bad_input(self.name(key), problem)
+            })
     }
 
     /// A number of any size; missing is 0.
@@ -228,7 +256,8 @@ impl Fields {
     /// # Errors
     /// [`Error::BadInput`] naming the field.
     pub fn uint8(&self, key: &str) -> Result<u8, Error> {
-        self.integer(key, 0..=255).map(|number| u8::try_from(number).unwrap_or_default())
+        self.integer(key, 0..=255)
+            .map(|number| u8::try_from(number).unwrap_or_default())
     }
 
     /// A `uint32`; missing is 0.
@@ -236,7 +265,8 @@ impl Fields {
     /// # Errors
     /// [`Error::BadInput`] naming the field.
     pub fn uint32(&self, key: &str) -> Result<u32, Error> {
-        self.integer(key, 0..=i64::from(u32::MAX)).map(|number| u32::try_from(number).unwrap_or_default())
+        self.integer(key, 0..=i64::from(u32::MAX))
+            .map(|number| u32::try_from(number).unwrap_or_default())
     }
 
     /// A flag: 0 or missing is off, any other number on.
@@ -253,7 +283,9 @@ impl Fields {
     /// [`Error::BadInput`] naming the field.
     pub fn bytes(&self, key: &str) -> Result<Vec<u8>, Error> {
         let text = self.string(key)?;
-        STANDARD.decode(text).map_err(|_| Error::bad_input(self.name(key), "must be standard base64 with padding"))
+        STANDARD
+            .decode(text)
+            .map_err(|_| Error::bad_input(self.name(key), "must be standard base64 with padding"))
     }
 
     /// An array; missing is empty.
@@ -278,7 +310,10 @@ impl Fields {
             .map(|value| match value {
                 Value::String(text) => Ok(text.clone()),
                 Value::Null => Ok(String::new()),
-                _ => Err(Error::bad_input(self.name(key), "must be an array of strings")),
+                _ => Err(Error::bad_input(
+                    self.name(key),
+                    "must be an array of strings",
+                )),
             })
             .collect()
     }
@@ -298,19 +333,25 @@ impl Fields {
     /// [`Error::BadInput`] naming the field.
     pub fn objects(&self, key: &str) -> Result<Vec<Self>, Error> {
         let name = self.name(key);
-        self.array(key)?.iter().map(|value| Self::from_element(value.clone(), &name)).collect()
+        self.array(key)?
+            .iter()
+            .map(|value| Self::from_element(value.clone(), &name))
+            .collect()
     }
 }
 
 /// One JSON value and nothing after it.
 ///
 /// # Errors
-/// [`Error::BadRequest`] that says where the JSON goes wrong; [`Error::Overloaded`], [`Error::TooManyAtOnce`] when there is no memory for it.
+/// [`Error::BadRequest`] that says where the JSON goes wrong; [`Error::Overloaded`],
+/// [`Error::TooManyAtOnce`] when there is no memory for it.
 pub fn parse_json(body: &[u8]) -> Result<Value, Error> {
     hold(parsed_size(body))?;
     serde_json::from_slice(body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
-        Error::BadRequest(format!("the body must be one JSON value, but it is not well-formed at {place}").into())
+        Error::BadRequest(
+            format!("the body must be one JSON value, but it is not well-formed at {place}").into(),
+        )
     })
 }
 
@@ -340,18 +381,42 @@ mod tests {
 
     #[test]
     fn wrong_types_and_ranges_name_the_field() {
-        let given =
-            fields(r#"{"uid":1,"version":"1","unread":1.5,"channel_type":256,"header":{"red_dot":"1"},"subscribers":["a",1]}"#);
+        let given = fields(
+            r#"{"uid":1,"version":"1","unread":1.5,"channel_type":256,"header":{"red_dot":"1"},"subscribers":["a",1]}"#,
+        );
         assert_eq!(refusal(given.string("uid")), "uid must be a string");
-        assert!(refusal(given.int64("version")).starts_with("version must be a whole number of at most 64 bits"));
+        assert!(
+            refusal(given.int64("version"))
+                .starts_with("version must be a whole number of at most 64 bits")
+        );
         assert!(refusal(given.int64("unread")).starts_with("unread must be a whole number"));
-        assert_eq!(refusal(given.uint8("channel_type")), "channel_type must be a whole number between 0 and 255");
-        assert!(refusal(given.object("header").unwrap().flag("red_dot")).starts_with("header.red_dot must be a whole number"));
-        assert_eq!(refusal(given.strings("subscribers")), "subscribers must be an array of strings");
-        assert_eq!(refusal(given.object("uid").map(|_| ())), "uid must be a JSON object");
-        assert!(refusal(fields(r#"{"version":99999999999999999999}"#).int64("version")).starts_with("version must be"));
-        assert!(refusal(fields(r#"{"version":1e3}"#).int64("version")).starts_with("version must be"));
-        assert_eq!(refusal(fields(r#"{"payload":"***"}"#).bytes("payload")), "payload must be standard base64 with padding");
+        assert_eq!(
+            refusal(given.uint8("channel_type")),
+            "channel_type must be a whole number between 0 and 255"
+        );
+        assert!(
+            refusal(given.object("header").unwrap().flag("red_dot"))
+                .starts_with("header.red_dot must be a whole number")
+        );
+        assert_eq!(
+            refusal(given.strings("subscribers")),
+            "subscribers must be an array of strings"
+        );
+        assert_eq!(
+            refusal(given.object("uid").map(|_| ())),
+            "uid must be a JSON object"
+        );
+        assert!(
+            refusal(fields(r#"{"version":99999999999999999999}"#).int64("version"))
+                .starts_with("version must be")
+        );
+        assert!(
+            refusal(fields(r#"{"version":1e3}"#).int64("version")).starts_with("version must be")
+        );
+        assert_eq!(
+            refusal(fields(r#"{"payload":"***"}"#).bytes("payload")),
+            "payload must be standard base64 with padding"
+        );
     }
 
     #[test]
@@ -359,11 +424,24 @@ mod tests {
         for (body, text) in [
             ("", "the body must be a JSON object, but it is empty"),
             ("[]", "the body must be a JSON object"),
-            ("{", "the body must be one JSON value, but it is not well-formed at line 1, column 1"),
-            (r#"{"uid":"ann"} x"#, "the body must be one JSON value, but it is not well-formed at line 1, column 15"),
-            ("uid=ann", "the body must be one JSON value, but it is not well-formed at line 1, column 1"),
+            (
+                "{",
+                "the body must be one JSON value, but it is not well-formed at line 1, column 1",
+            ),
+            (
+                r#"{"uid":"ann"} x"#,
+                "the body must be one JSON value, but it is not well-formed at line 1, column 15",
+            ),
+            (
+                "uid=ann",
+                "the body must be one JSON value, but it is not well-formed at line 1, column 1",
+            ),
         ] {
-            assert_eq!(refusal(Fields::parse(body.as_bytes()).map(|_| ())), text, "{body}");
+            assert_eq!(
+                refusal(Fields::parse(body.as_bytes()).map(|_| ())),
+                text,
+                "{body}"
+            );
         }
     }
 

@@ -4,11 +4,15 @@ use axum::response::IntoResponse;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::schema::{
+    ArrayBuilder, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type,
+};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{
-    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response,
-    ResponseBuilder, Schema,
+    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr,
+    Required, Response, ResponseBuilder, Schema,
 };
 use utoipa::{PartialSchema, ToSchema};
 
@@ -16,8 +20,8 @@ use crate::auth::TOKEN;
 
 use super::legacy::{Answer, Done, DoneWith, Envelope};
 use super::wukong::shapes::{
-    BatchShape, ChannelMessages, ChannelShape, HeaderShape, HistoryShape, ListedItem, MaxSeq, MessageShape, RemovedItem,
-    SentShape, SyncEntry, SyncItem,
+    BatchShape, ChannelMessages, ChannelShape, HeaderShape, HistoryShape, ListedItem, MaxSeq,
+    MessageShape, RemovedItem, SentShape, SyncEntry, SyncItem,
 };
 
 /// `GET /openapi.json`
@@ -26,7 +30,10 @@ pub async fn serve() -> impl IntoResponse {
 }
 
 fn text(example: &str) -> Object {
-    ObjectBuilder::new().schema_type(Type::String).examples([example]).build()
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .examples([example])
+        .build()
 }
 
 fn integer(example: i64) -> Object {
@@ -60,7 +67,9 @@ fn target(more: &[(&str, Object)]) -> ObjectBuilder {
         .required("uid")
         .required("channel_id")
         .required("channel_type");
-    more.iter().fold(builder, |builder, (name, schema)| builder.property(*name, schema.clone()))
+    more.iter().fold(builder, |builder, (name, schema)| {
+        builder.property(*name, schema.clone())
+    })
 }
 
 fn members() -> ObjectBuilder {
@@ -74,50 +83,88 @@ fn members() -> ObjectBuilder {
 fn header() -> ObjectBuilder {
     ["no_persist", "red_dot", "sync_once"]
         .into_iter()
-        .fold(ObjectBuilder::new(), |builder, flag| builder.property(flag, integer(0)))
+        .fold(ObjectBuilder::new(), |builder, flag| {
+            builder.property(flag, integer(0))
+        })
 }
 
 /// A route: its path, what it does, what it takes, the schema of what it answers.
 fn post(summary: &str, body: ObjectBuilder, answer: impl Into<RefOr<Schema>>) -> OperationBuilder {
-    let body = ContentBuilder::new().schema(Some(Schema::from(body.build()))).build();
+    let body = ContentBuilder::new()
+        .schema(Some(Schema::from(body.build())))
+        .build();
     with_answers(
-        OperationBuilder::new().summary(Some(summary)).request_body(Some(
-            RequestBodyBuilder::new().required(Some(Required::True)).content("application/json", body).build(),
-        )),
+        OperationBuilder::new()
+            .summary(Some(summary))
+            .request_body(Some(
+                RequestBodyBuilder::new()
+                    .required(Some(Required::True))
+                    .content("application/json", body)
+                    .build(),
+            )),
         answer,
     )
 }
 
 fn refused(description: &str) -> Response {
-    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Envelope"))).build();
-    ResponseBuilder::new().description(description).content("application/json", content).build()
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Envelope")))
+        .build();
+    ResponseBuilder::new()
+        .description(description)
+        .content("application/json", content)
+        .build()
 }
 
 fn with_answers(operation: OperationBuilder, answer: impl Into<RefOr<Schema>>) -> OperationBuilder {
     let content = ContentBuilder::new().schema(Some(answer.into())).build();
-    let done = ResponseBuilder::new().description("done").content("application/json", content).build();
+    let done = ResponseBuilder::new()
+        .description("done")
+        .content("application/json", content)
+        .build();
     operation
         .response("200", done)
-        .response("400", refused("what was sent cannot be taken; msg names the field"))
-        .response("401", ResponseBuilder::new().description("no valid token").build())
+        .response(
+            "400",
+            refused("what was sent cannot be taken; msg names the field"),
+        )
+        .response(
+            "401",
+            ResponseBuilder::new().description("no valid token").build(),
+        )
         .response("403", refused("a user's token, and not for this"))
         .response("413", refused("the body is over the limit"))
-        .response("429", refused("too many requests of this user or address, see Retry-After"))
+        .response(
+            "429",
+            refused("too many requests of this user or address, see Retry-After"),
+        )
         .response("500", refused("our mistake"))
         .response("503", refused("try again, see Retry-After"))
 }
 
 fn channel_object() -> Object {
-    ObjectBuilder::new().property("channel_id", text("team-1")).property("channel_type", integer(2)).build()
+    ObjectBuilder::new()
+        .property("channel_id", text("team-1"))
+        .property("channel_type", integer(2))
+        .build()
 }
 
 /// Routes that are asked by GET.
 fn queries() -> [(&'static str, OperationBuilder); 2] {
     let parameter = |name: &str, schema: Object| {
-        ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::True).schema(Some(schema)).build()
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::True)
+            .schema(Some(schema))
+            .build()
     };
-    let list = ArrayBuilder::new().items(Ref::from_schema_name("ListedItem")).build();
-    let conversations = OperationBuilder::new().summary(Some("The list as v1 shows it")).parameter(parameter("uid", text("u02")));
+    let list = ArrayBuilder::new()
+        .items(Ref::from_schema_name("ListedItem"))
+        .build();
+    let conversations = OperationBuilder::new()
+        .summary(Some("The list as v1 shows it"))
+        .parameter(parameter("uid", text("u02")));
     let max_seq = OperationBuilder::new()
         .summary(Some("A channel's largest message seq"))
         .parameter(parameter("channel_id", text("team-1")))
@@ -125,7 +172,10 @@ fn queries() -> [(&'static str, OperationBuilder); 2] {
         .parameter(parameter("login_uid", text("u02")));
     [
         ("/conversations", with_answers(conversations, list)),
-        ("/channel/max_message_seq", with_answers(max_seq, Ref::from_schema_name("MaxSeq"))),
+        (
+            "/channel/max_message_seq",
+            with_answers(max_seq, Ref::from_schema_name("MaxSeq")),
+        ),
     ]
 }
 
@@ -138,10 +188,16 @@ pub fn document() -> OpenApi {
         .property("last_msg_seqs", text("team-1:2:17|u33:1:4"))
         .property("msg_count", integer(20))
         .property("only_unread", integer(0))
-        .property("exclude_channel_types", ArrayBuilder::new().items(integer(9)).build())
+        .property(
+            "exclude_channel_types",
+            ArrayBuilder::new().items(integer(9)).build(),
+        )
         .property("page", integer(0))
         .property("page_size", integer(100))
-        .property("larges", ArrayBuilder::new().items(channel_object()).build())
+        .property(
+            "larges",
+            ArrayBuilder::new().items(channel_object()).build(),
+        )
         .property("include_removed", integer(0))
         .required("uid");
     let send = ObjectBuilder::new()
@@ -154,14 +210,29 @@ pub fn document() -> OpenApi {
         .property("subscribers", texts("u02"))
         .property("payload", text("eyJ0eXBlIjoxLCJjb250ZW50IjoiaGVsbG8ifQ=="))
         .required("payload");
-    let channel = members().property("large", integer(0)).property("ban", integer(0)).property("disband", integer(0));
+    let channel = members()
+        .property("large", integer(0))
+        .property("ban", integer(0))
+        .property("disband", integer(0));
     let done = || Ref::from_schema_name("Done");
-    let array = |name: &str| ArrayBuilder::new().items(Ref::from_schema_name(name)).build();
+    let array = |name: &str| {
+        ArrayBuilder::new()
+            .items(Ref::from_schema_name(name))
+            .build()
+    };
     let list = array("SyncEntry");
-    let user = || ObjectBuilder::new().property("uid", text("u02")).required("uid");
+    let user = || {
+        ObjectBuilder::new()
+            .property("uid", text("u02"))
+            .required("uid")
+    };
     let named = |more: &[(&str, Object)]| {
-        let channel = ObjectBuilder::new().property("channel_id", text("team-1")).property("channel_type", integer(2));
-        let channel = more.iter().fold(channel, |channel, (name, schema)| channel.property(*name, schema.clone()));
+        let channel = ObjectBuilder::new()
+            .property("channel_id", text("team-1"))
+            .property("channel_type", integer(2));
+        let channel = more.iter().fold(channel, |channel, (name, schema)| {
+            channel.property(*name, schema.clone())
+        });
         ArrayBuilder::new().items(channel.build()).build()
     };
     let channel_only = || {
@@ -187,7 +258,10 @@ pub fn document() -> OpenApi {
         .required("from_uid")
         .required("subscribers")
         .required("payload");
-    let info = channel_only().property("large", integer(0)).property("ban", integer(0)).property("disband", integer(0));
+    let info = channel_only()
+        .property("large", integer(0))
+        .property("ban", integer(0))
+        .property("disband", integer(0));
     let token = user()
         .property("token", text("secret"))
         .property("device_flag", integer(0))
@@ -202,14 +276,22 @@ pub fn document() -> OpenApi {
         .build();
     let message = Schema::OneOf(
         utoipa::openapi::OneOfBuilder::new()
-            .item(ArrayBuilder::new().items(Ref::from_schema_name("MessageShape")).build())
+            .item(
+                ArrayBuilder::new()
+                    .items(Ref::from_schema_name("MessageShape"))
+                    .build(),
+            )
             .item(Ref::from_schema_name("MessageShape"))
             .build(),
     );
     let webhook_body = ContentBuilder::new().schema(Some(message)).build();
     let webhook = |summary: &str| {
-        let body = RequestBodyBuilder::new().content("application/json", webhook_body.clone()).build();
-        let operation = OperationBuilder::new().summary(Some(summary)).parameter(event.clone());
+        let body = RequestBodyBuilder::new()
+            .content("application/json", webhook_body.clone())
+            .build();
+        let operation = OperationBuilder::new()
+            .summary(Some(summary))
+            .parameter(event.clone());
         with_answers(operation.request_body(Some(body)), done())
     };
     let secret = ParameterBuilder::new()
@@ -218,13 +300,20 @@ pub fn document() -> OpenApi {
         .required(Required::True)
         .schema(Some(text("s3cret")))
         .build();
-    let secret_webhook = webhook("The same, with ingest.webhook_secret set: whoever knows it needs no token")
-        .parameter(secret.clone())
-        .response("404", refused("not the secret"))
-        .securities(Some([]));
+    let secret_webhook =
+        webhook("The same, with ingest.webhook_secret set: whoever knows it needs no token")
+            .parameter(secret.clone())
+            .response("404", refused("not the secret"))
+            .securities(Some([]));
     let datasource = || {
-        let data = ObjectBuilder::new().property("channel_id", text("team-1")).property("channel_type", integer(2)).build();
-        let question = ObjectBuilder::new().property("cmd", text("getSubscribers")).property("data", data).required("cmd");
+        let data = ObjectBuilder::new()
+            .property("channel_id", text("team-1"))
+            .property("channel_type", integer(2))
+            .build();
+        let question = ObjectBuilder::new()
+            .property("cmd", text("getSubscribers"))
+            .property("data", data)
+            .required("cmd");
         // An array of uids, or an object of flags.
         post(
             "What a WuKongIM asks its business server, answered from what is known here",
@@ -233,13 +322,30 @@ pub fn document() -> OpenApi {
         )
     };
     let operations = [
-        ("/conversation/sync", post("What changed since `version`, newest messages included", sync, list)),
-        ("/conversation/channels", post("Which conversations there are", user(), array("ChannelShape"))),
+        (
+            "/conversation/sync",
+            post(
+                "What changed since `version`, newest messages included",
+                sync,
+                list,
+            ),
+        ),
+        (
+            "/conversation/channels",
+            post(
+                "Which conversations there are",
+                user(),
+                array("ChannelShape"),
+            ),
+        ),
         (
             "/conversation/syncByChannels",
             post(
                 "Conversations by their channels, in the order asked",
-                user().property("channels", named(&[])).property("msg_count", integer(15)).required("channels"),
+                user()
+                    .property("channels", named(&[]))
+                    .property("msg_count", integer(15))
+                    .required("channels"),
                 array("SyncItem"),
             ),
         ),
@@ -247,62 +353,176 @@ pub fn document() -> OpenApi {
             "/conversation/syncMessages",
             post(
                 "Of each channel the newest messages above a seq",
-                user().property("channels", named(&[("last_msg_seq", integer(0))])).property("msg_count", integer(15)),
+                user()
+                    .property("channels", named(&[("last_msg_seq", integer(0))]))
+                    .property("msg_count", integer(15)),
                 array("ChannelMessages"),
             ),
         ),
-        ("/conversations/setUnread", post("Sets the unread count", target(&[("unread", integer(0))]), done())),
-        ("/conversations/clearUnread", post("Marks a conversation as read", target(&[]), done())),
-        ("/conversations/delete", post("Deletes a conversation up to its last message", target(&[]), done())),
-        ("/message/send", post("Sends a message", send, Ref::from_schema_name("Sent"))),
-        ("/message/sendbatch", post("Sends a person message to each of many", batch, Ref::from_schema_name("BatchShape"))),
+        (
+            "/conversations/setUnread",
+            post(
+                "Sets the unread count",
+                target(&[("unread", integer(0))]),
+                done(),
+            ),
+        ),
+        (
+            "/conversations/clearUnread",
+            post("Marks a conversation as read", target(&[]), done()),
+        ),
+        (
+            "/conversations/delete",
+            post(
+                "Deletes a conversation up to its last message",
+                target(&[]),
+                done(),
+            ),
+        ),
+        (
+            "/message/send",
+            post("Sends a message", send, Ref::from_schema_name("Sent")),
+        ),
+        (
+            "/message/sendbatch",
+            post(
+                "Sends a person message to each of many",
+                batch,
+                Ref::from_schema_name("BatchShape"),
+            ),
+        ),
         ("/channel/info", post("Marks a channel", info, done())),
-        ("/channel/delete", post("Deletes a channel: its conversations go from everybody's list", channel_only(), done())),
-        ("/channel/messagesync", post("A page of a channel's messages", history, Ref::from_schema_name("HistoryShape"))),
-        ("/channel/subscriber_remove_all", post("Removes all members", channel_only(), done())),
-        ("/user/token", post("Answered for business servers that say it at their start; nothing comes of it", token, done())),
+        (
+            "/channel/delete",
+            post(
+                "Deletes a channel: its conversations go from everybody's list",
+                channel_only(),
+                done(),
+            ),
+        ),
+        (
+            "/channel/messagesync",
+            post(
+                "A page of a channel's messages",
+                history,
+                Ref::from_schema_name("HistoryShape"),
+            ),
+        ),
+        (
+            "/channel/subscriber_remove_all",
+            post("Removes all members", channel_only(), done()),
+        ),
+        (
+            "/user/token",
+            post(
+                "Answered for business servers that say it at their start; nothing comes of it",
+                token,
+                done(),
+            ),
+        ),
         (
             "/user/device_quit",
-            post("Answered as WuKongIM does; nothing comes of it", user().property("device_flag", integer(0)), done()),
+            post(
+                "Answered as WuKongIM does; nothing comes of it",
+                user().property("device_flag", integer(0)),
+                done(),
+            ),
         ),
-        ("/user/systemuids_add", post("Answered as WuKongIM does; nothing comes of it", uids(), done())),
-        ("/user/systemuids_remove", post("Answered as WuKongIM does; nothing comes of it", uids(), done())),
-        ("/channel", post("Makes a channel or changes one", channel.property("reset", integer(0)), done())),
+        (
+            "/user/systemuids_add",
+            post(
+                "Answered as WuKongIM does; nothing comes of it",
+                uids(),
+                done(),
+            ),
+        ),
+        (
+            "/user/systemuids_remove",
+            post(
+                "Answered as WuKongIM does; nothing comes of it",
+                uids(),
+                done(),
+            ),
+        ),
+        (
+            "/channel",
+            post(
+                "Makes a channel or changes one",
+                channel.property("reset", integer(0)),
+                done(),
+            ),
+        ),
         (
             "/channel/subscriber_add",
-            post("Adds members", members().property("reset", integer(0)).required("subscribers"), done()),
+            post(
+                "Adds members",
+                members()
+                    .property("reset", integer(0))
+                    .required("subscribers"),
+                done(),
+            ),
         ),
-        ("/channel/subscriber_remove", post("Removes members", members().required("subscribers"), done())),
+        (
+            "/channel/subscriber_remove",
+            post("Removes members", members().required("subscribers"), done()),
+        ),
         ("/webhook", webhook("Messages that a WuKongIM stored")),
         ("/webhook/{secret}", secret_webhook),
         ("/datasource", datasource()),
-        ("/datasource/{secret}", datasource().parameter(secret).response("404", refused("not the secret")).securities(Some([]))),
+        (
+            "/datasource/{secret}",
+            datasource()
+                .parameter(secret)
+                .response("404", refused("not the secret"))
+                .securities(Some([])),
+        ),
     ];
     let plain = [
-        ("/livez", "Whether the process answers", "text/plain; charset=utf-8"),
+        (
+            "/livez",
+            "Whether the process answers",
+            "text/plain; charset=utf-8",
+        ),
         (
             "/readyz",
             "Whether it can work: the database is reached and takes writes, and no shutdown has begun",
             "text/plain; charset=utf-8",
         ),
-        ("/metrics", "Figures in Prometheus' text format", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "/metrics",
+            "Figures in Prometheus' text format",
+            "text/plain; version=0.0.4; charset=utf-8",
+        ),
         ("/health", "As WuKongIM", "application/json; charset=utf-8"),
     ];
-    let paths = operations.into_iter().fold(PathsBuilder::new(), |paths, (path, operation)| {
-        paths.path(path, PathItem::new(HttpMethod::Post, operation.build()))
-    });
-    let paths = plain.into_iter().fold(paths, |paths, (path, summary, kind)| {
-        let content = ContentBuilder::new().schema(Some(Object::new())).build();
-        let done = ResponseBuilder::new().description("it is so").content(kind, content).build();
-        let mut operation = OperationBuilder::new().summary(Some(summary)).response("200", done).securities(Some([]));
-        if path == "/readyz" {
-            operation = operation.response("503", ResponseBuilder::new().description("why not").build());
-        }
-        paths.path(path, PathItem::new(HttpMethod::Get, operation.build()))
-    });
+    let paths = operations
+        .into_iter()
+        .fold(PathsBuilder::new(), |paths, (path, operation)| {
+            paths.path(path, PathItem::new(HttpMethod::Post, operation.build()))
+        });
+    let paths = plain
+        .into_iter()
+        .fold(paths, |paths, (path, summary, kind)| {
+            let content = ContentBuilder::new().schema(Some(Object::new())).build();
+            let done = ResponseBuilder::new()
+                .description("it is so")
+                .content(kind, content)
+                .build();
+            let mut operation = OperationBuilder::new()
+                .summary(Some(summary))
+                .response("200", done)
+                .securities(Some([]));
+            if path == "/readyz" {
+                operation = operation
+                    .response("503", ResponseBuilder::new().description("why not").build());
+            }
+            paths.path(path, PathItem::new(HttpMethod::Get, operation.build()))
+        });
     let paths = queries()
         .into_iter()
-        .fold(paths, |paths, (path, operation)| paths.path(path, PathItem::new(HttpMethod::Get, operation.build())));
+        .fold(paths, |paths, (path, operation)| {
+            paths.path(path, PathItem::new(HttpMethod::Get, operation.build()))
+        });
     let paths = paths.build();
     let components = ComponentsBuilder::new()
         .schema(Envelope::name(), Envelope::schema())
@@ -320,8 +540,14 @@ pub fn document() -> OpenApi {
         .schema(MaxSeq::name(), MaxSeq::schema())
         .schema(BatchShape::name(), BatchShape::schema())
         .schema("Sent", DoneWith::<SentShape>::schema())
-        .security_scheme("token", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(TOKEN))))
-        .security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
+        .security_scheme(
+            "token",
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(TOKEN))),
+        )
+        .security_scheme(
+            "bearer",
+            SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+        )
         .build();
     let about = InfoBuilder::new()
         .title("recents")
@@ -330,7 +556,12 @@ pub fn document() -> OpenApi {
         .build();
     let anonymous: [&str; 0] = [];
     let securities = ["token", "bearer"].map(|scheme| SecurityRequirement::new(scheme, anonymous));
-    OpenApiBuilder::new().info(about).paths(paths).components(Some(components)).security(Some(securities)).build()
+    OpenApiBuilder::new()
+        .info(about)
+        .paths(paths)
+        .components(Some(components))
+        .security(Some(securities))
+        .build()
 }
 
 #[cfg(test)]
@@ -343,7 +574,10 @@ mod tests {
         let text = document.to_string();
         for reference in text.split("#/components/schemas/").skip(1) {
             let name = reference.split('"').next().unwrap();
-            assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+            assert!(
+                document["components"]["schemas"].get(name).is_some(),
+                "{name}"
+            );
         }
     }
 }

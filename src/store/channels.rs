@@ -1,7 +1,8 @@
 //! `channel`: identity and head.
 //!
-//! A channel's id is derived from its type and key, so a name needs no look-up. Two names may share a derived id; the row that is there
-//! tells, and the other one takes the next id of its sequence. Rows are never removed, so a name keeps its id for good.
+//! A channel's id is derived from its type and key, so a name needs no look-up. Two names may share
+//! a derived id; the row that is there tells, and the other one takes the next id of its sequence.
+//! Rows are never removed, so a name keeps its id for good.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -42,8 +43,8 @@ pub struct Head {
     pub cleared_at: i64,
 }
 
-/// A state of a channel, as far as its messages go. The revision alone would do, but for a database that was restored to an earlier
-/// state under a running server.
+/// A state of a channel, as far as its messages go. The revision alone would do, but for a database
+/// that was restored to an earlier state under a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HeadState {
     /// The channel's revision.
@@ -57,7 +58,11 @@ pub struct HeadState {
 impl Head {
     /// As far as its messages go.
     pub(crate) fn state(&self) -> HeadState {
-        HeadState { revision: self.revision, last_seq: self.last_seq, last_message_at: self.last_message_at }
+        HeadState {
+            revision: self.revision,
+            last_seq: self.last_seq,
+            last_message_at: self.last_message_at,
+        }
     }
 }
 
@@ -78,7 +83,10 @@ const HEAD: [Column; 11] = [
 fn head(row: &QueryResult) -> Result<Head, DbErr> {
     Ok(Head {
         id: row.try_get_by_index(0)?,
-        key: ChannelKey { channel_type: ChannelType::from_stored(row.try_get_by_index(1)?), key: row.try_get_by_index(2)? },
+        key: ChannelKey {
+            channel_type: ChannelType::from_stored(row.try_get_by_index(1)?),
+            key: row.try_get_by_index(2)?,
+        },
         last_seq: row.try_get_by_index(3)?,
         revision: row.try_get_by_index(4)?,
         red_dots: row.try_get_by_index(5)?,
@@ -93,11 +101,18 @@ fn head(row: &QueryResult) -> Result<Head, DbErr> {
 /// Channels by their internal ids, with their keys.
 fn by_id(backend: DbBackend, ids: impl IntoIterator<Item = i64>) -> SelectStatement {
     let id = is_one_of(backend, Column::Id, ids);
-    Query::select().columns([Column::Id, Column::ChannelType, Column::ChannelKey]).from(Entity).and_where(id).to_owned()
+    Query::select()
+        .columns([Column::Id, Column::ChannelType, Column::ChannelKey])
+        .from(Entity)
+        .and_where(id)
+        .to_owned()
 }
 
 fn key_from(row: &QueryResult) -> Result<ChannelKey, DbErr> {
-    Ok(ChannelKey { channel_type: ChannelType::from_stored(row.try_get_by_index(1)?), key: row.try_get_by_index(2)? })
+    Ok(ChannelKey {
+        channel_type: ChannelType::from_stored(row.try_get_by_index(1)?),
+        key: row.try_get_by_index(2)?,
+    })
 }
 
 /// Internal ids of channels, as far as they are known without asking the database.
@@ -113,15 +128,23 @@ impl Store {
         Ok(self.find_channels(&[key]).await?.remove(key))
     }
 
-    /// A channel's internal id, and the seqs of its messages but for those that went when it was deleted.
-    pub(crate) async fn find_seqs(&self, key: &ChannelKey) -> Result<Option<(i64, RangeInclusive<Seq>)>, StoreError> {
-        let Some(channel_id) = self.find_channel(key).await? else { return Ok(None) };
+    /// A channel's internal id, and the seqs of its messages but for those that went when it was
+    /// deleted.
+    pub(crate) async fn find_seqs(
+        &self,
+        key: &ChannelKey,
+    ) -> Result<Option<(i64, RangeInclusive<Seq>)>, StoreError> {
+        let Some(channel_id) = self.find_channel(key).await? else {
+            return Ok(None);
+        };
         let select = Query::select()
             .columns([Column::ClearedToSeq, Column::LastSeq])
             .from(Entity)
             .and_where(Expr::col(Column::Id).eq(channel_id))
             .to_owned();
-        let Some(row) = self.query_one(&select).await? else { return Ok(None) };
+        let Some(row) = self.query_one(&select).await? else {
+            return Ok(None);
+        };
         let cleared: Seq = row.try_get_by_index(0)?;
         Ok(Some((channel_id, cleared + 1..=row.try_get_by_index(1)?)))
     }
@@ -131,7 +154,11 @@ impl Store {
         let mut heads = Vec::with_capacity(ids.len());
         for ids in ids.chunks(ROWS_PER_STATEMENT) {
             let id = is_one_of(self.backend(), Column::Id, ids.iter().copied());
-            let select = Query::select().columns(HEAD).from(Entity).and_where(id).to_owned();
+            let select = Query::select()
+                .columns(HEAD)
+                .from(Entity)
+                .and_where(id)
+                .to_owned();
             for row in self.query_all(&select).await? {
                 heads.push(head(&row)?);
             }
@@ -140,17 +167,25 @@ impl Store {
     }
 
     /// The internal ids of those of these channels that there are.
-    pub(crate) async fn find_channels(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, StoreError> {
+    pub(crate) async fn find_channels(
+        &self,
+        keys: &[&ChannelKey],
+    ) -> Result<HashMap<ChannelKey, i64>, StoreError> {
         Ok(self.search_channels(keys).await?.found)
     }
 
     /// The id under which a channel is, or would be, if no other channel has it; no statement.
     pub(super) fn likely_id(&self, key: &ChannelKey) -> i64 {
-        self.channel_ids.get(key).unwrap_or_else(|| key.derived_id(0))
+        self.channel_ids
+            .get(key)
+            .unwrap_or_else(|| key.derived_id(0))
     }
 
     async fn search_channels<'a>(&self, keys: &[&'a ChannelKey]) -> Result<Search<'a>, StoreError> {
-        let mut search = Search { found: HashMap::with_capacity(keys.len()), missing: Vec::new() };
+        let mut search = Search {
+            found: HashMap::with_capacity(keys.len()),
+            missing: Vec::new(),
+        };
         let mut open: Vec<&ChannelKey> = Vec::new();
         for key in keys {
             match self.channel_ids.get(*key) {
@@ -189,25 +224,36 @@ impl Store {
         Ok(search)
     }
 
-    /// The internal ids of channels; those that are missing are made before. Both sides of a person channel have their conversation
-    /// before the channel is there, so that its first message needs no other row.
-    pub(crate) async fn ensure_channels(&self, keys: &[&ChannelKey]) -> Result<HashMap<ChannelKey, i64>, Error> {
+    /// The internal ids of channels; those that are missing are made before. Both sides of a person
+    /// channel have their conversation before the channel is there, so that its first message needs
+    /// no other row.
+    pub(crate) async fn ensure_channels(
+        &self,
+        keys: &[&ChannelKey],
+    ) -> Result<HashMap<ChannelKey, i64>, Error> {
         for _ in 0..ATTEMPTS {
             let Search { found, missing } = self.search_channels(keys).await?;
             if missing.is_empty() {
                 return Ok(found);
             }
             for missing in missing.chunks(ROWS_PER_STATEMENT) {
-                let conversations = missing.iter().flat_map(|(key, id)| person_conversations(key, *id));
-                self.insert_conversations(&conversations.collect::<Vec<_>>()).await?;
+                let conversations = missing
+                    .iter()
+                    .flat_map(|(key, id)| person_conversations(key, *id));
+                self.insert_conversations(&conversations.collect::<Vec<_>>())
+                    .await?;
                 self.insert_channels(missing).await?;
             }
         }
         Err(StoreError::Contended("channels could not be made".to_owned()).into())
     }
 
-    /// A channel is not where it was: the database was restored to an earlier state. The next request looks again.
-    pub(crate) fn forget_channels<'a>(&self, keys: impl Iterator<Item = &'a ChannelKey>) -> StoreError {
+    /// A channel is not where it was: the database was restored to an earlier state. The next
+    /// request looks again.
+    pub(crate) fn forget_channels<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a ChannelKey>,
+    ) -> StoreError {
         for key in keys {
             self.channel_ids.invalidate(key);
         }
@@ -216,12 +262,24 @@ impl Store {
 
     async fn insert_channels(&self, missing: &[(&ChannelKey, i64)]) -> Result<(), Error> {
         let columns = [Column::Id, Column::ChannelType, Column::ChannelKey];
-        let mut insert = Query::insert().into_table(Entity).columns(columns).to_owned();
+        let mut insert = Query::insert()
+            .into_table(Entity)
+            .columns(columns)
+            .to_owned();
         for (key, id) in missing {
-            insert.values_panic([(*id).into(), key.channel_type.stored().into(), key.key.as_str().into()]);
+            insert.values_panic([
+                (*id).into(),
+                key.channel_type.stored().into(),
+                key.key.as_str().into(),
+            ]);
         }
-        // Another server may have made it just now, or another channel with that id; the next search tells.
-        insert.on_conflict(OnConflict::column(Column::Id).do_nothing_on([Column::Flags]).to_owned());
+        // Another server may have made it just now, or another channel with that id; the next
+        // search tells.
+        insert.on_conflict(
+            OnConflict::column(Column::Id)
+                .do_nothing_on([Column::Flags])
+                .to_owned(),
+        );
         self.insert(&insert).await
     }
 }
@@ -232,8 +290,13 @@ impl Tx {
         Ok(self.lock_channels(&[id], Locks::Wait).await?.pop())
     }
 
-    /// Locks channels in the order of their ids and reads their heads; those that somebody else holds are missing, where nobody waits.
-    pub(crate) async fn lock_channels(&self, ids: &[i64], locks: Locks) -> Result<Vec<Head>, StoreError> {
+    /// Locks channels in the order of their ids and reads their heads; those that somebody else
+    /// holds are missing, where nobody waits.
+    pub(crate) async fn lock_channels(
+        &self,
+        ids: &[i64],
+        locks: Locks,
+    ) -> Result<Vec<Head>, StoreError> {
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
@@ -288,7 +351,12 @@ impl Tx {
                 head.cleared_at.into(),
             ]
         });
-        let target = Target { columns: &HEAD, key: &[Column::Id], update: &HEAD[3..], unchanged: Column::Flags };
+        let target = Target {
+            columns: &HEAD,
+            key: &[Column::Id],
+            update: &HEAD[3..],
+            unchanged: Column::Flags,
+        };
         rows::write::<Entity>(&self.open, &target, rows.collect()).await
     }
 }

@@ -12,12 +12,14 @@ use crate::error::Error;
 use crate::ids::{Uid, Version};
 
 impl Store {
-    /// Makes the cursors that are missing, in a transaction of their own: a missing row cannot be locked, and inserting it
-    /// inside of the transaction that locks it deadlocks on MySQL.
+    /// Makes the cursors that are missing, in a transaction of their own: a missing row cannot be
+    /// locked, and inserting it inside of the transaction that locks it deadlocks on MySQL.
     pub(crate) async fn ensure_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
         if self.backend() == DbBackend::MySql && !uids.is_empty() {
             // An insert of a row that is there waits for whoever has locked it.
-            return self.insert_cursors(&self.list_without_cursor(uids).await?).await;
+            return self
+                .insert_cursors(&self.list_without_cursor(uids).await?)
+                .await;
         }
         self.insert_cursors(uids).await
     }
@@ -25,11 +27,16 @@ impl Store {
     /// The same for cursors that were just looked for, and are missing.
     pub(crate) async fn insert_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
         for uids in uids.chunks(ROWS_PER_STATEMENT) {
-            let mut insert = Query::insert().into_table(Entity).columns([Column::Uid, Column::Version]).to_owned();
+            let mut insert = Query::insert()
+                .into_table(Entity)
+                .columns([Column::Uid, Column::Version])
+                .to_owned();
             for uid in uids {
                 insert.values_panic([uid.as_str().into(), 0_i64.into()]);
             }
-            let conflict = OnConflict::column(Column::Uid).do_nothing_on([Column::Version]).to_owned();
+            let conflict = OnConflict::column(Column::Uid)
+                .do_nothing_on([Column::Version])
+                .to_owned();
             insert.on_conflict(conflict);
             self.insert(&insert).await?;
         }
@@ -44,19 +51,32 @@ impl Store {
             let select = Query::select()
                 .column(Column::Uid)
                 .from(Entity)
-                .and_where(is_one_of(self.backend(), Column::Uid, uids.iter().map(Uid::as_str)))
+                .and_where(is_one_of(
+                    self.backend(),
+                    Column::Uid,
+                    uids.iter().map(Uid::as_str),
+                ))
                 .to_owned();
             for row in self.query_all(&select).await? {
                 known.insert(row.try_get_by_index(0)?);
             }
         }
-        Ok(uids.iter().filter(|uid| !known.contains(uid.as_str())).cloned().collect())
+        Ok(uids
+            .iter()
+            .filter(|uid| !known.contains(uid.as_str()))
+            .cloned()
+            .collect())
     }
 }
 
 impl Tx {
-    /// Locks users in the order of their uids and reads their cursors; those whom somebody else holds are missing, where nobody waits.
-    pub(crate) async fn lock_users(&self, uids: &[Uid], locks: Locks) -> Result<HashMap<String, Version>, StoreError> {
+    /// Locks users in the order of their uids and reads their cursors; those whom somebody else
+    /// holds are missing, where nobody waits.
+    pub(crate) async fn lock_users(
+        &self,
+        uids: &[Uid],
+        locks: Locks,
+    ) -> Result<HashMap<String, Version>, StoreError> {
         let mut sorted: Vec<&str> = uids.iter().map(Uid::as_str).collect();
         sorted.sort_unstable();
         let mut cursors = HashMap::with_capacity(sorted.len());
@@ -75,7 +95,10 @@ impl Tx {
     }
 
     /// Writes the cursors of locked users to whom these versions were given.
-    pub(super) async fn write_cursors<'a>(&self, given: impl Iterator<Item = (&'a str, Version)>) -> Result<(), StoreError> {
+    pub(super) async fn write_cursors<'a>(
+        &self,
+        given: impl Iterator<Item = (&'a str, Version)>,
+    ) -> Result<(), StoreError> {
         let mut largest: BTreeMap<&str, Version> = BTreeMap::new();
         for (uid, version) in given {
             let cursor = largest.entry(uid).or_insert(version);
@@ -87,7 +110,9 @@ impl Tx {
             update: &[Column::Version],
             unchanged: Column::Version,
         };
-        let rows = largest.into_iter().map(|(uid, version)| vec![uid.into(), version.into()]);
+        let rows = largest
+            .into_iter()
+            .map(|(uid, version)| vec![uid.into(), version.into()]);
         rows::write::<Entity>(&self.open, &target, rows.collect()).await
     }
 }

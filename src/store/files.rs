@@ -1,5 +1,5 @@
-//! Whether SQLite's files are still those that it has open. One that was removed or replaced is written to all the same, and what was
-//! written is gone with the process.
+//! Whether SQLite's files are still those that it has open. One that was removed or replaced is
+//! written to all the same, and what was written is gone with the process.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,8 +11,8 @@ use super::StoreError;
 /// Device and number of a file.
 type Identity = (u64, u64);
 
-/// The database, its log, and the log's index. Each is remembered when it is first seen: the writer's connection is there, and never
-/// goes, so the files stay what they are.
+/// The database, its log, and the log's index. Each is remembered when it is first seen: the
+/// writer's connection is there, and never goes, so the files stay what they are.
 #[derive(Debug)]
 pub(super) struct Files([(PathBuf, OnceLock<Identity>); 3]);
 
@@ -45,8 +45,15 @@ impl Files {
                     let _ = identity.set(found);
                 }
                 (found, Some(_)) => {
-                    let what = if found.is_some() { "is another file now" } else { "is gone" };
-                    return Err(StoreError::Unavailable(format!("{} {what}: nothing that is written lasts", path.display())));
+                    let what = if found.is_some() {
+                        "is another file now"
+                    } else {
+                        "is gone"
+                    };
+                    return Err(StoreError::Unavailable(format!(
+                        "{} {what}: nothing that is written lasts",
+                        path.display()
+                    )));
                 }
             }
         }
@@ -55,5 +62,7 @@ impl Files {
 }
 
 fn identify(path: &Path) -> Option<Identity> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    fs::metadata(path)
+        .ok()
+        .map(|found| (found.dev(), found.ino()))
 }

@@ -1,4 +1,5 @@
-//! Whether the database takes writes: what transactions met lately, and a write of our own when somebody asks.
+//! Whether the database takes writes: what transactions met lately, and a write of our own when
+//! somebody asks.
 
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,7 +19,8 @@ const STANDS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// When a transaction last found the database unable, and why; nothing when one succeeded since.
+    /// When a transaction last found the database unable, and why; nothing when one succeeded
+    /// since.
     failed: Mutex<Option<(Instant, StoreError)>>,
     /// What says that the database's file is damaged. That does not pass.
     damaged: OnceLock<StoreError>,
@@ -52,7 +54,9 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.is_over && self.begun.elapsed() > SLOW {
-            let error = StoreError::Unavailable("a transaction took so long that it was given up".to_owned());
+            let error = StoreError::Unavailable(
+                "a transaction took so long that it was given up".to_owned(),
+            );
             self.health.set(Some((Instant::now(), error)));
         }
     }
@@ -60,7 +64,11 @@ impl Drop for Running<'_> {
 
 impl Health {
     pub(super) fn run(&self) -> Running<'_> {
-        Running { health: self, begun: Instant::now(), is_over: false }
+        Running {
+            health: self,
+            begun: Instant::now(),
+            is_over: false,
+        }
     }
 
     pub(super) fn damaged(&self, error: &StoreError) {
@@ -70,15 +78,24 @@ impl Health {
     }
 
     fn set(&self, failed: Option<(Instant, StoreError)>) {
-        *self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = failed;
+        *self
+            .failed
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = failed;
     }
 
     fn failed_lately(&self) -> Option<StoreError> {
         if let Some(error) = self.damaged.get() {
             return Some(error.clone());
         }
-        let failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        failed.as_ref().filter(|(at, _)| at.elapsed() < REMEMBERED).map(|(_, error)| error.clone())
+        let failed = self
+            .failed
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        failed
+            .as_ref()
+            .filter(|(at, _)| at.elapsed() < REMEMBERED)
+            .map(|(_, error)| error.clone())
     }
 }
 
@@ -108,9 +125,14 @@ impl Store {
 
     /// Writes a row that is nobody's: no uid is empty.
     async fn probe(&self) -> Result<(), StoreError> {
-        let mut upsert = Query::insert().into_table(Entity).columns([Column::Uid, Column::Version]).to_owned();
+        let mut upsert = Query::insert()
+            .into_table(Entity)
+            .columns([Column::Uid, Column::Version])
+            .to_owned();
         upsert.values_panic(["".into(), 0_i64.into()]);
-        let conflict = OnConflict::column(Column::Uid).update_column(Column::Version).to_owned();
+        let conflict = OnConflict::column(Column::Uid)
+            .update_column(Column::Version)
+            .to_owned();
         upsert.on_conflict(conflict);
         let tx = self.begin().await?;
         tx.open.execute(&upsert).await?;

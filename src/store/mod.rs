@@ -1,16 +1,20 @@
 //! The only place that knows sea-orm and SQL.
 //!
-//! Reading needs no transaction: every use case reads what belongs together in one statement. Writing happens in
-//! `Store::transaction`, which begins again when the database says so (deadlock, serialization failure).
+//! Reading needs no transaction: every use case reads what belongs together in one statement.
+//! Writing happens in `Store::transaction`, which begins again when the database says so (deadlock,
+//! serialization failure).
 //!
-//! No transaction writes to both sides: messages lock their channel and write `channel`, `message`, `sender_mark` and `late_message`
-//! (removals of many, `pending_removal`);
-//! users' changes lock `user_cursor` and write `conversation`, and read heads without a lock. Several locks are taken by key order.
+//! No transaction writes to both sides: messages lock their channel and write `channel`, `message`,
+//! `sender_mark` and `late_message` (removals of many, `pending_removal`); users' changes lock
+//! `user_cursor` and write `conversation`, and read heads without a lock. Several locks are taken
+//! by key order.
 //!
 //! How to add a query:
-//! 1. A method of `Store` (outside of transactions) or `Tx` (inside) beside its table: `channels`, `conversations`, `messages`,
-//!    `cursors`. sea-query builds it, so that every engine gets its own dialect.
-//! 2. When it is on the hot path: a line in that file's `hot_statements`; `tests/statements.rs` asks every engine for its plan.
+//! 1. A method of `Store` (outside of transactions) or `Tx` (inside) beside its table: `channels`,
+//!    `conversations`, `messages`, `cursors`. sea-query builds it, so that every engine gets its
+//!    own dialect.
+//! 2. When it is on the hot path: a line in that file's `hot_statements`; `tests/statements.rs`
+//!    asks every engine for its plan.
 
 mod channels;
 mod connect;
@@ -55,9 +59,10 @@ use crate::error::Error;
 
 /// How often a transaction is begun again before the caller is told that it is too busy.
 const ATTEMPTS: u32 = 20;
-/// What follows BEGIN on a node of a cluster. MariaDB (10.11) may roll a transaction back for the sake of another node's while it
-/// prepares a statement of it, and says nothing of it: the statements after that one succeed. So nothing is committed by itself,
-/// and the savepoint tells whether it is the transaction that was begun.
+/// What follows BEGIN on a node of a cluster. MariaDB (10.11) may roll a transaction back for the
+/// sake of another node's while it prepares a statement of it, and says nothing of it: the
+/// statements after that one succeed. So nothing is committed by itself, and the savepoint tells
+/// whether it is the transaction that was begun.
 const MARK_BEGINNING: &str = "SET autocommit = 0; SAVEPOINT begun";
 /// What comes before COMMIT then: it fails when the transaction is another one.
 const CHECK_BEGINNING: &str = "RELEASE SAVEPOINT begun";
@@ -76,8 +81,8 @@ pub struct Store {
     write: Pool,
     /// SQLite's files: what is written into one that was removed is gone.
     files: Option<Arc<files::Files>>,
-    /// What begins every transaction, where nothing can be set on connections because a pooler shares them out
-    /// (`database.transaction_pooler`). Reads are transactions then, too.
+    /// What begins every transaction, where nothing can be set on connections because a pooler
+    /// shares them out (`database.transaction_pooler`). Reads are transactions then, too.
     preamble: Option<Arc<str>>,
     /// Whether the database is a cluster whose nodes do not see each other's row locks.
     optimistic: Arc<AtomicBool>,
@@ -114,13 +119,22 @@ impl Tx {
         self.open.backend()
     }
 
-    /// The rows of `select`, locked. A database that cannot leave out what others hold (`TiDB`; `MariaDB` before 10.6) waits for it.
-    async fn lock(&self, mut select: SelectStatement, locks: Locks) -> Result<Vec<QueryResult>, StoreError> {
+    /// The rows of `select`, locked. A database that cannot leave out what others hold (`TiDB`;
+    /// `MariaDB` before 10.6) waits for it.
+    async fn lock(
+        &self,
+        mut select: SelectStatement,
+        locks: Locks,
+    ) -> Result<Vec<QueryResult>, StoreError> {
         if locks == Locks::Wait || !self.skips.load(Ordering::Relaxed) {
             return Ok(self.open.query_all(select.lock(LockType::Update)).await?);
         }
         let skipping = select.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-        let rows = self.open.query_all(skipping).await.map_err(StoreError::from);
+        let rows = self
+            .open
+            .query_all(skipping)
+            .await
+            .map_err(StoreError::from);
         if let Err(StoreError::Broken(text)) = rows {
             self.skips.store(false, Ordering::Relaxed);
             tracing::warn!(
@@ -138,9 +152,15 @@ impl Tx {
     /// What the database says. [`StoreError::Lost`]: whether it was committed is not known.
     pub async fn commit<T, E: From<StoreError>>(self, result: T) -> Result<T, E> {
         if self.optimistic {
-            self.open.execute_unprepared(CHECK_BEGINNING).await.map_err(StoreError::from)?;
+            self.open
+                .execute_unprepared(CHECK_BEGINNING)
+                .await
+                .map_err(StoreError::from)?;
         }
-        self.open.commit().await.map_err(|error| StoreError::of_commit(&error))?;
+        self.open
+            .commit()
+            .await
+            .map_err(|error| StoreError::of_commit(&error))?;
         if let Some(files) = self.files {
             files.check()?;
         }
@@ -176,12 +196,15 @@ impl Store {
         self.write.backend()
     }
 
-    /// Waits until the database can be reached, for so long at most; a database that refuses us for good is not waited for.
+    /// Waits until the database can be reached, for so long at most; a database that refuses us for
+    /// good is not waited for.
     ///
     /// # Errors
     /// Where it is, and the reason.
     pub async fn wait(&self, seconds: u64) -> Result<(), StoreError> {
-        self.write.wait_for_server(Duration::from_secs(seconds)).await
+        self.write
+            .wait_for_server(Duration::from_secs(seconds))
+            .await
     }
 
     /// How many connections the database allows, and how many it should, where it allows fewer.
@@ -190,7 +213,8 @@ impl Store {
         self.write.limited()
     }
 
-    /// A place for each transaction that may wait at once for rows that others hold: half of the connections always go on.
+    /// A place for each transaction that may wait at once for rows that others hold: half of the
+    /// connections always go on.
     pub(crate) fn waiters(&self) -> &Arc<Semaphore> {
         &self.waiters
     }
@@ -200,8 +224,12 @@ impl Store {
         self.waiters.acquire().await.ok()
     }
 
-    /// As [`Store::transaction`], where `work` waits for rows that others hold, and is not done together with others.
-    pub(crate) async fn waiting_transaction<T, Work>(&self, work: impl FnMut(Tx) -> Work) -> Result<T, Error>
+    /// As [`Store::transaction`], where `work` waits for rows that others hold, and is not done
+    /// together with others.
+    pub(crate) async fn waiting_transaction<T, Work>(
+        &self,
+        work: impl FnMut(Tx) -> Work,
+    ) -> Result<T, Error>
     where
         Work: Future<Output = Result<T, Error>>,
     {
@@ -217,11 +245,15 @@ impl Store {
         }
     }
 
-    /// Does `work` in a transaction, again from its beginning when the database rolled it back for the sake of another.
+    /// Does `work` in a transaction, again from its beginning when the database rolled it back for
+    /// the sake of another.
     ///
     /// # Errors
     /// What `work` fails with.
-    pub(crate) async fn transaction<T, Work>(&self, mut work: impl FnMut(Tx) -> Work) -> Result<T, Error>
+    pub(crate) async fn transaction<T, Work>(
+        &self,
+        mut work: impl FnMut(Tx) -> Work,
+    ) -> Result<T, Error>
     where
         Work: Future<Output = Result<T, Error>>,
     {
@@ -242,8 +274,8 @@ impl Store {
         }
     }
 
-    /// Begins a transaction. A restarted database leaves dead connections in the pool, and nothing has been done on one yet: then
-    /// the next connection is tried.
+    /// Begins a transaction. A restarted database leaves dead connections in the pool, and nothing
+    /// has been done on one yet: then the next connection is tried.
     async fn begin(&self) -> Result<Tx, StoreError> {
         let mut attempt = 0;
         loop {
@@ -263,10 +295,16 @@ impl Store {
         if optimistic {
             open.execute_unprepared(MARK_BEGINNING).await?;
         }
-        Ok(Tx { open, optimistic, files: self.files.clone(), skips: Arc::clone(&self.skips) })
+        Ok(Tx {
+            open,
+            optimistic,
+            files: self.files.clone(),
+            skips: Arc::clone(&self.skips),
+        })
     }
 
-    /// Reads outside of a transaction of its caller's: one statement, one moment. Where the connection breaks, another one reads.
+    /// Reads outside of a transaction of its caller's: one statement, one moment. Where the
+    /// connection breaks, another one reads.
     async fn query_all(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
         let (mut attempt, mut broken) = (0, 0);
         loop {
@@ -284,7 +322,10 @@ impl Store {
 
     async fn read_once(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
         if self.preamble.is_none() {
-            return self.read.query_all(StatementBuilder::build(statement, &self.backend())).await;
+            return self
+                .read
+                .query_all(StatementBuilder::build(statement, &self.backend()))
+                .await;
         }
         let tx = self.begin_once().await?;
         let rows = tx.open.query_all(statement).await?;
@@ -292,7 +333,10 @@ impl Store {
     }
 
     /// Reads at most one row.
-    async fn query_one(&self, statement: &SelectStatement) -> Result<Option<QueryResult>, StoreError> {
+    async fn query_one(
+        &self,
+        statement: &SelectStatement,
+    ) -> Result<Option<QueryResult>, StoreError> {
         Ok(self.query_all(statement).await?.into_iter().next())
     }
 
@@ -316,7 +360,10 @@ impl Store {
 /// Where statements can be asked: outside of a transaction, or in one.
 trait Ask: Sync {
     fn backend(&self) -> DbBackend;
-    fn ask(&self, statement: &SelectStatement) -> impl Future<Output = Result<Vec<QueryResult>, StoreError>> + Send;
+    fn ask(
+        &self,
+        statement: &SelectStatement,
+    ) -> impl Future<Output = Result<Vec<QueryResult>, StoreError>> + Send;
 }
 
 impl Ask for Store {
@@ -339,7 +386,8 @@ impl Ask for Tx {
     }
 }
 
-/// Whether what failed is to be begun again, after a pause: the database rolled it back for the sake of another.
+/// Whether what failed is to be begun again, after a pause: the database rolled it back for the
+/// sake of another.
 async fn begins_again(error: &StoreError, attempt: &mut u32) -> bool {
     *attempt += 1;
     if !error.is_retryable() || *attempt >= ATTEMPTS {
@@ -347,14 +395,17 @@ async fn begins_again(error: &StoreError, attempt: &mut u32) -> bool {
     }
     metrics::counter!("recents_transactions_retried_total").increment(1);
     tracing::debug!(error = %error, attempt, "a transaction begins again");
-    // A little longer each time, so that the same two do not meet again; no need for randomness: they wake in the order in
-    // which they were rolled back.
-    tokio::time::sleep(Duration::from_millis(u64::from(*attempt * *attempt).min(100))).await;
+    // A little longer each time, so that the same two do not meet again; no need for randomness:
+    // they wake in the order in which they were rolled back.
+    tokio::time::sleep(Duration::from_millis(
+        u64::from(*attempt * *attempt).min(100),
+    ))
+    .await;
     true
 }
 
-/// The statements of the hot path as text, each with the tables that its plan must never read as a whole: for tests that ask
-/// the engines for their plans.
+/// The statements of the hot path as text, each with the tables that its plan must never read as a
+/// whole: for tests that ask the engines for their plans.
 #[doc(hidden)]
 #[must_use]
 pub fn hot_statements(
@@ -366,7 +417,10 @@ pub fn hot_statements(
     let statements = conversations::hot_statements(backend, uid, small_channel_id)
         .into_iter()
         .chain(messages::hot_statements(backend, channel_id));
-    let text =
-        |statement: sea_orm::sea_query::SelectStatement| sea_orm::StatementBuilder::build(&statement, &backend).to_string();
-    statements.map(|(name, statement, tables)| (name, text(statement), tables)).collect()
+    let text = |statement: sea_orm::sea_query::SelectStatement| {
+        sea_orm::StatementBuilder::build(&statement, &backend).to_string()
+    };
+    statements
+        .map(|(name, statement, tables)| (name, text(statement), tables))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! Options of a database URL: those that the library would ignore are refused, because somebody relies on them. Values are never shown.
+//! Options of a database URL: those that the library would ignore are refused, because somebody
+//! relies on them. Values are never shown.
 
 use sea_orm::SqlxError;
 
@@ -52,21 +53,37 @@ pub(super) fn check(scheme: &str, url: &str) -> Result<(), String> {
     };
     // What follows a # is no option, but an option may be meant.
     if scheme != "sqlite" && url.contains('#') {
-        return Err("a # in database.url ends it: a # in the password or in an option is written %23".to_owned());
+        return Err(
+            "a # in database.url ends it: a # in the password or in an option is written %23"
+                .to_owned(),
+        );
     }
-    let Some((_, options)) = url.split_once('?') else { return Ok(()) };
+    let Some((_, options)) = url.split_once('?') else {
+        return Ok(());
+    };
     for option in options.split('&').filter(|option| !option.is_empty()) {
         let name = decoded(option.split('=').next().unwrap_or_default());
-        let is_setting = scheme.starts_with("postgres") && name.starts_with("options[") && name.ends_with(']');
+        let is_setting =
+            scheme.starts_with("postgres") && name.starts_with("options[") && name.ends_with(']');
         if known.contains(&name.as_str()) || is_setting {
             continue;
         }
         // Something without a value may be a secret in the wrong place.
-        let name = if option.contains('=') && is_name(&name) { format!(" {name}") } else { String::new() };
-        let nearest = known.iter().map(|known| (strsim::jaro_winkler(name.trim(), known), known));
-        let nearest = nearest.max_by(|(one, _), (other, _)| one.total_cmp(other)).filter(|(nearness, _)| *nearness > 0.8);
-        let hint =
-            nearest.map_or_else(|| format!("known are {}", known.join(", ")), |(_, known)| format!("did you mean {known}?"));
+        let name = if option.contains('=') && is_name(&name) {
+            format!(" {name}")
+        } else {
+            String::new()
+        };
+        let nearest = known
+            .iter()
+            .map(|known| (strsim::jaro_winkler(name.trim(), known), known));
+        let nearest = nearest
+            .max_by(|(one, _), (other, _)| one.total_cmp(other))
+            .filter(|(nearness, _)| *nearness > 0.8);
+        let hint = nearest.map_or_else(
+            || format!("known are {}", known.join(", ")),
+            |(_, known)| format!("did you mean {known}?"),
+        );
         return Err(format!("unknown option{name} in database.url; {hint}"));
     }
     Ok(())
@@ -75,13 +92,19 @@ pub(super) fn check(scheme: &str, url: &str) -> Result<(), String> {
 /// Why the library refuses a URL, without the values that it quotes.
 pub(super) fn refused(error: &SqlxError) -> StoreError {
     let text = error.to_string();
-    let parts = text.split('"').enumerate().map(|(at, part)| if at % 2 == 1 { "…" } else { part });
+    let parts = text
+        .split('"')
+        .enumerate()
+        .map(|(at, part)| if at % 2 == 1 { "…" } else { part });
     StoreError::Broken(parts.collect::<Vec<_>>().join("\""))
 }
 
 /// Whether it looks like the name of an option.
 fn is_name(text: &str) -> bool {
-    text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_[].".contains(&byte))
+    text.len() <= 40
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_[].".contains(&byte))
 }
 
 fn decoded(name: &str) -> String {
@@ -98,22 +121,49 @@ mod tests {
     #[test]
     fn options_that_would_be_ignored_are_refused_with_the_nearest_and_without_their_values() {
         for (url, text) in [
-            ("postgres://me:hush@host/db?ssl_mode=hush", "unknown option ssl_mode in database.url; did you mean sslmode?"),
-            ("postgresql://host/db?sslmode=require&connect_timeout=hush", "unknown option connect_timeout"),
+            (
+                "postgres://me:hush@host/db?ssl_mode=hush",
+                "unknown option ssl_mode in database.url; did you mean sslmode?",
+            ),
+            (
+                "postgresql://host/db?sslmode=require&connect_timeout=hush",
+                "unknown option connect_timeout",
+            ),
             ("postgres://host/db?SSLMODE=hush", "unknown option SSLMODE"),
-            ("postgres://host/db?sslmode=require&hush", "unknown option in database.url"),
+            (
+                "postgres://host/db?sslmode=require&hush",
+                "unknown option in database.url",
+            ),
             ("postgres://host/db?charset=hush", "unknown option charset"),
             ("mysql://host/db?ssl_mode=hush", "did you mean sslmode?"),
-            ("mysql://host/db?application_name=hush", "unknown option application_name"),
+            (
+                "mysql://host/db?application_name=hush",
+                "unknown option application_name",
+            ),
             ("mariadb://host/db?tls=hush", "unknown option tls"),
-            ("mysql://host/db?options[x]=hush", "unknown option options[x]"),
-            ("sqlite://file?mod=hush", "unknown option mod in database.url; did you mean mode?"),
-            ("sqlite:file?mode=rwc&journal=hush", "unknown option journal"),
-            ("postgres://me:pass?hush@host/db", "unknown option in database.url"),
+            (
+                "mysql://host/db?options[x]=hush",
+                "unknown option options[x]",
+            ),
+            (
+                "sqlite://file?mod=hush",
+                "unknown option mod in database.url; did you mean mode?",
+            ),
+            (
+                "sqlite:file?mode=rwc&journal=hush",
+                "unknown option journal",
+            ),
+            (
+                "postgres://me:pass?hush@host/db",
+                "unknown option in database.url",
+            ),
             ("postgres://me:hush#hush@host/db", "%23"),
         ] {
             let refused = check(url.split(':').next().unwrap(), url).unwrap_err();
-            assert!(refused.contains(text) && !refused.contains("hush"), "{url}: {refused}");
+            assert!(
+                refused.contains(text) && !refused.contains("hush"),
+                "{url}: {refused}"
+            );
         }
     }
 
@@ -121,13 +171,21 @@ mod tests {
     fn values_that_are_refused_are_not_shown() {
         use std::str::FromStr;
         let errors = [
-            sea_orm::sqlx::postgres::PgConnectOptions::from_str("postgres://host/db?sslmode=hush").unwrap_err(),
-            sea_orm::sqlx::mysql::MySqlConnectOptions::from_str("mysql://host/db?ssl-mode=hush").unwrap_err(),
-            sea_orm::sqlx::sqlite::SqliteConnectOptions::from_str("sqlite://file?mode=hush").unwrap_err(),
+            sea_orm::sqlx::postgres::PgConnectOptions::from_str("postgres://host/db?sslmode=hush")
+                .unwrap_err(),
+            sea_orm::sqlx::mysql::MySqlConnectOptions::from_str("mysql://host/db?ssl-mode=hush")
+                .unwrap_err(),
+            sea_orm::sqlx::sqlite::SqliteConnectOptions::from_str("sqlite://file?mode=hush")
+                .unwrap_err(),
         ];
         for error in errors {
             let text = refused(&error).to_string();
-            assert!(error.to_string().contains("hush") && !text.contains("hush") && text.contains("mode"), "{text}");
+            assert!(
+                error.to_string().contains("hush")
+                    && !text.contains("hush")
+                    && text.contains("mode"),
+                "{text}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! `pending_removal`: removals of many members that are not written to all rows yet, and the counters of `channel` that say so.
+//! `pending_removal`: removals of many members that are not written to all rows yet, and the
+//! counters of `channel` that say so.
 
 use entity::channel::{Column as Channel, Entity as ChannelEntity};
 use entity::pending_removal::{Column, Entity};
@@ -36,7 +37,13 @@ fn pending(row: &QueryResult) -> Result<PendingRemoval, DbErr> {
 }
 
 fn select() -> SelectStatement {
-    let columns = [Column::ChannelId, Column::Number, Column::Part, Column::RemovedAt, Column::ClaimedUntil];
+    let columns = [
+        Column::ChannelId,
+        Column::Number,
+        Column::Part,
+        Column::RemovedAt,
+        Column::ClaimedUntil,
+    ];
     Query::select().columns(columns).from(Entity).to_owned()
 }
 
@@ -52,7 +59,8 @@ fn named(uids: &[u8]) -> Result<Vec<String>, StoreError> {
     if uids.is_empty() {
         return Ok(Vec::new());
     }
-    serde_json::from_slice(uids).map_err(|error| StoreError::Broken(format!("a pending removal cannot be read: {error}")))
+    serde_json::from_slice(uids)
+        .map_err(|error| StoreError::Broken(format!("a pending removal cannot be read: {error}")))
 }
 
 impl Store {
@@ -67,15 +75,31 @@ impl Store {
     }
 
     /// The users that a pending removal names; none: it is about all members.
-    pub(crate) async fn list_removed_uids(&self, removal: &PendingRemoval) -> Result<Vec<String>, StoreError> {
-        let select = Query::select().column(Column::Uids).from(Entity).and_where(is(removal)).to_owned();
+    pub(crate) async fn list_removed_uids(
+        &self,
+        removal: &PendingRemoval,
+    ) -> Result<Vec<String>, StoreError> {
+        let select = Query::select()
+            .column(Column::Uids)
+            .from(Entity)
+            .and_where(is(removal))
+            .to_owned();
         let row = self.query_one(&select).await?;
-        row.map_or_else(|| Ok(Vec::new()), |row| named(&row.try_get_by_index::<Vec<u8>>(0)?))
+        row.map_or_else(
+            || Ok(Vec::new()),
+            |row| named(&row.try_get_by_index::<Vec<u8>>(0)?),
+        )
     }
 
     /// The pending removals of a channel that name their users, with these.
-    pub(crate) async fn list_named_removals(&self, channel_id: i64) -> Result<Vec<(PendingRemoval, Vec<String>)>, StoreError> {
-        let select = select().column(Column::Uids).and_where(Expr::col(Column::ChannelId).eq(channel_id)).to_owned();
+    pub(crate) async fn list_named_removals(
+        &self,
+        channel_id: i64,
+    ) -> Result<Vec<(PendingRemoval, Vec<String>)>, StoreError> {
+        let select = select()
+            .column(Column::Uids)
+            .and_where(Expr::col(Column::ChannelId).eq(channel_id))
+            .to_owned();
         let mut removals = Vec::new();
         for row in self.query_all(&select).await? {
             let uids = named(&row.try_get_by_index::<Vec<u8>>(5)?)?;
@@ -86,8 +110,13 @@ impl Store {
         Ok(removals)
     }
 
-    /// Claims a pending removal until then, or claims it longer; false when another server was faster.
-    pub(crate) async fn claim_removal(&self, removal: &mut PendingRemoval, until: i64) -> Result<bool, Error> {
+    /// Claims a pending removal until then, or claims it longer; false when another server was
+    /// faster.
+    pub(crate) async fn claim_removal(
+        &self,
+        removal: &mut PendingRemoval,
+        until: i64,
+    ) -> Result<bool, Error> {
         let update = &Query::update()
             .table(Entity)
             .value(Column::ClaimedUntil, until)
@@ -99,7 +128,12 @@ impl Store {
         }
         let claimed = self
             .transaction(|tx| async move {
-                let changed = tx.open.execute(update).await.map_err(StoreError::from)?.rows_affected();
+                let changed = tx
+                    .open
+                    .execute(update)
+                    .await
+                    .map_err(StoreError::from)?
+                    .rows_affected();
                 tx.commit(changed == 1).await
             })
             .await?;
@@ -109,7 +143,10 @@ impl Store {
 
     /// A removal is written to all rows.
     pub(crate) async fn finish_removal(&self, removal: &PendingRemoval) -> Result<(), Error> {
-        let delete = &Query::delete().from_table(Entity).and_where(is(removal)).to_owned();
+        let delete = &Query::delete()
+            .from_table(Entity)
+            .and_where(is(removal))
+            .to_owned();
         self.transaction(|tx| async move {
             tx.open.execute(delete).await.map_err(StoreError::from)?;
             tx.commit(()).await
@@ -122,15 +159,26 @@ impl Tx {
     /// The number of the next removal of a locked channel.
     pub(crate) async fn number_removal(&self, channel_id: i64) -> Result<i64, StoreError> {
         let is_channel = Expr::col(Channel::Id).eq(channel_id);
-        let select = Query::select().column(Channel::Removals).from(ChannelEntity).and_where(is_channel.clone()).to_owned();
-        let before: i64 = self.open.query_one(&select).await?.map_or(Ok(0), |row| row.try_get_by_index(0))?;
-        let mut update = Query::update().table(ChannelEntity).value(Channel::Removals, before + 1).to_owned();
+        let select = Query::select()
+            .column(Channel::Removals)
+            .from(ChannelEntity)
+            .and_where(is_channel.clone())
+            .to_owned();
+        let before: i64 = self
+            .open
+            .query_one(&select)
+            .await?
+            .map_or(Ok(0), |row| row.try_get_by_index(0))?;
+        let mut update = Query::update()
+            .table(ChannelEntity)
+            .value(Channel::Removals, before + 1)
+            .to_owned();
         self.open.execute(update.and_where(is_channel)).await?;
         Ok(before + 1)
     }
 
-    /// From now on nobody is a member of a locked channel who joined before the removal with this number. The head's revision, which
-    /// makes it known to all of them, must be a new one.
+    /// From now on nobody is a member of a locked channel who joined before the removal with this
+    /// number. The head's revision, which makes it known to all of them, must be a new one.
     pub(crate) async fn clear_members(&self, head: &Head, number: i64) -> Result<(), StoreError> {
         let update = Query::update()
             .table(ChannelEntity)
@@ -146,7 +194,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Remembers what is to be written to many rows: a part for each list of users, or one for all members when there is no list.
+    /// Remembers what is to be written to many rows: a part for each list of users, or one for all
+    /// members when there is no list.
     pub(crate) async fn insert_pending_removal(
         &self,
         channel_id: i64,
@@ -154,12 +203,33 @@ impl Tx {
         removed_at: i64,
         uids: &[Vec<&str>],
     ) -> Result<(), StoreError> {
-        let lists = uids.iter().map(|uids| serde_json::to_vec(uids).unwrap_or_default());
-        let lists = if uids.is_empty() { vec![Vec::new()] } else { lists.collect() };
+        let lists = uids
+            .iter()
+            .map(|uids| serde_json::to_vec(uids).unwrap_or_default());
+        let lists = if uids.is_empty() {
+            vec![Vec::new()]
+        } else {
+            lists.collect()
+        };
         for (part, list) in (0_i64..).zip(lists) {
-            let columns = [Column::ChannelId, Column::Number, Column::Part, Column::RemovedAt, Column::Uids];
-            let mut insert = Query::insert().into_table(Entity).columns(columns).to_owned();
-            insert.values_panic([channel_id.into(), number.into(), part.into(), removed_at.into(), list.into()]);
+            let columns = [
+                Column::ChannelId,
+                Column::Number,
+                Column::Part,
+                Column::RemovedAt,
+                Column::Uids,
+            ];
+            let mut insert = Query::insert()
+                .into_table(Entity)
+                .columns(columns)
+                .to_owned();
+            insert.values_panic([
+                channel_id.into(),
+                number.into(),
+                part.into(),
+                removed_at.into(),
+                list.into(),
+            ]);
             self.open.execute(&insert).await?;
         }
         Ok(())

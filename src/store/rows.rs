@@ -1,20 +1,22 @@
 //! Many rows in one statement, written or named.
 //!
-//! PostgreSQL takes a column as an array, so that the statement has one text, and one plan, for any number of rows. For the others
-//! every row has its place in the statement, and every number of rows its text. MySQL and MariaDB keep few texts prepared, and to give
-//! one up is slow: there the numbers are powers of two.
+//! PostgreSQL takes a column as an array, so that the statement has one text, and one plan, for any
+//! number of rows. For the others every row has its place in the statement, and every number of
+//! rows its text. MySQL and MariaDB keep few texts prepared, and to give one up is slow: there the
+//! numbers are powers of two.
 
 use sea_orm::sea_query::extension::postgres::PgFunc;
 use sea_orm::sea_query::{
-    Alias, ArrayType, Asterisk, Condition, Expr, ExprTrait, Func, InsertStatement, IntoColumnRef, IntoIden, JoinType, OnConflict,
-    Query, SelectStatement, TableRef, UnionType, Value, ValueTuple,
+    Alias, ArrayType, Asterisk, Condition, Expr, ExprTrait, Func, InsertStatement, IntoColumnRef,
+    IntoIden, JoinType, OnConflict, Query, SelectStatement, TableRef, UnionType, Value, ValueTuple,
 };
 use sea_orm::{DbBackend, EntityTrait, IdenStatic, Statement};
 
 use super::pool::Open;
 use super::{ROWS_PER_STATEMENT, StoreError};
 
-/// The same list for the database, as long as the next power of two: the last one is in it several times.
+/// The same list for the database, as long as the next power of two: the last one is in it several
+/// times.
 pub(super) fn padded<T: Clone>(mut list: Vec<T>) -> Vec<T> {
     if let Some(last) = list.last().cloned() {
         list.resize(list.len().next_power_of_two(), last);
@@ -23,7 +25,11 @@ pub(super) fn padded<T: Clone>(mut list: Vec<T>) -> Vec<T> {
 }
 
 /// The column has one of these values.
-pub(super) fn is_one_of<V>(backend: DbBackend, column: impl IntoColumnRef, values: impl IntoIterator<Item = V>) -> Expr
+pub(super) fn is_one_of<V>(
+    backend: DbBackend,
+    column: impl IntoColumnRef,
+    values: impl IntoIterator<Item = V>,
+) -> Expr
 where
     V: Into<Value>,
 {
@@ -35,30 +41,56 @@ where
     column.is_in(padded(values))
 }
 
-/// The named columns side by side, as rows. All but PostgreSQL get rows of nulls, which are equal to nothing, up to the next power of two.
-pub(super) fn listed<const N: usize>(backend: DbBackend, columns: [(&'static str, Vec<Value>); N]) -> SelectStatement {
+/// The named columns side by side, as rows. All but PostgreSQL get rows of nulls, which are equal
+/// to nothing, up to the next power of two.
+pub(super) fn listed<const N: usize>(
+    backend: DbBackend,
+    columns: [(&'static str, Vec<Value>); N],
+) -> SelectStatement {
     if backend == DbBackend::Postgres {
-        return columns.into_iter().fold(Query::select(), |mut select, (name, values)| {
-            select.expr_as(Func::cust("unnest").arg(Expr::val(array(values).0)), name).to_owned()
-        });
+        return columns
+            .into_iter()
+            .fold(Query::select(), |mut select, (name, values)| {
+                select
+                    .expr_as(Func::cust("unnest").arg(Expr::val(array(values).0)), name)
+                    .to_owned()
+            });
     }
     let count = columns.first().map_or(0, |(_, values)| values.len());
-    let value = |values: &[Value], at: usize| values.get(at).cloned().or_else(|| values.first().map(Value::as_null));
-    let rows = (0..count.next_power_of_two()).map(|at| columns.iter().filter_map(move |(_, values)| value(values, at)));
+    let value = |values: &[Value], at: usize| {
+        values
+            .get(at)
+            .cloned()
+            .or_else(|| values.first().map(Value::as_null))
+    };
+    let rows = (0..count.next_power_of_two()).map(|at| {
+        columns
+            .iter()
+            .filter_map(move |(_, values)| value(values, at))
+    });
     if backend == DbBackend::Sqlite {
         let rows = rows.map(|row| ValueTuple::Many(row.collect())).collect();
-        let mut select = Query::select().from(TableRef::ValuesList(rows, "v".into_iden())).to_owned();
+        let mut select = Query::select()
+            .from(TableRef::ValuesList(rows, "v".into_iden()))
+            .to_owned();
         for (at, (name, _)) in columns.iter().enumerate() {
-            select.expr_as(Expr::col(("v", Alias::new(format!("column{}", at + 1)))), *name);
+            select.expr_as(
+                Expr::col(("v", Alias::new(format!("column{}", at + 1)))),
+                *name,
+            );
         }
         return select;
     }
     let mut selects = rows.map(|row| {
         let named = columns.iter().map(|(name, _)| *name).zip(row);
-        named.fold(Query::select(), |mut select, (name, value)| select.expr_as(typed(value), name).to_owned())
+        named.fold(Query::select(), |mut select, (name, value)| {
+            select.expr_as(typed(value), name).to_owned()
+        })
     });
     let mut first = selects.next().unwrap_or_else(Query::select);
-    first.unions(selects.map(|select| (UnionType::All, select))).to_owned()
+    first
+        .unions(selects.map(|select| (UnionType::All, select)))
+        .to_owned()
 }
 
 /// A value of a list of MySQL's and MariaDB's, who would take a number without a type for a text.
@@ -71,9 +103,10 @@ fn typed(value: Value) -> Expr {
 
 /// What `found` finds for each of these rows, whose named columns it knows as those of "w".
 ///
-/// PostgreSQL would rather read all conversations of a user, say, than look up a few of them; behind an OFFSET it looks up each. The
-/// planners of MySQL and MariaDB take their time over long lists of alternatives (MariaDB 10.11: 15 ms for 512 pairs of keys, 2 ms
-/// for the same in a list that is joined).
+/// PostgreSQL would rather read all conversations of a user, say, than look up a few of them;
+/// behind an OFFSET it looks up each. The planners of MySQL and MariaDB take their time over long
+/// lists of alternatives (MariaDB 10.11: 15 ms for 512 pairs of keys, 2 ms for the same in a list
+/// that is joined).
 pub(super) fn for_each<const N: usize>(
     backend: DbBackend,
     wanted: [(&'static str, Vec<Value>); N],
@@ -81,7 +114,9 @@ pub(super) fn for_each<const N: usize>(
 ) -> SelectStatement {
     let wanted = listed(backend, wanted);
     if backend != DbBackend::Postgres {
-        return found.join_subquery(JoinType::InnerJoin, wanted, "w", Condition::all()).to_owned();
+        return found
+            .join_subquery(JoinType::InnerJoin, wanted, "w", Condition::all())
+            .to_owned();
     }
     lateral(wanted, found)
 }
@@ -91,7 +126,12 @@ pub(super) fn lateral(wanted: SelectStatement, mut found: SelectStatement) -> Se
     Query::select()
         .column(("found", Asterisk))
         .from_subquery(wanted, "w")
-        .join_lateral(JoinType::InnerJoin, found.offset(0).to_owned(), "found", Condition::all())
+        .join_lateral(
+            JoinType::InnerJoin,
+            found.offset(0).to_owned(),
+            "found",
+            Condition::all(),
+        )
         .to_owned()
 }
 
@@ -126,12 +166,19 @@ where
     }
     let is_few = backend == DbBackend::MySql;
     // To write a row over with itself changes nothing.
-    let rows = if is_few && !target.key.is_empty() { padded(rows) } else { rows };
+    let rows = if is_few && !target.key.is_empty() {
+        padded(rows)
+    } else {
+        rows
+    };
     let mut rows = rows.into_iter();
     while rows.len() > 0 {
         let most = rows.len().min(ROWS_PER_STATEMENT);
         let count = if is_few { 1 << most.ilog2() } else { most };
-        let mut insert = Query::insert().into_table(E::default()).columns(target.columns.iter().copied()).to_owned();
+        let mut insert = Query::insert()
+            .into_table(E::default())
+            .columns(target.columns.iter().copied())
+            .to_owned();
         for row in rows.by_ref().take(count) {
             insert.values_panic(row.into_iter().map(Into::into));
         }
@@ -140,7 +187,10 @@ where
     Ok(())
 }
 
-fn on_conflict<'a, C: IntoIden + Copy>(insert: &'a mut InsertStatement, target: &Target<'_, C>) -> &'a InsertStatement {
+fn on_conflict<'a, C: IntoIden + Copy>(
+    insert: &'a mut InsertStatement,
+    target: &Target<'_, C>,
+) -> &'a InsertStatement {
     if !target.key.is_empty() {
         let mut conflict = OnConflict::columns(target.key.iter().copied());
         if target.update.is_empty() {
@@ -156,10 +206,18 @@ fn on_conflict<'a, C: IntoIden + Copy>(insert: &'a mut InsertStatement, target: 
 /// `INSERT INTO … SELECT * FROM unnest($1::bigint[], …)`: the rows come in the order of the arrays.
 fn as_arrays<E: EntityTrait>(target: &Target<'_, E::Column>, rows: Vec<Vec<Value>>) -> Statement {
     let names = |columns: &[E::Column], of: &dyn Fn(&str) -> String| {
-        columns.iter().map(|column| of(IdenStatic::as_str(column))).collect::<Vec<_>>().join(", ")
+        columns
+            .iter()
+            .map(|column| of(IdenStatic::as_str(column)))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let count = rows.len();
-    let mut columns: Vec<Vec<Value>> = target.columns.iter().map(|_| Vec::with_capacity(count)).collect();
+    let mut columns: Vec<Vec<Value>> = target
+        .columns
+        .iter()
+        .map(|_| Vec::with_capacity(count))
+        .collect();
     for row in rows {
         for (column, value) in columns.iter_mut().zip(row) {
             column.push(value);
@@ -180,11 +238,19 @@ fn as_arrays<E: EntityTrait>(target: &Target<'_, E::Column>, rows: Vec<Vec<Value
         places.join(", ")
     );
     if !target.key.is_empty() {
-        sql += &format!(" ON CONFLICT ({})", names(target.key, &|name| format!("\"{name}\"")));
+        sql += &format!(
+            " ON CONFLICT ({})",
+            names(target.key, &|name| format!("\"{name}\""))
+        );
         if target.update.is_empty() {
             sql += " DO NOTHING";
         } else {
-            sql += &format!(" DO UPDATE SET {}", names(target.update, &|name| format!("\"{name}\" = \"excluded\".\"{name}\"")));
+            sql += &format!(
+                " DO UPDATE SET {}",
+                names(target.update, &|name| format!(
+                    "\"{name}\" = \"excluded\".\"{name}\""
+                ))
+            );
         }
     }
     Statement::from_sql_and_values(DbBackend::Postgres, sql, arrays)

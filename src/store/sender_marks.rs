@@ -1,4 +1,5 @@
-//! `sender_mark` and `late_message`: what messages leave beside their channel, so that they touch nothing that belongs to readers.
+//! `sender_mark` and `late_message`: what messages leave beside their channel, so that they touch
+//! nothing that belongs to readers.
 
 use entity::{late_message, sender_mark};
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
@@ -17,7 +18,11 @@ pub(crate) struct OwnMessage {
 
 impl Tx {
     /// The newest own message of a user in a locked channel.
-    pub(crate) async fn find_sender_mark(&self, channel_id: i64, uid: &str) -> Result<SenderMark, StoreError> {
+    pub(crate) async fn find_sender_mark(
+        &self,
+        channel_id: i64,
+        uid: &str,
+    ) -> Result<SenderMark, StoreError> {
         use sender_mark::{Column, Entity};
         let select = Query::select()
             .columns([Column::Seq, Column::RedDots, Column::Revision])
@@ -25,28 +30,69 @@ impl Tx {
             .and_where(Expr::col(Column::ChannelId).eq(channel_id))
             .and_where(Expr::col(Column::Uid).eq(uid))
             .to_owned();
-        let Some(row) = self.open.query_one(&select).await? else { return Ok(SenderMark::default()) };
-        Ok(SenderMark { seq: row.try_get_by_index(0)?, red_dots: row.try_get_by_index(1)?, revision: row.try_get_by_index(2)? })
+        let Some(row) = self.open.query_one(&select).await? else {
+            return Ok(SenderMark::default());
+        };
+        Ok(SenderMark {
+            seq: row.try_get_by_index(0)?,
+            red_dots: row.try_get_by_index(1)?,
+            revision: row.try_get_by_index(2)?,
+        })
     }
 
     /// Writes the newest own messages of senders. The channels are locked.
-    pub(crate) async fn write_sender_marks(&self, mut own: Vec<OwnMessage>) -> Result<(), StoreError> {
+    pub(crate) async fn write_sender_marks(
+        &self,
+        mut own: Vec<OwnMessage>,
+    ) -> Result<(), StoreError> {
         use sender_mark::{Column, Entity};
-        const COLUMNS: [Column; 5] = [Column::ChannelId, Column::Uid, Column::Seq, Column::RedDots, Column::Revision];
+        const COLUMNS: [Column; 5] = [
+            Column::ChannelId,
+            Column::Uid,
+            Column::Seq,
+            Column::RedDots,
+            Column::Revision,
+        ];
         own.sort_unstable_by(|a, b| (a.channel_id, &a.uid).cmp(&(b.channel_id, &b.uid)));
-        let rows = own.iter().map(|OwnMessage { channel_id, uid, mark }| {
-            vec![(*channel_id).into(), uid.as_str().into(), mark.seq.into(), mark.red_dots.into(), mark.revision.into()]
-        });
-        let target = Target { columns: &COLUMNS, key: &COLUMNS[..2], update: &COLUMNS[2..], unchanged: Column::Seq };
+        let rows = own.iter().map(
+            |OwnMessage {
+                 channel_id,
+                 uid,
+                 mark,
+             }| {
+                vec![
+                    (*channel_id).into(),
+                    uid.as_str().into(),
+                    mark.seq.into(),
+                    mark.red_dots.into(),
+                    mark.revision.into(),
+                ]
+            },
+        );
+        let target = Target {
+            columns: &COLUMNS,
+            key: &COLUMNS[..2],
+            update: &COLUMNS[2..],
+            unchanged: Column::Seq,
+        };
         rows::write::<Entity>(&self.open, &target, rows.collect()).await
     }
 
     /// Remembers that a red-dot message came late. The channel is locked.
-    pub(crate) async fn insert_late_message(&self, channel_id: i64, revision: i64, seq: Seq) -> Result<(), StoreError> {
+    pub(crate) async fn insert_late_message(
+        &self,
+        channel_id: i64,
+        revision: i64,
+        seq: Seq,
+    ) -> Result<(), StoreError> {
         use late_message::{Column, Entity};
-        let mut insert =
-            Query::insert().into_table(Entity).columns([Column::ChannelId, Column::Revision, Column::Seq]).to_owned();
-        self.open.execute(insert.values_panic([channel_id.into(), revision.into(), seq.into()])).await?;
+        let mut insert = Query::insert()
+            .into_table(Entity)
+            .columns([Column::ChannelId, Column::Revision, Column::Seq])
+            .to_owned();
+        self.open
+            .execute(insert.values_panic([channel_id.into(), revision.into(), seq.into()]))
+            .await?;
         Ok(())
     }
 }

@@ -10,23 +10,29 @@ use futures_util::future::BoxFuture;
 use sea_orm::sqlx::Connection;
 use tokio::runtime::Handle;
 
-/// A future that a drop does not end: once it was begun it goes on by itself, in a task of its own. As long as somebody waits for it
-/// there is no task, so it costs an allocation and nothing else.
+/// A future that a drop does not end: once it was begun it goes on by itself, in a task of its own.
+/// As long as somebody waits for it there is no task, so it costs an allocation and nothing else.
 ///
-/// A statement whose answer nobody reads leaves its connection in a state that nobody knows: a transaction may be open, an answer that
-/// is for no one on its way. So everything that is asked of the database is asked through this.
+/// A statement whose answer nobody reads leaves its connection in a state that nobody knows: a
+/// transaction may be open, an answer that is for no one on its way. So everything that is asked of
+/// the database is asked through this.
 pub(super) struct Uncancelled<T: Send + 'static> {
     work: Option<BoxFuture<'static, T>>,
     begun: bool,
     patience: Duration,
 }
 
-/// What `work` says. Given up, it goes on for as long as `patience`: then not even the database ends it.
+/// What `work` says. Given up, it goes on for as long as `patience`: then not even the database
+/// ends it.
 pub(super) fn uncancelled<T: Send + 'static>(
     patience: Duration,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Uncancelled<T> {
-    Uncancelled { work: Some(Box::pin(work)), begun: false, patience }
+    Uncancelled {
+        work: Some(Box::pin(work)),
+        begun: false,
+        patience,
+    }
 }
 
 impl<T: Send + 'static> Future for Uncancelled<T> {
@@ -35,7 +41,9 @@ impl<T: Send + 'static> Future for Uncancelled<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         self.begun = true;
         // Taken out, so that one that panics is not begun again.
-        let Some(mut work) = self.work.take() else { return Poll::Pending };
+        let Some(mut work) = self.work.take() else {
+            return Poll::Pending;
+        };
         let answer = work.as_mut().poll(context);
         if answer.is_pending() {
             self.work = Some(work);
@@ -56,7 +64,10 @@ impl<T: Send + 'static> Drop for Uncancelled<T> {
 }
 
 /// Does `work` in a task of its own.
-pub(super) fn go_on<T: Send + 'static>(patience: Duration, work: impl Future<Output = T> + Send + 'static) {
+pub(super) fn go_on<T: Send + 'static>(
+    patience: Duration,
+    work: impl Future<Output = T> + Send + 'static,
+) {
     // Without a runtime the process ends, and its connections with it.
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn(async move {
@@ -75,9 +86,10 @@ static UNFINISHED: AtomicU32 = AtomicU32::new(0);
 /// How long a connection may take to answer then.
 const PING: Duration = Duration::from_secs(1);
 
-/// Whether a connection that comes back can be used again. Every transaction is committed or rolled back before; one where that failed
-/// has a ROLLBACK that was not sent, and is closed: the database then rolls back by itself. Nothing is asked of the database for it,
-/// but where a statement was given up: nobody knows which connection that was.
+/// Whether a connection that comes back can be used again. Every transaction is committed or rolled
+/// back before; one where that failed has a ROLLBACK that was not sent, and is closed: the database
+/// then rolls back by itself. Nothing is asked of the database for it, but where a statement was
+/// given up: nobody knows which connection that was.
 pub(super) async fn is_clean<C: Connection>(connection: &mut C) -> bool {
     if connection.should_flush() || connection.is_in_transaction() {
         return false;
@@ -85,10 +97,15 @@ pub(super) async fn is_clean<C: Connection>(connection: &mut C) -> bool {
     if UNFINISHED.load(Ordering::SeqCst) == 0 {
         return true;
     }
-    if matches!(tokio::time::timeout(PING, connection.ping()).await, Ok(Ok(()))) {
+    if matches!(
+        tokio::time::timeout(PING, connection.ping()).await,
+        Ok(Ok(()))
+    ) {
         return true;
     }
-    let _ = UNFINISHED.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1));
+    let _ = UNFINISHED.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+        count.checked_sub(1)
+    });
     false
 }
 
@@ -133,7 +150,11 @@ mod tests {
             let _held = held;
             std::future::pending::<()>().await;
         });
-        assert!(tokio::time::timeout(Duration::from_millis(1), endless).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), endless)
+                .await
+                .is_err()
+        );
         tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap();
     }
 }

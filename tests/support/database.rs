@@ -39,8 +39,9 @@ pub struct TestDatabase {
 }
 
 fn variable(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: run the tests with scripts/test, which starts the databases"))
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: run the tests with scripts/test, which starts the databases")
+    })
 }
 
 impl TestDatabase {
@@ -50,7 +51,10 @@ impl TestDatabase {
             Engine::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
                 let database = Self::sqlite_in(folder.path());
-                Self { _folder: Some(folder), ..database }
+                Self {
+                    _folder: Some(folder),
+                    ..database
+                }
             }
             _ => Self::create_on(engine, &variable(engine.server().1)).await,
         }
@@ -59,29 +63,58 @@ impl TestDatabase {
     /// A file in a folder.
     pub fn sqlite_in(folder: &Path) -> Self {
         let url = format!("sqlite://{}?mode=rwc", folder.join("recents.db").display());
-        Self { engine: Engine::Sqlite, url, _folder: None }
+        Self {
+            engine: Engine::Sqlite,
+            url,
+            _folder: None,
+        }
     }
 
     /// An empty database on a server.
     pub async fn create_on(engine: Engine, server: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let admin = if engine == Engine::Postgres { "postgres" } else { "mysql" };
-        let connection = Database::connect(format!("{server}/{admin}")).await.unwrap();
-        connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let name = format!(
+            "test_{}_{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let admin = if engine == Engine::Postgres {
+            "postgres"
+        } else {
+            "mysql"
+        };
+        let connection = Database::connect(format!("{server}/{admin}"))
+            .await
+            .unwrap();
+        connection
+            .execute_unprepared(&format!("CREATE DATABASE {name}"))
+            .await
+            .unwrap();
         connection.close().await.unwrap();
-        Self { engine, url: format!("{server}/{name}"), _folder: None }
+        Self {
+            engine,
+            url: format!("{server}/{name}"),
+            _folder: None,
+        }
     }
 
     /// A database that is there.
     pub fn existing(engine: Engine, url: String) -> Self {
-        Self { engine, url, _folder: None }
+        Self {
+            engine,
+            url,
+            _folder: None,
+        }
     }
 
     /// This database on another node of its cluster.
     pub fn on_node(&self, server: &str) -> Self {
         let (_, name) = self.url.rsplit_once('/').unwrap();
-        Self { engine: self.engine, url: format!("{server}/{name}"), _folder: None }
+        Self {
+            engine: self.engine,
+            url: format!("{server}/{name}"),
+            _folder: None,
+        }
     }
 
     /// A connection beside the server's.
@@ -102,7 +135,11 @@ impl OwnServers {
     pub async fn start(names: &[&str]) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         // The servers run as users of their own.
-        std::fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(
+            temporary.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
         let mut own = Self::start_in(temporary.path(), names).await;
         own._temporary = Some(temporary);
         own
@@ -110,10 +147,19 @@ impl OwnServers {
 
     /// The same in a folder that is there.
     pub async fn start_in(folder: &Path, names: &[&str]) -> Self {
-        let mut own = Self { folder: folder.join("servers"), variables: HashMap::new(), _temporary: None };
+        let mut own = Self {
+            folder: folder.join("servers"),
+            variables: HashMap::new(),
+            _temporary: None,
+        };
         for line in own.script("start", names).await.lines() {
-            let (name, value) = line.strip_prefix("export ").unwrap().split_once('=').unwrap();
-            own.variables.insert(name.to_owned(), value.trim_matches('"').to_owned());
+            let (name, value) = line
+                .strip_prefix("export ")
+                .unwrap()
+                .split_once('=')
+                .unwrap();
+            own.variables
+                .insert(name.to_owned(), value.trim_matches('"').to_owned());
         }
         own
     }
@@ -134,7 +180,8 @@ impl OwnServers {
     }
 
     fn command(&self, verb: &str) -> std::process::Command {
-        let mut command = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/databases"));
+        let mut command =
+            std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/databases"));
         command.arg(verb).arg(&self.folder);
         command
     }
@@ -142,8 +189,15 @@ impl OwnServers {
     async fn script(&self, verb: &str, names: &[&str]) -> String {
         let mut command = self.command(verb);
         command.args(names);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-        assert!(output.status.success(), "scripts/databases {verb} {names:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = tokio::task::spawn_blocking(move || command.output())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "scripts/databases {verb} {names:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 }

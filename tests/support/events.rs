@@ -22,15 +22,32 @@ pub struct Events {
 impl Events {
     /// # Errors
     /// Why there is no stream.
-    pub async fn open(request: reqwest::RequestBuilder, query: &str, variables: Value) -> Result<Self, String> {
+    pub async fn open(
+        request: reqwest::RequestBuilder,
+        query: &str,
+        variables: Value,
+    ) -> Result<Self, String> {
         let body = json!({"query": query, "variables": variables}).to_string();
-        let request = request.header("accept", "text/event-stream").header("content-type", "application/json").body(body);
+        let request = request
+            .header("accept", "text/event-stream")
+            .header("content-type", "application/json")
+            .body(body);
         let response = request.send().await.map_err(|error| error.to_string())?;
         if response.status() != 200 {
-            return Err(format!("{}: {}", response.status(), response.text().await.unwrap_or_default()));
+            return Err(format!(
+                "{}: {}",
+                response.status(),
+                response.text().await.unwrap_or_default()
+            ));
         }
-        assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
-        Ok(Self { response, read: Vec::new() })
+        assert_eq!(
+            response.headers()["content-type"],
+            "text/event-stream; charset=utf-8"
+        );
+        Ok(Self {
+            response,
+            read: Vec::new(),
+        })
     }
 
     pub async fn next(&mut self) -> Event {
@@ -38,11 +55,16 @@ impl Events {
             if let Some(end) = self.read.windows(2).position(|pair| pair == b"\n\n") {
                 let rest = self.read.split_off(end + 2);
                 let event = String::from_utf8(std::mem::replace(&mut self.read, rest)).unwrap();
-                let lines: Vec<&str> = event.lines().filter(|line| !line.is_empty() && !line.starts_with(':')).collect();
+                let lines: Vec<&str> = event
+                    .lines()
+                    .filter(|line| !line.is_empty() && !line.starts_with(':'))
+                    .collect();
                 match lines.as_slice() {
                     [] => continue,
                     ["event: next", data] => {
-                        return Event::Next(serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap());
+                        return Event::Next(
+                            serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap(),
+                        );
                     }
                     ["event: complete", _] => return Event::Complete,
                     other => panic!("an event that is none: {other:?}"),

@@ -1,4 +1,5 @@
-//! Several real servers on one database: requests go to any of them, and again to another when one cannot answer.
+//! Several real servers on one database: requests go to any of them, and again to another when one
+//! cannot answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
@@ -28,13 +29,21 @@ pub struct Fleet {
     pub refused: AtomicU64,
 }
 
-/// What a server keeps in memory of messages: much, next to nothing, nothing. What it answers must not depend on that.
+/// What a server keeps in memory of messages: much, next to nothing, nothing. What it answers must
+/// not depend on that.
 const CACHES: [&str; 3] = ["134217728", "20000", "0"];
 
 impl Fleet {
     /// One server for each database URL.
-    pub async fn start(databases: Vec<String>, environment: Vec<(&'static str, &'static str)>) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+    pub async fn start(
+        databases: Vec<String>,
+        environment: Vec<(&'static str, &'static str)>,
+    ) -> Self {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(20))
+            .build()
+            .unwrap();
         let fleet = Self {
             servers: databases.iter().map(|_| Mutex::new(None)).collect(),
             urls: RwLock::new(vec![String::new(); databases.len()]),
@@ -63,9 +72,16 @@ impl Fleet {
 
     /// Starts a server again, on another port.
     pub async fn restart(&self, number: usize) {
-        let (database, mut environment) = (self.databases[number].clone(), self.environment.clone());
-        environment.push(("RECENTS__CACHE__MESSAGES_BYTES", CACHES[number % CACHES.len()]));
-        let process = tokio::task::spawn_blocking(move || Process::start_with(&database, &environment)).await.unwrap();
+        let (database, mut environment) =
+            (self.databases[number].clone(), self.environment.clone());
+        environment.push((
+            "RECENTS__CACHE__MESSAGES_BYTES",
+            CACHES[number % CACHES.len()],
+        ));
+        let process =
+            tokio::task::spawn_blocking(move || Process::start_with(&database, &environment))
+                .await
+                .unwrap();
         self.urls.write().unwrap()[number] = process.url.clone();
         *self.servers[number].lock().unwrap() = Some(process);
     }
@@ -75,9 +91,13 @@ impl Fleet {
         let urls = self.urls.read().unwrap().clone();
         let mut sum = 0;
         for url in urls {
-            let Ok(answer) = self.http.get(format!("{url}/metrics")).send().await else { continue };
+            let Ok(answer) = self.http.get(format!("{url}/metrics")).send().await else {
+                continue;
+            };
             let text = answer.text().await.unwrap();
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             sum += line.map_or(0, |value| value.parse::<u64>().unwrap());
         }
         sum
@@ -92,13 +112,20 @@ impl Fleet {
 
     /// Resident memory of all servers in KiB.
     pub fn memory(&self) -> u64 {
-        self.servers.iter().filter_map(|server| server.lock().unwrap().as_ref().map(Process::memory)).sum()
+        self.servers
+            .iter()
+            .filter_map(|server| server.lock().unwrap().as_ref().map(Process::memory))
+            .sum()
     }
 
     async fn ask_once(&self, path: &str, body: &str) -> Option<Value> {
         let number = self.random.lock().unwrap().random_range(0..self.len());
         let url = self.urls.read().unwrap()[number].clone();
-        let request = self.http.post(format!("{url}{path}")).header("content-type", "application/json").body(body.to_owned());
+        let request = self
+            .http
+            .post(format!("{url}{path}"))
+            .header("content-type", "application/json")
+            .body(body.to_owned());
         let response = request.send().await.ok()?;
         let status = response.status().as_u16();
         let text = response.text().await.ok()?;
@@ -107,7 +134,9 @@ impl Fleet {
         }
         assert_eq!(status, 200, "{path} {body}: {text}");
         let answer: Value = serde_json::from_str(&text).unwrap();
-        let code = answer["errors"][0]["extensions"]["code"].as_str().unwrap_or_default();
+        let code = answer["errors"][0]["extensions"]["code"]
+            .as_str()
+            .unwrap_or_default();
         if code == "OVERLOADED" || TRY_AGAIN.contains(&code) {
             return None;
         }
@@ -123,7 +152,10 @@ impl Fleet {
                 return answer;
             }
             self.refused.fetch_add(1, Ordering::Relaxed);
-            assert!(begun.elapsed() < PATIENCE, "{path} {body} was refused for {PATIENCE:?}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{path} {body} was refused for {PATIENCE:?}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -131,12 +163,18 @@ impl Fleet {
     /// Everything of a user.
     pub async fn full(&self, uid: &str, msg_count: i64) -> Vec<Value> {
         let body = json!({"uid": uid, "version": 0, "msg_count": msg_count});
-        self.call("/conversation/sync", &body).await.as_array().unwrap().clone()
+        self.call("/conversation/sync", &body)
+            .await
+            .as_array()
+            .unwrap()
+            .clone()
     }
 }
 
 impl Asked for Fleet {
     async fn graphql(&self, query: &str, variables: Value) -> Value {
-        self.call("/graphql", &json!({"query": query, "variables": variables})).await["data"].clone()
+        self.call("/graphql", &json!({"query": query, "variables": variables}))
+            .await["data"]
+            .clone()
     }
 }

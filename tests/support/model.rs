@@ -1,5 +1,5 @@
-//! The reference: what conversations are, written from the design without a look at the server's code. It counts messages
-//! one by one where the server keeps marks.
+//! The reference: what conversations are, written from the design without a look at the server's
+//! code. It counts messages one by one where the server keeps marks.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -55,7 +55,11 @@ pub fn channel(viewer: &str, id: &str, kind: u8) -> Channel {
     if kind != 1 {
         return (kind, id.to_owned(), String::new());
     }
-    let (a, b) = if viewer < id { (viewer, id) } else { (id, viewer) };
+    let (a, b) = if viewer < id {
+        (viewer, id)
+    } else {
+        (id, viewer)
+    };
     (1, a.to_owned(), b.to_owned())
 }
 
@@ -71,15 +75,21 @@ fn seen_by(channel: &Channel, uid: &str) -> String {
 
 impl Model {
     pub fn last_seq(&self, channel: &Channel) -> i64 {
-        self.messages.get(channel).and_then(|messages| messages.keys().next_back().copied()).unwrap_or(0)
+        self.messages
+            .get(channel)
+            .and_then(|messages| messages.keys().next_back().copied())
+            .unwrap_or(0)
     }
 
     /// Red dots of others above a seq, of the messages that arrived after so many others.
     fn red_of_others(&self, channel: &Channel, uid: &str, above: i64, arrived: usize) -> i64 {
         let messages = self.messages.get(channel).into_iter().flatten();
-        let counts =
-            |seq: i64, message: &Message| seq > above && message.red && message.from != uid && message.arrived >= arrived;
-        messages.filter(|(seq, message)| counts(**seq, message)).count() as i64
+        let counts = |seq: i64, message: &Message| {
+            seq > above && message.red && message.from != uid && message.arrived >= arrived
+        };
+        messages
+            .filter(|(seq, message)| counts(**seq, message))
+            .count() as i64
     }
 
     fn arrived(&self, channel: &Channel) -> usize {
@@ -87,16 +97,30 @@ impl Model {
     }
 
     fn position(&self, channel: &Channel, uid: &str, member: &Member) -> i64 {
-        let own = self.messages.get(channel).into_iter().flatten().filter(|(_, message)| message.from == uid);
-        own.map(|(seq, _)| *seq).max().unwrap_or(0).max(member.read_seq)
+        let own = self
+            .messages
+            .get(channel)
+            .into_iter()
+            .flatten()
+            .filter(|(_, message)| message.from == uid);
+        own.map(|(seq, _)| *seq)
+            .max()
+            .unwrap_or(0)
+            .max(member.read_seq)
     }
 
     fn unread_above(&self, channel: &Channel, uid: &str, member: &Member, position: i64) -> i64 {
         let all = self.red_of_others(channel, uid, position, 0);
-        let Some(set) = member.by_hand else { return all };
+        let Some(set) = member.by_hand else {
+            return all;
+        };
         let unread = set.unread + self.red_of_others(channel, uid, position, set.arrived);
         // The position moved: no more than what is above it.
-        if position == set.position { unread } else { unread.min(all) }
+        if position == set.position {
+            unread
+        } else {
+            unread.min(all)
+        }
     }
 
     pub fn unread(&self, channel: &Channel, uid: &str, member: &Member) -> i64 {
@@ -115,32 +139,59 @@ impl Model {
             from => from,
         };
         let kind = shape["channel_type"].as_u64().unwrap() as u8;
-        let id = if kind == 1 && id == format!("{from}@{from}") { from } else { id };
+        let id = if kind == 1 && id == format!("{from}@{from}") {
+            from
+        } else {
+            id
+        };
         let channel = channel(from, id, kind);
         let seq = shape["message_seq"].as_i64().unwrap();
         let stored = self.messages.entry(channel.clone()).or_default();
-        let is_same = stored.get(&seq).is_some_and(|other| other.shape["message_id"] == shape["message_id"]);
+        let is_same = stored
+            .get(&seq)
+            .is_some_and(|other| other.shape["message_id"] == shape["message_id"]);
         if !is_same
-            && (stored.contains_key(&seq) || stored.values().any(|other| other.shape["message_id"] == shape["message_id"]))
+            && (stored.contains_key(&seq)
+                || stored
+                    .values()
+                    .any(|other| other.shape["message_id"] == shape["message_id"]))
         {
             return;
         }
         if kind == 1 && from != "____system" && id != "____system" {
             for uid in [from, id] {
-                self.members.entry((uid.to_owned(), channel.clone())).or_default().in_it = true;
+                self.members
+                    .entry((uid.to_owned(), channel.clone()))
+                    .or_default()
+                    .in_it = true;
             }
         }
         // The sender of a group's message is a member.
         if kind != 1 && from != "____system" {
-            self.receive(from, &channel, seq, shape["timestamp"].as_i64().map_or(NOW, |seconds| seconds * 1000));
+            self.receive(
+                from,
+                &channel,
+                seq,
+                shape["timestamp"]
+                    .as_i64()
+                    .map_or(NOW, |seconds| seconds * 1000),
+            );
         }
         if is_same {
             return;
         }
         let mut shape = shape.clone();
         shape["from_uid"] = json!(from);
-        let message = Message { shape, from: from.to_owned(), red: header["red_dot"] == 1, arrived: self.arrived(&channel) };
-        self.messages.entry(channel.clone()).or_default().insert(seq, message);
+        let message = Message {
+            shape,
+            from: from.to_owned(),
+            red: header["red_dot"] == 1,
+            arrived: self.arrived(&channel),
+        };
+        self.messages
+            .entry(channel.clone())
+            .or_default()
+            .insert(seq, message);
         if let Some(member) = self.members.get_mut(&(from.to_owned(), channel)) {
             member.has_sent = true;
         }
@@ -148,7 +199,10 @@ impl Model {
 
     /// Begins a membership: the position is the largest of where it begins and what was deleted.
     fn begin(&mut self, uid: &str, channel: &Channel, joined: i64) {
-        let member = self.members.entry((uid.to_owned(), channel.clone())).or_default();
+        let member = self
+            .members
+            .entry((uid.to_owned(), channel.clone()))
+            .or_default();
         member.in_it = true;
         member.joined = joined;
         member.read_seq = joined.max(member.deleted_to);
@@ -156,14 +210,21 @@ impl Model {
     }
 
     pub fn join(&mut self, uid: &str, channel: &Channel) {
-        if !self.members.get(&(uid.to_owned(), channel.clone())).is_some_and(|member| member.in_it) {
+        if !self
+            .members
+            .get(&(uid.to_owned(), channel.clone()))
+            .is_some_and(|member| member.in_it)
+        {
             self.begin(uid, channel, self.last_seq(channel));
         }
     }
 
     pub fn leave(&mut self, uid: &str, channel: &Channel) {
         let left = self.last_seq(channel);
-        let member = self.members.entry((uid.to_owned(), channel.clone())).or_default();
+        let member = self
+            .members
+            .entry((uid.to_owned(), channel.clone()))
+            .or_default();
         if member.in_it || member.left_at.is_none() {
             member.in_it = false;
             member.left = left;
@@ -173,21 +234,36 @@ impl Model {
 
     /// A message says that somebody is in a group: it was sent at that time, epoch ms.
     pub fn receive(&mut self, uid: &str, channel: &Channel, seq: i64, sent_at: i64) {
-        let member = self.members.get(&(uid.to_owned(), channel.clone())).cloned().unwrap_or_default();
-        let stands = member.left_at.is_none_or(|left_at| seq > member.left && sent_at > left_at + 10_000);
+        let member = self
+            .members
+            .get(&(uid.to_owned(), channel.clone()))
+            .cloned()
+            .unwrap_or_default();
+        let stands = member
+            .left_at
+            .is_none_or(|left_at| seq > member.left && sent_at > left_at + 10_000);
         if !member.in_it && stands {
             self.begin(uid, channel, seq - 1);
         }
     }
 
     fn is_listed(&self, channel: &Channel, member: &Member) -> bool {
-        member.in_it && ![6, 9].contains(&channel.0) && self.last_seq(channel) > member.deleted_to.max(member.joined)
+        member.in_it
+            && ![6, 9].contains(&channel.0)
+            && self.last_seq(channel) > member.deleted_to.max(member.joined)
     }
 
     /// Reads up to a seq, or everything; `forced`: a deletion, which acts also below the position.
     fn read(&mut self, uid: &str, channel: &Channel, up_to: Option<i64>, forced: bool) {
         let key = (uid.to_owned(), channel.clone());
-        let Some(mut member) = self.members.get(&key).filter(|member| member.in_it).cloned() else { return };
+        let Some(mut member) = self
+            .members
+            .get(&key)
+            .filter(|member| member.in_it)
+            .cloned()
+        else {
+            return;
+        };
         let position = self.position(channel, uid, &member);
         if !forced && up_to.is_some_and(|up_to| up_to < position) {
             return;
@@ -196,7 +272,11 @@ impl Model {
         if member.by_hand.is_some() {
             let all = self.red_of_others(channel, uid, new, 0);
             let unread = self.unread_above(channel, uid, &member, new).min(all);
-            let set = SetByHand { unread, arrived: self.arrived(channel), position: new };
+            let set = SetByHand {
+                unread,
+                arrived: self.arrived(channel),
+                position: new,
+            };
             member.by_hand = (unread != all).then_some(set);
         }
         member.read_seq = new;
@@ -205,7 +285,9 @@ impl Model {
 
     pub fn set_unread(&mut self, uid: &str, channel: &Channel, unread: i64, up_to: Option<i64>) {
         let key = (uid.to_owned(), channel.clone());
-        let Some(mut member) = self.members.get(&key).cloned() else { return };
+        let Some(mut member) = self.members.get(&key).cloned() else {
+            return;
+        };
         let listed = self.is_listed(channel, &member);
         if unread == 0 {
             if listed || up_to.is_some_and(|up_to| up_to > self.last_seq(channel)) {
@@ -213,8 +295,14 @@ impl Model {
             }
         } else if listed {
             let position = self.position(channel, uid, &member);
-            let above = up_to.map_or(0, |up_to| self.red_of_others(channel, uid, up_to.max(position), 0));
-            member.by_hand = Some(SetByHand { unread: unread + above, arrived: self.arrived(channel), position });
+            let above = up_to.map_or(0, |up_to| {
+                self.red_of_others(channel, uid, up_to.max(position), 0)
+            });
+            member.by_hand = Some(SetByHand {
+                unread: unread + above,
+                arrived: self.arrived(channel),
+                position,
+            });
             self.members.insert(key.clone(), member);
         }
         if listed && let Some(member) = self.members.get_mut(&key) {
@@ -222,16 +310,26 @@ impl Model {
         }
     }
 
-    /// The user has looked: what came since is counted into a number set by hand, so that later reads of the list need not count it. A
-    /// message that came late below the head then stays in that number when the position moves past it.
+    /// The user has looked: what came since is counted into a number set by hand, so that later
+    /// reads of the list need not count it. A message that came late below the head then stays in
+    /// that number when the position moves past it.
     pub fn look(&mut self, uid: &str) {
-        let keys: Vec<(String, Channel)> = self.members.keys().filter(|(owner, _)| owner == uid).cloned().collect();
+        let keys: Vec<(String, Channel)> = self
+            .members
+            .keys()
+            .filter(|(owner, _)| owner == uid)
+            .cloned()
+            .collect();
         for key in keys {
             let mut member = self.members[&key].clone();
             if member.by_hand.is_some() && member.in_it {
                 let position = self.position(&key.1, uid, &member);
                 let unread = self.unread(&key.1, uid, &member);
-                member.by_hand = Some(SetByHand { unread, arrived: self.arrived(&key.1), position });
+                member.by_hand = Some(SetByHand {
+                    unread,
+                    arrived: self.arrived(&key.1),
+                    position,
+                });
                 self.members.insert(key, member);
             }
         }
@@ -239,7 +337,14 @@ impl Model {
 
     pub fn delete(&mut self, uid: &str, channel: &Channel, up_to: Option<i64>) {
         let key = (uid.to_owned(), channel.clone());
-        let Some(member) = self.members.get(&key).filter(|member| member.in_it).cloned() else { return };
+        let Some(member) = self
+            .members
+            .get(&key)
+            .filter(|member| member.in_it)
+            .cloned()
+        else {
+            return;
+        };
         let last = self.last_seq(channel);
         let up_to = up_to.unwrap_or(last);
         if !self.is_listed(channel, &member) && up_to <= last {
@@ -253,7 +358,12 @@ impl Model {
     }
 
     /// What a full sync shows, without versions.
-    pub fn full(&self, uid: &str, msg_count: usize, held: &HashMap<(String, u8), i64>) -> Vec<Value> {
+    pub fn full(
+        &self,
+        uid: &str,
+        msg_count: usize,
+        held: &HashMap<(String, u8), i64>,
+    ) -> Vec<Value> {
         let mut items = Vec::new();
         for ((owner, channel), member) in &self.members {
             if owner != uid || !self.is_listed(channel, member) {
@@ -262,10 +372,17 @@ impl Model {
             let id = seen_by(channel, uid);
             let messages = &self.messages[channel];
             let (last_seq, last) = messages.iter().next_back().unwrap();
-            let newest = messages.iter().rev().filter(|(seq, _)| **seq > member.deleted_to).take(msg_count);
+            let newest = messages
+                .iter()
+                .rev()
+                .filter(|(seq, _)| **seq > member.deleted_to)
+                .take(msg_count);
             let unread = self.unread(channel, uid, member);
             let held = held.get(&(id.clone(), channel.0)).copied().unwrap_or(0);
-            let recents: Vec<Value> = newest.filter(|(seq, _)| **seq > held).map(|(_, message)| message.shape.clone()).collect();
+            let recents: Vec<Value> = newest
+                .filter(|(seq, _)| **seq > held)
+                .map(|(_, message)| message.shape.clone())
+                .collect();
             items.push(json!({
                 "channel_id": id,
                 "channel_type": channel.0,
@@ -280,7 +397,11 @@ impl Model {
         }
         items.sort_by_key(|item| {
             let id = item["channel_id"].as_str().unwrap().as_bytes().to_vec();
-            (-item["timestamp"].as_i64().unwrap(), item["channel_type"].as_u64().unwrap(), id)
+            (
+                -item["timestamp"].as_i64().unwrap(),
+                item["channel_type"].as_u64().unwrap(),
+                id,
+            )
         });
         items
     }

@@ -48,7 +48,17 @@ pub const MEETINGS: [Meeting; 5] = [
         before: &[Hook("bob", 1), Hook("bob", 3)],
         unseen: &[],
         is_known: true,
-        operations: &[Hook("bob", 4), Hook("ann", 4), Hook("bob", 2), Hook("ann", 2), SetUnread(1), Delete, Leave, Join, Sync],
+        operations: &[
+            Hook("bob", 4),
+            Hook("ann", 4),
+            Hook("bob", 2),
+            Hook("ann", 2),
+            SetUnread(1),
+            Delete,
+            Leave,
+            Join,
+            Sync,
+        ],
     },
     // Ann was in it, and is told that she is not.
     Meeting {
@@ -78,7 +88,12 @@ pub const MEETINGS: [Meeting; 5] = [
 
 impl Meeting {
     /// Does what happened before, to the server and to the model it returns.
-    pub async fn prepare(&self, server: &Server, stage: &Stage, devices: &mut [Incremental]) -> Model {
+    pub async fn prepare(
+        &self,
+        server: &Server,
+        stage: &Stage,
+        devices: &mut [Incremental],
+    ) -> Model {
         let mut model = Model::default();
         if self.is_group {
             let (id, _) = stage.channel("ann");
@@ -130,12 +145,14 @@ impl Stage {
     /// A sent message is named for its sender: the same operation again is a repeat.
     fn body(&self, operation: Operation) -> (String, Value) {
         let ann = self.channel("ann");
-        let target =
-            json!({"uid": self.uid("ann"), "channel_id": ann.0, "channel_type": ann.1, "subscribers": [self.uid("ann")]});
+        let target = json!({"uid": self.uid("ann"), "channel_id": ann.0, "channel_type": ann.1, "subscribers": [self.uid("ann")]});
         match operation {
             Send(from) => {
                 let (id, kind) = self.channel(from);
-                ("/message/send".to_owned(), message(&self.uid(from), &id, kind, &format!("sent by {from}")))
+                (
+                    "/message/send".to_owned(),
+                    message(&self.uid(from), &id, kind, &format!("sent by {from}")),
+                )
             }
             Hook(from, seq) => {
                 let (id, kind) = self.channel(from);
@@ -150,7 +167,10 @@ impl Stage {
             Delete => ("/conversations/delete".to_owned(), target),
             Leave => ("/channel/subscriber_remove".to_owned(), target),
             Join => ("/channel/subscriber_add".to_owned(), target),
-            Sync => ("/conversation/sync".to_owned(), json!({"uid": self.uid("ann"), "version": 0, "msg_count": 20})),
+            Sync => (
+                "/conversation/sync".to_owned(),
+                json!({"uid": self.uid("ann"), "version": 0, "msg_count": 20}),
+            ),
         }
     }
 
@@ -177,7 +197,11 @@ impl Stage {
                 let (_, mut message) = self.body(operation);
                 let name = message["client_msg_no"].clone();
                 let is_there = |stored: &model::Message| stored.shape["client_msg_no"] == name;
-                if model.messages.get(&channel).is_some_and(|messages| messages.values().any(is_there)) {
+                if model
+                    .messages
+                    .get(&channel)
+                    .is_some_and(|messages| messages.values().any(is_there))
+                {
                     return;
                 }
                 let seq = model.last_seq(&channel) + 1;
@@ -194,13 +218,16 @@ impl Stage {
         }
     }
 
-    /// What of a full answer does not depend on which server gave which number: unread and the names of what shows, newest
-    /// first; nothing when the channel does not show.
+    /// What of a full answer does not depend on which server gave which number: unread and the
+    /// names of what shows, newest first; nothing when the channel does not show.
     pub fn shown(&self, full: &[Value]) -> Option<(i64, Vec<String>)> {
         let (id, _) = self.channel("ann");
         let item = full.iter().find(|item| item["channel_id"] == id)?;
-        let names =
-            item["recents"].as_array().unwrap().iter().map(|message| message["client_msg_no"].as_str().unwrap().to_owned());
+        let names = item["recents"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| message["client_msg_no"].as_str().unwrap().to_owned());
         Some((item["unread"].as_i64().unwrap(), names.collect()))
     }
 

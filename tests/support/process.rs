@@ -21,7 +21,12 @@ pub fn recents() -> Command {
 
 /// Runs a command to its end in `folder`.
 pub fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    recents().current_dir(folder).args(arguments).envs(environment.iter().copied()).output().unwrap()
+    recents()
+        .current_dir(folder)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
 }
 
 pub fn stdout(output: &Output) -> String {
@@ -51,7 +56,11 @@ impl Process {
     }
 
     /// The server that this command starts.
-    pub fn start_as(mut command: Command, database_url: &str, environment: &[(&str, &str)]) -> Self {
+    pub fn start_as(
+        mut command: Command,
+        database_url: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = std::env::temp_dir();
         let begun = Instant::now();
         let mut child = command
@@ -65,21 +74,41 @@ impl Process {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("recents is listening on ").unwrap_or_else(|| panic!("it said {line:?}")).to_owned();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let url = line
+            .trim()
+            .strip_prefix("recents is listening on ")
+            .unwrap_or_else(|| panic!("it said {line:?}"))
+            .to_owned();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { child, url, started_in: begun.elapsed(), http }
+        Self {
+            child,
+            url,
+            started_in: begun.elapsed(),
+            http,
+        }
     }
 
     pub fn http(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method.parse().unwrap(), format!("{}{path}", self.url))
+        self.http
+            .request(method.parse().unwrap(), format!("{}{path}", self.url))
     }
 
     pub async fn post(&self, path: &str, body: String) -> reqwest::Result<Answer> {
-        let request = self.http.post(format!("{}{path}", self.url)).header("content-type", "application/json").body(body);
+        let request = self
+            .http
+            .post(format!("{}{path}", self.url))
+            .header("content-type", "application/json")
+            .body(body);
         let response = request.send().await?;
         let status = response.status().as_u16();
-        Ok(Answer { status, content_type: String::new(), text: response.text().await? })
+        Ok(Answer {
+            status,
+            content_type: String::new(),
+            text: response.text().await?,
+        })
     }
 
     pub async fn call(&self, path: &str, body: Value) -> Value {
@@ -89,19 +118,29 @@ impl Process {
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let response = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
+        let response = self
+            .http
+            .get(format!("{}{path}", self.url))
+            .send()
+            .await
+            .unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
     /// A counter without labels.
     pub async fn metric(&self, name: &str) -> u64 {
         let (_, text) = self.get("/metrics").await;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse().unwrap())
     }
 
     pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        let done = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(done.success());
     }
 
@@ -119,7 +158,10 @@ impl Process {
     /// Resident memory in KiB.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }

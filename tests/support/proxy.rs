@@ -1,5 +1,6 @@
-//! A proxy between a server and its database (PostgreSQL's and MySQL's protocols) that sees each statement before the database
-//! does, and can hold it, fail it, or cut the connection before or after it.
+//! A proxy between a server and its database (PostgreSQL's and MySQL's protocols) that sees each
+//! statement before the database does, and can hold it, fail it, or cut the connection before or
+//! after it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,18 +25,21 @@ pub enum Fate {
     Late,
     /// The database answers as if it had rolled back for the sake of another transaction.
     Deadlock,
-    /// The transaction is rolled back while the statement is prepared, and nobody is told, as MariaDB does on nodes of a cluster.
+    /// The transaction is rolled back while the statement is prepared, and nobody is told, as
+    /// MariaDB does on nodes of a cluster.
     RolledBackSilently,
     /// The connection breaks before the database sees it.
     CutBefore,
     /// The connection breaks when the database answers: it was done, but nobody knows.
     CutAfter,
-    /// It is a COMMIT, and the database carries it out, but the answer is an error with this code. Only COMMITs count for it.
+    /// It is a COMMIT, and the database carries it out, but the answer is an error with this code.
+    /// Only COMMITs count for it.
     UnclearCommit(&'static str),
 }
 
-/// Errors that say nothing of a rollback, for [`Fate::UnclearCommit`]. After a statement some of them would mean that it is our mistake,
-/// some that it can begin again, some that the database is away.
+/// Errors that say nothing of a rollback, for [`Fate::UnclearCommit`]. After a statement some of
+/// them would mean that it is our mistake, some that it can begin again, some that the database is
+/// away.
 pub fn unclear_commits(engine: Engine) -> Vec<Fate> {
     let codes: &[&'static str] = match engine {
         Engine::Postgres => &["XX000", "55P03", "58000", "23505", "57014"],
@@ -67,7 +71,8 @@ struct Shared {
 }
 
 pub struct Proxy {
-    /// The database through the proxy; statements are not kept prepared, so that each comes with its text.
+    /// The database through the proxy; statements are not kept prepared, so that each comes with
+    /// its text.
     pub url: String,
     shared: Arc<Shared>,
     listening: tokio::task::JoinHandle<()>,
@@ -79,7 +84,11 @@ impl Proxy {
         let (server, name) = rest.rsplit_once('/').unwrap();
         let (user, target) = server.rsplit_once('@').unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let plain = if scheme == "postgres" { "sslmode=disable" } else { "ssl-mode=DISABLED" };
+        let plain = if scheme == "postgres" {
+            "sslmode=disable"
+        } else {
+            "ssl-mode=DISABLED"
+        };
         let address = listener.local_addr().unwrap();
         let url = format!("{scheme}://{user}@{address}/{name}?statement-cache-capacity=0&{plain}");
         let shared = Arc::new(Shared {
@@ -90,7 +99,11 @@ impl Proxy {
             connections: Mutex::new(CancellationToken::new()),
         });
         let listening = tokio::spawn(listen(listener, target.to_owned(), Arc::clone(&shared)));
-        Self { url, shared, listening }
+        Self {
+            url,
+            shared,
+            listening,
+        }
     }
 
     /// The statement after the next `passing` ones meets its fate.
@@ -144,7 +157,8 @@ impl Drop for Proxy {
     }
 }
 
-/// Two servers on one database, perhaps on two nodes of it: one that reaches it, and one whose statements the proxy sees.
+/// Two servers on one database, perhaps on two nodes of it: one that reaches it, and one whose
+/// statements the proxy sees.
 pub struct Pair<'a> {
     pub direct: &'a Server,
     pub behind: Server,
@@ -155,17 +169,24 @@ impl<'a> Pair<'a> {
     /// `node` is the direct server's database, or the same one on another node.
     pub async fn open(direct: &'a Server, node: &Arc<TestDatabase>) -> Self {
         let proxy = Proxy::before(node).await;
-        let change = |settings: &mut recents::config::Settings| settings.database.url = proxy.url.as_str().into();
+        let change = |settings: &mut recents::config::Settings| {
+            settings.database.url = proxy.url.as_str().into()
+        };
         let behind = Server::start_on(Arc::clone(node), change).await;
-        Self { direct, behind, proxy }
+        Self {
+            direct,
+            behind,
+            proxy,
+        }
     }
 }
 
 /// So many cases at once.
 const LANES: usize = 4;
 
-/// Does `each` case again and again, with 0, 1, 2 … statements that pass before the one that meets its fate, until there is no such
-/// statement: until `each`, which also gets a number of its own, says `false`.
+/// Does `each` case again and again, with 0, 1, 2 … statements that pass before the one that meets
+/// its fate, until there is no such statement: until `each`, which also gets a number of its own,
+/// says `false`.
 pub async fn at_every_statement<Case: Copy>(
     direct: &Server,
     node: &Arc<TestDatabase>,
@@ -177,7 +198,9 @@ pub async fn at_every_statement<Case: Copy>(
     let lanes = (0..LANES).map(|_| async move {
         let pair = Pair::open(direct, node).await;
         loop {
-            let Some(case) = cases.lock().unwrap().next() else { return };
+            let Some(case) = cases.lock().unwrap().next() else {
+                return;
+            };
             let mut passing = 0;
             while each(&pair, number.fetch_add(1, Ordering::Relaxed), case, passing).await {
                 passing += 1;
@@ -196,7 +219,9 @@ async fn listen(listener: TcpListener, target: String, shared: Arc<Shared>) {
         let (shared, target) = (Arc::clone(&shared), target.clone());
         let cut = shared.connections.lock().unwrap().child_token();
         tokio::spawn(async move {
-            let Ok(database) = TcpStream::connect(&target).await else { return };
+            let Ok(database) = TcpStream::connect(&target).await else {
+                return;
+            };
             client.set_nodelay(true).unwrap();
             database.set_nodelay(true).unwrap();
             let (from_client, to_client) = client.into_split();
@@ -226,7 +251,12 @@ struct NextAnswer {
     instead: Mutex<Option<Vec<u8>>>,
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, next: &NextAnswer) -> std::io::Result<()> {
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    next: &NextAnswer,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
         let length = from.read(&mut buffer).await?;
@@ -242,19 +272,40 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Share
             continue;
         }
         let instead = next.instead.lock().unwrap().take();
-        to.write_all(instead.as_deref().unwrap_or(&buffer[..length])).await?;
+        to.write_all(instead.as_deref().unwrap_or(&buffer[..length]))
+            .await?;
     }
 }
 
 /// One message of the client, whole.
-async fn read_message(from: &mut OwnedReadHalf, engine: Engine, begun: bool) -> std::io::Result<Vec<u8>> {
-    let mut message = vec![0; if engine.is_mysql_like() || !begun { 4 } else { 5 }];
+async fn read_message(
+    from: &mut OwnedReadHalf,
+    engine: Engine,
+    begun: bool,
+) -> std::io::Result<Vec<u8>> {
+    let mut message = vec![
+        0;
+        if engine.is_mysql_like() || !begun {
+            4
+        } else {
+            5
+        }
+    ];
     from.read_exact(&mut message).await?;
     let (header, length) = match engine {
-        Engine::MariaDb | Engine::MySql => (4, 4 + u32::from_le_bytes([message[0], message[1], message[2], 0]) as usize),
+        Engine::MariaDb | Engine::MySql => (
+            4,
+            4 + u32::from_le_bytes([message[0], message[1], message[2], 0]) as usize,
+        ),
         // The first message has no type.
-        _ if !begun => (4, u32::from_be_bytes(message[..4].try_into().unwrap()) as usize),
-        _ => (5, 1 + u32::from_be_bytes(message[1..5].try_into().unwrap()) as usize),
+        _ if !begun => (
+            4,
+            u32::from_be_bytes(message[..4].try_into().unwrap()) as usize,
+        ),
+        _ => (
+            5,
+            1 + u32::from_be_bytes(message[1..5].try_into().unwrap()) as usize,
+        ),
     };
     message.resize(length, 0);
     from.read_exact(&mut message[header..]).await?;
@@ -267,9 +318,9 @@ const COM_STMT_PREPARE: u8 = 0x16;
 /// The text of the statement that a message asks for or prepares.
 fn statement(message: &[u8], engine: Engine) -> Option<String> {
     let text = match engine {
-        Engine::MariaDb | Engine::MySql => {
-            (message[3] == 0 && [COM_QUERY, COM_STMT_PREPARE].contains(message.get(4)?)).then(|| &message[5..])?
-        }
+        Engine::MariaDb | Engine::MySql => (message[3] == 0
+            && [COM_QUERY, COM_STMT_PREPARE].contains(message.get(4)?))
+        .then(|| &message[5..])?,
         _ => match message[0] {
             b'Q' => message[5..].split(|byte| *byte == 0).next()?,
             b'P' => message[5..].split(|byte| *byte == 0).nth(1)?,
@@ -278,7 +329,9 @@ fn statement(message: &[u8], engine: Engine) -> Option<String> {
     };
     let text = String::from_utf8_lossy(text).into_owned();
     // What is set on connections, and the cleaning up, is no part of what is done.
-    let aside = ["SET ", "ROLLBACK", "/* SQLx ping", "SELECT @@"].iter().any(|start| text.starts_with(start));
+    let aside = ["SET ", "ROLLBACK", "/* SQLx ping", "SELECT @@"]
+        .iter()
+        .any(|start| text.starts_with(start));
     (!aside && !text.is_empty()).then_some(text)
 }
 
@@ -291,7 +344,12 @@ fn deadlock(engine: Engine) -> Vec<u8> {
         }
         _ => {
             let text = b"DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$\0";
-            [b"Q".as_slice(), &(4 + text.len() as u32).to_be_bytes(), text].concat()
+            [
+                b"Q".as_slice(),
+                &(4 + text.len() as u32).to_be_bytes(),
+                text,
+            ]
+            .concat()
         }
     }
 }
@@ -306,15 +364,29 @@ fn failed_commit(engine: Engine, code: &str) -> Vec<u8> {
     let state = if code == "2013" { "08S01" } else { "HY000" };
     let text = format!("#{state}the commit failed");
     let code: u16 = code.parse().unwrap();
-    [&[3 + text.len() as u8, 0, 0, 1, 0xff], code.to_le_bytes().as_slice(), text.as_bytes()].concat()
+    [
+        &[3 + text.len() as u8, 0, 0, 1, 0xff],
+        code.to_le_bytes().as_slice(),
+        text.as_bytes(),
+    ]
+    .concat()
 }
 
-async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, next: &NextAnswer) -> std::io::Result<()> {
+async fn requests(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    next: &NextAnswer,
+) -> std::io::Result<()> {
     let engine = shared.engine;
     let mut begun = false;
     loop {
         let message = read_message(&mut from, engine, begun).await?;
-        let text = if begun || engine.is_mysql_like() { statement(&message, engine) } else { None };
+        let text = if begun || engine.is_mysql_like() {
+            statement(&message, engine)
+        } else {
+            None
+        };
         begun = true;
         let (fate, delay) = {
             let mut state = shared.state.lock().unwrap();
@@ -348,7 +420,9 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shar
             Some(Fate::Late) => shared.held.notify_one(),
             Some(Fate::CutBefore) => return Ok(()),
             Some(Fate::CutAfter) => next.cut.store(true, Ordering::SeqCst),
-            Some(Fate::UnclearCommit(code)) => *next.instead.lock().unwrap() = Some(failed_commit(engine, code)),
+            Some(Fate::UnclearCommit(code)) => {
+                *next.instead.lock().unwrap() = Some(failed_commit(engine, code))
+            }
             Some(Fate::Deadlock) => {
                 // PostgreSQL's client has sent more, up to a Sync: the error answers all of it.
                 let mut skipped = message;

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::{Engine, TestDatabase};
 
-/// GraphQL's codes of a database that cannot answer now; which one depends on the database and on what fails first.
+/// GraphQL's codes of a database that cannot answer now; which one depends on the database and on
+/// what fails first.
 pub const TRY_AGAIN: [&str; 3] = ["CONFLICT", "REQUEST_TIMEOUT", "SERVICE_UNAVAILABLE"];
 
 pub struct Server {
@@ -69,7 +70,10 @@ impl Server {
         let app = App::new(settings, store, Clock::Fixed(Arc::clone(&clock)), ids).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (serve, attend) = (recents::http::serve(app.clone(), listener), app.clone().attend());
+        let (serve, attend) = (
+            recents::http::serve(app.clone(), listener),
+            app.clone().attend(),
+        );
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = serve => {}
@@ -77,7 +81,14 @@ impl Server {
             }
         });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url, app, database, clock, http, task }
+        Self {
+            url,
+            app,
+            database,
+            clock,
+            http,
+            task,
+        }
     }
 
     /// The same database with another server: what the first one kept in memory is gone.
@@ -93,13 +104,21 @@ impl Server {
 
     pub async fn request(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
-        let content_type = response.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
+        let content_type = response
+            .headers()
+            .get("content-type")
+            .map(|value| value.to_str().unwrap().to_owned());
         let status = response.status().as_u16();
-        Answer { status, content_type: content_type.unwrap_or_default(), text: response.text().await.unwrap() }
+        Answer {
+            status,
+            content_type: content_type.unwrap_or_default(),
+            text: response.text().await.unwrap(),
+        }
     }
 
     pub fn http(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method.parse().unwrap(), format!("{}{path}", self.url))
+        self.http
+            .request(method.parse().unwrap(), format!("{}{path}", self.url))
     }
 
     pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
@@ -116,28 +135,45 @@ impl Server {
     /// A GraphQL request that must succeed.
     pub async fn graphql(&self, query: &str, variables: Value) -> Value {
         let answer = self.graphql_raw(query, variables.clone()).await;
-        assert!(answer.get("errors").is_none(), "{query} {variables}: {answer}");
+        assert!(
+            answer.get("errors").is_none(),
+            "{query} {variables}: {answer}"
+        );
         answer["data"].clone()
     }
 
     pub async fn graphql_raw(&self, query: &str, variables: Value) -> Value {
         let body = json!({"query": query, "variables": variables});
-        self.request(self.http("POST", "/graphql").header("content-type", "application/json").body(body.to_string())).await.json()
+        self.request(
+            self.http("POST", "/graphql")
+                .header("content-type", "application/json")
+                .body(body.to_string()),
+        )
+        .await
+        .json()
     }
 
     /// The code of a GraphQL request that must fail.
     pub async fn graphql_code(&self, query: &str, variables: Value) -> String {
         let answer = self.graphql_raw(query, variables).await;
-        answer["errors"][0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("no error: {answer}")).to_owned()
+        answer["errors"][0]["extensions"]["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no error: {answer}"))
+            .to_owned()
     }
 
     pub async fn sync(&self, body: Value) -> Vec<Value> {
-        self.call("/conversation/sync", body).await.as_array().unwrap().clone()
+        self.call("/conversation/sync", body)
+            .await
+            .as_array()
+            .unwrap()
+            .clone()
     }
 
     /// Everything of a user, over REST.
     pub async fn full(&self, uid: &str) -> Vec<Value> {
-        self.sync(json!({"uid": uid, "version": 0, "msg_count": 20})).await
+        self.sync(json!({"uid": uid, "version": 0, "msg_count": 20}))
+            .await
     }
 
     /// The only conversation of a user.
@@ -154,7 +190,11 @@ impl Server {
     }
 
     pub async fn group(&self, channel_id: &str, members: &[&str]) {
-        self.call("/channel", json!({"channel_id": channel_id, "channel_type": 2, "subscribers": members})).await;
+        self.call(
+            "/channel",
+            json!({"channel_id": channel_id, "channel_type": 2, "subscribers": members}),
+        )
+        .await;
     }
 
     pub async fn set_unread(&self, uid: &str, channel_id: &str, channel_type: u8, unread: i64) {
@@ -168,7 +208,8 @@ impl Server {
     }
 
     pub async fn notify(&self, messages: Value) -> Answer {
-        self.post("/webhook?event=msg.notify", messages.to_string()).await
+        self.post("/webhook?event=msg.notify", messages.to_string())
+            .await
     }
 }
 
@@ -210,5 +251,6 @@ pub fn hooked(from: &str, channel_id: &str, channel_type: u8, seq: i64, message_
 
 pub fn payload(text: &str) -> String {
     use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(json!({"type": 1, "content": text}).to_string())
+    base64::engine::general_purpose::STANDARD
+        .encode(json!({"type": 1, "content": text}).to_string())
 }

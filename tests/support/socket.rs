@@ -26,10 +26,20 @@ pub enum Heard {
 impl Socket {
     pub async fn open(url: &str) -> Self {
         let address = url.strip_prefix("http://").unwrap();
-        let mut request = format!("ws://{address}/graphql").into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
+        let mut request = format!("ws://{address}/graphql")
+            .into_client_request()
+            .unwrap();
+        request.headers_mut().insert(
+            "sec-websocket-protocol",
+            "graphql-transport-ws".parse().unwrap(),
+        );
         let stream = TcpStream::connect(address).await.unwrap();
-        Self(tokio_tungstenite::client_async(request, stream).await.unwrap().0)
+        Self(
+            tokio_tungstenite::client_async(request, stream)
+                .await
+                .unwrap()
+                .0,
+        )
     }
 
     /// Says this in a text frame, which should be UTF-8. A server may have closed meanwhile.
@@ -41,10 +51,14 @@ impl Socket {
     /// What comes next, within ten seconds.
     pub async fn hear(&mut self) -> Heard {
         loop {
-            let message = tokio::time::timeout(Duration::from_secs(10), self.0.next()).await.expect("it says nothing");
+            let message = tokio::time::timeout(Duration::from_secs(10), self.0.next())
+                .await
+                .expect("it says nothing");
             match message {
                 Some(Ok(Message::Text(text))) => return Heard::Text(text.to_string()),
-                Some(Ok(Message::Close(frame))) => return Heard::Closed(frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(Message::Close(frame))) => {
+                    return Heard::Closed(frame.map_or(1005, |frame| frame.code.into()));
+                }
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Heard::Gone,
             }
@@ -55,21 +69,29 @@ impl Socket {
     pub async fn begun(url: &str) -> Self {
         let mut socket = Self::open(url).await;
         socket.say(br#"{"type":"connection_init"}"#).await;
-        assert_eq!(socket.hear().await, Heard::Text(r#"{"type":"connection_ack"}"#.to_owned()));
+        assert_eq!(
+            socket.hear().await,
+            Heard::Text(r#"{"type":"connection_ack"}"#.to_owned())
+        );
         socket
     }
 }
 
 /// The status with which a request for a WebSocket with these headers is answered.
 pub async fn upgrade_status(url: &str, headers: &[(&str, String)]) -> u16 {
-    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap())
+        .await
+        .unwrap();
     let mut head = "GET /graphql HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                     sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-protocol: graphql-transport-ws\r\n"
         .to_owned();
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
-    stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("{head}\r\n").as_bytes())
+        .await
+        .unwrap();
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
     std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap()

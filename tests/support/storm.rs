@@ -28,7 +28,8 @@ const MSG_COUNT: i64 = 3;
 pub struct Plan {
     pub writers: usize,
     pub time: Duration,
-    /// What every writer does at least, however slow the machine is: it may take longer than `time`.
+    /// What every writer does at least, however slow the machine is: it may take longer than
+    /// `time`.
     pub least_steps: u64,
     /// Stops earlier when so many operations are acknowledged.
     pub operations: u64,
@@ -92,7 +93,11 @@ fn user(number: usize) -> String {
 
 /// Group `number` has every third user, and one who watches and never says or reads anything.
 fn members(number: usize) -> Vec<String> {
-    (0..USERS).filter(|user| (user + number).is_multiple_of(3)).map(user).chain(["watcher".to_owned()]).collect()
+    (0..USERS)
+        .filter(|user| (user + number).is_multiple_of(3))
+        .map(user)
+        .chain(["watcher".to_owned()])
+        .collect()
 }
 
 struct Writer<'a> {
@@ -136,11 +141,20 @@ impl Writer<'_> {
             77..84 => drop(self.write("/conversations/clearUnread", target).await),
             84..92 => drop(self.write("/conversations/delete", target).await),
             joins => {
-                let path = if joins < 96 { "/channel/subscriber_remove" } else { "/channel/subscriber_add" };
+                let path = if joins < 96 {
+                    "/channel/subscriber_remove"
+                } else {
+                    "/channel/subscriber_add"
+                };
                 let group = format!("moving-{}", self.random.random_range(0..4));
-                let uids: Vec<String> =
-                    (0..self.random.random_range(1..4)).map(|_| user(self.random.random_range(0..USERS))).collect();
-                self.write(path, json!({"channel_id": group, "channel_type": 2, "subscribers": uids})).await;
+                let uids: Vec<String> = (0..self.random.random_range(1..4))
+                    .map(|_| user(self.random.random_range(0..USERS)))
+                    .collect();
+                self.write(
+                    path,
+                    json!({"channel_id": group, "channel_type": 2, "subscribers": uids}),
+                )
+                .await;
                 let from = user(self.random.random_range(0..USERS));
                 self.send(&from, &group, 2).await;
             }
@@ -150,21 +164,53 @@ impl Writer<'_> {
     async fn write(&self, path: &str, body: serde_json::Value) -> serde_json::Value {
         let answer = self.fleet.call(path, &body).await;
         self.tally.writes.fetch_add(1, Ordering::Relaxed);
-        self.tally.operations.fetch_add(body.as_array().map_or(1, |messages| messages.len() as u64), Ordering::Relaxed);
+        self.tally.operations.fetch_add(
+            body.as_array().map_or(1, |messages| messages.len() as u64),
+            Ordering::Relaxed,
+        );
         answer
     }
 
     async fn send(&mut self, from: &str, channel: &str, kind: u8) {
         self.sent += 1;
-        let body = message(from, channel, kind, &format!("w{}-{}", self.number, self.sent));
+        let body = message(
+            from,
+            channel,
+            kind,
+            &format!("w{}-{}", self.number, self.sent),
+        );
         let answer = self.write("/message/send", body.clone()).await;
         let seq = answer["data"]["message_seq"].as_i64().unwrap();
-        let name = if kind == 1 { format!("{from}→{channel}") } else { channel.to_owned() };
-        assert!(self.tally.acknowledged.lock().unwrap().insert((name.clone(), seq)), "seq {seq} of {name} was given twice");
-        *self.tally.messages.lock().unwrap().entry(if kind == 1 { "persons".to_owned() } else { name }).or_default() += 1;
+        let name = if kind == 1 {
+            format!("{from}→{channel}")
+        } else {
+            channel.to_owned()
+        };
+        assert!(
+            self.tally
+                .acknowledged
+                .lock()
+                .unwrap()
+                .insert((name.clone(), seq)),
+            "seq {seq} of {name} was given twice"
+        );
+        *self
+            .tally
+            .messages
+            .lock()
+            .unwrap()
+            .entry(if kind == 1 {
+                "persons".to_owned()
+            } else {
+                name
+            })
+            .or_default() += 1;
         if self.random.random_range(0..20) == 0 {
             let again = self.write("/message/send", body).await;
-            assert_eq!(again["data"], answer["data"], "the same send answers the same");
+            assert_eq!(
+                again["data"], answer["data"],
+                "the same send answers the same"
+            );
         }
     }
 
@@ -191,9 +237,18 @@ impl Writer<'_> {
         let group = self.hooked_group();
         let messages: Vec<_> = seqs
             .iter()
-            .map(|seq| hooked(&user(*seq as usize), &group, 2, *seq, (self.number as i64 + 1) * 1_000_000_000 + seq))
+            .map(|seq| {
+                hooked(
+                    &user(*seq as usize),
+                    &group,
+                    2,
+                    *seq,
+                    (self.number as i64 + 1) * 1_000_000_000 + seq,
+                )
+            })
             .collect();
-        self.write("/webhook?event=msg.notify", json!(messages)).await;
+        self.write("/webhook?event=msg.notify", json!(messages))
+            .await;
     }
 
     async fn finish(&mut self) {
@@ -202,14 +257,23 @@ impl Writer<'_> {
             self.deliver(&late).await;
         }
         if self.next_seq > 1 {
-            self.tally.messages.lock().unwrap().insert(self.hooked_group(), self.next_seq as u64 - 1);
+            self.tally
+                .messages
+                .lock()
+                .unwrap()
+                .insert(self.hooked_group(), self.next_seq as u64 - 1);
         }
     }
 }
 
-/// Lets writers and readers loose on the fleet, `beside` with them, and checks what is left. `database` is looked into at the
-/// end.
-pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl AsyncFn(&AtomicBool)) -> Report {
+/// Lets writers and readers loose on the fleet, `beside` with them, and checks what is left.
+/// `database` is looked into at the end.
+pub async fn storm(
+    fleet: &Fleet,
+    database: &str,
+    plan: Plan,
+    beside: impl AsyncFn(&AtomicBool),
+) -> Report {
     let begun = Instant::now();
     let tally = Tally::default();
     let everybody: Vec<String> = (0..USERS).map(user).chain(["watcher".to_owned()]).collect();
@@ -221,18 +285,30 @@ pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl Async
         let body = json!({"channel_id": format!("hooked-{writer}"), "channel_type": 2, "subscribers": everybody});
         fleet.call("/channel", &body).await;
     }
-    let versions: HashMap<String, Arc<Versions>> = everybody.iter().map(|uid| (uid.clone(), Arc::default())).collect();
+    let versions: HashMap<String, Arc<Versions>> = everybody
+        .iter()
+        .map(|uid| (uid.clone(), Arc::default()))
+        .collect();
 
     let writers = async {
         let tasks = (0..plan.writers).map(|number| {
             let tally = &tally;
             async move {
                 let random = StdRng::seed_from_u64(number as u64);
-                let mut writer =
-                    Writer { fleet, tally, number, random, sent: 0, next_seq: 1, late: Vec::new(), batch: plan.batch };
+                let mut writer = Writer {
+                    fleet,
+                    tally,
+                    number,
+                    random,
+                    sent: 0,
+                    next_seq: 1,
+                    late: Vec::new(),
+                    batch: plan.batch,
+                };
                 let mut steps = 0;
                 while steps < plan.least_steps
-                    || begun.elapsed() < plan.time && tally.operations.load(Ordering::Relaxed) < plan.operations
+                    || begun.elapsed() < plan.time
+                        && tally.operations.load(Ordering::Relaxed) < plan.operations
                 {
                     writer.step().await;
                     steps += 1;
@@ -244,10 +320,18 @@ pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl Async
         tally.done.store(true, Ordering::SeqCst);
     };
     let readers = (0..READERS).map(|number| {
-        let uid = if number == 0 { "watcher".to_owned() } else { user(number / 2) };
+        let uid = if number == 0 {
+            "watcher".to_owned()
+        } else {
+            user(number / 2)
+        };
         let (versions, tally) = (Arc::clone(&versions[&uid]), &tally);
         async move {
-            let device = if number % 3 == 2 { Incremental::in_pages(&uid, 4) } else { Incremental::new(&uid) };
+            let device = if number % 3 == 2 {
+                Incremental::in_pages(&uid, 4)
+            } else {
+                Incremental::new(&uid)
+            };
             let mut device = device.holding(MSG_COUNT, versions);
             while !tally.done.load(Ordering::SeqCst) {
                 device.sync(fleet).await;
@@ -259,7 +343,11 @@ pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl Async
     });
     // Who is told: on any of the servers, every now and then on another one.
     let followers = (0..FOLLOWERS).map(|number| {
-        let uid = if number == 0 { "watcher".to_owned() } else { user(number) };
+        let uid = if number == 0 {
+            "watcher".to_owned()
+        } else {
+            user(number)
+        };
         let (versions, tally) = (Arc::clone(&versions[&uid]), &tally);
         async move {
             let mut random = StdRng::seed_from_u64(1000 + number as u64);
@@ -307,7 +395,10 @@ pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl Async
     let mut expected = tally.messages.lock().unwrap().clone();
     let watched = fleet.full("watcher", 1).await;
     for item in &watched {
-        let (name, count) = (item["channel_id"].as_str().unwrap(), item["last_msg_seq"].as_u64().unwrap());
+        let (name, count) = (
+            item["channel_id"].as_str().unwrap(),
+            item["last_msg_seq"].as_u64().unwrap(),
+        );
         assert_eq!(expected.get(name), Some(&count), "messages of {name}");
         assert_eq!(item["unread"], count, "unread of {name}");
     }
@@ -327,29 +418,50 @@ pub async fn storm(fleet: &Fleet, database: &str, plan: Plan, beside: impl Async
     }
 }
 
-/// Seqs are dense, heads are right, nothing is there twice, no version is above its user's cursor or given twice.
+/// Seqs are dense, heads are right, nothing is there twice, no version is above its user's cursor
+/// or given twice.
 pub async fn check_tables(database: &str, messages: u64) {
     let connection = Database::connect(database).await.unwrap();
     let count = async |sql: &str| {
         let statement = Statement::from_string(connection.get_database_backend(), sql.to_owned());
-        connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap()
+        connection
+            .query_one_raw(statement)
+            .await
+            .unwrap()
+            .unwrap()
+            .try_get_by_index::<i64>(0)
+            .unwrap()
     };
-    assert_eq!(count("SELECT COUNT(*) FROM message").await, messages as i64, "messages");
+    assert_eq!(
+        count("SELECT COUNT(*) FROM message").await,
+        messages as i64,
+        "messages"
+    );
     let red = "SUM(CASE WHEN m.red_dot THEN 1 ELSE 0 END)";
     let wrong_heads = format!(
         "SELECT COUNT(*) FROM (SELECT ch.id FROM channel ch JOIN message m ON m.channel_id = ch.id
          GROUP BY ch.id, ch.last_seq, ch.red_dots
          HAVING MIN(m.seq) <> 1 OR MAX(m.seq) <> ch.last_seq OR COUNT(*) <> ch.last_seq OR {red} <> ch.red_dots) wrong"
     );
-    assert_eq!(count(&wrong_heads).await, 0, "channels whose seqs have holes or whose head does not add up");
-    let twice =
-        "SELECT COUNT(*) FROM (SELECT uid FROM conversation WHERE version > 0 GROUP BY uid, version HAVING COUNT(*) > 1) twice";
-    assert_eq!(count(twice).await, 0, "versions that two conversations of a user have");
+    assert_eq!(
+        count(&wrong_heads).await,
+        0,
+        "channels whose seqs have holes or whose head does not add up"
+    );
+    let twice = "SELECT COUNT(*) FROM (SELECT uid FROM conversation WHERE version > 0 GROUP BY uid, version HAVING COUNT(*) > 1) twice";
+    assert_eq!(
+        count(twice).await,
+        0,
+        "versions that two conversations of a user have"
+    );
     let above = "SELECT COUNT(*) FROM conversation c LEFT JOIN user_cursor u ON u.uid = c.uid
         WHERE c.version > COALESCE(u.version, 0)";
     assert_eq!(count(above).await, 0, "versions above their user's cursor");
-    let stamped =
-        "SELECT COUNT(*) FROM conversation c JOIN channel ch ON ch.id = c.channel_id WHERE c.stamped_revision > ch.revision";
-    assert_eq!(count(stamped).await, 0, "stamps of revisions that there are not");
+    let stamped = "SELECT COUNT(*) FROM conversation c JOIN channel ch ON ch.id = c.channel_id WHERE c.stamped_revision > ch.revision";
+    assert_eq!(
+        count(stamped).await,
+        0,
+        "stamps of revisions that there are not"
+    );
     connection.close().await.unwrap();
 }

@@ -40,14 +40,42 @@ impl Pair {
             Algorithm::EdDSA => &["-algorithm", "ED25519"],
             other => panic!("{other:?}"),
         };
-        let (private_file, public_file) = (folder.join(format!("{name}.key")), folder.join(format!("{name}.pem")));
+        let (private_file, public_file) = (
+            folder.join(format!("{name}.key")),
+            folder.join(format!("{name}.pem")),
+        );
         let openssl = |arguments: &[&str]| {
-            let output = Command::new("openssl").args(arguments).output().expect("openssl is not installed");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let output = Command::new("openssl")
+                .args(arguments)
+                .output()
+                .expect("openssl is not installed");
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         };
-        openssl(&[&["genpkey"], kind, &["-out", private_file.to_str().unwrap()]].concat());
-        openssl(&["pkey", "-in", private_file.to_str().unwrap(), "-pubout", "-out", public_file.to_str().unwrap()]);
-        Self { algorithm, private: std::fs::read(private_file).unwrap(), public_file }
+        openssl(
+            &[
+                &["genpkey"],
+                kind,
+                &["-out", private_file.to_str().unwrap()],
+            ]
+            .concat(),
+        );
+        openssl(&[
+            "pkey",
+            "-in",
+            private_file.to_str().unwrap(),
+            "-pubout",
+            "-out",
+            public_file.to_str().unwrap(),
+        ]);
+        Self {
+            algorithm,
+            private: std::fs::read(private_file).unwrap(),
+            public_file,
+        }
     }
 
     pub fn key(&self) -> EncodingKey {
@@ -64,14 +92,19 @@ impl Pair {
     }
 
     pub fn sign(&self, claims: &Value, id: Option<&str>) -> String {
-        let header = Header { kid: id.map(str::to_owned), ..Header::new(self.algorithm) };
+        let header = Header {
+            kid: id.map(str::to_owned),
+            ..Header::new(self.algorithm)
+        };
         jsonwebtoken::encode(&header, claims, &self.key()).unwrap()
     }
 
     /// As an issuer publishes it.
     pub fn jwk(&self, id: &str) -> Value {
-        let mut jwk =
-            serde_json::to_value(jsonwebtoken::jwk::Jwk::from_encoding_key(&self.key(), self.algorithm).unwrap()).unwrap();
+        let mut jwk = serde_json::to_value(
+            jsonwebtoken::jwk::Jwk::from_encoding_key(&self.key(), self.algorithm).unwrap(),
+        )
+        .unwrap();
         jwk["kid"] = json!(id);
         jwk
     }

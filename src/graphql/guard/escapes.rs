@@ -1,6 +1,7 @@
-//! Escapes in strings that the specification has and the parser of async-graphql 7.2.1 refuses: `\ud83d\ude00`, a surrogate pair as
-//! JSON encoders write it, and `\u{1F600}`. They are replaced by what they stand for before the document is parsed. Spaces behind the
-//! string make up for the difference, so that positions in errors are those of the document that was sent.
+//! Escapes in strings that the specification has and the parser of async-graphql 7.2.1 refuses:
+//! `\ud83d\ude00`, a surrogate pair as JSON encoders write it, and `\u{1F600}`. They are replaced
+//! by what they stand for before the document is parsed. Spaces behind the string make up for the
+//! difference, so that positions in errors are those of the document that was sent.
 
 use std::borrow::Cow;
 
@@ -25,7 +26,12 @@ pub(in crate::graphql) fn replace_escapes(document: &str) -> Result<Cow<'_, str>
     let mut blocks_close = true;
     while let Some(byte) = bytes.get(at) {
         match byte {
-            b'#' => at += bytes[at..].iter().take_while(|byte| !matches!(byte, b'\n' | b'\r')).count(),
+            b'#' => {
+                at += bytes[at..]
+                    .iter()
+                    .take_while(|byte| !matches!(byte, b'\n' | b'\r'))
+                    .count()
+            }
             b'"' if blocks_close && starts_block(bytes, at) => match end_of_block(bytes, at) {
                 Some(end) => at = end,
                 None => {
@@ -55,8 +61,14 @@ pub(in crate::graphql) fn replace_escapes(document: &str) -> Result<Cow<'_, str>
     Ok(Cow::Owned(to))
 }
 
-/// Appends a string from its first quote up to its end, without the last quote; how many characters it became shorter.
-fn replace_in_string(document: &str, start: usize, end: usize, to: &mut String) -> Result<usize, Error> {
+/// Appends a string from its first quote up to its end, without the last quote; how many characters
+/// it became shorter.
+fn replace_in_string(
+    document: &str,
+    start: usize,
+    end: usize,
+    to: &mut String,
+) -> Result<usize, Error> {
     let mut saved = 0;
     let mut rest = &document[start..end];
     while let Some(found) = rest.find('\\') {
@@ -64,9 +76,14 @@ fn replace_in_string(document: &str, start: usize, end: usize, to: &mut String) 
         to.push_str(before);
         let at = end - escape.len();
         let (length, character) = match escape.as_bytes().get(1) {
-            Some(b'u') => read_escape(escape).map_err(|problem| refused(document, at, escape, problem))?,
+            Some(b'u') => {
+                read_escape(escape).map_err(|problem| refused(document, at, escape, problem))?
+            }
             // The character behind the backslash may have several bytes; the parser refuses those.
-            Some(_) => (1 + escape[1..].chars().next().map_or(0, char::len_utf8), None),
+            Some(_) => (
+                1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+                None,
+            ),
             None => (1, None),
         };
         match character {
@@ -88,28 +105,41 @@ fn replace_in_string(document: &str, start: usize, end: usize, to: &mut String) 
     Ok(saved)
 }
 
-/// The length of the escape that a text begins with, and the character that it is replaced by. None is replaced that the parser reads,
-/// or that it refuses by itself.
+/// The length of the escape that a text begins with, and the character that it is replaced by. None
+/// is replaced that the parser reads, or that it refuses by itself.
 fn read_escape(escape: &str) -> Result<(usize, Option<char>), &'static str> {
     if let Some(braced) = escape.strip_prefix("\\u{") {
-        let digits = braced.find('}').map(|end| &braced[..end]).unwrap_or_default();
+        let digits = braced
+            .find('}')
+            .map(|end| &braced[..end])
+            .unwrap_or_default();
         let is_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = is_hex.then(|| digits.trim_start_matches('0')).filter(|digits| digits.len() <= 6);
+        let number = is_hex
+            .then(|| digits.trim_start_matches('0'))
+            .filter(|digits| digits.len() <= 6);
         let number = number.map(|digits| u32::from_str_radix(digits, 16).unwrap_or_default());
-        let character = number.and_then(char::from_u32).ok_or("must name a character: \\u{1F600}")?;
+        let character = number
+            .and_then(char::from_u32)
+            .ok_or("must name a character: \\u{1F600}")?;
         return Ok(("\\u{}".len() + digits.len(), Some(character)));
     }
     let unit = |text: &str| -> Option<u16> {
         let digits = text.strip_prefix("\\u")?.get(..4)?;
-        digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+        digits
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit())
+            .then(|| u16::from_str_radix(digits, 16).ok())?
     };
-    let Some(first) = unit(escape) else { return Ok((2, None)) };
+    let Some(first) = unit(escape) else {
+        return Ok((2, None));
+    };
     if !(0xd800..=0xdfff).contains(&first) {
         return Ok((6, None));
     }
     let pair = [first, unit(&escape[6..]).unwrap_or_default()];
     let character = char::decode_utf16(pair).next().and_then(Result::ok);
-    let character = character.ok_or("is half of a surrogate pair, which is no character by itself")?;
+    let character =
+        character.ok_or("is half of a surrogate pair, which is no character by itself")?;
     Ok((12, Some(character)))
 }
 
@@ -117,9 +147,19 @@ fn refused(document: &str, at: usize, escape: &str, problem: &str) -> Error {
     let before = &document[..at];
     let lines = before.replace("\r\n", "\n").replace('\r', "\n");
     let line = lines.matches('\n').count() + 1;
-    let column = lines.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let column = lines
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
     let shown: String = escape.chars().take(6).collect();
-    Error::Syntax { message: format!("the escape {shown} in a string {problem}"), start: Pos { line, column }, end: None }
+    Error::Syntax {
+        message: format!("the escape {shown} in a string {problem}"),
+        start: Pos { line, column },
+        end: None,
+    }
 }
 
 #[cfg(test)]
@@ -137,18 +177,38 @@ mod tests {
     fn escapes_become_characters_and_positions_stay() {
         for (document, expected) in [
             (r#"{a(b:"\ud83d\ude00") c}"#, r#"{a(b:"😀"           ) c}"#),
-            (r#"{a(b:"\uD83D\uDE00x\u{1F600}")}"#, r#"{a(b:"😀x😀"                   )}"#),
-            (r#"{a(b:"\u{22}\u{5c}\u{A}\u{d}\u{0000041}")}"#, r#"{a(b:"\"\\\n\rA"                        )}"#),
+            (
+                r#"{a(b:"\uD83D\uDE00x\u{1F600}")}"#,
+                r#"{a(b:"😀x😀"                   )}"#,
+            ),
+            (
+                r#"{a(b:"\u{22}\u{5c}\u{A}\u{d}\u{0000041}")}"#,
+                r#"{a(b:"\"\\\n\rA"                        )}"#,
+            ),
             // Escapes that the parser reads by itself, and plain text.
             (r#"{a(b:"\u00e9\\ud83d\n")}"#, r#"{a(b:"\u00e9\\ud83d\n")}"#),
             ("{a # \"\\ud83d\n}", "{a # \"\\ud83d\n}"),
-            (r#"{a(b:"""\ud83d \""" """)}"#, r#"{a(b:"""\ud83d \""" """)}"#),
+            (
+                r#"{a(b:"""\ud83d \""" """)}"#,
+                r#"{a(b:"""\ud83d \""" """)}"#,
+            ),
         ] {
             assert_eq!(replaced(document), expected);
-            assert_eq!(replaced(document).chars().count(), document.chars().count(), "{document}");
+            assert_eq!(
+                replaced(document).chars().count(),
+                document.chars().count(),
+                "{document}"
+            );
         }
-        let error = async_graphql::parser::parse_query(replaced("{a(b:\"\\ud83d\\ude00\") !}")).unwrap_err();
-        assert_eq!(error.positions().next().unwrap(), Pos { line: 1, column: 22 });
+        let error = async_graphql::parser::parse_query(replaced("{a(b:\"\\ud83d\\ude00\") !}"))
+            .unwrap_err();
+        assert_eq!(
+            error.positions().next().unwrap(),
+            Pos {
+                line: 1,
+                column: 22
+            }
+        );
     }
 
     #[test]
@@ -164,7 +224,11 @@ mod tests {
             (r#"{a(b:"\u{41")}"#, 1, 7),
         ] {
             let error = replace_escapes(document).unwrap_err();
-            assert_eq!(error.positions().next(), Some(Pos { line, column }), "{document}");
+            assert_eq!(
+                error.positions().next(),
+                Some(Pos { line, column }),
+                "{document}"
+            );
         }
     }
 

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
-use async_graphql::parser::types::{BaseType, ServiceDocument, Type, TypeKind, TypeSystemDefinition};
+use async_graphql::parser::types::{
+    BaseType, ServiceDocument, Type, TypeKind, TypeSystemDefinition,
+};
 
 use super::super::types::{PAGE, RECENTS};
 
@@ -44,16 +46,16 @@ pub(super) enum Reads {
     Rows,
 }
 
-/// A list of a user's conversations that the fields of an operation share: each passes over all of it.
+/// A list of a user's conversations that the fields of an operation share: each passes over all of
+/// it.
 pub(super) const LIST: usize = 1000;
 /// A user's list that is read for this field alone: it was changed since it was read last.
 pub(super) const OWN_LIST: usize = 2500;
 
 fn reads(of: &str, field: &str) -> Reads {
     match (of, field) {
-        ("Query", "conversations" | "conversationList" | "unreadSummary") | ("Subscription", "conversationChanges") => {
-            Reads::Price(LIST)
-        }
+        ("Query", "conversations" | "conversationList" | "unreadSummary")
+        | ("Subscription", "conversationChanges") => Reads::Price(LIST),
         ("Mutation", "markAllRead") => Reads::Price(OWN_LIST),
         (payload, "unreadSummary") if payload.ends_with("Payload") => Reads::Price(OWN_LIST),
         ("Query", "messages" | "nodes" | "node" | "conversation")
@@ -83,10 +85,15 @@ pub(super) struct Shapes {
 pub(super) const DEFAULT_RECENTS: usize = RECENTS as usize;
 
 pub(super) static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
-    let schema = async_graphql::parser::parse_schema(super::super::sdl()).unwrap_or(ServiceDocument { definitions: Vec::new() });
+    let schema =
+        async_graphql::parser::parse_schema(super::super::sdl()).unwrap_or(ServiceDocument {
+            definitions: Vec::new(),
+        });
     let (mut fields, mut names) = (HashMap::new(), HashSet::new());
     for definition in schema.definitions {
-        let TypeSystemDefinition::Type(definition) = definition else { continue };
+        let TypeSystemDefinition::Type(definition) = definition else {
+            continue;
+        };
         let name = definition.node.name.node.to_string();
         let of = match definition.node.kind {
             TypeKind::Object(object) => object.fields,
@@ -95,10 +102,21 @@ pub(super) static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
         };
         let of = of.into_iter().map(|field| {
             let field_type = field.node.ty.node;
-            let (field, returns) = (field.node.name.node.to_string(), innermost(&field_type).to_owned());
+            let (field, returns) = (
+                field.node.name.node.to_string(),
+                innermost(&field_type).to_owned(),
+            );
             let (many, nulls) = (many(&name, &field), nulls(&field_type));
             let reads = reads(&name, &field);
-            (field, Shape { returns, many, reads, nulls })
+            (
+                field,
+                Shape {
+                    returns,
+                    many,
+                    reads,
+                    nulls,
+                },
+            )
         });
         fields.insert(name.clone(), of.collect());
         names.insert(name);
@@ -173,9 +191,15 @@ fn introspection() -> HashMap<String, HashMap<String, Shape>> {
     ];
     let mut all: HashMap<String, HashMap<String, Shape>> = HashMap::new();
     for (of, name, returns, many) in fields {
-        all.entry(of.to_owned())
-            .or_default()
-            .insert(name.to_owned(), Shape { returns: returns.to_owned(), many, reads: Reads::Nothing, nulls: Nulls::Field });
+        all.entry(of.to_owned()).or_default().insert(
+            name.to_owned(),
+            Shape {
+                returns: returns.to_owned(),
+                many,
+                reads: Reads::Nothing,
+                nulls: Nulls::Field,
+            },
+        );
     }
     all
 }
@@ -186,13 +210,31 @@ mod tests {
 
     #[test]
     fn lists_are_known_as_lists_and_fields_by_their_types() {
-        assert_eq!(SHAPES.field("Query", "conversationList").unwrap().returns, "ConversationConnection");
-        assert_eq!(SHAPES.field("ConversationConnection", "nodes").unwrap().returns, "Conversation");
-        assert_eq!(SHAPES.field("Conversation", "recents").unwrap().many, Many::Recents);
-        assert_eq!(SHAPES.field("Query", "__schema").unwrap().returns, "__Schema");
+        assert_eq!(
+            SHAPES.field("Query", "conversationList").unwrap().returns,
+            "ConversationConnection"
+        );
+        assert_eq!(
+            SHAPES
+                .field("ConversationConnection", "nodes")
+                .unwrap()
+                .returns,
+            "Conversation"
+        );
+        assert_eq!(
+            SHAPES.field("Conversation", "recents").unwrap().many,
+            Many::Recents
+        );
+        assert_eq!(
+            SHAPES.field("Query", "__schema").unwrap().returns,
+            "__Schema"
+        );
         assert!(SHAPES.field("Query", "nope").is_none() && SHAPES.field("Nope", "id").is_none());
         assert!(
-            SHAPES.has_type("ChannelInput") && SHAPES.has_type("UInt53") && SHAPES.has_type("Int") && !SHAPES.has_type("Nope")
+            SHAPES.has_type("ChannelInput")
+                && SHAPES.has_type("UInt53")
+                && SHAPES.has_type("Int")
+                && !SHAPES.has_type("Nope")
         );
     }
 }

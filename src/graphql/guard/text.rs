@@ -22,7 +22,11 @@ pub(super) fn measure(document: &str) -> Measured {
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         let in_name = byte.is_ascii_alphanumeric() || *byte == b'_';
-        measured.tokens += usize::from(if in_name { name == 0 } else { byte.is_ascii_punctuation() && !b"#,".contains(byte) });
+        measured.tokens += usize::from(if in_name {
+            name == 0
+        } else {
+            byte.is_ascii_punctuation() && !b"#,".contains(byte)
+        });
         name = if in_name { name + 1 } else { 0 };
         measured.longest = measured.longest.max(name);
         match byte {
@@ -31,7 +35,12 @@ pub(super) fn measure(document: &str) -> Measured {
                 measured.deepest = measured.deepest.max(depth);
             }
             b'}' | b']' | b')' => depth = depth.saturating_sub(1),
-            b'#' => at += bytes[at..].iter().take_while(|byte| !matches!(byte, b'\n' | b'\r')).count(),
+            b'#' => {
+                at += bytes[at..]
+                    .iter()
+                    .take_while(|byte| !matches!(byte, b'\n' | b'\r'))
+                    .count()
+            }
             b'.' if bytes[at..].starts_with(b"...") => at += 2,
             b'"' if blocks_close && starts_block(bytes, at) => {
                 if let Some(end) = end_of_block(bytes, at) {
@@ -62,12 +71,17 @@ pub(super) fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
         if bytes[at..].starts_with(THREE_QUOTES) {
             return Some(at + 2);
         }
-        at += if bytes[at..].starts_with(b"\\\"\"\"") { 4 } else { 1 };
+        at += if bytes[at..].starts_with(b"\\\"\"\"") {
+            4
+        } else {
+            1
+        };
     }
     None
 }
 
-/// Where the string that begins at `start` ends. One that is not closed ends with its line, and there the parser gives up.
+/// Where the string that begins at `start` ends. One that is not closed ends with its line, and
+/// there the parser gives up.
 pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while at < bytes.len() {
@@ -94,16 +108,28 @@ mod tests {
 
     #[test]
     fn strings_and_comments_end_where_the_parser_ends_them() {
-        for document in ["# {\r{{", "# {\n{{", "\"{\r{{", "\"\"\" \"{{", "\"\"\"\"\" \"{{", "\"\"\" \" # {\n\"\"{{"] {
+        for document in [
+            "# {\r{{",
+            "# {\n{{",
+            "\"{\r{{",
+            "\"\"\" \"{{",
+            "\"\"\"\"\" \"{{",
+            "\"\"\" \" # {\n\"\"{{",
+        ] {
             assert_eq!(measure(document).deepest, 2, "{document:?}");
         }
     }
 
     #[test]
     fn tokens_are_counted_as_the_specification_does() {
-        for (document, tokens) in
-            [("", 0), ("{a}", 3), ("{ ab(c: 12, d: \"e f\") }", 11), ("{...f @x} # y z", 6), ("\"\"\"a b\"\"\" q", 2), ("$a!", 3)]
-        {
+        for (document, tokens) in [
+            ("", 0),
+            ("{a}", 3),
+            ("{ ab(c: 12, d: \"e f\") }", 11),
+            ("{...f @x} # y z", 6),
+            ("\"\"\"a b\"\"\" q", 2),
+            ("$a!", 3),
+        ] {
             assert_eq!(measure(document).tokens, tokens, "{document}");
         }
     }

@@ -95,7 +95,9 @@ pub struct DeleteChannelPayload {
 }
 
 fn parse_uids(uids: Vec<ID>) -> std::result::Result<Vec<Uid>, Error> {
-    uids.into_iter().map(|uid| Uid::parse("uids", uid.0)).collect()
+    uids.into_iter()
+        .map(|uid| Uid::parse("uids", uid.0))
+        .collect()
 }
 
 /// Channels and who is in them: for services only.
@@ -104,8 +106,8 @@ pub struct ChannelMutation;
 
 #[Object]
 impl ChannelMutation {
-    /// Creates a channel, or changes an existing one, and adds members. What is left out stays as it is. A person channel needs no
-    /// creation, and cannot be changed.
+    /// Creates a channel, or changes an existing one, and adds members. What is left out stays as
+    /// it is. A person channel needs no creation, and cannot be changed.
     async fn create_channel(
         &self,
         ctx: &Context<'_>,
@@ -115,12 +117,20 @@ impl ChannelMutation {
         ctx.caller().check(Action::ManageChannels)?;
         let request = CreateChannel {
             channel: input.target.parse()?,
-            flags: FlagChanges { large: input.large, ban: input.ban, disband: input.disband },
+            flags: FlagChanges {
+                large: input.large,
+                ban: input.ban,
+                disband: input.disband,
+            },
             uids: parse_uids(input.uids.unwrap_or_default()).at("input")?,
             reset: false,
         };
-        channels::create_channel(ctx.core(), &request).await.at("input")?;
-        Ok(Some(CreateChannelPayload { channel: request.channel.into() }))
+        channels::create_channel(ctx.core(), &request)
+            .await
+            .at("input")?;
+        Ok(Some(CreateChannelPayload {
+            channel: request.channel.into(),
+        }))
     }
 
     /// Adds members, who see what is sent from now on. An unknown channel is created.
@@ -132,12 +142,21 @@ impl ChannelMutation {
         let _timed = ctx.changing();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::add_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?, false).await.at("input")?;
-        Ok(Some(AddMembersPayload { channel: channel.into() }))
+        channels::add_members(
+            ctx.core(),
+            &channel,
+            &parse_uids(input.uids).at("input")?,
+            false,
+        )
+        .await
+        .at("input")?;
+        Ok(Some(AddMembersPayload {
+            channel: channel.into(),
+        }))
     }
 
-    /// Sets the members: adds those that are missing, who see what is sent from now on, and removes everybody else. An unknown channel
-    /// is created.
+    /// Sets the members: adds those that are missing, who see what is sent from now on, and removes
+    /// everybody else. An unknown channel is created.
     async fn replace_members(
         &self,
         ctx: &Context<'_>,
@@ -146,8 +165,17 @@ impl ChannelMutation {
         let _timed = ctx.changing();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::add_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?, true).await.at("input")?;
-        Ok(Some(ReplaceMembersPayload { channel: channel.into() }))
+        channels::add_members(
+            ctx.core(),
+            &channel,
+            &parse_uids(input.uids).at("input")?,
+            true,
+        )
+        .await
+        .at("input")?;
+        Ok(Some(ReplaceMembersPayload {
+            channel: channel.into(),
+        }))
     }
 
     /// Removes members; their conversations go.
@@ -159,12 +187,17 @@ impl ChannelMutation {
         let _timed = ctx.changing();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::remove_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?).await.at("input")?;
-        Ok(Some(RemoveMembersPayload { channel: channel.into() }))
+        channels::remove_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?)
+            .await
+            .at("input")?;
+        Ok(Some(RemoveMembersPayload {
+            channel: channel.into(),
+        }))
     }
 
-    /// Deletes a channel: its conversations go from everybody's list, and what was said never shows again. Who makes it again begins
-    /// with an empty one. Deleting a deleted or unknown one changes nothing.
+    /// Deletes a channel: its conversations go from everybody's list, and what was said never shows
+    /// again. Who makes it again begins with an empty one. Deleting a deleted or unknown one
+    /// changes nothing.
     async fn delete_channel(
         &self,
         ctx: &Context<'_>,
@@ -173,7 +206,11 @@ impl ChannelMutation {
         let _timed = ctx.changing();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::delete_channel(ctx.core(), &channel).await.at("input")?;
-        Ok(Some(DeleteChannelPayload { channel: channel.into() }))
+        channels::delete_channel(ctx.core(), &channel)
+            .await
+            .at("input")?;
+        Ok(Some(DeleteChannelPayload {
+            channel: channel.into(),
+        }))
     }
 }

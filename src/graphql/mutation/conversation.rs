@@ -5,7 +5,9 @@ use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use super::super::context::ContextExt;
 use super::super::error::{At, Root};
 use super::super::scalars::UInt53;
-use super::super::types::{Conversation, ConversationTarget, RemovedConversation, SummaryOf, parse_channel_types};
+use super::super::types::{
+    Conversation, ConversationTarget, RemovedConversation, SummaryOf, parse_channel_types,
+};
 use crate::conversation::{self as conversations, Deleted};
 
 /// What `setUnread` takes.
@@ -15,7 +17,8 @@ pub struct SetUnreadInput {
     target: ConversationTarget,
     /// How many are unread, at least 0.
     unread: i32,
-    /// Count only up to the message with this number: messages that came later are unread on top. Defaults to the last message.
+    /// Count only up to the message with this number: messages that came later are unread on top.
+    /// Defaults to the last message.
     up_to: Option<UInt53>,
 }
 
@@ -24,7 +27,8 @@ pub struct SetUnreadInput {
 pub struct SetUnreadPayload {
     /// As it is now.
     conversation: Conversation,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
+    /// cannot be read.
     unread_summary: Option<SummaryOf>,
 }
 
@@ -33,8 +37,9 @@ pub struct SetUnreadPayload {
 pub struct ClearUnreadInput {
     #[graphql(flatten)]
     target: ConversationTarget,
-    /// Only up to the message with this number: what came later stays unread. A number above the last message is kept, and the messages
-    /// up to it are read when they come. Defaults to the last message.
+    /// Only up to the message with this number: what came later stays unread. A number above the
+    /// last message is kept, and the messages up to it are read when they come. Defaults to the
+    /// last message.
     up_to: Option<UInt53>,
 }
 
@@ -43,7 +48,8 @@ pub struct ClearUnreadInput {
 pub struct ClearUnreadPayload {
     /// As it is now.
     conversation: Conversation,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
+    /// cannot be read.
     unread_summary: Option<SummaryOf>,
 }
 
@@ -52,8 +58,9 @@ pub struct ClearUnreadPayload {
 pub struct DeleteConversationInput {
     #[graphql(flatten)]
     target: ConversationTarget,
-    /// Only up to the message with this number: later messages still show. A number above the last message is kept, and the messages up
-    /// to it are deleted when they come. Defaults to the last message.
+    /// Only up to the message with this number: later messages still show. A number above the last
+    /// message is kept, and the messages up to it are deleted when they come. Defaults to the last
+    /// message.
     up_to: Option<UInt53>,
 }
 
@@ -64,7 +71,8 @@ pub struct DeleteConversationPayload {
     removed: Option<RemovedConversation>,
     /// The conversation, where messages above `upTo` still show.
     conversation: Option<Conversation>,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
+    /// cannot be read.
     unread_summary: Option<SummaryOf>,
 }
 
@@ -75,8 +83,8 @@ pub struct MarkAllReadInput {
     uid: Option<ID>,
     /// Only those of these channel types.
     channel_types: Option<Vec<i32>>,
-    /// Leave alone conversations that changed after this version, which the user has not seen as they are: the `version` of the list
-    /// on the screen.
+    /// Leave alone conversations that changed after this version, which the user has not seen as
+    /// they are: the `version` of the list on the screen.
     up_to_version: Option<UInt53>,
 }
 
@@ -85,7 +93,8 @@ pub struct MarkAllReadInput {
 pub struct MarkAllReadPayload {
     /// Those that had unread messages, as they are now; newest activity first.
     conversations: Vec<Conversation>,
-    /// What is still unread: of other channel types, or said since. Null beside an error, if it cannot be read.
+    /// What is still unread: of other channel types, or said since. Null beside an error, if it
+    /// cannot be read.
     unread_summary: Option<SummaryOf>,
 }
 
@@ -104,7 +113,8 @@ pub struct PinConversationInput {
 pub struct PinConversationPayload {
     /// As it is now.
     conversation: Conversation,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
+    /// cannot be read.
     unread_summary: Option<SummaryOf>,
 }
 
@@ -123,7 +133,8 @@ pub struct MuteConversationInput {
 pub struct MuteConversationPayload {
     /// As it is now.
     conversation: Conversation,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it cannot be read.
+    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
+    /// cannot be read.
     unread_summary: Option<SummaryOf>,
 }
 
@@ -141,14 +152,23 @@ impl ConversationMutation {
     ) -> Root<SetUnreadPayload> {
         let _timed = ctx.changing();
         let (uid, channel) = input.target.parse(ctx)?;
-        let conversation =
-            conversations::set_unread(ctx.core(), &uid, &channel, i64::from(input.unread), input.up_to.map(UInt53::signed))
-                .await
-                .at("input")?;
-        Ok(Some(SetUnreadPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
+        let conversation = conversations::set_unread(
+            ctx.core(),
+            &uid,
+            &channel,
+            i64::from(input.unread),
+            input.up_to.map(UInt53::signed),
+        )
+        .await
+        .at("input")?;
+        Ok(Some(SetUnreadPayload {
+            conversation: conversation.into(),
+            unread_summary: Some(SummaryOf(uid)),
+        }))
     }
 
-    /// Marks a conversation as read, up to its last message or up to `upTo`. A number below the read position changes nothing.
+    /// Marks a conversation as read, up to its last message or up to `upTo`. A number below the
+    /// read position changes nothing.
     async fn clear_unread(
         &self,
         ctx: &Context<'_>,
@@ -156,11 +176,22 @@ impl ConversationMutation {
     ) -> Root<ClearUnreadPayload> {
         let _timed = ctx.changing();
         let (uid, channel) = input.target.parse(ctx)?;
-        let conversation = conversations::set_unread(ctx.core(), &uid, &channel, 0, input.up_to.map(UInt53::signed)).await?;
-        Ok(Some(ClearUnreadPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
+        let conversation = conversations::set_unread(
+            ctx.core(),
+            &uid,
+            &channel,
+            0,
+            input.up_to.map(UInt53::signed),
+        )
+        .await?;
+        Ok(Some(ClearUnreadPayload {
+            conversation: conversation.into(),
+            unread_summary: Some(SummaryOf(uid)),
+        }))
     }
 
-    /// Deletes a conversation up to its last message, or up to `upTo`; the next message brings it back. Deleting a deleted one changes nothing.
+    /// Deletes a conversation up to its last message, or up to `upTo`; the next message brings it
+    /// back. Deleting a deleted one changes nothing.
     async fn delete_conversation(
         &self,
         ctx: &Context<'_>,
@@ -174,7 +205,11 @@ impl ConversationMutation {
             Deleted::Removed(removed) => (Some(RemovedConversation(removed)), None),
             Deleted::StillShows(conversation) => (None, Some(conversation.into())),
         };
-        Ok(Some(DeleteConversationPayload { removed, conversation, unread_summary: Some(SummaryOf(uid)) }))
+        Ok(Some(DeleteConversationPayload {
+            removed,
+            conversation,
+            unread_summary: Some(SummaryOf(uid)),
+        }))
     }
 
     /// Marks all conversations as read, muted ones too, for all devices of the user.
@@ -185,9 +220,18 @@ impl ConversationMutation {
     ) -> Root<MarkAllReadPayload> {
         let _timed = ctx.changing();
         let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
-        let only = input.channel_types.map(|types| parse_channel_types("channel_types", &types)).transpose().at("input")?;
-        let changed =
-            conversations::mark_all_read(ctx.core(), &uid, only.as_deref(), input.up_to_version.map(UInt53::signed)).await?;
+        let only = input
+            .channel_types
+            .map(|types| parse_channel_types("channel_types", &types))
+            .transpose()
+            .at("input")?;
+        let changed = conversations::mark_all_read(
+            ctx.core(),
+            &uid,
+            only.as_deref(),
+            input.up_to_version.map(UInt53::signed),
+        )
+        .await?;
         Ok(Some(MarkAllReadPayload {
             conversations: changed.into_iter().map(Conversation::from).collect(),
             unread_summary: Some(SummaryOf(uid)),
@@ -202,11 +246,17 @@ impl ConversationMutation {
     ) -> Root<PinConversationPayload> {
         let _timed = ctx.changing();
         let (uid, channel) = input.target.parse(ctx)?;
-        let conversation = conversations::set_pinned(ctx.core(), &uid, &channel, input.pinned.unwrap_or(true)).await?;
-        Ok(Some(PinConversationPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
+        let conversation =
+            conversations::set_pinned(ctx.core(), &uid, &channel, input.pinned.unwrap_or(true))
+                .await?;
+        Ok(Some(PinConversationPayload {
+            conversation: conversation.into(),
+            unread_summary: Some(SummaryOf(uid)),
+        }))
     }
 
-    /// Mutes a conversation, or unmutes it, on all devices of the user: what is unread in it is counted apart.
+    /// Mutes a conversation, or unmutes it, on all devices of the user: what is unread in it is
+    /// counted apart.
     async fn mute_conversation(
         &self,
         ctx: &Context<'_>,
@@ -214,7 +264,12 @@ impl ConversationMutation {
     ) -> Root<MuteConversationPayload> {
         let _timed = ctx.changing();
         let (uid, channel) = input.target.parse(ctx)?;
-        let conversation = conversations::set_muted(ctx.core(), &uid, &channel, input.muted.unwrap_or(true)).await?;
-        Ok(Some(MuteConversationPayload { conversation: conversation.into(), unread_summary: Some(SummaryOf(uid)) }))
+        let conversation =
+            conversations::set_muted(ctx.core(), &uid, &channel, input.muted.unwrap_or(true))
+                .await?;
+        Ok(Some(MuteConversationPayload {
+            conversation: conversation.into(),
+            unread_summary: Some(SummaryOf(uid)),
+        }))
     }
 }

@@ -5,7 +5,9 @@ use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use super::super::context::ContextExt;
 use super::super::error::{At, Root};
 use super::super::scalars::{Base64, UInt53};
-use super::super::types::{ChannelInput, Message, MessageHeaderInput, SummaryOf, parse_channel, parse_user};
+use super::super::types::{
+    ChannelInput, Message, MessageHeaderInput, SummaryOf, parse_channel, parse_user,
+};
 use crate::error::Error;
 use crate::ids::COMMAND_SUFFIX;
 use crate::message::{self as messages, Content, SendRequest};
@@ -13,7 +15,8 @@ use crate::message::{self as messages, Content, SendRequest};
 /// What `sendMessage` takes.
 #[derive(Clone, Debug, InputObject)]
 pub struct SendMessageInput {
-    /// The sender's ID. Defaults to the user of `id`, or else to the authenticated user; a service sends as the system then.
+    /// The sender's ID. Defaults to the user of `id`, or else to the authenticated user; a service
+    /// sends as the system then.
     from_uid: Option<ID>,
     /// The global ID of the sender's conversation, or of the channel. Give this or `channel`.
     id: Option<ID>,
@@ -41,8 +44,8 @@ pub struct SendMessageInput {
 pub struct SendMessagePayload {
     /// The message as stored.
     message: Message,
-    /// Unread in all of the sender's conversations, after this message. Null for the system, which has no conversations, or beside an
-    /// error, if it cannot be read.
+    /// Unread in all of the sender's conversations, after this message. Null for the system, which
+    /// has no conversations, or beside an error, if it cannot be read.
     unread_summary: Option<SummaryOf>,
 }
 
@@ -60,7 +63,9 @@ impl MessageMutation {
     ) -> Root<SendMessagePayload> {
         let _timed = ctx.changing();
         let (of_id, channel) = parse_channel(input.id, input.channel)?;
-        let from = ctx.caller().sender(parse_user("from_uid", input.from_uid.as_ref(), of_id)?)?;
+        let from = ctx
+            .caller()
+            .sender(parse_user("from_uid", input.from_uid.as_ref(), of_id)?)?;
         if input.payload.0.is_empty() {
             return Err(Error::bad_input("payload", "must not be empty")).at("input");
         }
@@ -70,7 +75,9 @@ impl MessageMutation {
                 .at("input")?,
             topic: input.topic.unwrap_or_default(),
             expire: u32::try_from(input.expire.unwrap_or_default().0)
-                .map_err(|_| Error::bad_input("expire", format!("must be between 0 and {}", u32::MAX)))
+                .map_err(|_| {
+                    Error::bad_input("expire", format!("must be between 0 and {}", u32::MAX))
+                })
                 .at("input")?,
             payload: input.payload.0,
             ..Content::default()
@@ -87,7 +94,14 @@ impl MessageMutation {
             as_member: ctx.caller().user().is_some(),
             content,
         };
-        let message = messages::send(ctx.core(), request).await.at("input")?.message.into();
-        Ok(Some(SendMessagePayload { message, unread_summary }))
+        let message = messages::send(ctx.core(), request)
+            .await
+            .at("input")?
+            .message
+            .into();
+        Ok(Some(SendMessagePayload {
+            message,
+            unread_summary,
+        }))
     }
 }

@@ -17,7 +17,10 @@ pub struct ChannelInput {
 
 impl ChannelInput {
     pub(in crate::graphql) fn parse(self) -> Result<ChannelRef> {
-        Ok(ChannelRef::parse(self.channel_id.0, i64::from(self.channel_type))?)
+        Ok(ChannelRef::parse(
+            self.channel_id.0,
+            i64::from(self.channel_type),
+        )?)
     }
 }
 
@@ -31,19 +34,29 @@ pub struct Channel {
 
 impl From<ChannelRef> for Channel {
     fn from(channel: ChannelRef) -> Self {
-        Self { channel, flags: None }
+        Self {
+            channel,
+            flags: None,
+        }
     }
 }
 
 impl Channel {
     pub(super) fn with_flags(channel: ChannelRef, flags: Flags) -> Self {
-        Self { channel, flags: Some(flags) }
+        Self {
+            channel,
+            flags: Some(flags),
+        }
     }
 
     async fn flags(&self, ctx: &Context<'_>) -> Result<Flags> {
         match self.flags {
             Some(flags) => Ok(flags),
-            None => Ok(ctx.loaders().load_one(self.channel.clone()).await?.unwrap_or_default()),
+            None => Ok(ctx
+                .loaders()
+                .load_one(self.channel.clone())
+                .await?
+                .unwrap_or_default()),
         }
     }
 }

@@ -34,16 +34,28 @@ struct Loaded {
 
 impl From<conversations::Conversation> for Conversation {
     fn from(conversation: conversations::Conversation) -> Self {
-        Self { conversation, loaded: None }
+        Self {
+            conversation,
+            loaded: None,
+        }
     }
 }
 
 impl Conversation {
-    /// A conversation of a sync that asked for `msg_count` messages, and for those only that the client lacks if `partial`.
+    /// A conversation of a sync that asked for `msg_count` messages, and for those only that the
+    /// client lacks if `partial`.
     pub(super) fn of_sync(item: Item, msg_count: u32, partial: bool) -> Self {
         let complete_to = if partial { 0 } else { msg_count as usize };
-        let loaded = Loaded { last: item.last_message, recents: item.recents, complete_to, default: true };
-        Self { conversation: item.conversation, loaded: Some(loaded) }
+        let loaded = Loaded {
+            last: item.last_message,
+            recents: item.recents,
+            complete_to,
+            default: true,
+        };
+        Self {
+            conversation: item.conversation,
+            loaded: Some(loaded),
+        }
     }
 
     /// Conversations with their newest `count` messages: one read for all of them.
@@ -55,13 +67,27 @@ impl Conversation {
         if count == 0 {
             return Ok(conversations.into_iter().map(Self::from).collect());
         }
-        let keys: Vec<RecentsKey> = conversations.iter().map(|conversation| Self::key(conversation, count)).collect();
+        let keys: Vec<RecentsKey> = conversations
+            .iter()
+            .map(|conversation| Self::key(conversation, count))
+            .collect();
         let _turn = ctx.work().turn().await;
         let found = conversations::list_recents(ctx.core(), &keys, &ctx.work().bytes).await?;
-        let loaded = conversations.into_iter().zip(found).map(|(conversation, recents)| {
-            let loaded = Loaded { last: recents.first().cloned(), recents, complete_to: count as usize, default: false };
-            Self { conversation, loaded: Some(loaded) }
-        });
+        let loaded = conversations
+            .into_iter()
+            .zip(found)
+            .map(|(conversation, recents)| {
+                let loaded = Loaded {
+                    last: recents.first().cloned(),
+                    recents,
+                    complete_to: count as usize,
+                    default: false,
+                };
+                Self {
+                    conversation,
+                    loaded: Some(loaded),
+                }
+            });
         Ok(loaded.collect())
     }
 
@@ -93,7 +119,11 @@ impl Conversation {
 impl Conversation {
     /// The global id: the same in every answer.
     pub(super) async fn id(&self) -> ID {
-        NodeId::Conversation(self.conversation.uid.clone(), self.conversation.channel.clone()).encode()
+        NodeId::Conversation(
+            self.conversation.uid.clone(),
+            self.conversation.channel.clone(),
+        )
+        .encode()
     }
 
     /// The channel's id; for a person channel the other one's uid.
@@ -121,15 +151,19 @@ impl Conversation {
         self.conversation.last_msg_seq.into()
     }
 
-    /// The read position: the number of the last message that the user has read, sent or deleted. It is above `lastMsgSeq` where the
-    /// user has read messages that have not arrived yet.
+    /// The read position: the number of the last message that the user has read, sent or deleted.
+    /// It is above `lastMsgSeq` where the user has read messages that have not arrived yet.
     async fn read_seq(&self) -> UInt53 {
         self.conversation.read_seq.into()
     }
 
     /// The last message's client number.
     async fn last_client_msg_no(&self, ctx: &Context<'_>) -> Result<String> {
-        Ok(self.last(ctx).await?.map(|message| message.client_msg_no.clone()).unwrap_or_default())
+        Ok(self
+            .last(ctx)
+            .await?
+            .map(|message| message.client_msg_no.clone())
+            .unwrap_or_default())
     }
 
     /// The user's version of the last change that was given out.
@@ -150,19 +184,33 @@ impl Conversation {
     /// The newest message.
     async fn last_message(&self, ctx: &Context<'_>) -> Option<Result<Message>> {
         // Null in its place where it fails: what stands beside it goes on.
-        self.last(ctx).await.transpose().map(|last| last.map(Message))
+        self.last(ctx)
+            .await
+            .transpose()
+            .map(|last| last.map(Message))
     }
 
-    /// The newest messages, newest first. Without `last`: what `conversations` was asked for with `msgCount`, elsewhere 20.
-    async fn recents(&self, ctx: &Context<'_>, #[graphql(desc = "At most this many.")] last: Option<i32>) -> Result<Messages> {
+    /// The newest messages, newest first. Without `last`: what `conversations` was asked for with
+    /// `msgCount`, elsewhere 20.
+    async fn recents(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "At most this many.")] last: Option<i32>,
+    ) -> Result<Messages> {
         let messages = match (&self.loaded, last) {
             (Some(loaded), None) if loaded.default => loaded.recents.clone(),
             (loaded, last) => {
                 let limit = ctx.core().limits.msg_count;
-                let count = check_count("last", last.unwrap_or(RECENTS.min(int(i64::from(limit)))), limit)?;
+                let count = check_count(
+                    "last",
+                    last.unwrap_or(RECENTS.min(int(i64::from(limit)))),
+                    limit,
+                )?;
                 match loaded {
                     _ if count == 0 => Recents::default(),
-                    Some(loaded) if count as usize <= loaded.complete_to => loaded.recents.clone().above(0, count as usize),
+                    Some(loaded) if count as usize <= loaded.complete_to => {
+                        loaded.recents.clone().above(0, count as usize)
+                    }
                     _ => self.newest(ctx, count).await?,
                 }
             }

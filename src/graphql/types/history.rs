@@ -25,7 +25,11 @@ impl MessageConnection {
     async fn edges(&self, ctx: &Context<'_>) -> Vec<MessageEdge> {
         let _turn = ctx.work().turn().await;
         let all = self.0.messages.iter().cloned();
-        all.map(|message| MessageEdge { cursor: SeqCursor(message.seq).encode_cursor(), node: message.into() }).collect()
+        all.map(|message| MessageEdge {
+            cursor: SeqCursor(message.seq).encode_cursor(),
+            node: message.into(),
+        })
+        .collect()
     }
 
     /// The messages of the page, oldest first.
@@ -36,7 +40,9 @@ impl MessageConnection {
 
     /// What there is beside the page.
     async fn page_info(&self) -> PageInfo {
-        let cursor = |message: Option<&message::Message>| message.map(|message| SeqCursor(message.seq).encode_cursor());
+        let cursor = |message: Option<&message::Message>| {
+            message.map(|message| SeqCursor(message.seq).encode_cursor())
+        };
         PageInfo {
             has_previous_page: self.0.has_previous,
             has_next_page: self.0.has_next,
@@ -63,9 +69,16 @@ impl CursorType for SeqCursor {
     type Error = Error;
 
     fn decode_cursor(cursor: &str) -> std::result::Result<Self, Error> {
-        let decoded = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let seq = decoded.as_deref().and_then(|text| text.strip_prefix("m1:")).and_then(|seq| seq.parse().ok());
-        seq.map(Self).ok_or_else(|| Error::bad_input("cursor", "must be one that messages returned"))
+        let decoded = URL_SAFE_NO_PAD
+            .decode(cursor)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok());
+        let seq = decoded
+            .as_deref()
+            .and_then(|text| text.strip_prefix("m1:"))
+            .and_then(|seq| seq.parse().ok());
+        seq.map(Self)
+            .ok_or_else(|| Error::bad_input("cursor", "must be one that messages returned"))
     }
 
     fn encode_cursor(&self) -> String {
@@ -87,7 +100,8 @@ pub struct Page<C> {
 }
 
 impl<C: CursorType<Error = Error>> Page<C> {
-    /// Without `first` and `last`: 20, from the end if `from_end`, unless `after` says where to begin.
+    /// Without `first` and `last`: 20, from the end if `from_end`, unless `after` says where to
+    /// begin.
     pub(in crate::graphql) fn parse(
         (first, last): (Option<i32>, Option<i32>),
         (after, before): (Option<&str>, Option<&str>),
@@ -95,19 +109,31 @@ impl<C: CursorType<Error = Error>> Page<C> {
         from_end: bool,
     ) -> Result<Self> {
         let cursor = |name: &'static str, text: Option<&str>| {
-            text.map(C::decode_cursor).transpose().map_err(|error| match error {
-                Error::BadInput { problem, .. } => Error::bad_input(name, problem),
-                other => other,
-            })
+            text.map(C::decode_cursor)
+                .transpose()
+                .map_err(|error| match error {
+                    Error::BadInput { problem, .. } => Error::bad_input(name, problem),
+                    other => other,
+                })
         };
         let (after, before) = (cursor("after", after)?, cursor("before", before)?);
         let (limit, from_end) = match (first, last) {
-            (Some(_), Some(_)) => return Err(Error::bad_input("first", "and last cannot both be given").into()),
+            (Some(_), Some(_)) => {
+                return Err(Error::bad_input("first", "and last cannot both be given").into());
+            }
             (Some(first), None) => (check_count("first", first, limit)?, false),
             (None, Some(last)) => (check_count("last", last, limit)?, true),
-            (None, None) => (PAGE.min(limit), before.is_some() || (from_end && after.is_none())),
+            (None, None) => (
+                PAGE.min(limit),
+                before.is_some() || (from_end && after.is_none()),
+            ),
         };
-        Ok(Self { after, before, limit, from_end })
+        Ok(Self {
+            after,
+            before,
+            limit,
+            from_end,
+        })
     }
 }
 

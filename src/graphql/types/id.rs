@@ -26,15 +26,28 @@ pub(in crate::graphql) enum NodeId {
 impl NodeId {
     /// The id: whatever the parts contain, no two objects share one.
     pub(super) fn encode(&self) -> ID {
-        let of_channel = |channel: &ChannelRef| [channel.channel_type.number().to_string(), channel.channel_id.clone()];
+        let of_channel = |channel: &ChannelRef| {
+            [
+                channel.channel_type.number().to_string(),
+                channel.channel_id.clone(),
+            ]
+        };
         let (kind, parts) = match self {
             Self::Conversation(uid, channel) => {
                 let [channel_type, channel_id] = of_channel(channel);
-                ("Conversation", vec![uid.to_string(), channel_type, channel_id])
+                (
+                    "Conversation",
+                    vec![uid.to_string(), channel_type, channel_id],
+                )
             }
-            Self::Message(ChannelKey { channel_type, key }, id) => {
-                ("Message", vec![channel_type.number().to_string(), key.clone(), id.to_string()])
-            }
+            Self::Message(ChannelKey { channel_type, key }, id) => (
+                "Message",
+                vec![
+                    channel_type.number().to_string(),
+                    key.clone(),
+                    id.to_string(),
+                ],
+            ),
             Self::Channel(channel) => ("Channel", of_channel(channel).to_vec()),
             Self::UnreadSummary(uid) => ("UnreadSummary", vec![uid.to_string()]),
         };
@@ -44,23 +57,35 @@ impl NodeId {
     /// What a client gave back; `None` for what was never an id.
     pub(in crate::graphql) fn decode(id: &str) -> Option<Self> {
         let text = URL_SAFE_NO_PAD.decode(id).ok()?;
-        let (version, kind, parts): (u8, String, Vec<String>) = serde_json::from_slice(&text).ok()?;
+        let (version, kind, parts): (u8, String, Vec<String>) =
+            serde_json::from_slice(&text).ok()?;
         if version != VERSION {
             return None;
         }
-        let channel = |channel_type: &str, id: &str| ChannelRef::parse(id, channel_type.parse().ok()?).ok();
+        let channel =
+            |channel_type: &str, id: &str| ChannelRef::parse(id, channel_type.parse().ok()?).ok();
         match (kind.as_str(), parts.as_slice()) {
-            ("Conversation", [uid, channel_type, id]) => {
-                Some(Self::Conversation(Uid::parse("id", uid.as_str()).ok()?, channel(channel_type, id)?))
-            }
+            ("Conversation", [uid, channel_type, id]) => Some(Self::Conversation(
+                Uid::parse("id", uid.as_str()).ok()?,
+                channel(channel_type, id)?,
+            )),
             ("Message", [channel_type, key, id]) => {
                 let channel_type = ChannelType::parse("id", channel_type.parse().ok()?).ok()?;
-                let key = ChannelKey { channel_type, key: key.clone() };
-                let is_key = if channel_type == ChannelType::PERSON { key.pair().is_some() } else { !key.key.is_empty() };
+                let key = ChannelKey {
+                    channel_type,
+                    key: key.clone(),
+                };
+                let is_key = if channel_type == ChannelType::PERSON {
+                    key.pair().is_some()
+                } else {
+                    !key.key.is_empty()
+                };
                 is_key.then_some(Self::Message(key, id.parse().ok()?))
             }
             ("Channel", [channel_type, id]) => Some(Self::Channel(channel(channel_type, id)?)),
-            ("UnreadSummary", [uid]) => Some(Self::UnreadSummary(Uid::parse("id", uid.as_str()).ok()?)),
+            ("UnreadSummary", [uid]) => {
+                Some(Self::UnreadSummary(Uid::parse("id", uid.as_str()).ok()?))
+            }
             _ => None,
         }
     }
@@ -105,7 +130,11 @@ mod tests {
             "{}",
             "",
         ] {
-            assert_eq!(NodeId::decode(&URL_SAFE_NO_PAD.encode(text)), None, "{text}");
+            assert_eq!(
+                NodeId::decode(&URL_SAFE_NO_PAD.encode(text)),
+                None,
+                "{text}"
+            );
         }
     }
 }

@@ -30,7 +30,11 @@ pub struct ConversationFilter {
 
 impl ConversationFilter {
     pub(in crate::graphql) fn parse(self) -> Result<ListFilter> {
-        let types = self.channel_types.map(|types| parse_channel_types("channel_types", &types)).transpose().at("filter")?;
+        let types = self
+            .channel_types
+            .map(|types| parse_channel_types("channel_types", &types))
+            .transpose()
+            .at("filter")?;
         Ok(ListFilter {
             only_unread: self.only_unread.unwrap_or_default(),
             channel_types: types,
@@ -73,7 +77,9 @@ fn messages_wanted(ctx: &Context<'_>) -> u32 {
     let limit = ctx.core().limits.msg_count;
     let mut most = 0;
     for conversation in [page.field("nodes"), page.field("edges").field("node")] {
-        if conversation.field("lastMessage").exists() || conversation.field("lastClientMsgNo").exists() {
+        if conversation.field("lastMessage").exists()
+            || conversation.field("lastClientMsgNo").exists()
+        {
             most = most.max(1);
         }
         for recents in conversation.field("recents").selection_fields() {
@@ -82,7 +88,9 @@ fn messages_wanted(ctx: &Context<'_>) -> u32 {
                 Value::Number(number) if name == "last" => number.as_u64(),
                 _ => None,
             });
-            let last = last.map_or(RECENTS.unsigned_abs().min(limit), |last| u32::try_from(last).unwrap_or(u32::MAX));
+            let last = last.map_or(RECENTS.unsigned_abs().min(limit), |last| {
+                u32::try_from(last).unwrap_or(u32::MAX)
+            });
             // One that is out of range is refused where it stands: nothing is read for it.
             most = most.max(if last <= limit { last } else { 0 });
         }
@@ -97,18 +105,26 @@ impl ConversationConnection {
     async fn edges(&self, ctx: &Context<'_>) -> Vec<ConversationEdge> {
         let _turn = ctx.work().turn().await;
         let all = self.entries.iter().cloned();
-        all.map(|(place, conversation)| ConversationEdge { cursor: place.encode_cursor(), node: conversation }).collect()
+        all.map(|(place, conversation)| ConversationEdge {
+            cursor: place.encode_cursor(),
+            node: conversation,
+        })
+        .collect()
     }
 
     /// The conversations of the page, in the order of the list.
     async fn nodes(&self, ctx: &Context<'_>) -> Vec<Conversation> {
         let _turn = ctx.work().turn().await;
-        self.entries.iter().map(|(_, conversation)| conversation.clone()).collect()
+        self.entries
+            .iter()
+            .map(|(_, conversation)| conversation.clone())
+            .collect()
     }
 
     /// What there is beside the page.
     async fn page_info(&self) -> PageInfo {
-        let cursor = |entry: Option<&(ListCursor, _)>| entry.map(|(place, _)| place.encode_cursor());
+        let cursor =
+            |entry: Option<&(ListCursor, _)>| entry.map(|(place, _)| place.encode_cursor());
         PageInfo {
             has_previous_page: self.has_previous,
             has_next_page: self.has_next,
@@ -146,18 +162,44 @@ impl CursorType for ListCursor {
     type Error = Error;
 
     fn decode_cursor(cursor: &str) -> std::result::Result<Self, Error> {
-        let written = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|text| serde_json::from_slice::<Written>(&text).ok());
+        let written = URL_SAFE_NO_PAD
+            .decode(cursor)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Written>(&text).ok());
         match written {
             Some((kind, version, unpinned, activity, channel_type, channel_id)) if kind == KIND => {
-                Ok(Self { key: SortKey { unpinned, activity: Reverse(activity), channel_type, channel_id }, version })
+                Ok(Self {
+                    key: SortKey {
+                        unpinned,
+                        activity: Reverse(activity),
+                        channel_type,
+                        channel_id,
+                    },
+                    version,
+                })
             }
-            _ => Err(Error::bad_input("cursor", "must be one that conversationList returned")),
+            _ => Err(Error::bad_input(
+                "cursor",
+                "must be one that conversationList returned",
+            )),
         }
     }
 
     fn encode_cursor(&self) -> String {
-        let SortKey { unpinned, activity, channel_type, channel_id } = &self.key;
-        let written = (KIND, self.version, unpinned, activity.0, channel_type, channel_id);
+        let SortKey {
+            unpinned,
+            activity,
+            channel_type,
+            channel_id,
+        } = &self.key;
+        let written = (
+            KIND,
+            self.version,
+            unpinned,
+            activity.0,
+            channel_type,
+            channel_id,
+        );
         URL_SAFE_NO_PAD.encode(serde_json::json!(written).to_string())
     }
 }

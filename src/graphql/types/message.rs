@@ -24,7 +24,11 @@ pub struct MessageHeaderInput {
 
 impl Default for MessageHeaderInput {
     fn default() -> Self {
-        Self { no_persist: Some(false), red_dot: Some(true), sync_once: Some(false) }
+        Self {
+            no_persist: Some(false),
+            red_dot: Some(true),
+            sync_once: Some(false),
+        }
     }
 }
 
@@ -101,7 +105,11 @@ impl Message {
     /// How it was to be treated.
     async fn header(&self) -> MessageHeader {
         let stored = self.0.seq > 0;
-        MessageHeader { no_persist: !stored, red_dot: self.0.red_dot, sync_once: false }
+        MessageHeader {
+            no_persist: !stored,
+            red_dot: self.0.red_dot,
+            sync_once: false,
+        }
     }
 
     /// The messaging system's setting bits.
@@ -129,7 +137,8 @@ impl Message {
         Base64(self.0.content.payload.clone())
     }
 
-    /// The payload as it was sent, where it is JSON (RFC 8259) that nests at most 500 levels deep; otherwise null.
+    /// The payload as it was sent, where it is JSON (RFC 8259) that nests at most 500 levels deep;
+    /// otherwise null.
     async fn content(&self) -> Option<Json> {
         as_json(&self.0.content.payload).map(|json| Json(Bytes::copy_from_slice(json)))
     }

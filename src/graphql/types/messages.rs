@@ -1,11 +1,14 @@
-//! Messages of conversations: there are thousands in one answer, so they are written as JSON without a future and a tree of values
-//! for each of their fields. What the fields are says [`Message`]; a test compares the two.
+//! Messages of conversations: there are thousands in one answer, so they are written as JSON
+//! without a future and a tree of values for each of their fields. What the fields are says
+//! [`Message`]; a test compares the two.
 
 use std::borrow::Cow;
 
 use async_graphql::parser::types::{Field, Selection, SelectionSet};
 use async_graphql::registry::Registry;
-use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, ServerResult, Value};
+use async_graphql::{
+    ContextSelectionSet, OutputType, Positioned, ServerError, ServerResult, Value,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -73,7 +76,10 @@ impl What {
         let content = &message.content;
         match self {
             Self::Typename => push_text(to, parent),
-            Self::Id => push_text(to, &NodeId::Message(message.channel_key(), message.message_id).encode()),
+            Self::Id => push_text(
+                to,
+                &NodeId::Message(message.channel_key(), message.message_id).encode(),
+            ),
             Self::MessageId => {
                 to.push(b'"');
                 push(to, &message.message_id);
@@ -108,7 +114,12 @@ fn push_base64(to: &mut Vec<u8>, bytes: &[u8]) {
     to.push(b'"');
 }
 
-fn write_columns(columns: &[Column], message: &message::Message, parent: &'static str, to: &mut Vec<u8>) {
+fn write_columns(
+    columns: &[Column],
+    message: &message::Message,
+    parent: &'static str,
+    to: &mut Vec<u8>,
+) {
     to.push(b'{');
     for (at, (key, what)) in columns.iter().enumerate() {
         if at > 0 {
@@ -120,9 +131,14 @@ fn write_columns(columns: &[Column], message: &message::Message, parent: &'stati
     to.push(b'}');
 }
 
-/// The fields that are asked for, each key once, in the order of the document; fragments are walked into. Validation has seen to it
-/// that all of them are there and that those of one key are the same field.
-fn columns(ctx: &ContextSelectionSet<'_>, sets: &[&SelectionSet], parent: &'static str) -> ServerResult<Vec<Column>> {
+/// The fields that are asked for, each key once, in the order of the document; fragments are walked
+/// into. Validation has seen to it that all of them are there and that those of one key are the
+/// same field.
+fn columns(
+    ctx: &ContextSelectionSet<'_>,
+    sets: &[&SelectionSet],
+    parent: &'static str,
+) -> ServerResult<Vec<Column>> {
     // Selections of `header` under one key are one.
     let mut fields: Vec<(&str, Vec<&Field>)> = Vec::new();
     for set in sets {
@@ -130,12 +146,16 @@ fn columns(ctx: &ContextSelectionSet<'_>, sets: &[&SelectionSet], parent: &'stat
     }
     let columns = fields.into_iter().map(|(key, fields)| {
         let what = if fields[0].name.node.as_str() == "header" {
-            let sets: Vec<&SelectionSet> = fields.iter().map(|field| &field.selection_set.node).collect();
+            let sets: Vec<&SelectionSet> = fields
+                .iter()
+                .map(|field| &field.selection_set.node)
+                .collect();
             Some(What::Header(columns(ctx, &sets, "MessageHeader")?))
         } else {
             What::of(&fields[0].name.node, parent)
         };
-        let what = what.ok_or_else(|| ServerError::new(format!("{parent} has no field {key}"), None))?;
+        let what =
+            what.ok_or_else(|| ServerError::new(format!("{parent} has no field {key}"), None))?;
         let mut prefix = Vec::new();
         push_text(&mut prefix, key);
         prefix.push(b':');
@@ -150,7 +170,8 @@ fn collect<'a>(
     parent: &'static str,
     fields: &mut Vec<(&'a str, Vec<&'a Field>)>,
 ) {
-    let applies = |condition: &str| condition == parent || (condition == "Node" && parent == "Message");
+    let applies =
+        |condition: &str| condition == parent || (condition == "Node" && parent == "Message");
     for selection in &set.items {
         match &selection.node {
             Selection::Field(field) if field.node.response_key().node == MARKER => {}
@@ -192,9 +213,14 @@ impl OutputType for Messages {
         Vec::<Message>::create_type_info(registry)
     }
 
-    async fn resolve(&self, ctx: &ContextSelectionSet<'_>, _: &Positioned<Field>) -> ServerResult<Value> {
+    async fn resolve(
+        &self,
+        ctx: &ContextSelectionSet<'_>,
+        _: &Positioned<Field>,
+    ) -> ServerResult<Value> {
         let columns = columns(ctx, &[&ctx.item.node], "Message")?;
-        let mut to = Vec::with_capacity(self.0.len() * (32 + columns.len() * 32) + self.0.json_bytes() / 4);
+        let mut to =
+            Vec::with_capacity(self.0.len() * (32 + columns.len() * 32) + self.0.json_bytes() / 4);
         to.push(b'[');
         for (at, message) in self.0.iter().enumerate() {
             if at > 0 {

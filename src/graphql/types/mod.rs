@@ -38,8 +38,14 @@ fn int(number: i64) -> i32 {
 }
 
 /// Channel types that a client names.
-pub(super) fn parse_channel_types(field: &'static str, numbers: &[i32]) -> Result<Vec<ChannelType>, Error> {
+pub(super) fn parse_channel_types(
+    field: &'static str,
+    numbers: &[i32],
+) -> Result<Vec<ChannelType>, Error> {
     // Each once: they are looked through for every conversation.
     let numbers: BTreeSet<i32> = numbers.iter().copied().collect();
-    numbers.into_iter().map(|number| ChannelType::parse(field, i64::from(number))).collect()
+    numbers
+        .into_iter()
+        .map(|number| ChannelType::parse(field, i64::from(number)))
+        .collect()
 }

@@ -10,7 +10,11 @@ use crate::error::Error;
 
 /// What has a global id.
 #[derive(Clone, Debug, Interface)]
-#[graphql(field(name = "id", ty = "ID", desc = "The global id: the same in every answer."))]
+#[graphql(field(
+    name = "id",
+    ty = "ID",
+    desc = "The global id: the same in every answer."
+))]
 pub enum Node {
     /// One user's view of one channel.
     Conversation(Conversation),
@@ -24,12 +28,19 @@ pub enum Node {
 
 impl Node {
     /// What a client's id names; `argument` is where it gave the id.
-    pub(in crate::graphql) fn parse_id(id: &ID, argument: &'static str) -> std::result::Result<NodeId, Error> {
-        NodeId::decode(id).ok_or_else(|| Error::bad_input(argument, "must be an id that an answer returned"))
+    pub(in crate::graphql) fn parse_id(
+        id: &ID,
+        argument: &'static str,
+    ) -> std::result::Result<NodeId, Error> {
+        NodeId::decode(id)
+            .ok_or_else(|| Error::bad_input(argument, "must be an id that an answer returned"))
     }
 
     /// Those of these things that there are, in their places; one batch for each kind.
-    pub(in crate::graphql) async fn load(ctx: &Context<'_>, ids: &[NodeId]) -> Result<Vec<Option<Self>>> {
+    pub(in crate::graphql) async fn load(
+        ctx: &Context<'_>,
+        ids: &[NodeId],
+    ) -> Result<Vec<Option<Self>>> {
         let loaders = ctx.loaders();
         let names = ids.iter().filter_map(|id| match id {
             NodeId::Conversation(uid, channel) => Some((uid.clone(), channel.clone())),
@@ -55,8 +66,12 @@ impl Node {
             }
             Ok(summaries)
         };
-        let (conversations, messages, channels, summaries) =
-            tokio::try_join!(loaders.load_many(names), loaders.load_many(messages), loaders.load_many(channels), summaries)?;
+        let (conversations, messages, channels, summaries) = tokio::try_join!(
+            loaders.load_many(names),
+            loaders.load_many(messages),
+            loaders.load_many(channels),
+            summaries
+        )?;
         let found = ids.iter().map(|id| match id {
             NodeId::Conversation(uid, channel) => {
                 let found = conversations.get(&(uid.clone(), channel.clone()));
@@ -66,9 +81,9 @@ impl Node {
                 let found = messages.get(&(key.clone(), *id));
                 found.map(|message| Self::Message(message.clone().into()))
             }
-            NodeId::Channel(channel) => {
-                channels.get(channel).map(|flags| Self::Channel(Channel::with_flags(channel.clone(), *flags)))
-            }
+            NodeId::Channel(channel) => channels
+                .get(channel)
+                .map(|flags| Self::Channel(Channel::with_flags(channel.clone(), *flags))),
             NodeId::UnreadSummary(uid) => summaries.get(uid).cloned().map(Self::UnreadSummary),
         });
         Ok(found.collect())

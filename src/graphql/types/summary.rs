@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
-use async_graphql::{ContextSelectionSet, ID, Object, OutputType, Positioned, ServerResult, SimpleObject, Value};
+use async_graphql::{
+    ContextSelectionSet, ID, Object, OutputType, Positioned, ServerResult, SimpleObject, Value,
+};
 
 use super::super::error::Result;
 use super::super::work::Work;
@@ -22,11 +24,15 @@ pub struct UnreadSummary {
 impl UnreadSummary {
     /// Of a user; read once for the whole operation, and again after a mutation.
     pub(in crate::graphql) async fn load(work: &Work, uid: &Uid) -> Result<Self> {
-        Ok(Self { uid: uid.clone(), summary: work.summary(uid).await? })
+        Ok(Self {
+            uid: uid.clone(),
+            summary: work.summary(uid).await?,
+        })
     }
 }
 
-/// The summary of this user, read when it is asked for: beside what a mutation returns it tells the state after the mutation.
+/// The summary of this user, read when it is asked for: beside what a mutation returns it tells the
+/// state after the mutation.
 #[derive(Clone, Debug)]
 pub struct SummaryOf(pub Uid);
 
@@ -39,11 +45,16 @@ impl OutputType for SummaryOf {
         UnreadSummary::create_type_info(registry)
     }
 
-    async fn resolve(&self, ctx: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
+    async fn resolve(
+        &self,
+        ctx: &ContextSelectionSet<'_>,
+        field: &Positioned<Field>,
+    ) -> ServerResult<Value> {
         let work: &Arc<Work> = ctx.data_unchecked();
         let loaded = UnreadSummary::load(work, &self.0).await;
-        let summary =
-            loaded.map_err(|error| ctx.set_error_path(async_graphql::Error::from(error).into_server_error(field.pos)))?;
+        let summary = loaded.map_err(|error| {
+            ctx.set_error_path(async_graphql::Error::from(error).into_server_error(field.pos))
+        })?;
         summary.resolve(ctx, field).await
     }
 }

@@ -45,8 +45,8 @@ impl ConversationSync {
         self.version.into()
     }
 
-    /// The version asked with was none of ours (of a restored database, or of another server): this is everything, forget the
-    /// rest.
+    /// The version asked with was none of ours (of a restored database, or of another server): this
+    /// is everything, forget the rest.
     async fn reset(&self) -> bool {
         self.reset
     }
@@ -62,9 +62,14 @@ impl ConversationSync {
         &self.conversations
     }
 
-    /// What does not show any more: deleted, left, or outside of the filters asked with. Empty on a full answer.
+    /// What does not show any more: deleted, left, or outside of the filters asked with. Empty on a
+    /// full answer.
     async fn removed(&self) -> Vec<RemovedConversation> {
-        self.removed.iter().cloned().map(RemovedConversation).collect()
+        self.removed
+            .iter()
+            .cloned()
+            .map(RemovedConversation)
+            .collect()
     }
 
     /// Unread in all of the user's conversations.

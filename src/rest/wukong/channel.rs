@@ -14,7 +14,11 @@ const IS_PERSON: &str = "暂不支持个人频道！";
 const PERSON_SUBSCRIBERS: &str = "个人频道不支持添加订阅者！";
 
 fn uids(fields: &Fields) -> Result<Vec<Uid>, Error> {
-    fields.strings("subscribers")?.into_iter().map(|uid| Uid::parse("subscribers", uid)).collect()
+    fields
+        .strings("subscribers")?
+        .into_iter()
+        .map(|uid| Uid::parse("subscribers", uid))
+        .collect()
 }
 
 /// `POST /channel`
@@ -22,11 +26,24 @@ fn uids(fields: &Fields) -> Result<Vec<Uid>, Error> {
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::Store`].
 pub async fn create(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
-    let flags = Flags { large: fields.flag("large")?, ban: fields.flag("ban")?, disband: fields.flag("disband")? };
+    let flags = Flags {
+        large: fields.flag("large")?,
+        ban: fields.flag("ban")?,
+        disband: fields.flag("disband")?,
+    };
     let reset = fields.flag("reset")?;
     let uids = uids(fields)?;
     let channel = target(caller, fields)?;
-    channels::create_channel(core, &CreateChannel { channel, flags: flags.into(), uids, reset }).await?;
+    channels::create_channel(
+        core,
+        &CreateChannel {
+            channel,
+            flags: flags.into(),
+            uids,
+            reset,
+        },
+    )
+    .await?;
     Ok(DONE)
 }
 
@@ -34,7 +51,11 @@ pub async fn create(core: &Core, caller: &Caller, fields: &Fields) -> Result<Ans
 ///
 /// # Errors
 /// As [`create`].
-pub async fn subscriber_add(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn subscriber_add(
+    core: &Core,
+    caller: &Caller,
+    fields: &Fields,
+) -> Result<Answer<Done>, Error> {
     let (channel, uids) = members(caller, fields)?;
     channels::add_members(core, &channel, &uids, fields.flag("reset")?).await?;
     Ok(DONE)
@@ -44,7 +65,11 @@ pub async fn subscriber_add(core: &Core, caller: &Caller, fields: &Fields) -> Re
 ///
 /// # Errors
 /// As [`create`].
-pub async fn subscriber_remove(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn subscriber_remove(
+    core: &Core,
+    caller: &Caller,
+    fields: &Fields,
+) -> Result<Answer<Done>, Error> {
     let (channel, uids) = members(caller, fields)?;
     channels::remove_members(core, &channel, &uids).await?;
     Ok(DONE)
@@ -56,8 +81,21 @@ pub async fn subscriber_remove(core: &Core, caller: &Caller, fields: &Fields) ->
 /// As [`create`].
 pub async fn info(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
     let channel = target(caller, fields)?;
-    let flags = Flags { large: fields.flag("large")?, ban: fields.flag("ban")?, disband: fields.flag("disband")? };
-    channels::create_channel(core, &CreateChannel { channel, flags: flags.into(), uids: Vec::new(), reset: false }).await?;
+    let flags = Flags {
+        large: fields.flag("large")?,
+        ban: fields.flag("ban")?,
+        disband: fields.flag("disband")?,
+    };
+    channels::create_channel(
+        core,
+        &CreateChannel {
+            channel,
+            flags: flags.into(),
+            uids: Vec::new(),
+            reset: false,
+        },
+    )
+    .await?;
     Ok(DONE)
 }
 
@@ -74,7 +112,11 @@ pub async fn delete(core: &Core, caller: &Caller, fields: &Fields) -> Result<Ans
 ///
 /// # Errors
 /// As [`create`].
-pub async fn subscriber_remove_all(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn subscriber_remove_all(
+    core: &Core,
+    caller: &Caller,
+    fields: &Fields,
+) -> Result<Answer<Done>, Error> {
     channels::remove_all_members(core, &target(caller, fields)?).await?;
     Ok(DONE)
 }
@@ -114,5 +156,8 @@ fn members(caller: &Caller, fields: &Fields) -> Result<(ChannelRef, Vec<Uid>), E
     if channel_type == ChannelType::PERSON.number() {
         return Err(Error::BadRequest(PERSON_SUBSCRIBERS.into()));
     }
-    Ok((ChannelRef::parse(channel_id, i64::from(channel_type))?, uids))
+    Ok((
+        ChannelRef::parse(channel_id, i64::from(channel_type))?,
+        uids,
+    ))
 }

@@ -1,4 +1,5 @@
-//! `/datasource`: what a `WuKongIM` asks the business server (`datasource.addr`), answered from what we know: who is in a channel.
+//! `/datasource`: what a `WuKongIM` asks the business server (`datasource.addr`), answered from
+//! what we know: who is in a channel.
 
 use serde_json::{Value, json};
 
@@ -30,6 +31,9 @@ pub async fn answer(core: &Core, fields: &Fields) -> Result<Value, Error> {
             Ok(json!([]))
         }
         "getSystemUIDs" => Ok(json!([])),
-        _ => Err(Error::bad_input("cmd", "must be getSubscribers, getChannelInfo, getBlacklist, getWhitelist or getSystemUIDs")),
+        _ => Err(Error::bad_input(
+            "cmd",
+            "must be getSubscribers, getChannelInfo, getBlacklist, getWhitelist or getSystemUIDs",
+        )),
     }
 }

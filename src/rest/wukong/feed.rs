@@ -1,5 +1,5 @@
-//! What a running `WuKongIM` sends and asks: webhooks, and questions about members. It can send no header, so that its secret is a part of
-//! the path; a service may bring its token instead.
+//! What a running `WuKongIM` sends and asks: webhooks, and questions about members. It can send no
+//! header, so that its secret is a part of the path; a service may bring its token instead.
 
 use axum::Router;
 use axum::body::Body;
@@ -31,9 +31,19 @@ async fn open_webhook(State(app): State<App>, request: Request) -> Result<Respon
     webhook(&app, &feeder(&app, None, &parts).await?, &parts, body).await
 }
 
-async fn secret_webhook(State(app): State<App>, secret: Secret, request: Request) -> Result<Response, Refusal> {
+async fn secret_webhook(
+    State(app): State<App>,
+    secret: Secret,
+    request: Request,
+) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    webhook(&app, &feeder(&app, Some(secret), &parts).await?, &parts, body).await
+    webhook(
+        &app,
+        &feeder(&app, Some(secret), &parts).await?,
+        &parts,
+        body,
+    )
+    .await
 }
 
 async fn open_datasource(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
@@ -41,7 +51,11 @@ async fn open_datasource(State(app): State<App>, request: Request) -> Result<Res
     datasource(&app, &feeder(&app, None, &parts).await?, body).await
 }
 
-async fn secret_datasource(State(app): State<App>, secret: Secret, request: Request) -> Result<Response, Refusal> {
+async fn secret_datasource(
+    State(app): State<App>,
+    secret: Secret,
+    request: Request,
+) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     datasource(&app, &feeder(&app, Some(secret), &parts).await?, body).await
 }
@@ -49,7 +63,8 @@ async fn secret_datasource(State(app): State<App>, secret: Secret, request: Requ
 /// The last part of a path; what is not even text is no secret.
 type Secret = Result<Path<String>, PathRejection>;
 
-/// Who feeds or asks us: a `WuKongIM`, which can send no header, so that its secret is a part of the path; or a service.
+/// Who feeds or asks us: a `WuKongIM`, which can send no header, so that its secret is a part of
+/// the path; or a service.
 async fn feeder(app: &App, secret: Option<Secret>, parts: &Parts) -> Result<Caller, Error> {
     let address = || app.rates.address(&parts.extensions, &parts.headers);
     let Some(secret) = secret else {
@@ -78,11 +93,25 @@ async fn datasource(app: &App, caller: &Caller, body: Body) -> Result<Response, 
     Ok(Answer(answer(&app.core, &Fields::parse(&body)?).await?).into_response())
 }
 
-async fn webhook(app: &App, caller: &Caller, parts: &Parts, body: Body) -> Result<Response, Refusal> {
+async fn webhook(
+    app: &App,
+    caller: &Caller,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response, Refusal> {
     caller.check(Action::FeedMessages)?;
-    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(parts.uri.query().unwrap_or_default()).unwrap_or_default();
-    let event = pairs.into_iter().find_map(|(name, value)| (name == "event").then_some(value)).unwrap_or_default();
-    let body = read_body(body, app.settings.limits.webhook_body_bytes, &app.settings.limits).await?;
+    let pairs: Vec<(String, String)> =
+        serde_urlencoded::from_str(parts.uri.query().unwrap_or_default()).unwrap_or_default();
+    let event = pairs
+        .into_iter()
+        .find_map(|(name, value)| (name == "event").then_some(value))
+        .unwrap_or_default();
+    let body = read_body(
+        body,
+        app.settings.limits.webhook_body_bytes,
+        &app.settings.limits,
+    )
+    .await?;
     deliver(&app.core, &event, &body).await?;
     Ok(DONE.into_response())
 }

@@ -1,7 +1,9 @@
-//! The webhook over gRPC, on a port of its own (`webhook.grpcAddr` there): `wkhook.WebhookService/SendWebhook`. A `WuKongIM` can send no
-//! token with it, so only loopback and `ingest.grpc_peers` are let in.
+//! The webhook over gRPC, on a port of its own (`webhook.grpcAddr` there):
+//! `wkhook.WebhookService/SendWebhook`. A `WuKongIM` can send no token with it, so only loopback
+//! and `ingest.grpc_peers` are let in.
 //!
-//! The service is written by hand, as tonic's generator would: it is one call with four fields, and so needs no protobuf compiler.
+//! The service is written by hand, as tonic's generator would: it is one call with four fields, and
+//! so needs no protobuf compiler.
 
 use std::convert::Infallible;
 use std::io;
@@ -99,7 +101,10 @@ impl Service<http::Request<Body>> for Webhook {
             if request.uri().path() != METHOD {
                 return Ok(Status::unimplemented("there is only SendWebhook").into_http());
             }
-            let holder = Holder { is_service: true, ..Holder::default() };
+            let holder = Holder {
+                is_service: true,
+                ..Holder::default()
+            };
             let reservation = match service.app.budgets.admit(holder) {
                 Ok(reservation) => reservation,
                 Err(error) => return Ok(Status::resource_exhausted(error.to_string()).into_http()),
@@ -117,7 +122,9 @@ fn counted(reservation: Reservation, body: Body) -> Body {
     let frames = BodyStream::new(body).map(move |frame| {
         let frame = frame?;
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        reservation.hold(bytes).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        reservation
+            .hold(bytes)
+            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         Ok::<_, Status>(frame)
     });
     Body::new(StreamBody::new(frames))
@@ -132,10 +139,16 @@ impl UnaryService<EventReq> for Webhook {
         Box::pin(async move {
             let EventReq { event, data } = request.into_inner();
             let answer = match deliver(&service.app.core, &event, &data).await {
-                Ok(_) => EventResp { status: EventStatus::Success.into(), data: Vec::new() },
+                Ok(_) => EventResp {
+                    status: EventStatus::Success.into(),
+                    data: Vec::new(),
+                },
                 Err(error) => {
                     error.log();
-                    EventResp { status: EventStatus::Error.into(), data: error.to_string().into_bytes() }
+                    EventResp {
+                        status: EventStatus::Error.into(),
+                        data: error.to_string().into_bytes(),
+                    }
                 }
             };
             Ok(Response::new(answer))
@@ -155,13 +168,21 @@ impl Connected for Peer {
 }
 
 impl AsyncRead for Peer {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Peer {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buffer)
     }
 
@@ -175,7 +196,8 @@ impl AsyncWrite for Peer {
 }
 
 impl Webhook {
-    /// A connection of a peer that may send webhooks; others are closed before they have said anything.
+    /// A connection of a peer that may send webhooks; others are closed before they have said
+    /// anything.
     fn admit(&self, socket: TcpStream) -> Option<Peer> {
         let info = socket.connect_info();
         let peer = info.remote_addr()?.ip().to_canonical();
@@ -201,8 +223,17 @@ impl Webhook {
 /// # Errors
 /// What the system says.
 pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
-    let peers = app.settings.ingest.grpc_peers.iter().filter_map(|range| address_range(range)).collect();
-    let service = Webhook { app: app.clone(), peers };
+    let peers = app
+        .settings
+        .ingest
+        .grpc_peers
+        .iter()
+        .filter_map(|range| address_range(range))
+        .collect();
+    let service = Webhook {
+        app: app.clone(),
+        peers,
+    };
     let known = service.clone();
     let address: Option<SocketAddr> = listener.local_addr().ok();
     tracing::info!(?address, "listening for webhooks over gRPC");

@@ -18,8 +18,9 @@ const RECEIVERS: usize = 1000;
 /// The same of a user.
 const RECEIVERS_OF_USER: usize = 100;
 
-/// `POST /message/sendbatch`: one person message to each. Whom it could not be sent to is named, with the reason. `count` is told how many
-/// messages there are before the first is sent, and may refuse them all: each of a user's counts as a request.
+/// `POST /message/sendbatch`: one person message to each. Whom it could not be sent to is named,
+/// with the reason. `count` is told how many messages there are before the first is sent, and may
+/// refuse them all: each of a user's counts as a request.
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`], what `count` says.
@@ -30,7 +31,11 @@ pub(super) async fn send_batch(
     count: impl FnOnce(usize) -> Result<(), Error>,
 ) -> Result<Answer<BatchShape>, Error> {
     let header = fields.object("header")?;
-    let (no_persist, red_dot, sync_once) = (header.flag("no_persist")?, header.flag("red_dot")?, header.flag("sync_once")?);
+    let (no_persist, red_dot, sync_once) = (
+        header.flag("no_persist")?,
+        header.flag("red_dot")?,
+        header.flag("sync_once")?,
+    );
     let from_uid = fields.string("from_uid")?;
     let subscribers = fields.strings("subscribers")?;
     let payload = fields.bytes("payload")?;
@@ -43,12 +48,22 @@ pub(super) async fn send_batch(
     if payload.is_empty() {
         return Err(Error::BadRequest("payload不能为空！".into()));
     }
-    let most = if caller.user().is_some() { RECEIVERS_OF_USER } else { RECEIVERS };
+    let most = if caller.user().is_some() {
+        RECEIVERS_OF_USER
+    } else {
+        RECEIVERS
+    };
     if subscribers.len() > most {
-        return Err(Error::bad_input("subscribers", format!("must name at most {most} users")));
+        return Err(Error::bad_input(
+            "subscribers",
+            format!("must name at most {most} users"),
+        ));
     }
     let from = caller.sender(Some(Uid::parse("from_uid", from_uid)?))?;
-    let content = Content { payload, ..Content::default() };
+    let content = Content {
+        payload,
+        ..Content::default()
+    };
     content.check(core.limits.payload_bytes)?;
     count(subscribers.len())?;
     let mut answer = BatchShape::default();
@@ -77,11 +92,19 @@ pub(super) async fn send_batch(
 /// `POST /message/send`
 ///
 /// # Errors
-/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::NotFound`] for a user who is not in the channel,
-/// [`Error::Store`].
-pub async fn send(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Answer<DoneWith<SentShape>>, Error> {
+/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::NotFound`] for a user who
+/// is not in the channel, [`Error::Store`].
+pub async fn send(
+    core: &Arc<Core>,
+    caller: &Caller,
+    fields: &Fields,
+) -> Result<Answer<DoneWith<SentShape>>, Error> {
     let header = fields.object("header")?;
-    let (no_persist, red_dot, sync_once) = (header.flag("no_persist")?, header.flag("red_dot")?, header.flag("sync_once")?);
+    let (no_persist, red_dot, sync_once) = (
+        header.flag("no_persist")?,
+        header.flag("red_dot")?,
+        header.flag("sync_once")?,
+    );
     let client_msg_no = fields.string("client_msg_no")?;
     let from_uid = fields.string("from_uid")?;
     let channel_id = fields.string("channel_id")?;
@@ -97,14 +120,21 @@ pub async fn send(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<
     if content.payload.is_empty() {
         return Err(Error::BadRequest("payload不能为空！".into()));
     }
-    let from = if from_uid.is_empty() { None } else { Some(Uid::parse("from_uid", from_uid)?) };
+    let from = if from_uid.is_empty() {
+        None
+    } else {
+        Some(Uid::parse("from_uid", from_uid)?)
+    };
     let from = caller.sender(from)?;
     let channel = if channel_id.trim_matches(' ').is_empty() {
         // A command to named users goes nowhere that is stored; its sender still wants an id.
         if subscribers.is_empty() || !sync_once {
             return Err(Error::BadRequest(NOWHERE.into()));
         }
-        ChannelRef { channel_type: ChannelType::GROUP, channel_id: String::new() }
+        ChannelRef {
+            channel_type: ChannelType::GROUP,
+            channel_id: String::new(),
+        }
     } else {
         ChannelRef::parse(channel_id, i64::from(channel_type))?
     };
@@ -119,6 +149,10 @@ pub async fn send(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<
         content,
     };
     let message = messages::send(core, request).await?.message;
-    let data = SentShape { client_msg_no: message.client_msg_no, message_id: message.message_id, message_seq: message.seq };
+    let data = SentShape {
+        client_msg_no: message.client_msg_no,
+        message_id: message.message_id,
+        message_seq: message.seq,
+    };
     Ok(Answer(DoneWith { data, status: 200 }))
 }

@@ -30,7 +30,10 @@ pub struct SyncItem {
     pub version: i64,
     /// Newest first, never null.
     // Written apart, by `SyncItem::write`: their JSON is kept.
-    #[serde(skip_serializing_if = "is_written_apart", serialize_with = "write_shapes")]
+    #[serde(
+        skip_serializing_if = "is_written_apart",
+        serialize_with = "write_shapes"
+    )]
     #[schema(value_type = Vec<MessageShape>, required = true)]
     pub recents: Recents,
 }
@@ -204,7 +207,11 @@ impl From<&Message> for MessageShape {
     fn from(message: &Message) -> Self {
         Self {
             // Messages with the other two flags are never stored.
-            header: HeaderShape { no_persist: 0, red_dot: u8::from(message.red_dot), sync_once: 0 },
+            header: HeaderShape {
+                no_persist: 0,
+                red_dot: u8::from(message.red_dot),
+                sync_once: 0,
+            },
             setting: message.content.setting,
             message_id: message.message_id,
             message_idstr: message.message_id.to_string(),
@@ -305,7 +312,10 @@ impl From<Item> for SyncItem {
             unread: conversation.unread,
             timestamp: conversation.last_activity_at.div_euclid(1000),
             last_msg_seq: conversation.last_msg_seq,
-            last_client_msg_no: item.last_message.map(|message| message.client_msg_no.clone()).unwrap_or_default(),
+            last_client_msg_no: item
+                .last_message
+                .map(|message| message.client_msg_no.clone())
+                .unwrap_or_default(),
             offset_msg_seq: 0,
             readed_to_msg_seq: (conversation.last_msg_seq - conversation.unread).max(0),
             version: conversation.version,

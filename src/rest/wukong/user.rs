@@ -1,5 +1,5 @@
-//! `/user/…`: what a business server says of its users at its start. recents keeps no sessions: it is answered as `WuKongIM` does, and
-//! nothing comes of it.
+//! `/user/…`: what a business server says of its users at its start. recents keeps no sessions: it
+//! is answered as `WuKongIM` does, and nothing comes of it.
 
 use super::super::legacy::{Answer, DONE, Done, Fields};
 use crate::auth::{Action, Caller};
@@ -28,18 +28,27 @@ pub async fn token(_: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<
 ///
 /// # Errors
 /// As [`token`].
-pub async fn device_quit(_: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn device_quit(
+    _: &Core,
+    caller: &Caller,
+    fields: &Fields,
+) -> Result<Answer<Done>, Error> {
     caller.check(Action::ManageChannels)?;
     fields.string("uid")?;
     fields.int64("device_flag")?;
     Ok(DONE)
 }
 
-/// `POST /user/systemuids_add` and `/user/systemuids_remove`: who may write to everybody is for `WuKongIM` to know.
+/// `POST /user/systemuids_add` and `/user/systemuids_remove`: who may write to everybody is for
+/// `WuKongIM` to know.
 ///
 /// # Errors
 /// As [`token`].
-pub async fn system_uids(_: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn system_uids(
+    _: &Core,
+    caller: &Caller,
+    fields: &Fields,
+) -> Result<Answer<Done>, Error> {
     caller.check(Action::ManageChannels)?;
     fields.strings("uids")?;
     Ok(DONE)

@@ -1,5 +1,6 @@
-//! `/webhook?event=…`: a running `WuKongIM` hands on what it stored. Only status 200 counts as delivered there, and after five
-//! tries it drops the body: one message that cannot be used must not cost the others.
+//! `/webhook?event=…`: a running `WuKongIM` hands on what it stored. Only status 200 counts as
+//! delivered there, and after five tries it drops the body: one message that cannot be used must
+//! not cost the others.
 
 use std::io::Read;
 use std::sync::{Arc, Once};
@@ -65,14 +66,19 @@ impl Unusable {
 /// Stores what one webhook body brings; returns after the commit.
 ///
 /// # Errors
-/// [`Error::BadRequest`] or [`Error::BadInput`] only when the body is not the event's JSON shape; [`Error::Store`].
+/// [`Error::BadRequest`] or [`Error::BadInput`] only when the body is not the event's JSON shape;
+/// [`Error::Store`].
 pub async fn deliver(core: &Arc<Core>, event: &str, body: &[u8]) -> Result<Delivery, Error> {
     match event {
-        "" => Err(Error::bad_input("event", "must be given: ?event=msg.notify or ?event=msg.offline")),
+        "" => Err(Error::bad_input(
+            "event",
+            "must be given: ?event=msg.notify or ?event=msg.offline",
+        )),
         "msg.notify" => notify(core, body).await,
         "msg.offline" => offline(core, body).await,
         other => {
-            // Online states, and whatever a later WuKongIM may send: nothing of it is ours, and a refusal would only be repeated.
+            // Online states, and whatever a later WuKongIM may send: nothing of it is ours, and a
+            // refusal would only be repeated.
             let known = other == "user.onlinestatus";
             metrics::counter!("recents_webhooks_ignored_total", "event" => if known { "user.onlinestatus" } else { "unknown" })
                 .increment(1);
@@ -84,21 +90,38 @@ pub async fn deliver(core: &Arc<Core>, event: &str, body: &[u8]) -> Result<Deliv
 
 async fn notify(core: &Arc<Core>, body: &[u8]) -> Result<Delivery, Error> {
     let Value::Array(elements) = parse_json(body)? else {
-        return Err(Error::bad_input("the body", "must be a JSON array of messages"));
+        return Err(Error::bad_input(
+            "the body",
+            "must be a JSON array of messages",
+        ));
     };
     let (mut delivery, sender) = (Delivery::default(), Sender::configured(core));
     let mut messages = Vec::with_capacity(elements.len());
     for element in elements {
-        match Fields::from_element(element, "message").map_err(|_| Unusable::Shape).and_then(|fields| read(core, sender, &fields))
+        match Fields::from_element(element, "message")
+            .map_err(|_| Unusable::Shape)
+            .and_then(|fields| read(core, sender, &fields))
         {
             Ok(message) => messages.push(message),
             Err(reason) => delivery.leave_out(reason),
         }
     }
-    store(core, Incoming { messages, receivers: None }, delivery).await
+    store(
+        core,
+        Incoming {
+            messages,
+            receivers: None,
+        },
+        delivery,
+    )
+    .await
 }
 
-async fn store(core: &Arc<Core>, incoming: Incoming, mut delivery: Delivery) -> Result<Delivery, Error> {
+async fn store(
+    core: &Arc<Core>,
+    incoming: Incoming,
+    mut delivery: Delivery,
+) -> Result<Delivery, Error> {
     let incoming = Arc::new(incoming);
     delivery.report = ingest(core, Arc::clone(&incoming)).await?;
     if let Some(datasource) = core.datasource.get() {
@@ -111,7 +134,10 @@ async fn offline(core: &Arc<Core>, body: &[u8]) -> Result<Delivery, Error> {
     let fields = Fields::parse(body)?;
     let mut to_uids = fields.strings("to_uids")?;
     if fields.string("compress")? == "gzip" {
-        to_uids.extend(unpack(&fields.string("compress_to_uids")?, core.limits.body_bytes)?);
+        to_uids.extend(unpack(
+            &fields.string("compress_to_uids")?,
+            core.limits.body_bytes,
+        )?);
     }
     let mut delivery = Delivery::default();
     let incoming = match read(core, Sender::configured(core), &fields) {
@@ -121,39 +147,66 @@ async fn offline(core: &Arc<Core>, body: &[u8]) -> Result<Delivery, Error> {
             return Ok(delivery);
         }
     };
-    let uids: Vec<Uid> = to_uids.into_iter().filter_map(|uid| Uid::parse("to_uids", uid).ok()).collect();
+    let uids: Vec<Uid> = to_uids
+        .into_iter()
+        .filter_map(|uid| Uid::parse("to_uids", uid).ok())
+        .collect();
     // The two of a person channel are in it by its nature.
-    let receivers = (incoming.key.channel_type != ChannelType::PERSON && !uids.is_empty()).then(|| Receivers {
-        key: incoming.key.clone(),
-        seq: incoming.message.seq,
-        message_id: incoming.message.message_id,
-        sent_at: incoming.message.sent_at,
-        uids,
-    });
-    store(core, Incoming { messages: vec![incoming], receivers }, delivery).await
+    let receivers =
+        (incoming.key.channel_type != ChannelType::PERSON && !uids.is_empty()).then(|| Receivers {
+            key: incoming.key.clone(),
+            seq: incoming.message.seq,
+            message_id: incoming.message.message_id,
+            sent_at: incoming.message.sent_at,
+            uids,
+        });
+    store(
+        core,
+        Incoming {
+            messages: vec![incoming],
+            receivers,
+        },
+        delivery,
+    )
+    .await
 }
 
-/// v1 packs long lists of receivers: base64 of a gzip of a JSON array, which may be as large as a body: gzip packs a thousand to
-/// one.
+/// v1 packs long lists of receivers: base64 of a gzip of a JSON array, which may be as large as a
+/// body: gzip packs a thousand to one.
 fn unpack(packed: &str, limit: usize) -> Result<Vec<String>, Error> {
-    let refuse = || Error::bad_input("compress_to_uids", "must be the base64 of a gzip of a JSON array of strings");
+    let refuse = || {
+        Error::bad_input(
+            "compress_to_uids",
+            "must be the base64 of a gzip of a JSON array of strings",
+        )
+    };
     let packed = STANDARD.decode(packed).map_err(|_| refuse())?;
     let mut json = Vec::new();
-    flate2::read::GzDecoder::new(packed.as_slice()).take(limit as u64 + 1).read_to_end(&mut json).map_err(|_| refuse())?;
+    flate2::read::GzDecoder::new(packed.as_slice())
+        .take(limit as u64 + 1)
+        .read_to_end(&mut json)
+        .map_err(|_| refuse())?;
     if json.len() > limit {
-        return Err(Error::bad_input("compress_to_uids", format!("must unpack to at most {limit} bytes")));
+        return Err(Error::bad_input(
+            "compress_to_uids",
+            format!("must unpack to at most {limit} bytes"),
+        ));
     }
     serde_json::from_slice(&json).map_err(|_| refuse())
 }
 
 impl Delivery {
     fn leave_out(&mut self, reason: Unusable) {
-        metrics::counter!("recents_webhook_messages_skipped_total", "reason" => reason.label()).increment(1);
+        metrics::counter!("recents_webhook_messages_skipped_total", "reason" => reason.label())
+            .increment(1);
         if matches!(reason, Unusable::Transient | Unusable::Command) {
             self.skipped += 1;
         } else {
             self.refused += 1;
-            tracing::warn!(reason = reason.label(), "a webhook's message cannot be stored and is skipped");
+            tracing::warn!(
+                reason = reason.label(),
+                "a webhook's message cannot be stored and is skipped"
+            );
         }
     }
 }
@@ -170,12 +223,19 @@ pub(crate) struct Sender {
 impl Sender {
     fn configured(core: &Core) -> Self {
         let is_v3 = core.wukongim == WukongimVersion::V3;
-        Self { names_pairs: is_v3, loses_red_dots: is_v3 }
+        Self {
+            names_pairs: is_v3,
+            loses_red_dots: is_v3,
+        }
     }
 }
 
 /// A message as a server stored it; or in one word why it cannot be used.
-pub(crate) fn read_message(core: &Core, sender: Sender, fields: &Fields) -> Result<IncomingMessage, &'static str> {
+pub(crate) fn read_message(
+    core: &Core,
+    sender: Sender,
+    fields: &Fields,
+) -> Result<IncomingMessage, &'static str> {
     read(core, sender, fields).map_err(Unusable::label)
 }
 
@@ -189,14 +249,23 @@ fn read(core: &Core, sender: Sender, fields: &Fields) -> Result<IncomingMessage,
     if channel_id.ends_with(COMMAND_SUFFIX) {
         return Err(Unusable::Command);
     }
-    let channel_type = fields.int64("channel_type").map_err(|_| Unusable::ChannelType)?;
-    let channel_type = ChannelType::parse("channel_type", channel_type).map_err(|_| Unusable::ChannelType)?;
-    let channel = ChannelRef::parse(channel_id, i64::from(channel_type.number())).map_err(|_| Unusable::Channel)?;
+    let channel_type = fields
+        .int64("channel_type")
+        .map_err(|_| Unusable::ChannelType)?;
+    let channel_type =
+        ChannelType::parse("channel_type", channel_type).map_err(|_| Unusable::ChannelType)?;
+    let channel = ChannelRef::parse(channel_id, i64::from(channel_type.number()))
+        .map_err(|_| Unusable::Channel)?;
     let from_uid = fields.string("from_uid").map_err(|_| Unusable::Sender)?;
-    let from =
-        if from_uid.is_empty() { Uid::system() } else { Uid::parse("from_uid", from_uid).map_err(|_| Unusable::Sender)? };
+    let from = if from_uid.is_empty() {
+        Uid::system()
+    } else {
+        Uid::parse("from_uid", from_uid).map_err(|_| Unusable::Sender)?
+    };
     let key = match (channel_type, sender.names_pairs) {
-        (ChannelType::PERSON, true) => pair_of(&from, &channel.channel_id).ok_or(Unusable::Channel)?,
+        (ChannelType::PERSON, true) => {
+            pair_of(&from, &channel.channel_id).ok_or(Unusable::Channel)?
+        }
         // v2 names a message to oneself by its pair in msg.notify, by the uid in msg.offline.
         (ChannelType::PERSON, false) if channel.channel_id == format!("{from}@{from}") => {
             ChannelKey::person(from.as_str(), from.as_str())
@@ -207,8 +276,12 @@ fn read(core: &Core, sender: Sender, fields: &Fields) -> Result<IncomingMessage,
         }
         _ => ChannelKey::new(&from, &channel),
     };
-    let seq: Seq = fields.integer("message_seq", 1..=i64::from(u32::MAX)).map_err(|_| Unusable::Seq)?;
-    let message_id = fields.integer("message_id", 1..=i64::MAX).map_err(|_| Unusable::MessageId)?;
+    let seq: Seq = fields
+        .integer("message_seq", 1..=i64::from(u32::MAX))
+        .map_err(|_| Unusable::Seq)?;
+    let message_id = fields
+        .integer("message_id", 1..=i64::MAX)
+        .map_err(|_| Unusable::MessageId)?;
     if seq == 0 {
         return Err(Unusable::Seq);
     }
@@ -226,10 +299,12 @@ fn read(core: &Core, sender: Sender, fields: &Fields) -> Result<IncomingMessage,
         stream_flag: fields.uint8("stream_flag").map_err(shape)?,
         payload: fields.bytes("payload").map_err(|_| Unusable::Payload)?,
     };
-    content.check(core.limits.payload_bytes).map_err(|error| match error {
-        Error::BadInput { field, .. } if field == "payload" => Unusable::Payload,
-        _ => Unusable::Text,
-    })?;
+    content
+        .check(core.limits.payload_bytes)
+        .map_err(|error| match error {
+            Error::BadInput { field, .. } if field == "payload" => Unusable::Payload,
+            _ => Unusable::Text,
+        })?;
     let sent_at = match fields.int64("timestamp").map_err(shape)? {
         ..=0 => core.clock.now_ms(),
         seconds => seconds.min(LAST_SECOND) * 1000,
@@ -248,27 +323,45 @@ fn read(core: &Core, sender: Sender, fields: &Fields) -> Result<IncomingMessage,
     Ok(IncomingMessage { key, message })
 }
 
-/// The person channel that v3 names by its stored pair: the uid with the larger CRC32 first, joined with `@`. Uids may contain
-/// `@` themselves, so the sender says where to cut, and where both ends fit, the order of the pair.
+/// The person channel that v3 names by its stored pair: the uid with the larger CRC32 first, joined
+/// with `@`. Uids may contain `@` themselves, so the sender says where to cut, and where both ends
+/// fit, the order of the pair.
 fn pair_of(from: &Uid, stored: &str) -> Option<ChannelKey> {
     let from = from.as_str();
-    let first = stored.strip_prefix(from).and_then(|rest| rest.strip_prefix('@'));
-    let second = stored.strip_suffix(from).and_then(|rest| rest.strip_suffix('@'));
-    let peers = first.into_iter().chain(second).filter(|peer| !peer.is_empty());
-    let peer = peers.clone().find(|peer| stored_pair(from, peer) == stored).or_else(|| peers.clone().next())?;
+    let first = stored
+        .strip_prefix(from)
+        .and_then(|rest| rest.strip_prefix('@'));
+    let second = stored
+        .strip_suffix(from)
+        .and_then(|rest| rest.strip_suffix('@'));
+    let peers = first
+        .into_iter()
+        .chain(second)
+        .filter(|peer| !peer.is_empty());
+    let peer = peers
+        .clone()
+        .find(|peer| stored_pair(from, peer) == stored)
+        .or_else(|| peers.clone().next())?;
     Some(ChannelKey::person(from, peer))
 }
 
 fn stored_pair(one: &str, other: &str) -> String {
     let rank = |uid: &str| (crc32fast::hash(uid.as_bytes()), uid.to_owned());
-    if rank(one) >= rank(other) { format!("{one}@{other}") } else { format!("{other}@{one}") }
+    if rank(one) >= rank(other) {
+        format!("{one}@{other}")
+    } else {
+        format!("{other}@{one}")
+    }
 }
 
 /// v1 and v2 name the recipient. Exactly a stored pair looks like a v3 that nobody told us of.
 fn warn_about_pairs(from: &Uid, channel_id: &str) {
     static WARNING: Once = Once::new();
     let looks_like_v3 = pair_of(from, channel_id)
-        .and_then(|key| key.pair().map(|(one, other)| stored_pair(one, other) == channel_id))
+        .and_then(|key| {
+            key.pair()
+                .map(|(one, other)| stored_pair(one, other) == channel_id)
+        })
         .unwrap_or(false);
     if looks_like_v3 {
         WARNING.call_once(|| {
@@ -295,8 +388,19 @@ mod tests {
     #[test]
     fn a_pair_is_cut_at_its_sender() {
         let uid = |text| Uid::parse("uid", text).unwrap();
-        for (from, peer) in [("alice", "bob"), ("bob", "alice"), ("a@b", "c"), ("c", "a@b"), ("a", "b@a"), ("b@a", "a")] {
-            assert_eq!(pair_of(&uid(from), &stored_pair(from, peer)), Some(ChannelKey::person(from, peer)), "{from} {peer}");
+        for (from, peer) in [
+            ("alice", "bob"),
+            ("bob", "alice"),
+            ("a@b", "c"),
+            ("c", "a@b"),
+            ("a", "b@a"),
+            ("b@a", "a"),
+        ] {
+            assert_eq!(
+                pair_of(&uid(from), &stored_pair(from, peer)),
+                Some(ChannelKey::person(from, peer)),
+                "{from} {peer}"
+            );
         }
         assert_eq!(pair_of(&uid("carol"), "bob@alice"), None);
     }
@@ -307,6 +411,9 @@ mod tests {
         packer.write_all(b"[\"ann\",\"bob\"]").unwrap();
         let packed = STANDARD.encode(packer.finish().unwrap());
         assert_eq!(unpack(&packed, 13).unwrap(), ["ann", "bob"]);
-        assert_eq!(unpack(&packed, 12).unwrap_err().to_string(), "compress_to_uids must unpack to at most 12 bytes");
+        assert_eq!(
+            unpack(&packed, 12).unwrap_err().to_string(),
+            "compress_to_uids must unpack to at most 12 bytes"
+        );
     }
 }

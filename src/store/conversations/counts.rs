@@ -1,13 +1,16 @@
-//! What the mark and the head of a conversation do not say together: messages that were read before they came, and messages that came
-//! late. Both are rare, so they are counted in a statement of their own, which reads the head again: a row and any newer head belong
-//! together, a head and counts of another moment do not.
+//! What the mark and the head of a conversation do not say together: messages that were read before
+//! they came, and messages that came late. Both are rare, so they are counted in a statement of
+//! their own, which reads the head again: a row and any newer head belong together, a head and
+//! counts of another moment do not.
 //!
-//! The bounds stand in the statement as constants: MySQL and MariaDB use no range of the second column of a key when its bounds come
-//! from a joined table.
+//! The bounds stand in the statement as constants: MySQL and MariaDB use no range of the second
+//! column of a key when its bounds come from a joined table.
 
 use entity::{channel, late_message, message, sender_mark};
 use sea_orm::DbBackend;
-use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, JoinType, Query, SelectStatement, UnionType};
+use sea_orm::sea_query::{
+    Condition, Expr, ExprTrait, Func, JoinType, Query, SelectStatement, UnionType,
+};
 
 use super::super::rows::padded;
 use super::super::{Ask, StoreError};
@@ -18,7 +21,8 @@ use crate::ids::{ChannelType, Seq, Uid};
 /// Conversations of one statement.
 const ROWS_PER_STATEMENT: usize = 64;
 
-/// A conversation that may need counts, and the seq up to which its user wants to read, where one is named.
+/// A conversation that may need counts, and the seq up to which its user wants to read, where one
+/// is named.
 pub(crate) struct Counted<'a> {
     pub(crate) uid: &'a Uid,
     pub(crate) row: &'a mut ConversationRow,
@@ -30,16 +34,22 @@ impl ConversationRow {
     pub(crate) fn needs_counts(&self, up_to: Option<Seq>) -> bool {
         let position = Ord::max(self.read_seq, self.own.seq);
         let is_ahead = self.read_seq > self.marked_seq && self.last_seq > self.marked_seq;
-        let is_late =
-            self.late_revision > self.marked_revision || (self.own.seq > self.read_seq && self.late_revision > self.own.revision);
+        let is_late = self.late_revision > self.marked_revision
+            || (self.own.seq > self.read_seq && self.late_revision > self.own.revision);
         (self.revision > self.marked_revision && (is_ahead || is_late))
             || up_to.is_some_and(|up_to| Ord::max(up_to, position) < self.last_seq)
     }
 }
 
 /// Counts for those rows that need it. They get the present head with the counts.
-pub(super) async fn count(connection: &impl Ask, rows: &mut [Counted<'_>]) -> Result<(), StoreError> {
-    let mut open: Vec<&mut Counted> = rows.iter_mut().filter(|counted| counted.row.needs_counts(counted.up_to)).collect();
+pub(super) async fn count(
+    connection: &impl Ask,
+    rows: &mut [Counted<'_>],
+) -> Result<(), StoreError> {
+    let mut open: Vec<&mut Counted> = rows
+        .iter_mut()
+        .filter(|counted| counted.row.needs_counts(counted.up_to))
+        .collect();
     while !open.is_empty() {
         let mut again = Vec::new();
         for some in chunks(&mut open) {
@@ -48,7 +58,9 @@ pub(super) async fn count(connection: &impl Ask, rows: &mut [Counted<'_>]) -> Re
             for found in connection.ask(&statement).await? {
                 let columns = &mut Columns::new(&found);
                 let at = usize::try_from(columns.next::<i64>()?).unwrap_or(usize::MAX);
-                let Some(counted) = some.get_mut(at).and_then(Option::take) else { continue };
+                let Some(counted) = some.get_mut(at).and_then(Option::take) else {
+                    continue;
+                };
                 if !take_over(counted.row, columns)? {
                     again.push(counted);
                 }
@@ -67,17 +79,27 @@ fn chunks<'a, 'b>(open: &mut Vec<&'b mut Counted<'a>>) -> Vec<Vec<&'b mut Counte
     chunks
 }
 
-/// Takes over the head and the counts. False when an own message moved the position meanwhile, and with it the bounds.
+/// Takes over the head and the counts. False when an own message moved the position meanwhile, and
+/// with it the bounds.
 fn take_over(row: &mut ConversationRow, columns: &mut Columns<'_>) -> Result<bool, StoreError> {
     row.last_seq = columns.next()?;
     row.revision = columns.next()?;
     row.red_dots = columns.next()?;
     row.last_message_at = columns.next()?;
     row.late_revision = columns.next()?;
-    let own = SenderMark { seq: columns.number()?, red_dots: columns.number()?, revision: columns.number()? };
+    let own = SenderMark {
+        seq: columns.number()?,
+        red_dots: columns.number()?,
+        revision: columns.number()?,
+    };
     let is_same = own == row.own || own.seq <= row.read_seq;
     row.own = own;
-    row.counts = Counts { ahead: columns.next()?, late: columns.next()?, late_own: columns.next()?, above: columns.next()? };
+    row.counts = Counts {
+        ahead: columns.next()?,
+        late: columns.next()?,
+        late_own: columns.next()?,
+        above: columns.next()?,
+    };
     Ok(is_same)
 }
 
@@ -93,15 +115,34 @@ fn heads_and_counts(backend: DbBackend, rows: &[&mut Counted<'_>]) -> SelectStat
     statement
 }
 
-/// All counts, whether they are needed or not: the head may have moved since. The ranges that are not needed are empty.
-fn head_and_counts(at: usize, uid: &Uid, row: &ConversationRow, up_to: Option<Seq>) -> SelectStatement {
+/// All counts, whether they are needed or not: the head may have moved since. The ranges that are
+/// not needed are empty.
+fn head_and_counts(
+    at: usize,
+    uid: &Uid,
+    row: &ConversationRow,
+    up_to: Option<Seq>,
+) -> SelectStatement {
     let position = Ord::max(Ord::max(row.read_seq, row.own.seq), up_to.unwrap_or(0));
-    let own_revision = if row.own.seq > row.read_seq { row.own.revision } else { i64::MAX };
+    let own_revision = if row.own.seq > row.read_seq {
+        row.own.revision
+    } else {
+        i64::MAX
+    };
     let seq = || Expr::col(("m", message::Column::Seq));
     let messages = |seqs: Condition| {
         let red = Expr::col(("m", message::Column::RedDot)).eq(true);
-        let all = Condition::all().add(Expr::col(("m", message::Column::ChannelId)).eq(row.channel_id)).add(seqs).add(red);
-        number(Query::select().from_as(message::Entity, "m").expr(Func::count(seq())).cond_where(all).to_owned())
+        let all = Condition::all()
+            .add(Expr::col(("m", message::Column::ChannelId)).eq(row.channel_id))
+            .add(seqs)
+            .add(red);
+        number(
+            Query::select()
+                .from_as(message::Entity, "m")
+                .expr(Func::count(seq()))
+                .cond_where(all)
+                .to_owned(),
+        )
     };
     let late = |revision: i64, up_to: Seq| {
         let all = Condition::all()
@@ -109,7 +150,13 @@ fn head_and_counts(at: usize, uid: &Uid, row: &ConversationRow, up_to: Option<Se
             .add(Expr::col(("l", late_message::Column::Revision)).gt(revision))
             .add(Expr::col(("l", late_message::Column::Seq)).lte(up_to));
         let count = Func::count(Expr::col(("l", late_message::Column::Seq)));
-        number(Query::select().from_as(late_message::Entity, "l").expr(count).cond_where(all).to_owned())
+        number(
+            Query::select()
+                .from_as(late_message::Entity, "l")
+                .expr(count)
+                .cond_where(all)
+                .to_owned(),
+        )
     };
     let of_others = Expr::col(("m", message::Column::FromUid)).ne(uid.as_str());
     let above = if up_to.is_some() { position } else { i64::MAX };
@@ -120,22 +167,38 @@ fn head_and_counts(at: usize, uid: &Uid, row: &ConversationRow, up_to: Option<Se
         channel::Column::LastMessageAt,
         channel::Column::LateRevision,
     ];
-    let own = [sender_mark::Column::Seq, sender_mark::Column::RedDots, sender_mark::Column::Revision];
+    let own = [
+        sender_mark::Column::Seq,
+        sender_mark::Column::RedDots,
+        sender_mark::Column::Revision,
+    ];
     Query::select()
         .expr(Expr::val(i64::try_from(at).unwrap_or(i64::MAX)))
         .columns(head.map(|column| ("ch", column)))
         .columns(own.map(|column| ("own", column)))
-        .expr(messages(Condition::all().add(seq().gt(row.marked_seq)).add(seq().lte(row.read_seq))))
-        .expr(late(row.marked_revision, Ord::min(row.marked_seq, position)))
+        .expr(messages(
+            Condition::all()
+                .add(seq().gt(row.marked_seq))
+                .add(seq().lte(row.read_seq)),
+        ))
+        .expr(late(
+            row.marked_revision,
+            Ord::min(row.marked_seq, position),
+        ))
         .expr(late(own_revision, row.own.seq))
-        .expr(messages(Condition::all().add(seq().gt(above)).add(of_others)))
+        .expr(messages(
+            Condition::all().add(seq().gt(above)).add(of_others),
+        ))
         .from_as(channel::Entity, "ch")
         .join_as(
             JoinType::LeftJoin,
             sender_mark::Entity,
             "own",
             Condition::all()
-                .add(Expr::col(("own", sender_mark::Column::ChannelId)).equals(("ch", channel::Column::Id)))
+                .add(
+                    Expr::col(("own", sender_mark::Column::ChannelId))
+                        .equals(("ch", channel::Column::Id)),
+                )
                 .add(Expr::col(("own", sender_mark::Column::Uid)).eq(uid.as_str())),
         )
         .and_where(Expr::col(("ch", channel::Column::Id)).eq(row.channel_id))
@@ -148,9 +211,19 @@ fn number(select: SelectStatement) -> Expr {
 
 /// The statement for two conversations that need all counts.
 pub(super) fn example(uid: &Uid, channel_id: i64) -> SelectStatement {
-    let key = ChannelKey { channel_type: ChannelType::GROUP, key: String::new() };
+    let key = ChannelKey {
+        channel_type: ChannelType::GROUP,
+        key: String::new(),
+    };
     let empty = ConversationRow::empty(channel_id, key);
-    let row = ConversationRow { read_seq: 395, marked_seq: 390, marked_revision: 390, ..empty };
+    let row = ConversationRow {
+        read_seq: 395,
+        marked_seq: 390,
+        marked_revision: 390,
+        ..empty
+    };
     let mut statement = head_and_counts(0, uid, &row, Some(395));
-    statement.unions([(UnionType::All, head_and_counts(1, uid, &row, Some(395)))]).to_owned()
+    statement
+        .unions([(UnionType::All, head_and_counts(1, uid, &row, Some(395)))])
+        .to_owned()
 }

@@ -1,7 +1,9 @@
-//! `conversation`: users' views of channels, read together with the head of the channel: the channel row and the user's `sender_mark`.
+//! `conversation`: users' views of channels, read together with the head of the channel: the
+//! channel row and the user's `sender_mark`.
 //!
-//! `docs/ARCHITECTURE.md` says how unread is stored ("Marks"). The common case reads one row and one head. Where messages above the
-//! head were read, or late messages came since the mark, [`counts`] adds what has to be counted.
+//! `docs/ARCHITECTURE.md` says how unread is stored ("Marks"). The common case reads one row and
+//! one head. Where messages above the head were read, or late messages came since the mark,
+//! [`counts`] adds what has to be counted.
 
 mod counts;
 mod read;
@@ -92,7 +94,8 @@ pub struct ConversationRow {
     pub last_message_at: i64,
     /// Head: the revision of the newest late message.
     pub late_revision: i64,
-    /// Head: the user's newest own message. Read only where the revision is above `marked_revision`: a mark is never below it.
+    /// Head: the user's newest own message. Read only where the revision is above
+    /// `marked_revision`: a mark is never below it.
     pub own: SenderMark,
     /// Head: what had to be counted.
     pub counts: Counts,
@@ -172,8 +175,9 @@ pub struct Changed {
     pub rows: Vec<ConversationRow>,
 }
 
-/// The columns of a [`ConversationRow`]: table, column, name in an answer. [`row_from`] reads them in this order. `membership` and
-/// `left_seq` are what they are after a removal of all members, also where the row does not say so yet.
+/// The columns of a [`ConversationRow`]: table, column, name in an answer. [`row_from`] reads them
+/// in this order. `membership` and `left_seq` are what they are after a removal of all members,
+/// also where the row does not say so yet.
 const COLUMNS: [(&str, &str, &str); 26] = [
     ("ch", "id", "channel_id"),
     ("ch", "channel_type", "channel_type"),
@@ -228,7 +232,10 @@ impl<'a> Columns<'a> {
 fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
     let columns = &mut Columns::new(row);
     let channel_id = columns.next()?;
-    let key = ChannelKey { channel_type: ChannelType::from_stored(columns.next()?), key: columns.next()? };
+    let key = ChannelKey {
+        channel_type: ChannelType::from_stored(columns.next()?),
+        key: columns.next()?,
+    };
     let mut found = ConversationRow::empty(channel_id, key);
     found.last_seq = columns.next()?;
     found.revision = columns.next()?;
@@ -236,7 +243,11 @@ fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
     found.last_message_at = columns.next()?;
     found.late_revision = columns.next()?;
     found.deleted_to_seq = columns.next()?;
-    found.own = SenderMark { seq: columns.number()?, red_dots: columns.number()?, revision: columns.number()? };
+    found.own = SenderMark {
+        seq: columns.number()?,
+        red_dots: columns.number()?,
+        revision: columns.number()?,
+    };
     found.membership = Membership::from_stored(columns.next()?);
     if found.membership == Membership::Absent {
         return Ok(found);

@@ -10,7 +10,10 @@ use sea_orm::{DbErr, QueryResult};
 use super::super::rows::is_one_of;
 use super::super::{Ask, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use super::counts::{Counted, count};
-use super::statements::{changed, changed_of, channel_ids_of, list_changed, members_of, of_pairs, removed_of, stale_of, views};
+use super::statements::{
+    changed, changed_of, channel_ids_of, list_changed, members_of, of_pairs, removed_of, stale_of,
+    views,
+};
 use super::{COLUMNS, Changed, ConversationRow, PAIRS_PER_STATEMENT, row_from};
 use crate::channel::ChannelKey;
 use crate::ids::{Uid, Version};
@@ -27,7 +30,10 @@ pub(crate) struct View {
 }
 
 fn rows_from(found: &[QueryResult]) -> Result<Vec<ConversationRow>, StoreError> {
-    found.iter().map(|row| row_from(row).map_err(StoreError::from)).collect()
+    found
+        .iter()
+        .map(|row| row_from(row).map_err(StoreError::from))
+        .collect()
 }
 
 fn uid_at(row: &QueryResult, index: usize) -> Result<Uid, StoreError> {
@@ -35,15 +41,32 @@ fn uid_at(row: &QueryResult, index: usize) -> Result<Uid, StoreError> {
     Uid::parse("uid", uid).map_err(|_| StoreError::Broken("a stored uid cannot be read".to_owned()))
 }
 
-async fn count_all(connection: &impl Ask, uid: &Uid, rows: &mut [ConversationRow]) -> Result<(), StoreError> {
-    let mut counted: Vec<Counted> = rows.iter_mut().map(|row| Counted { uid, row, up_to: None }).collect();
+async fn count_all(
+    connection: &impl Ask,
+    uid: &Uid,
+    rows: &mut [ConversationRow],
+) -> Result<(), StoreError> {
+    let mut counted: Vec<Counted> = rows
+        .iter_mut()
+        .map(|row| Counted {
+            uid,
+            row,
+            up_to: None,
+        })
+        .collect();
     count(connection, &mut counted).await
 }
 
-async fn find_pairs(connection: &impl Ask, pairs: &[(&Uid, i64)]) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
+async fn find_pairs(
+    connection: &impl Ask,
+    pairs: &[(&Uid, i64)],
+) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
     let mut found = Vec::with_capacity(pairs.len());
     for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
-        for row in connection.ask(&of_pairs(connection.backend(), pairs)).await? {
+        for row in connection
+            .ask(&of_pairs(connection.backend(), pairs))
+            .await?
+        {
             found.push((uid_at(&row, COLUMNS.len())?, row_from(&row)?));
         }
     }
@@ -66,24 +89,45 @@ async fn find_views(connection: &impl Ask, pairs: &[(&Uid, i64)]) -> Result<Vec<
 }
 
 impl Store {
-    /// The user's cursor and the conversations that changed since `version` (0: all), of one moment: one statement. Where nothing is
-    /// stale the rows have their counts; where something is, they will be read again under the user's lock.
-    pub(crate) async fn list_changed(&self, uid: &Uid, version: Version) -> Result<Changed, StoreError> {
-        let found = self.query_all(&list_changed(self.backend(), uid, version)).await?;
-        let Some(first) = found.first() else { return Ok(Changed { cursor: None, rows: Vec::new() }) };
+    /// The user's cursor and the conversations that changed since `version` (0: all), of one
+    /// moment: one statement. Where nothing is stale the rows have their counts; where something
+    /// is, they will be read again under the user's lock.
+    pub(crate) async fn list_changed(
+        &self,
+        uid: &Uid,
+        version: Version,
+    ) -> Result<Changed, StoreError> {
+        let found = self
+            .query_all(&list_changed(self.backend(), uid, version))
+            .await?;
+        let Some(first) = found.first() else {
+            return Ok(Changed {
+                cursor: None,
+                rows: Vec::new(),
+            });
+        };
         let cursor = first.try_get_by_index(COLUMNS.len())?;
         if first.try_get_by_index::<Option<i64>>(0)?.is_none() {
-            return Ok(Changed { cursor, rows: Vec::new() });
+            return Ok(Changed {
+                cursor,
+                rows: Vec::new(),
+            });
         }
         let mut rows = rows_from(&found)?;
-        if !rows.iter().any(|row| row.is_member() && row.revision > row.stamped_revision) {
+        if !rows
+            .iter()
+            .any(|row| row.is_member() && row.revision > row.stamped_revision)
+        {
             count_all(self, uid, &mut rows).await?;
         }
         Ok(Changed { cursor, rows })
     }
 
     /// All conversations of a user that can show in a list.
-    pub(crate) async fn list_conversations(&self, uid: &Uid) -> Result<Vec<ConversationRow>, StoreError> {
+    pub(crate) async fn list_conversations(
+        &self,
+        uid: &Uid,
+    ) -> Result<Vec<ConversationRow>, StoreError> {
         let mut rows = rows_from(&self.query_all(&changed(self.backend(), uid, 0)).await?)?;
         count_all(self, uid, &mut rows).await?;
         Ok(rows)
@@ -106,33 +150,53 @@ impl Store {
         names: &[(&Uid, &ChannelKey)],
     ) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
         let mut rows = self.find_uncounted(names).await?;
-        let mut counted: Vec<Counted> = rows.iter_mut().map(|(uid, row)| Counted { uid, row, up_to: None }).collect();
+        let mut counted: Vec<Counted> = rows
+            .iter_mut()
+            .map(|(uid, row)| Counted {
+                uid,
+                row,
+                up_to: None,
+            })
+            .collect();
         count(self, &mut counted).await?;
         Ok(rows)
     }
 
     /// As [`Store::find_conversations`], without counts.
-    pub(crate) async fn find_uncounted(&self, names: &[(&Uid, &ChannelKey)]) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
-        let pairs: Vec<(&Uid, i64)> = names.iter().map(|(uid, key)| (*uid, self.likely_id(key))).collect();
+    pub(crate) async fn find_uncounted(
+        &self,
+        names: &[(&Uid, &ChannelKey)],
+    ) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
+        let pairs: Vec<(&Uid, i64)> = names
+            .iter()
+            .map(|(uid, key)| (*uid, self.likely_id(key)))
+            .collect();
         let mut found = find_pairs(self, &pairs).await?;
         let wanted: HashSet<(&Uid, &ChannelKey)> = names.iter().copied().collect();
         found.retain(|(uid, row)| wanted.contains(&(uid, &row.key)));
         if found.len() < wanted.len() {
             // Of a name that was not found another channel may have the likely id.
-            let there: HashSet<(&Uid, &ChannelKey)> = found.iter().map(|(uid, row)| (uid, &row.key)).collect();
-            let missing: Vec<(&Uid, &ChannelKey)> = wanted.into_iter().filter(|name| !there.contains(name)).collect();
+            let there: HashSet<(&Uid, &ChannelKey)> =
+                found.iter().map(|(uid, row)| (uid, &row.key)).collect();
+            let missing: Vec<(&Uid, &ChannelKey)> = wanted
+                .into_iter()
+                .filter(|name| !there.contains(name))
+                .collect();
             let keys: Vec<&ChannelKey> = missing.iter().map(|(_, key)| *key).collect();
             let ids = self.find_channels(&keys).await?;
             let moved: Vec<(&Uid, i64)> = missing
                 .into_iter()
-                .filter_map(|(uid, key)| Some((uid, *ids.get(key).filter(|id| **id != key.derived_id(0))?)))
+                .filter_map(|(uid, key)| {
+                    Some((uid, *ids.get(key).filter(|id| **id != key.derived_id(0))?))
+                })
                 .collect();
             found.extend(find_pairs(self, &moved).await?);
         }
         Ok(found)
     }
 
-    /// What these users are to these channels, in no order; channels that are not there are left out.
+    /// What these users are to these channels, in no order; channels that are not there are left
+    /// out.
     pub(crate) async fn find_views(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<View>, StoreError> {
         find_views(self, pairs).await
     }
@@ -145,24 +209,41 @@ impl Store {
     /// The channels that a user is in, by their internal ids.
     pub(crate) async fn list_channel_ids(&self, uid: &Uid) -> Result<Vec<i64>, StoreError> {
         let rows = self.query_all(&channel_ids_of(uid)).await?;
-        Ok(rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, DbErr>>()?)
+        Ok(rows
+            .iter()
+            .map(|row| row.try_get_by_index(0))
+            .collect::<Result<_, DbErr>>()?)
     }
 
-    /// Those of these users for whom there is something above the version beside them, or something that has no version yet. Two
-    /// statements for each 500 of them.
-    pub(crate) async fn list_behind(&self, known: &[(&Uid, Version)]) -> Result<HashSet<String>, StoreError> {
+    /// Those of these users for whom there is something above the version beside them, or something
+    /// that has no version yet. Two statements for each 500 of them.
+    pub(crate) async fn list_behind(
+        &self,
+        known: &[(&Uid, Version)],
+    ) -> Result<HashSet<String>, StoreError> {
         let mut behind = HashSet::new();
-        let versions: HashMap<&str, Version> = known.iter().map(|(uid, version)| (uid.as_str(), *version)).collect();
+        let versions: HashMap<&str, Version> = known
+            .iter()
+            .map(|(uid, version)| (uid.as_str(), *version))
+            .collect();
         for known in known.chunks(ROWS_PER_STATEMENT / 2) {
             let uids: Vec<&str> = known.iter().map(|(uid, _)| uid.as_str()).collect();
             let cursors = Query::select()
                 .columns([user_cursor::Column::Uid, user_cursor::Column::Version])
                 .from(user_cursor::Entity)
-                .and_where(is_one_of(self.backend(), user_cursor::Column::Uid, uids.iter().copied()))
+                .and_where(is_one_of(
+                    self.backend(),
+                    user_cursor::Column::Uid,
+                    uids.iter().copied(),
+                ))
                 .to_owned();
             for row in self.query_all(&cursors).await? {
-                let (uid, version): (String, Version) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
-                if versions.get(uid.as_str()).is_some_and(|known| *known < version) {
+                let (uid, version): (String, Version) =
+                    (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+                if versions
+                    .get(uid.as_str())
+                    .is_some_and(|known| *known < version)
+                {
                     behind.insert(uid);
                 }
             }
@@ -176,16 +257,26 @@ impl Store {
     /// The members of a channel.
     pub(crate) async fn list_members(&self, channel_id: i64) -> Result<Vec<String>, StoreError> {
         let found = self.query_all(&members_of(channel_id)).await?;
-        found.iter().map(|row| row.try_get_by_index(0).map_err(StoreError::from)).collect()
+        found
+            .iter()
+            .map(|row| row.try_get_by_index(0).map_err(StoreError::from))
+            .collect()
     }
 
     /// Some members of a channel, if there are more than `limit`; all otherwise.
-    pub(crate) async fn list_some_members(&self, channel_id: i64, limit: usize) -> Result<Vec<Uid>, StoreError> {
-        let found = self.query_all(members_of(channel_id).limit(limit as u64)).await?;
+    pub(crate) async fn list_some_members(
+        &self,
+        channel_id: i64,
+        limit: usize,
+    ) -> Result<Vec<Uid>, StoreError> {
+        let found = self
+            .query_all(members_of(channel_id).limit(limit as u64))
+            .await?;
         found.iter().map(|row| uid_at(row, 0)).collect()
     }
 
-    /// The next users after `after` whose rows do not say yet that they were removed with all members by this removal.
+    /// The next users after `after` whose rows do not say yet that they were removed with all
+    /// members by this removal.
     pub(crate) async fn list_removed(
         &self,
         channel_id: i64,
@@ -193,34 +284,61 @@ impl Store {
         after: &str,
         limit: usize,
     ) -> Result<Vec<Uid>, StoreError> {
-        let found = self.query_all(&removed_of(channel_id, number, after, limit as u64)).await?;
+        let found = self
+            .query_all(&removed_of(channel_id, number, after, limit as u64))
+            .await?;
         found.iter().map(|row| uid_at(row, 0)).collect()
     }
 }
 
 impl Tx {
-    /// What changed since the version beside each user (0: all), by user, under the users' locks, with counts.
+    /// What changed since the version beside each user (0: all), by user, under the users' locks,
+    /// with counts.
     pub(crate) async fn list_changed(
         &self,
         wanted: &[(&Uid, Version)],
     ) -> Result<HashMap<Uid, Vec<ConversationRow>>, StoreError> {
         let mut found: HashMap<Uid, Vec<ConversationRow>> = HashMap::with_capacity(wanted.len());
         if let [(uid, version)] = wanted {
-            found.insert((*uid).clone(), rows_from(&self.open.query_all(&changed(self.backend(), uid, *version)).await?)?);
+            found.insert(
+                (*uid).clone(),
+                rows_from(
+                    &self
+                        .open
+                        .query_all(&changed(self.backend(), uid, *version))
+                        .await?,
+                )?,
+            );
         } else {
             for wanted in wanted.chunks(ROWS_PER_STATEMENT / 4) {
-                for row in self.open.query_all(&changed_of(self.backend(), wanted)).await? {
-                    found.entry(uid_at(&row, COLUMNS.len())?).or_default().push(row_from(&row)?);
+                for row in self
+                    .open
+                    .query_all(&changed_of(self.backend(), wanted))
+                    .await?
+                {
+                    found
+                        .entry(uid_at(&row, COLUMNS.len())?)
+                        .or_default()
+                        .push(row_from(&row)?);
                 }
             }
         }
-        let counted = found.iter_mut().flat_map(|(uid, rows)| rows.iter_mut().map(move |row| Counted { uid, row, up_to: None }));
+        let counted = found.iter_mut().flat_map(|(uid, rows)| {
+            rows.iter_mut().map(move |row| Counted {
+                uid,
+                row,
+                up_to: None,
+            })
+        });
         count(self, &mut counted.collect::<Vec<_>>()).await?;
         Ok(found)
     }
 
     /// Reads conversations of locked users: those that there are, without counts.
-    pub(crate) async fn find_conversations(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
+    pub(crate) async fn find_conversations(
+        &self,
+        pairs: &[(&Uid, i64)],
+    ) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
         find_pairs(self, pairs).await
     }
 

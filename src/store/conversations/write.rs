@@ -1,5 +1,5 @@
-//! Writing conversations. A row that exists is written only under its user's lock; a row that is missing is inserted, and whoever comes
-//! second leaves it as it is.
+//! Writing conversations. A row that exists is written only under its user's lock; a row that is
+//! missing is inserted, and whoever comes second leaves it as it is.
 
 use std::collections::HashMap;
 
@@ -59,15 +59,26 @@ fn values(uid: &Uid, row: &ConversationRow) -> [Value; COLUMNS.len()] {
     ]
 }
 
-/// The conversations of both sides of a person channel where nothing was said yet; none for other channels.
-pub(in super::super) fn person_conversations(key: &ChannelKey, channel_id: i64) -> Vec<(Uid, ConversationRow)> {
+/// The conversations of both sides of a person channel where nothing was said yet; none for other
+/// channels.
+pub(in super::super) fn person_conversations(
+    key: &ChannelKey,
+    channel_id: i64,
+) -> Vec<(Uid, ConversationRow)> {
     let empty = ConversationRow::empty(channel_id, key.clone());
-    key.born_members().into_iter().map(|uid| (uid, empty.clone())).collect()
+    key.born_members()
+        .into_iter()
+        .map(|uid| (uid, empty.clone()))
+        .collect()
 }
 
 impl Store {
-    /// Inserts those of these conversations that are missing, in a transaction of their own; one that is there stays as it is.
-    pub(crate) async fn insert_conversations(&self, conversations: &[(Uid, ConversationRow)]) -> Result<(), Error> {
+    /// Inserts those of these conversations that are missing, in a transaction of their own; one
+    /// that is there stays as it is.
+    pub(crate) async fn insert_conversations(
+        &self,
+        conversations: &[(Uid, ConversationRow)],
+    ) -> Result<(), Error> {
         if conversations.is_empty() {
             return Ok(());
         }
@@ -81,33 +92,58 @@ impl Store {
 }
 
 impl Tx {
-    /// Writes new versions with the mark of the head they stand for, and the users' cursors. The users are locked.
-    pub(crate) async fn stamp(&self, rows: Vec<(&Uid, &ConversationRow)>) -> Result<(), StoreError> {
-        let versions: Vec<(&str, Version)> = rows.iter().map(|(uid, row)| (uid.as_str(), row.version)).collect();
+    /// Writes new versions with the mark of the head they stand for, and the users' cursors. The
+    /// users are locked.
+    pub(crate) async fn stamp(
+        &self,
+        rows: Vec<(&Uid, &ConversationRow)>,
+    ) -> Result<(), StoreError> {
+        let versions: Vec<(&str, Version)> = rows
+            .iter()
+            .map(|(uid, row)| (uid.as_str(), row.version))
+            .collect();
         write(self, STAMPED, &COLUMNS[KEY.len()..STAMPED], rows).await?;
         self.write_cursors(versions.into_iter()).await
     }
 
-    /// Writes what users changed, and the cursors of users who were given versions: those above the cursors that were read when the users
-    /// were locked.
+    /// Writes what users changed, and the cursors of users who were given versions: those above the
+    /// cursors that were read when the users were locked.
     pub(crate) async fn write_conversations(
         &self,
         rows: Vec<(&Uid, &ConversationRow)>,
         locked: &HashMap<String, Version>,
     ) -> Result<(), StoreError> {
         let versions = rows.iter().map(|(uid, row)| (uid.as_str(), row.version));
-        let versions: Vec<(&str, Version)> =
-            versions.filter(|(uid, version)| locked.get(*uid).is_none_or(|cursor| version > cursor)).collect();
+        let versions: Vec<(&str, Version)> = versions
+            .filter(|(uid, version)| locked.get(*uid).is_none_or(|cursor| version > cursor))
+            .collect();
         write(self, COLUMNS.len(), &COLUMNS[KEY.len()..], rows).await?;
         self.write_cursors(versions.into_iter()).await
     }
 }
 
-/// Writes rows in the order of channel and user: the first `columns` of [`COLUMNS`], of rows that exist only `update`.
-async fn write(tx: &Tx, columns: usize, update: &[Column], mut rows: Vec<(&Uid, &ConversationRow)>) -> Result<(), StoreError> {
+/// Writes rows in the order of channel and user: the first `columns` of [`COLUMNS`], of rows that
+/// exist only `update`.
+async fn write(
+    tx: &Tx,
+    columns: usize,
+    update: &[Column],
+    mut rows: Vec<(&Uid, &ConversationRow)>,
+) -> Result<(), StoreError> {
     rows.sort_unstable_by_key(|(uid, row)| (row.channel_id, *uid));
-    debug_assert!(rows.iter().all(|(_, row)| row.membership != Membership::Absent), "an absent conversation cannot be written");
-    let values = rows.iter().map(|(uid, row)| values(uid, row).into_iter().take(columns).collect());
-    let target = Target { columns: &COLUMNS[..columns], key: &KEY, update, unchanged: Column::Version };
+    debug_assert!(
+        rows.iter()
+            .all(|(_, row)| row.membership != Membership::Absent),
+        "an absent conversation cannot be written"
+    );
+    let values = rows
+        .iter()
+        .map(|(uid, row)| values(uid, row).into_iter().take(columns).collect());
+    let target = Target {
+        columns: &COLUMNS[..columns],
+        key: &KEY,
+        update,
+        unchanged: Column::Version,
+    };
     rows::write::<Entity>(&tx.open, &target, values.collect()).await
 }
