@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -484,10 +485,11 @@ pub(crate) fn hold(bytes: usize) -> Result<(), Error> {
         .unwrap_or(Ok(()))
 }
 
-/// Waits until the user of the request that runs may do one more thing: many requests of one user
-/// are worked on a few at a time, so that others need not wait for all of them. Services take no
-/// turns. A caller that has a turn must not wait for another one.
-pub(crate) async fn turn() -> Option<OwnedSemaphorePermit> {
+/// Waits until the user of the request that runs may do one more thing: a few requests of one user
+/// are worked on at a time, and users that take much of the server share a few places, so that
+/// others need not wait for them. Services take no turns. A caller that has a turn must not wait
+/// for another one.
+pub(crate) async fn turn() -> Option<Turn> {
     let Reservation(reserved, turns) = current()?;
     let uid = reserved
         .lock()
@@ -496,29 +498,140 @@ pub(crate) async fn turn() -> Option<OwnedSemaphorePermit> {
         .holder()
         .uid
         .clone()?;
-    turns.of(uid).acquire_owned().await.ok()
+    turns.take(uid).await
 }
 
 /// The turns of users.
-#[derive(Debug, Default)]
-struct Turns(Mutex<HashMap<String, Weak<Semaphore>>>);
+#[derive(Debug)]
+struct Turns {
+    users: Mutex<HashMap<String, Arc<UserTurns>>>,
+    /// Places for users that take much of the server.
+    shared: Arc<Semaphore>,
+    /// The time that all users took.
+    all: Mutex<TimeTaken>,
+}
+
+/// The turns of one user.
+#[derive(Debug)]
+struct UserTurns {
+    at_once: Arc<Semaphore>,
+    taken: Mutex<TimeTaken>,
+}
+
+/// Allows a user one more thing to be done, until it is dropped.
+pub(crate) struct Turn {
+    turns: Arc<Turns>,
+    user: Arc<UserTurns>,
+    began: Instant,
+    _place: OwnedSemaphorePermit,
+    _shared_place: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (now, time) = (Instant::now(), self.began.elapsed().as_secs_f64());
+        for taken in [&self.user.taken, &self.turns.all] {
+            taken
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(now, time);
+        }
+    }
+}
+
+/// Seconds that were taken lately: they count half after a second.
+#[derive(Debug)]
+struct TimeTaken {
+    seconds: f64,
+    at: Instant,
+}
+
+impl TimeTaken {
+    fn new() -> Self {
+        Self {
+            seconds: 0.0,
+            at: Instant::now(),
+        }
+    }
+
+    fn seconds(&self, now: Instant) -> f64 {
+        self.seconds * (-now.saturating_duration_since(self.at).as_secs_f64()).exp2()
+    }
+
+    fn add(&mut self, now: Instant, seconds: f64) {
+        self.seconds = self.seconds(now) + seconds;
+        self.at = now;
+    }
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            users: Mutex::default(),
+            shared: Arc::new(Semaphore::new(Self::SHARED)),
+            all: Mutex::new(TimeTaken::new()),
+        }
+    }
+}
 
 impl Turns {
     /// Things that are done for one user at once.
     const AT_ONCE: usize = 2;
+    /// Things that are done at once for all users that take much.
+    const SHARED: usize = 2;
+    /// A user takes much with so many seconds …
+    const MUCH: f64 = 0.3;
+    /// … that are also this part of what all users took: where the database is slow, requests of
+    /// everybody take long.
+    const LARGE_PART: f64 = 0.1;
     /// So many users may be remembered who are not here any more.
     const FORGOTTEN: usize = 1000;
 
-    fn of(&self, uid: String) -> Arc<Semaphore> {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turns) = users.get(&uid).and_then(Weak::upgrade) {
-            return turns;
+    async fn take(self: Arc<Self>, uid: String) -> Option<Turn> {
+        let user = self.of(uid);
+        let place = Arc::clone(&user.at_once).acquire_owned().await.ok()?;
+        let shared_place = if self.takes_much(&user) {
+            metrics::counter!("recents_turns_shared_total").increment(1);
+            Some(Arc::clone(&self.shared).acquire_owned().await.ok()?)
+        } else {
+            None
+        };
+        Some(Turn {
+            turns: self,
+            user,
+            began: Instant::now(),
+            _place: place,
+            _shared_place: shared_place,
+        })
+    }
+
+    fn takes_much(&self, user: &UserTurns) -> bool {
+        let now = Instant::now();
+        let seconds = |taken: &Mutex<TimeTaken>| {
+            let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.seconds(now)
+        };
+        let taken = seconds(&user.taken);
+        taken >= Self::MUCH && taken >= seconds(&self.all) * Self::LARGE_PART
+    }
+
+    fn of(&self, uid: String) -> Arc<UserTurns> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turns) = users.get(&uid) {
+            return Arc::clone(turns);
         }
         if users.len() >= Self::FORGOTTEN && users.len().is_power_of_two() {
-            users.retain(|_, turns| turns.strong_count() > 0);
+            let now = Instant::now();
+            users.retain(|_, turns| {
+                let taken = turns.taken.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::strong_count(turns) > 1 || taken.seconds(now) >= Self::MUCH
+            });
         }
-        let turns = Arc::new(Semaphore::new(Self::AT_ONCE));
-        users.insert(uid, Arc::downgrade(&turns));
+        let turns = Arc::new(UserTurns {
+            at_once: Arc::new(Semaphore::new(Self::AT_ONCE)),
+            taken: Mutex::new(TimeTaken::new()),
+        });
+        users.insert(uid, Arc::clone(&turns));
         turns
     }
 }

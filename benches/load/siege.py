@@ -10,7 +10,7 @@ all, the honest p99 grows by less than a factor of three (of at least --floor mi
   … --check --seconds 20 --each 2 --huge 20                                        the short form
   … --only aliases,huge-syncs                                                      some of the attacks
 
-The server runs with its default limits, in a memory cgroup (version 2) where the machine allows one; otherwise its resident memory is
+The server runs with its default limits, in a memory cgroup where the machine allows one; otherwise its resident memory is
 watched. Honest users have addresses of their own (127.0.0.101 …), and so has each attacker (127.0.0.11 …). Attackers are processes of
 their own and give way to the others, because on one machine they would otherwise take the processor from the server as no stranger can.
 """
@@ -603,7 +603,6 @@ ATTACKS = ["pings", "headers", "silent", "no_init", "unread", "events_unread", "
 
 def attack(name, address, source, grpc):
     """A process of its own, until it is killed."""
-    os.nice(10)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     with contextlib.suppress(KeyboardInterrupt):
@@ -614,19 +613,29 @@ def attack(name, address, source, grpc):
 
 
 class Cage:
-    """A memory cgroup of version 2, where there may be one."""
+    """A memory cgroup, of either version, where the machine allows one."""
 
     def __init__(self, megabytes):
-        self.folder = pathlib.Path(f"/sys/fs/cgroup/recents-siege-{os.getpid()}")
+        self.folder = self.make(megabytes << 20)
+
+    @staticmethod
+    def make(limit):
+        root, name = pathlib.Path("/sys/fs/cgroup"), f"recents-siege-{os.getpid()}"
+        unified = (root / "cgroup.controllers").exists()
+        folder = root / name if unified else root / "memory" / name
+        most, swap = ("memory.max", "memory.swap.max") if unified else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
         try:
-            if "memory" not in pathlib.Path("/sys/fs/cgroup/cgroup.subtree_control").read_text().split():
-                raise OSError
-            self.folder.mkdir()
-            (self.folder / "memory.max").write_text(str(megabytes << 20))
-            with contextlib.suppress(OSError):
-                (self.folder / "memory.swap.max").write_text("0")
+            if unified and "memory" not in (root / "cgroup.subtree_control").read_text().split():
+                return None
+            folder.mkdir()
+            (folder / most).write_text(str(limit))
         except OSError:
-            self.folder = None
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            return None
+        with contextlib.suppress(OSError):
+            (folder / swap).write_text("0" if unified else str(limit))
+        return folder
 
     def hold(self, pid):
         if self.folder:
@@ -670,7 +679,7 @@ class Siege:
 
     async def phase(self, name, attacks, seconds):
         """One row of the table."""
-        began = [subprocess.Popen([sys.executable, __file__, "--attack", attack, "--address", self.server.address, "--source", f"127.0.0.{11 + ATTACKS.index(attack)}",
+        began = [subprocess.Popen(["nice", "-n", "19", sys.executable, __file__, "--attack", attack, "--address", self.server.address, "--source", f"127.0.0.{11 + ATTACKS.index(attack)}",
                                    "--grpc", str(self.grpc)]) for attack in attacks]
         await asyncio.sleep(0.5)
         self.honest.begin()

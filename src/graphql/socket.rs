@@ -42,6 +42,9 @@ const PROTOCOL: &str = "graphql-transport-ws";
 const READ_BUFFER: usize = 4096;
 /// How long a client may take to close its end.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Messages that are read from a client that was told why it is closed: it may have sent some
+/// before it was told, and a flood is not read to its end.
+const LAST_MESSAGES: usize = 100;
 /// Messages may come in bursts.
 const TWICE_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 /// Bytes of an operation's id.
@@ -409,7 +412,11 @@ impl Session {
                 .await
                 .is_ok()
             {
-                while let Some(Ok(_)) = self.socket.recv().await {}
+                for _ in 0..LAST_MESSAGES {
+                    let Some(Ok(_)) = self.socket.recv().await else {
+                        return;
+                    };
+                }
             }
         };
         let _ = timeout(FAREWELL, farewell).await;

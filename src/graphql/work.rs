@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use super::error::{GraphqlError, Result};
 use crate::budget;
@@ -45,7 +45,7 @@ struct Lists {
 /// One of the things that an operation, and its user, may do at once.
 pub(super) struct Turn<'a> {
     _of_operation: Option<SemaphorePermit<'a>>,
-    _of_user: Option<OwnedSemaphorePermit>,
+    _of_user: Option<budget::Turn>,
 }
 
 impl Work {

@@ -50,6 +50,7 @@ async fn send_batch(
     caller: Caller,
     fields: Fields,
 ) -> Result<impl IntoResponse, Refusal> {
+    let _turn = turn().await;
     // The request itself was counted when it came.
     let count = |messages: usize| {
         caller.user().map_or(Ok(()), |uid| {
