@@ -4,14 +4,14 @@
 
 const ENDPOINT = "/graphql";
 const TIMEOUT_MS = 60_000;
-/** Events of a subscription that are shown. */
+/** Maximum number of events of a subscription that are shown. */
 const SHOWN_EVENTS = 50;
 const TOKEN_NEEDED = 'This server wants a token: put {"token": "…"} into the headers pane.';
 
 const NOT_A_LINK = "The link to this operation is damaged: nothing was taken from it. Ask for it again.";
 const SAVED = "recents.saved";
 
-// Never the headers: they hold secrets.
+// Never the headers: they contain secrets.
 const KEPT = ["operation", "variables"];
 // Deep enough for [[Type!]!]!
 const TYPE_REFERENCE = `${"kind name ofType { ".repeat(5)}kind name${" }".repeat(5)}`;
@@ -62,7 +62,7 @@ function linkButton(textContent, onclick) {
 
 // ---- The editors
 
-/** What is wrong with the JSON object in an editor, or "" when it can be sent. */
+/** Returns the error in the JSON object of an editor, or "" when it can be sent. */
 function objectProblem(editor) {
   const name = editor.labels[0].textContent;
   if (editor.value.trim() === "") return "";
@@ -93,7 +93,7 @@ function showObjectProblem(editor) {
   return problem;
 }
 
-/** The operations of a document: kind, and name, "" for one without. Also of one that is just being written. */
+/** Returns the operations of a document: kind and name ("" without one). The document may be incomplete. */
 function operations(document) {
   let heads = document.replace(/"""(?:[^]*?[^\\])??"""|"(?:\\.|[^"\\\n])*"|#.*/g, "");
   // Without brackets, innermost first, only the heads of the definitions are left: "query A ; fragment f on T ;"
@@ -110,7 +110,7 @@ function operations(document) {
 
 const operationNames = (document) => operations(document).map(({ name }) => name);
 
-/** Whether what would run now is a subscription. */
+/** Returns whether the selected operation is a subscription. */
 function subscribes() {
   const all = operations(operation.value);
   const one = operationName.disabled ? all[0] : all.find(({ name }) => name === operationName.value);
@@ -127,7 +127,7 @@ function offerOperationNames() {
   operationName.disabled = !several;
 }
 
-/** Tab makes two spaces; Escape lets the next Tab leave, for who has only a keyboard. */
+/** Tab inserts two spaces; after Escape the next Tab leaves the editor, for keyboard users. */
 function indentWithTab(editor) {
   let leaving = false;
   editor.addEventListener("keydown", (event) => {
@@ -135,7 +135,7 @@ function indentWithTab(editor) {
     leaving = event.key === "Escape";
     if (!indents) return;
     event.preventDefault();
-    // The outdated way, because it is the only one that the browser can undo.
+    // Deprecated, but the only way that the browser can undo.
     document.execCommand("insertText", false, "  ");
   });
 }
@@ -147,9 +147,9 @@ function jumpTo({ line, column }) {
   operation.setSelectionRange(offset, offset + 1);
 }
 
-// ---- What is kept, and the examples
+// ---- Stored state, and the examples
 
-/** Storage may be forbidden or full; then nothing is kept. */
+/** Storage may be forbidden or full; then nothing is stored. */
 function keepTexts() {
   try {
     for (const name of KEPT) localStorage.setItem(`recents.${name}`, byId(name).value);
@@ -167,7 +167,7 @@ function kept(name) {
 const written = () => ({ operation: operation.value, variables: variables.value });
 const textsOf = (option) => ({ operation: option.dataset.operation, variables: option.dataset.variables });
 
-/** What was written by hand before an example was chosen. */
+/** The user's text from before an example was chosen. */
 let own = null;
 
 function write(texts) {
@@ -188,7 +188,7 @@ function edited() {
   readTexts();
 }
 
-/** Only a saved operation can be forgotten. */
+/** Only a saved operation can be deleted. */
 function choose(value) {
   examples.value = value;
   byId("forget").disabled = examples.selectedOptions[0]?.parentElement.id !== "saved";
@@ -215,7 +215,7 @@ const areTexts = (value) => typeof value?.operation === "string" && typeof value
 
 // ---- Saved operations
 
-/** Read anew every time: another tab may have saved too. */
+/** Read again every time, because another tab may have saved, too. */
 function savedOperations() {
   try {
     const saved = JSON.parse(localStorage.getItem(SAVED));
@@ -237,7 +237,7 @@ function offerSaved() {
   choose([...examples.options].some(({ value }) => value === chosen) ? chosen : "");
 }
 
-/** Returns whether the browser kept it. */
+/** Returns whether the browser stored it. */
 function replaceSaved(saved) {
   try {
     localStorage.setItem(SAVED, JSON.stringify(saved));
@@ -271,7 +271,7 @@ function save(event) {
   say(`Saved ${name}`);
 }
 
-/** What stands in the editors stays there. */
+/** The editors keep their text. */
 function forget() {
   const name = chosenName();
   own = written();
@@ -283,7 +283,7 @@ function forget() {
 
 // ---- Links to an operation
 
-/** Behind the #, so that it goes to no server and into no log. */
+/** After the #, so that it is sent to no server and written to no log. */
 function linkTo(texts) {
   const bytes = new TextEncoder().encode(JSON.stringify(texts));
   const binary = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
@@ -305,12 +305,12 @@ function linkedTexts(fragment) {
 
 async function copyLink() {
   const href = linkTo(written());
-  // Without HTTPS, and outside of the own machine, there is no clipboard; then the link is only shown.
+  // Without HTTPS, except on localhost, there is no clipboard; then the link is only shown.
   const copied = await navigator.clipboard?.writeText(href).then(() => true, () => false);
   say(copied ? "Link copied: " : "Copy this link: ", false, element("a", { href, textContent: href }));
 }
 
-/** Fills the editors from the page's address. It runs nothing: who opens a link reads it first. */
+/** Fills the editors from the page's address. It runs nothing, so that users read a link's operation first. */
 function openLink() {
   const fragment = location.hash.slice(1);
   if (!fragment) return;
@@ -322,14 +322,14 @@ function openLink() {
   }
   write(texts);
   edited();
-  // Otherwise a reload would undo what is written from now on.
+  // Otherwise a reload would discard later changes.
   history.replaceState(null, "", location.href.split("#")[0]);
   say("Filled from the link, not run yet");
 }
 
-// ---- Asking the server
+// ---- Requests
 
-/** Sends a body; whatever happens comes back as errors in GraphQL's form, never as an exception. */
+/** Sends a body; returns every failure as errors in GraphQL's form, never as an exception. */
 async function ask(body) {
   const started = performance.now();
   const answer = await post(body).then(understand, failure);
@@ -349,7 +349,7 @@ function failure(error) {
   return { status: "No answer", text: "", data: null, errors: [{ message }] };
 }
 
-// With this type the status tells what happened; with application/json alone, errors may come with 200.
+// With this type the status tells the result; with application/json alone, errors may come with 200.
 const ANSWERS = "application/graphql-response+json, application/json;q=0.9";
 
 function requestHeaders(accept = ANSWERS) {
@@ -380,7 +380,7 @@ function parsed(text) {
   }
 }
 
-/** Indents JSON as text: parsing it would round the numbers beyond 2^53 that contents may hold. */
+/** Indents JSON as text, because parsing would round numbers above 2^53. */
 function pretty(json) {
   let depth = 0;
   const newline = () => `\n${"  ".repeat(depth)}`;
@@ -400,10 +400,10 @@ function pretty(json) {
 
 let running = false;
 
-/** Ends the subscription that is followed; null when there is none. */
+/** Ends the running subscription; null when there is none. */
 let stop = null;
 
-/** The variables go as they were written, for the same reason as in `pretty`. */
+/** Sends the variables as text, for the same reason as in `pretty`. */
 function requestBody() {
   const name = operationName.disabled ? "" : `,"operationName":${JSON.stringify(operationName.value)}`;
   return `{"query":${JSON.stringify(operation.value)},"variables":${variables.value.trim() || "{}"}${name}}`;
@@ -430,11 +430,11 @@ async function run() {
   const answer = await ask(requestBody());
   running = false;
   showAnswer(answer);
-  // The token may have come only now.
+  // The token may be new.
   if (answer.errors.length === 0 && !schema) loadSchema();
 }
 
-/** Shows the events of a subscription as they come, the newest on top, until somebody stops it. */
+/** Shows the events of a subscription as they arrive, the newest on top, until the user stops it. */
 async function follow(body) {
   const stopper = new AbortController();
   stop = () => stopper.abort();
@@ -498,7 +498,7 @@ function errorItem({ message, extensions, path, locations }) {
   if (extensions?.code) item.append(element("strong", { textContent: extensions.code }), " ");
   item.append(element("span", { className: "message", textContent: message ?? "an error without a message" }));
   if (path) item.append(" ", element("span", { className: "hint", textContent: `at ${path.join(".")}` }));
-  // Line 0 stands for no place in the document.
+  // Line 0 is not a place in the document.
   for (const place of (locations ?? []).filter(({ line }) => line > 0)) {
     item.append(" ", linkButton(`line ${place.line}, column ${place.column}`, () => jumpTo(place)));
   }
@@ -507,10 +507,10 @@ function errorItem({ message, extensions, path, locations }) {
 
 // ---- The schema
 
-/** What introspection answered, its types by name; null until it did. */
+/** The result of introspection, its types by name; null before the response. */
 let schema = null;
 
-/** The way through the documentation; the last view is shown. A view without a type is the overview. */
+/** The history of documentation views; the last one is shown. A view without a type is the overview. */
 const views = [{ type: null, filter: "", scroll: 0 }];
 
 async function loadSchema() {
@@ -543,7 +543,7 @@ function showDocs() {
   byId("docs-back").disabled = views.length < 2;
 }
 
-/** Shows the last view after a click; the keyboard goes on from its heading, as the clicked button is gone. */
+/** Shows the last view after a click; moves the focus to its heading, because the clicked button is gone. */
 function turnPage() {
   filter.value = views.at(-1).filter;
   showDocs();
@@ -599,7 +599,7 @@ function typeList(title, references) {
 const members = (type) => type.fields ?? type.inputFields ?? type.enumValues ?? [];
 const typeItem = (type) => element("li", {}, typeButton(type.name), ...described(type));
 
-/** A field, an input field or an enum's value; with the name of its type when it stands outside of it. */
+/** A field, an input field or an enum value; with the name of its type when it is shown outside of the type. */
 function memberItem(member, owner) {
   const place = owner ? [typeButton(owner), "."] : [];
   const item = element("li", {}, element("code", {}, ...place, ...signed(member)), ...described(member));
@@ -620,7 +620,7 @@ function typeReference({ kind, name, ofType }) {
   return [typeButton(name)];
 }
 
-/** A description; what stands in backticks is code. */
+/** A description; text in backticks is code. */
 function described({ description, isDeprecated, deprecationReason }) {
   const texts = description ? [description] : [];
   if (isDeprecated) texts.push(`Deprecated: ${deprecationReason ?? ""}`);
@@ -647,7 +647,7 @@ function innermost(type) {
   return type?.ofType ? innermost(type.ofType) : typeNamed(type?.name);
 }
 
-/** Whether the text ends inside a comment or a string: there, nothing is completed. */
+/** Returns whether the text ends inside a comment or a string, where nothing is completed. */
 function endsInText(text) {
   const last = tokensOf(text).at(-1) ?? "";
   if (!text.endsWith(last)) return false;
@@ -656,8 +656,8 @@ function endsInText(text) {
 }
 
 /**
- * Reads a document up to its end, which may be anywhere, and returns the bracket that is open there:
- * what stands in it, its `type` or `inputs`, and what was read `after` which something special comes.
+ * Reads a document, which may be incomplete, and returns the bracket that is open at its end:
+ * its kind, its `type` or `inputs`, and the token `after` which something special is expected.
  */
 function openBracket(tokens) {
   const open = [{ kind: "document" }];
@@ -677,7 +677,7 @@ function openBracket(tokens) {
   return open.at(-1);
 }
 
-/** What a bracket opens where it stands. */
+/** Returns the context that a bracket opens at this place. */
 function opened(top, bracket) {
   if (bracket === "(" && top.kind === "document") return { kind: "definitions" };
   if (bracket === "(") return { kind: "inputs", inputs: top.inputs ?? [], used: [] };
@@ -689,14 +689,14 @@ function opened(top, bracket) {
     Object.assign(top, { next: undefined, inputs: undefined, after: "" });
     return { kind: "selection", type, after: "" };
   }
-  // In a variable's type, the bracket of a list.
+  // The bracket of a list in a variable's type.
   if (bracket === "[" && top.kind === "definitions" && top.after === ":") return null;
   top.value = null;
   if (bracket === "[") return { kind: "list", type: nullable(value)?.ofType };
   return { kind: "inputs", inputs: innermost(value)?.inputFields ?? [], used: [] };
 }
 
-/** What a token means in each kind of bracket. */
+/** The effect of a token in each kind of bracket. */
 const READ = {
   document(top, token) {
     if (top.after === "on") Object.assign(top, { next: typeNamed(token), after: "type" });
@@ -707,7 +707,7 @@ const READ = {
   },
   selection(top, token) {
     if (token === "...") Object.assign(top, { after: "...", next: undefined });
-    // A directive changes nothing but what the next parenthesis holds.
+    // A directive only changes the inputs of the next parenthesis.
     else if (token[0] === "@") Object.assign(top, { inputs: schema.directives.get(token.slice(1))?.args });
     else if (top.after === "..." && token === "on") top.after = "on";
     else if (top.after === "...") top.after = "";
@@ -733,7 +733,7 @@ const READ = {
   },
 };
 
-// ---- Completion: what is offered
+// ---- Completion: the options
 
 const typeText = (type) => typeReference(type).map((part) => part.textContent ?? part).join("");
 const memberOption = (member, after = "") =>
@@ -787,13 +787,13 @@ const OPTIONS = {
 
 const typesOf = (kinds) => [...schema.types.values()].filter(({ kind }) => kinds.includes(kind)).map(typeOption);
 
-/** The types that something of a type can have. */
+/** The possible object types of a type. */
 function typesWithin(type) {
   const others = [...(type.possibleTypes ?? []), ...(type.interfaces ?? [])];
   return [...others.map(({ name }) => typeNamed(name)), type].map(typeOption);
 }
 
-/** What may be written at the caret, best first, and what is replaced by it. */
+/** Returns the options at the caret, best first, and the text that they replace. */
 function completionsAt(text, caret) {
   const none = { start: caret, options: [] };
   const [word] = /\$?(?:[A-Za-z_]\w*)?$/.exec(text.slice(0, caret));
@@ -813,7 +813,7 @@ function completionsAt(text, caret) {
 
 // ---- Completion: the list
 
-/** What is offered now, where it goes and which option is chosen; null when nothing is. */
+/** The current options, the text that they replace and the selected option; null without options. */
 let offer = null;
 
 function closeCompletions() {
@@ -823,7 +823,7 @@ function closeCompletions() {
   operation.removeAttribute("aria-activedescendant");
 }
 
-/** While typing, only for a name that has begun; `asked` also without one. */
+/** While typing, only after the first letter of a name; with `asked`, also without one. */
 function complete(asked) {
   closeCompletions();
   const caret = operation.selectionStart;
@@ -856,13 +856,13 @@ function chooseCompletion(index) {
   offer.chosen = (index + items.length) % items.length;
   items.forEach((item, at) => item.setAttribute("aria-selected", String(at === offer.chosen)));
   operation.setAttribute("aria-activedescendant", items[offer.chosen].id);
-  // Only the list scrolls; scrollIntoView would move the page too.
+  // Only the list scrolls; scrollIntoView would move the page, too.
   const { offsetTop, offsetHeight } = items[offer.chosen];
   const hidden = offsetTop + offsetHeight - completions.clientHeight;
   completions.scrollTop = Math.min(offsetTop, Math.max(hidden, completions.scrollTop));
 }
 
-/** Under the beginning of the name, as far as the editor is wide. */
+/** Below the beginning of the name, within the editor's width. */
 function placeCompletions() {
   const style = getComputedStyle(operation);
   const lines = operation.value.slice(0, offer.start).split("\n");
@@ -879,7 +879,7 @@ function accept(index) {
   const { start, caret, options } = offer;
   const { name, after } = options[index];
   const following = operation.value.slice(caret);
-  // The rest of the name, when the caret stands in the middle of it.
+  // The rest of the name, when the caret is inside of it.
   const [rest] = /^\w*/.exec(following);
   const hasColon = /^\s*:/.test(following.slice(rest.length));
   operation.focus();
@@ -907,7 +907,7 @@ function completionKeys(event) {
   };
   if (plain && actions[event.key]) {
     event.preventDefault();
-    // Neither an indent, nor the Escape after which Tab leaves.
+    // Neither an indent, nor the Escape that lets Tab leave.
     event.stopImmediatePropagation();
     actions[event.key]();
   } else if (/^(Arrow|Home|End|Page|Enter)/.test(event.key)) {
@@ -926,10 +926,10 @@ function listenForCompletion() {
   for (const leaving of ["blur", "pointerdown"]) operation.addEventListener(leaving, closeCompletions);
 }
 
-// ---- The beginning
+// ---- Start
 
 function listen() {
-  // Before the others: what it takes for the list, they do not get.
+  // Before the other handlers: keys that the list uses must not reach them.
   listenForCompletion();
   indentWithTab(operation);
   for (const editor of [operation, variables]) editor.addEventListener("input", edited);

@@ -1,8 +1,7 @@
 """Measures a release build against raw SQL, side by side in one run. `scripts/bench --help` says how to start it.
 
-Every figure is the median of several rounds; a round runs all cases one after the other, so that what slows this machine for a
-while slows all of them. Load comes from processes of their own: wrk for HTTP, pgbench for SQL. A request takes part in the
-figure only if it was answered with success.
+Every figure is the median of several rounds; a round runs all cases one after the other, so that a temporary slowdown of this
+machine affects all of them. Load comes from separate processes: wrk for HTTP, pgbench for SQL. Only successful requests count.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from tools import PAYLOAD, Load, PostGraphile, Server, processes_in, processor_s
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SYNC = "/conversation/sync"
-# How the names of cases begin that change nothing.
+# Prefixes of the names of read-only cases.
 READS = ("raw-list", "raw-messages", "sync", "screen", "m-full", "m-nothing", "m-screen", "l-nothing", "l-screen")
 
 LIST = """SELECT c.channel_id, ch.channel_type, ch.channel_key, ch.last_seq, ch.revision, ch.red_dots, ch.last_message_at, c.read_mark,
@@ -34,7 +33,7 @@ LIST = """SELECT c.channel_id, ch.channel_type, ch.channel_key, ch.last_seq, ch.
  FROM conversation c JOIN channel ch ON ch.id = c.channel_id WHERE c.uid = 'u0';"""
 MESSAGES = """SELECT m.* FROM conversation c JOIN channel ch ON ch.id = c.channel_id
  JOIN message m ON m.channel_id = c.channel_id AND m.seq > ch.last_seq - 20 WHERE c.uid = 'u0';"""
-# What a send writes at the least: the channel's head, the message.
+# The minimum that a send writes: the channel's head and the message.
 COLUMNS = "channel_id, seq, message_id, client_msg_no, from_uid, sent_at, red_dot, setting, topic, expire, stream_no, stream_seq, stream_flag, payload"
 WRITE = f"""\\set n random(1, 500)
 \\set id random(1, 9223372036854775806)
@@ -64,7 +63,7 @@ SCREEN = """query ($uid: ID!) { conversationList(uid: $uid, first: 50) { totalCo
  lastMessage { fromUid sentAt payload } } } }"""
 
 
-# PostGraphile reads the tables as they are, and is told which belong together.
+# PostGraphile reads the tables as they are; comments declare their relations.
 RELATIONS = [f"COMMENT ON TABLE {table} IS E'@foreignKey (channel_id) references channel (id)'" for table in ("conversation", "message")]
 SAME_ROWS = """{ allConversations(condition: {uid: "u0"}) { nodes { channelId version readMark deletedToSeq channelByChannelId {
  channelType channelKey lastSeq redDots lastMessageAt messagesByChannelId(first: 20, orderBy: SEQ_DESC) { nodes {
@@ -72,7 +71,7 @@ SAME_ROWS = """{ allConversations(condition: {uid: "u0"}) { nodes { channelId ve
 
 
 class Bench:
-    """One database, one server on it, and the figures of its cases."""
+    """One database, one server on it, and the results of its cases."""
 
     def __init__(self, arguments, engine, work):
         self.arguments, self.engine, self.work = arguments, engine, work
@@ -113,7 +112,7 @@ class Bench:
             subprocess.run(["psql", "-q", "-v", "ON_ERROR_STOP=1", self.url, "-c", text], check=True, stdout=subprocess.DEVNULL)
 
     def settle(self):
-        """What a database does on its own now and then, so that it does not fall into a case."""
+        """Runs the database's periodic work now, so that it does not happen during a case."""
         if self.engine == "postgres":
             self.sql("VACUUM ANALYZE", "CHECKPOINT")
         elif self.engine == "mariadb":
@@ -123,7 +122,7 @@ class Bench:
         return processor_seconds([self.asked.process.pid]), processor_seconds(processes_in(self.data))
 
     def record(self, name, rate, p50, p99, seconds, before):
-        """A round of a case: how often a second, latencies in ms, processor time of server and database for each."""
+        """A round of a case: rate per second, latencies in ms, processor time of server and database for each request."""
         server, database = (after - earlier for after, earlier in zip(self.used(), before))
         done = max(rate * seconds, 1)
         self.figures.setdefault(name, []).append((rate, p50, p99, server * 1000 / done, database * 1000 / done))
@@ -141,14 +140,14 @@ class Bench:
         return result
 
     def wrk(self, name, clients, *case, factor=1):
-        """One round of one case; `factor` things are done with each request."""
+        """Runs one round of one case; each request does `factor` operations."""
         before = self.used()
         output = subprocess.run(self.wrk_command(clients, *case), check=True, capture_output=True, text=True).stdout
         result = self.wrk_result(name, output)
         self.record(name, result["requests"] * factor / result["seconds"], result["p50"], result["p99"], result["seconds"], before)
 
     def postgraphile(self, name, clients, query):
-        """The same rows from PostGraphile, which is there for the case alone."""
+        """Reads the same rows from PostGraphile, which runs for this case only."""
         body = {"query": query}
         self.asked = PostGraphile(self.url)
         try:
@@ -160,7 +159,7 @@ class Bench:
             self.asked = self.server
 
     def beside(self, name, clients, case, others):
-        """A case while others run."""
+        """Runs a case while others run."""
         background = [subprocess.Popen(self.wrk_command(*other), stdout=subprocess.DEVNULL) for other in others]
         time.sleep(0.3)
         self.wrk(name, clients, *case)
@@ -177,7 +176,7 @@ class Bench:
         self.record(name, rate, float(re.search(r"latency average = ([0-9.]+)", output)[1]), math.nan, self.arguments.seconds, before)
 
     def slap(self, name, clients, script, statements):
-        """mariadb-slap with a file of statements, each client all of them."""
+        """Runs mariadb-slap with a file of statements; each client executes all of them."""
         before, parts = self.used(), urllib.parse.urlsplit(self.url)
         command = ["mariadb-slap", "--no-defaults", "-h", parts.hostname, "-P", str(parts.port), "-u", parts.username, f"-p{parts.password}",
                    f"--create-schema={parts.path[1:]}", "--no-drop", f"--concurrency={clients}", "--delimiter=;", f"--query={self.file(script)}"]
@@ -187,7 +186,7 @@ class Bench:
         self.record(name, rate, 1000 * clients / rate, math.nan, seconds, before)
 
     def sqlite(self, name, work):
-        """Python's sqlite3 on one connection, set as the server's are."""
+        """Runs Python's sqlite3 on one connection, with the server's settings."""
         before, latencies = self.used(), []
         connection = sqlite3.connect(self.url.removeprefix("sqlite://").removesuffix("?mode=rwc"), isolation_level=None, timeout=30)
         connection.execute("PRAGMA synchronous = FULL")
@@ -205,7 +204,7 @@ class Bench:
         return self.webhooks
 
     def run(self, cases):
-        """First what reads, then what writes: a cursor that was taken before stays the newest, and the data what it is."""
+        """Runs the reading cases first, so that cursors stay current and the data unchanged for them, then the writing ones."""
         wanted = [name for name in self.arguments.only.split(",") if name]
         for kind in ("reads", "writes"):
             some = {name: case for name, case in cases.items() if name.startswith(READS) == (kind == "reads")
@@ -221,7 +220,7 @@ class Bench:
 
 
     def ratios(self):
-        """Of the cases that have a goal and were measured, with their yardsticks."""
+        """Returns the ratios of the measured cases that have a goal."""
         for case, yardstick, wanted in GOALS:
             raw = self.median(yardstick) or self.median(re.sub(r"\d+ clients", "one writer", yardstick))
             if self.median(case) and raw:
@@ -229,7 +228,7 @@ class Bench:
 
 
 def yardsticks(bench):
-    """Raw SQL over the same rows, without a server between."""
+    """Raw SQL on the same rows, without a server in between."""
     if bench.engine == "postgres":
         bench.sql(*RAW_TABLES)
         return {
@@ -283,7 +282,7 @@ def yardsticks(bench):
 
 
 def set_s(bench):
-    """S: one user, 500 groups of 20 messages, which is all there is."""
+    """S: one user, 500 groups of 20 messages, and nothing else."""
     bench.load.groups([f"g{number}" for number in range(500)], lambda _: ["u0"] + [f"s{number}" for number in range(1, 20)])
     bench.load.messages([f"g{number}" for number in range(500)], 20)
     bench.load.groups(["live"], lambda _: [f"l{number}" for number in range(500)])
@@ -321,7 +320,7 @@ def set_s(bench):
 
 
 def live(bench):
-    """500 subscribers of one group at 50 messages a second: cores, not a rate."""
+    """500 subscribers of one group at 50 messages a second; the result is processor cores, not a rate."""
     seconds = max(bench.arguments.seconds, 6)
     command = [sys.executable, HERE / "subscribers.py", bench.server.address, str(seconds), "--group", "live", *[f"l{number}" for number in range(500)]]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -361,7 +360,7 @@ def set_m(bench):
 
 
 def set_l(bench):
-    """L: 10 million messages; a channel of a million, a group of 100,000 members, a user with 50,000 conversations. And the smaller
+    """L: 10 million messages; a channel of a million, a group of 100,000 members, a user with 50,000 conversations. Also the smaller
     ones of each kind, for the curves."""
     share = bench.arguments.share
     began = time.monotonic()
@@ -398,7 +397,7 @@ def set_l(bench):
     return cases
 
 
-# Case, yardstick, the least that the one is to be of the other.
+# Case, baseline, and the minimum ratio between them.
 GOALS = [
     ("full sync, REST, 4 clients", "raw messages", 2.0),
     ("full sync, GraphQL, 4 clients", "raw messages", 0.6),
@@ -411,7 +410,7 @@ GOALS = [
 
 
 def report(benches):
-    """The table, in Markdown."""
+    """Returns the table in Markdown."""
     lines = []
     for title, bench in benches:
         lines += [f"### {title}", "", "| case | a second | spread | p50 ms | p99 ms | server ms each | database ms each | ratio | goal |",
@@ -444,14 +443,14 @@ def main():
     parser.add_argument("--databases", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--postgres", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--mariadb", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--engines", default="postgres,mariadb,sqlite", help="which databases (default: %(default)s); M and L are measured on the first")
-    parser.add_argument("--sets", default="S,M,L", help="which data sets (default: %(default)s)")
+    parser.add_argument("--engines", default="postgres,mariadb,sqlite", help="databases (default: %(default)s); M and L are measured on the first one")
+    parser.add_argument("--sets", default="S,M,L", help="data sets (default: %(default)s)")
     parser.add_argument("--share", type=int, default=1, help="load only 1/N of M and L (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each case (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds of each round (default: %(default)s)")
-    parser.add_argument("--only", default="", help="cases, by the beginning of their names, with commas between (names are in run.py)")
-    parser.add_argument("--check", type=float, metavar="PART", help="fail where a ratio is below this part of its goal")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/PERFORMANCE.md")
+    parser.add_argument("--only", default="", help="cases, by prefixes of their names, separated by commas (run.py has the names)")
+    parser.add_argument("--check", type=float, metavar="PART", help="fail if a ratio is below this fraction of its goal")
+    parser.add_argument("--write", action="store_true", help="write the table to docs/PERFORMANCE.md")
     arguments = parser.parse_args()
     engines, sets = arguments.engines.split(","), arguments.sets.split(",")
     benches = []

@@ -1,4 +1,4 @@
-"""What the measurements are made with: a server as a user starts it, loads through its public interfaces, processor time."""
+"""Tools of the measurements: a server as a user starts it, data sets through its public interfaces, processor time."""
 
 import base64
 import concurrent.futures
@@ -38,7 +38,7 @@ class Server:
         return post(self.address, path, body, connection)
 
     def memory(self):
-        """Megabytes that are resident."""
+        """Returns the resident memory in megabytes."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
@@ -49,7 +49,7 @@ class Server:
 
 
 class PostGraphile:
-    """The one that is on the PATH (`npm install --global postgraphile@4`), on a database."""
+    """The PostGraphile on the PATH (`npm install --global postgraphile@4`), on a database."""
 
     def __init__(self, url):
         with socket.socket() as free:
@@ -73,7 +73,7 @@ class PostGraphile:
 
 
 def post(address, path, body, connection=None):
-    """The answer, from JSON; `body` is JSON text, or what becomes it."""
+    """Returns the parsed JSON response; `body` is JSON text or a value to serialise."""
     own = connection or http.client.HTTPConnection(address, timeout=600)
     own.request("POST", path, body if isinstance(body, str) else json.dumps(body), {"Content-Type": "application/json"})
     answer = own.getresponse()
@@ -84,7 +84,7 @@ def post(address, path, body, connection=None):
 
 
 def processor_seconds(pids):
-    """What processes have used so far, and their children that ended."""
+    """Returns the processor time of processes so far, with their ended children."""
     ticks = 0
     for pid in pids:
         try:
@@ -96,7 +96,7 @@ def processor_seconds(pids):
 
 
 def processes_in(folder):
-    """Those that work in a folder: a database server, by its data."""
+    """Returns the processes with this working directory: a database server, by its data folder."""
     found = []
     for entry in pathlib.Path("/proc").glob("[0-9]*"):
         try:
@@ -118,7 +118,7 @@ class Load:
         return http.client.HTTPConnection(self.server.address, timeout=600)
 
     def groups(self, names, members):
-        """Groups with the members that `members(name)` says."""
+        """Creates groups with the members that `members(name)` returns."""
         def make(some):
             connection = self.connect()
             for name in some:
@@ -126,7 +126,7 @@ class Load:
         self.parallel(make, names)
 
     def messages(self, names, count, batch=500):
-        """`count` messages in each group, its members' s0 … s19, oldest first."""
+        """Sends `count` messages to each group, from its members s0 … s19, oldest first."""
         def say(some):
             connection, body = self.connect(), []
             for name, base in some:

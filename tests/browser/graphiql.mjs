@@ -46,7 +46,7 @@ try {
   const { data } = JSON.parse(await page.innerText("#result"));
   assert.ok(data.conversations.conversations.length > 10);
 
-  // A subscription is followed until it is stopped; the newest event is on top.
+  // A subscription runs until it is stopped; the newest event is on top.
   const connections = async () => /recents_live_connections\{protocol="sse"\} (\d+)/.exec(await (await fetch(`${base}/metrics`)).text())?.[1];
   const says = (text) => page.waitForFunction((text) => document.querySelector("#status").textContent === text, text);
   await page.selectOption("#examples", "live");
@@ -80,7 +80,7 @@ try {
   assert.equal(await page.innerText("#status"), "Not sent");
   assert.match(await page.innerText("#errors"), /Variables are not JSON/);
 
-  // What was written survives a reload, what may be secret does not.
+  // The editors' text survives a reload, possible secrets do not.
   await page.fill("#operation", "{ __typename }");
   await page.fill("#variables", "");
   await page.fill("#headers", '{"token": "hush"}');
@@ -89,7 +89,7 @@ try {
   assert.equal(await page.inputValue("#operation"), "{ __typename }");
   assert.doesNotMatch(await page.inputValue("#headers"), /hush/);
 
-  // Completion, by keyboard: what is typed, how it is accepted, and what then stands there.
+  // Completion by keyboard: the typed text, the key that accepts it, and the resulting text.
   const offered = () => page.$$eval("#completions [role=option]:not(#completions[hidden] *)", (items) => items.map((item) => item.innerText));
   const type = async (text, ...keys) => {
     await page.fill("#operation", "");
@@ -131,14 +131,14 @@ try {
   await type("{ unreadXummary }", ...Array(9).fill("ArrowLeft"), "Control+Space", "Enter");
   assert.equal(await page.inputValue("#operation"), "{ unreadSummary }");
 
-  // An interface shows who implements it, and they show the interface.
+  // An interface shows the types that implement it, and they show the interface.
   await page.fill("#docs-filter", "Node");
   await page.click('#docs .link:text-is("Node")');
   assert.match(await page.innerText("#docs"), /interface[^]*Possible types[^]*Conversation[^]*Message[^]*Channel[^]*UnreadSummary/);
   await page.click('#docs .link:text-is("Channel")');
   assert.match(await page.innerText("#docs"), /Implements\s+Node/);
 
-  // Saved operations outlive a reload, until they are forgotten. The headers are in none of it.
+  // Saved operations survive a reload until they are deleted, and do not contain the headers.
   const mine = { operation: "query Mine { __typename } # ü 你好", variables: '{"uid": "u02"}' };
   const fillMine = async () => {
     await page.fill("#operation", mine.operation);
@@ -172,7 +172,7 @@ try {
   await reload();
   assert.equal(await page.$$eval("#saved option", (options) => options.length), 0);
 
-  // A link fills the editors of another browser and runs nothing; a damaged one says so and changes nothing.
+  // A link fills the editors of another browser and runs nothing; a damaged one shows an error and changes nothing.
   await fillMine();
   await page.click("#copy-link");
   await page.waitForSelector("#status a");

@@ -1,4 +1,4 @@
-// Other pages in a real browser against a server that asks nobody for a token: RECENTS=http://127.0.0.1:PORT node rebinding.mjs, with
+// Pages of other origins in a real browser against a server without authentication: RECENTS=http://127.0.0.1:PORT node rebinding.mjs, with
 // playwright-core beside it and Debian's chromium. The server holds tests/fixtures/wukongim/day-v2.jsonl.gz.
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -31,7 +31,7 @@ const requests = [
   { path: "/health", method: "GET" },
 ];
 
-/** In a page: what it gets of a request: the status where the page may read the answer, otherwise "unreadable". */
+/** Runs in a page; returns the status of a request if the page may read the response, otherwise "unreadable". */
 const ask = async ([origin, { path, ...rest }, mode]) => {
   try {
     const answer = await fetch(origin + path, { ...rest, mode, signal: AbortSignal.timeout(10_000) });
@@ -41,7 +41,7 @@ const ask = async ([origin, { path, ...rest }, mode]) => {
   }
 };
 
-/** In a page: the first message that a WebSocket brings, or "refused". */
+/** Runs in a page; returns the first message of a WebSocket, or "refused". */
 const connect = (url) => new Promise((resolve) => {
   const socket = new WebSocket(url, "graphql-transport-ws");
   socket.onopen = () => socket.send('{"type":"connection_init"}');
@@ -50,7 +50,7 @@ const connect = (url) => new Promise((resolve) => {
   setTimeout(() => resolve("nothing"), 10_000);
 });
 
-// The stored state, as somebody at this machine sees it.
+// The stored state, as a user of this machine sees it.
 const state = async () => Promise.all(["u02", "u04", "mallory"].map(async (uid) => {
   const answer = await fetch(`${base}/conversation/sync`, { method: "POST", body: JSON.stringify({ uid, version: 0, msg_count: 3 }) });
   assert.equal(answer.status, 200);
@@ -61,11 +61,11 @@ const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP evil.example 127.0.0.1",
-    // The browser's own protection is not what is tried here; and frames in processes of their own are not seen by `open`.
+    // The browser's own protection is not tested here, and `open` does not see frames in separate processes.
     "--disable-features=IsolateSandboxedIframes,LocalNetworkAccessChecks,PrivateNetworkAccessRespectPreflightResults,BlockInsecurePrivateNetworkRequests"],
 });
 
-/** A page, and the statuses that this server answered it with, whether or not the page may see them. */
+/** Opens a page, and records the statuses of this server's responses, whether or not the page may see them. */
 const open = async (url) => {
   const page = await browser.newPage();
   const statuses = [];
@@ -94,7 +94,7 @@ try {
     await page.close();
   }
 
-  // Pages of others, on this machine or not, and a page without an origin of its own.
+  // Pages of other origins, on this machine or not, and a page without an origin.
   for (const origin of [`http://evil.example:${otherPort}`, `http://localhost:${otherPort}`, "null"]) {
     const { page, statuses } = await open(origin === "null" ? `http://evil.example:${otherPort}` : origin);
     let frame = page.mainFrame();
@@ -107,8 +107,8 @@ try {
       const target = `http://${host}:${port}`;
       for (const request of requests) {
         assert.equal(await frame.evaluate(ask, [target, request, "cors"]), "unreadable", `${origin}: ${target}${request.path}`);
-        // A page may send these without asking first. Of a GET the browser then tells no origin, and says "same-site" of the same host; the
-        // page gets nothing of it, and it writes nothing.
+        // A page may send these without a preflight request. For a GET the browser then sends no origin, and "same-site" for the same
+        // host; the page cannot read the response, and a GET writes nothing.
         const isSimple = request.method === "GET" ? host !== new URL(page.url()).hostname : request.headers["content-type"] === "text/plain";
         if (!isSimple) continue;
         assert.equal(await frame.evaluate(ask, [target, request, "no-cors"]), "unreadable", `${origin}: ${target}${request.path}`);
@@ -120,13 +120,13 @@ try {
     await page.close();
   }
 
-  // A form needs nobody's leave to be sent.
+  // A form is sent without a preflight request.
   {
     const { page } = await open(`http://evil.example:${otherPort}`);
     const sent = page.waitForResponse((answer) => answer.url().endsWith("/message/send"));
     await page.evaluate(([action, { x, ...rest }]) => {
       const form = Object.assign(document.createElement("form"), { method: "POST", enctype: "text/plain", action });
-      // What is sent is NAME=VALUE.
+      // The body is NAME=VALUE.
       form.append(Object.assign(document.createElement("input"), { name: `${JSON.stringify(rest).slice(0, -1)},"x":"`, value: '"}' }));
       document.body.append(form);
       form.submit();

@@ -9,7 +9,7 @@ const uid = 'u02';
 const url = `${process.env.RECENTS}/graphql`;
 const sha256 = (text) => createHash('sha256').update(text).digest('hex');
 
-// A client that remembers what it sent and what came back.
+// A client that records its requests and responses.
 const start = () => {
   const sent = [];
   const http = new HttpLink({
@@ -33,7 +33,7 @@ const start = () => {
   return { sent, client: new ApolloClient({ link: ApolloLink.from([persisted, http]), cache }) };
 };
 
-// A name of its own makes the query new to the server.
+// A unique name makes the query new to the server.
 const name = `List${process.pid}x${Date.now()}`;
 const List = gql`
   query ${name}($uid: ID!, $first: Int!, $after: String) {
@@ -60,7 +60,7 @@ assert.equal(sha256(taught.body.query), persistedQuery.sha256Hash);
 assert.deepEqual(taught.body.extensions.persistedQuery, persistedQuery);
 assert.equal(taught.answer.errors, undefined);
 
-// Somebody else's same query is one GET with the hash.
+// The same query of another client is one GET with the hash.
 const second = start();
 const again = await second.client.query({ query: List, variables: { uid, first: 3 } });
 assert.equal(second.sent.length, 1);

@@ -1,4 +1,4 @@
-// What live clients have in common: a device that applies answers and events, and ways to change what it looks at.
+// Shared by the live clients: a device that applies responses and events, and functions that change its data.
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -10,7 +10,7 @@ export const SUBSCRIPTION = `subscription Live($uid: ID, $version: UInt53, $coun
 export const QUERY = `query Sync($uid: ID, $version: UInt53, $count: Int) {
   conversations(uid: $uid, version: $version, msgCount: $count) { ${FIELDS} } }`;
 
-/// A device: what it holds, and up to which version.
+/// A device: its conversations and its version.
 export class Device {
   constructor(uid, count = 3) {
     Object.assign(this, { uid, count, version: 0, held: new Map(), events: 0 });
@@ -45,7 +45,7 @@ export class Device {
 
 export const payload = (text) => Buffer.from(JSON.stringify({ type: 1, content: text })).toString('base64');
 
-/// One server, or the way to one of several.
+/// One server, or any of several.
 export class Server {
   constructor(url, headers = {}) {
     Object.assign(this, { url, headers, sent: 0 });
@@ -73,7 +73,7 @@ export class Server {
     return answer.data;
   }
 
-  /// Everything of a device's user.
+  /// A full sync of the device's user.
   async full(device) {
     return (await this.data(QUERY, { ...device.variables, version: 0 })).conversations;
   }
@@ -95,7 +95,7 @@ export class Server {
   }
 }
 
-/// Until it is so.
+/// Waits until the condition is true.
 export async function until(what, check, seconds = 10) {
   const deadline = Date.now() + seconds * 1000;
   while (!(await check())) {

@@ -10,7 +10,7 @@ const path = process.env.DOCUMENT ?? join(here, '../../docs/GRAPHQL.md');
 const blocks = [...readFileSync(path, 'utf8').matchAll(/^```ts\n(.*?)^```$/gms)].map(([, text]) => text);
 assert.ok(blocks.length >= 3, `${path} has only ${blocks.length} blocks of TypeScript`);
 
-// Beside node_modules, where the compiler looks for what is imported.
+// Beside node_modules, where the compiler looks for imports.
 const folder = join(here, 'documents');
 rmSync(folder, { recursive: true, force: true });
 mkdirSync(folder);

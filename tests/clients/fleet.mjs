@@ -1,4 +1,4 @@
-// Two servers, one PostgreSQL, one Redis, users with tokens: what fails in between costs delay, and no change.
+// Two servers, one PostgreSQL, one Redis, users with tokens: failures delay changes, but lose none.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
@@ -27,7 +27,7 @@ const bearer = (uid) => ({ authorization: `Bearer ${token(uid)}` });
 
 const log = [];
 const all = new Set();
-/// A server in a process of its own, asked with the manager token.
+/// A server in a separate process, called with the manager token.
 async function start(more = {}) {
   const environment = Object.entries(process.env).filter(([name]) => !name.startsWith('RECENTS_'));
   const child = spawn(BINARY, [], {
@@ -61,7 +61,7 @@ async function start(more = {}) {
 process.on('exit', () => all.forEach((child) => child.kill('SIGKILL')));
 
 const socketUrl = (server) => `${server.url.replace('http', 'ws')}/graphql`;
-/// A way to follow: who it is by connection_init, by headers, or over server-sent events.
+/// The transports of a subscription: a token in connection_init, in headers, or over server-sent events.
 const ways = {
   socket: (server, uid) =>
     createWs({ url: socketUrl(server), webSocketImpl: WebSocket, retryAttempts: 0, connectionParams: { Authorization: `Bearer ${token(uid)}` } }),
@@ -76,7 +76,7 @@ const ways = {
   events: (server, uid) => createSse({ url: `${server.url}/graphql`, headers: bearer(uid), retryAttempts: 0 }),
 };
 
-/// Lets a device follow on a server; resolves `ended` with why it ended.
+/// Subscribes a device to a server; resolves `ended` with the reason of the end.
 function follow(way, server, device) {
   const client = ways[way](server, device.uid);
   let end;
@@ -92,7 +92,7 @@ function follow(way, server, device) {
 const agrees = (server, device, seconds = 15) =>
   until(`${device.uid} holds everything`, async () => device.holds(await server.full(device)), seconds);
 
-/// Writers on all of these servers until they are told to stop; what is refused is said again.
+/// Runs writers on all of these servers until they are stopped; refused requests are repeated.
 function load(servers, uids, group) {
   let running = true;
   let writes = 0;

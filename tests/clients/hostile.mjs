@@ -1,4 +1,4 @@
-// Documents that are made to hurt: each is refused, costs the server little, and leaves no memory behind.
+// Hostile documents: each is refused, costs the server little, and leaves no memory in use.
 // PID is the server's: its processor time and memory are read from /proc.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-// WuKongIM's JavaScript SDK with its conversation provider pointed at us, and what its other clients need of the same answers.
+// WuKongIM's JavaScript SDK with its conversation provider pointed at this server, and the needs of its other clients.
 import assert from 'node:assert/strict';
 import { Server, check, done } from './changes.mjs';
 
@@ -145,7 +145,7 @@ await check('Android: last_client_msg_no is a text', async () => {
 });
 
 await check('TangSengDaoDao: the version of the last element loses nothing', async () => {
-  // It takes that for its cursor, and drops what has no messages.
+  // The SDK uses that as its cursor, and drops conversations without messages.
   const held = new Map();
   let cursor = 0;
   const sync = async () => {

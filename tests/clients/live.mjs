@@ -1,4 +1,4 @@
-// Live changes with the clients that web teams use, and the protocol by hand, on one server without tokens.
+// Live updates with the clients that web teams use, and with hand-written protocol messages, on one server without authentication.
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, fetchExchange, subscriptionExchange } from '@urql/core';
@@ -22,7 +22,7 @@ const ways = {
     return { subscribe: (request, sink) => client.subscribe(request, sink), end: () => client.dispose() };
   },
 };
-// urql over either.
+// urql over either transport.
 for (const [name, make] of Object.entries({ ...ways })) {
   ways[`urql with ${name}`] = () => {
     const below = make();
@@ -43,7 +43,7 @@ for (const [name, make] of Object.entries({ ...ways })) {
   };
 }
 
-/// Lets a device follow.
+/// Subscribes a device.
 function follow(client, device) {
   const sink = {
     next: ({ data, errors }) => {
@@ -175,7 +175,7 @@ await check('how long an event takes', async () => {
   return `median ${median(times).toFixed(1)} ms from the answered send`;
 });
 
-/// What a server says to a client that speaks by hand.
+/// The server's messages to hand-written protocol messages.
 function raw(options = {}) {
   const socket = new WebSocket(socketUrl, options.protocol === null ? [] : [options.protocol ?? 'graphql-transport-ws'], options);
   const said = [];

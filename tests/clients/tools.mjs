@@ -61,7 +61,7 @@ const operation = `
 try {
   cpSync(schema, join(folder, 'schema.graphql'));
 
-  // Relay: a list that grows, a row that is fetched again by its id, and whatever has an id.
+  // Relay: a list that grows, a row that is fetched again by its ID, and every type with an ID.
   mkdirSync(join(folder, 'src'));
   const modules = { Node: [nodeQuery], ListScreen: [listScreen, fragment], Row: [row] };
   for (const [name, texts] of Object.entries(modules)) {

@@ -15,7 +15,7 @@ const schema = introspectionFromSchema(buildSchema(readFileSync(path, 'utf8')));
 const whole = () => null;
 const cache = cacheExchange({
   schema,
-  // What has no id is a part of what it stands in.
+  // Objects without an ID are embedded in their parent.
   keys: {
     ConversationConnection: whole,
     ConversationEdge: whole,
@@ -28,7 +28,7 @@ const cache = cacheExchange({
   },
   resolvers: { Query: { conversationList: relayPagination() } },
 });
-// How many requests went out.
+// Number of requests sent.
 let requests = 0;
 const client = new Client({
   url,
@@ -59,7 +59,7 @@ const SetUnread = gql`
     setUnread(input: $input) { conversation { id unread } }
   }
 `;
-// The answer to a query, which must hold no error.
+// Returns the response to a query, which must have no error.
 const ask = async (document, variables, requestPolicy) => {
   const result = await client.query(document, variables, requestPolicy && { requestPolicy }).toPromise();
   assert.ifError(result.error);
@@ -77,7 +77,7 @@ assert.equal(ids.length, 6);
 assert.equal(new Set(ids).size, 6);
 assert.deepEqual(ids.slice(0, 3), first.edges.map(({ node }) => node.id));
 
-// What a mutation returns changes the list that is there already.
+// The result of a mutation updates the list in the cache.
 const { id, channelId, channelType, unread } = first.edges[0].node;
 const channel = { channelId, channelType };
 const one = (await ask(One, { uid, channel })).conversation;

@@ -1,9 +1,9 @@
-"""Subscribers that vanish without a word, as a phone does that loses its network: in a network namespace of its own the clients' address
-is taken away, so that nothing they send arrives any more, and nothing that is sent to them.
+"""Subscribers that vanish silently, like a phone that loses its network: in a separate network namespace the clients' address is
+removed, so that no packet from or to them arrives any more.
 
     unshare --map-root-user --net python3 vanish.py RECENTS DATABASE_URL PING_SECONDS
 
-prints the seconds after which the server has let go of both of them."""
+prints the seconds after which the server has closed the connections of both."""
 
 import os
 import re

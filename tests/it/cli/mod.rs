@@ -1,0 +1,4 @@
+//! The command line, the configuration and the log.
+
+mod commands;
+mod logs;

@@ -1,0 +1,9 @@
+//! What WuKongIM's servers send, what its clients expect, and imports.
+
+mod compat_clients;
+mod datasource;
+mod grpc;
+mod import;
+mod recorded_history;
+mod replay;
+mod webhooks;
