@@ -1,5 +1,4 @@
-//! Functions that many requests pass through, by themselves: `cargo bench`. Whole requests are
-//! measured by `scripts/bench`.
+//! Benchmarks of hot functions: `cargo bench`. `scripts/bench` measures whole requests.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -7,9 +6,9 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use recents::conversation::parse_last_msg_seqs;
 use recents::ids::{ChannelRef, ChannelType};
-use recents::message::{Content, HeadState, Message, Newest, NewestCache};
-use recents::rest::legacy::Fields;
-use recents::rest::wukong::shapes::{SyncEntry, SyncItem, write_entries};
+use recents::message::{CachedMessages, ChannelSnapshotId, Content, Message, RecentMessageCache};
+use recents::rest::legacy::LegacyBody;
+use recents::rest::wukong::dto::{ConversationDto, SyncEntryDto, write_entries};
 
 const CONVERSATIONS: i64 = 500;
 const MESSAGES: i64 = 20;
@@ -34,16 +33,16 @@ fn message(seq: i64) -> Arc<Message> {
     })
 }
 
-fn head(last_seq: i64) -> HeadState {
-    HeadState {
+fn head(last_seq: i64) -> ChannelSnapshotId {
+    ChannelSnapshotId {
         revision: last_seq,
         last_seq,
         last_message_at: last_seq,
     }
 }
 
-fn newest() -> Arc<Newest> {
-    Arc::new(Newest::new(
+fn cached_messages() -> Arc<CachedMessages> {
+    Arc::new(CachedMessages::new(
         head(MESSAGES),
         1,
         MESSAGES as usize,
@@ -51,12 +50,14 @@ fn newest() -> Arc<Newest> {
     ))
 }
 
-fn entries() -> Vec<SyncEntry> {
+fn entries() -> Vec<SyncEntryDto> {
     (0..CONVERSATIONS)
         .map(|number| {
-            let mut item = SyncItem::none(format!("team-{number}"), 2);
-            item.recents = newest().recents(0, MESSAGES as usize).unwrap_or_default();
-            SyncEntry::Item(item)
+            let mut item = ConversationDto::absent(format!("team-{number}"), 2);
+            item.recents = cached_messages()
+                .slice(0, MESSAGES as usize)
+                .unwrap_or_default();
+            SyncEntryDto::Item(item)
         })
         .collect()
 }
@@ -66,11 +67,11 @@ fn benches(criterion: &mut Criterion) {
     let bytes = write_entries(&kept).map_or(0, |text| text.len() as u64);
     let mut group = criterion.benchmark_group("answers");
     group.throughput(Throughput::Bytes(bytes));
-    group.bench_function("500 conversations of 20 messages, kept as JSON", |bench| {
+    group.bench_function("500 conversations of 20 messages, cached JSON", |bench| {
         bench.iter(|| black_box(write_entries(&kept)))
     });
     group.sample_size(20);
-    group.bench_function("500 conversations of 20 messages, written anew", |bench| {
+    group.bench_function("500 conversations of 20 messages, rendered", |bench| {
         bench.iter_batched(
             entries,
             |entries| black_box(write_entries(&entries)),
@@ -79,22 +80,26 @@ fn benches(criterion: &mut Criterion) {
     });
     group.finish();
 
-    criterion.bench_function("a message appended to a channel's newest", |bench| {
-        let (cache, newest, new) = (NewestCache::new(1 << 20), newest(), [message(MESSAGES + 1)]);
+    criterion.bench_function("append to the cached messages of a channel", |bench| {
+        let (cache, newest, new) = (
+            RecentMessageCache::new(1 << 20),
+            cached_messages(),
+            [message(MESSAGES + 1)],
+        );
         bench.iter(|| {
-            cache.keep(1, &newest);
+            cache.insert(1, &newest);
             cache.append(1, head(MESSAGES), head(MESSAGES + 1), &new);
         });
     });
     let request = br#"{"uid":"u0","version":1795393127614,"last_msg_seqs":"","msg_count":20,"only_unread":0}"#;
-    criterion.bench_function("the fields of a sync", |bench| {
-        bench.iter(|| black_box(Fields::parse(request)))
+    criterion.bench_function("parse the body of a sync", |bench| {
+        bench.iter(|| black_box(LegacyBody::parse(request)))
     });
     let held: Vec<String> = (0..CONVERSATIONS)
         .map(|number| format!("team-{number}:2:{number}"))
         .collect();
     let held = held.join("|");
-    criterion.bench_function("500 last_msg_seqs", |bench| {
+    criterion.bench_function("parse 500 last_msg_seqs", |bench| {
         bench.iter(|| black_box(parse_last_msg_seqs(&held)))
     });
 }

@@ -1,5 +1,4 @@
-//! Time and randomness, passed in: everything else asks here, so that tests can say what time it
-//! is.
+//! Clock and random generator, passed in so that tests can set them.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,17 +7,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// What time it is.
+/// Source of the current time.
 #[derive(Clone, Debug)]
 pub enum Clock {
-    /// The machine's clock.
+    /// The system clock.
     System,
-    /// A clock that stands where it was put.
+    /// A clock that changes only when it is set.
     Fixed(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// Epoch milliseconds.
+    /// Returns the time in epoch milliseconds.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -39,22 +38,22 @@ impl Clock {
 /// The epoch of `WuKongIM`'s snowflakes, 2010-11-04 (Twitter's): our ids continue theirs.
 const SNOWFLAKE_EPOCH_MS: i64 = 1_288_834_974_657;
 
-/// Ids that the server gives.
+/// Generates ids.
 #[derive(Debug)]
-pub struct Ids {
+pub struct IdGenerator {
     rng: Mutex<StdRng>,
     node: i64,
     last_snowflake: AtomicI64,
 }
 
-impl Ids {
-    /// From the operating system's randomness.
+impl IdGenerator {
+    /// Creates a generator with random bits from the operating system.
     #[must_use]
     pub fn random() -> Self {
         Self::new(StdRng::from_os_rng())
     }
 
-    /// The same ids at every start, for tests.
+    /// Creates a generator with the same ids in every run, for tests.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self::new(StdRng::seed_from_u64(seed))
@@ -69,9 +68,9 @@ impl Ids {
         }
     }
 
-    /// A global message id: 41 bits of milliseconds, 10 of this process (random), 12 that count.
-    /// Two processes that drew the same 10 bits can give the same id; the database's unique index
-    /// finds that, and the send is tried again.
+    /// Returns a global message id: 41 bits of milliseconds, 10 random bits of this process, 12
+    /// bits of a counter. Two processes that drew the same 10 bits can generate the same id; the
+    /// unique index of the database detects it, and the send is retried.
     #[must_use]
     pub fn message_id(&self, now_ms: i64) -> i64 {
         let at_least = ((now_ms - SNOWFLAKE_EPOCH_MS).max(0) << 12) & (i64::MAX >> 10);
@@ -85,7 +84,7 @@ impl Ids {
         ((tick >> 12) << 22) | (self.node << 12) | (tick & 0xfff)
     }
 
-    /// A name for one request, to find it again in the log: 16 hexadecimal digits.
+    /// Returns an id for a request, to find it in the log: 16 hexadecimal digits.
     #[must_use]
     pub fn request_id(&self) -> String {
         let bits: u64 = self
@@ -96,8 +95,8 @@ impl Ids {
         format!("{bits:016x}")
     }
 
-    /// A `client_msg_no` for a sender that gave none, as `WuKongIM` makes them: a uuid without
-    /// dashes and a `0`.
+    /// Returns a `client_msg_no` for a sender that gave none, in `WuKongIM`'s form: a UUID without
+    /// dashes, and a `0`.
     #[must_use]
     pub fn client_msg_no(&self) -> String {
         let bits: u128 = self
@@ -119,8 +118,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn message_ids_grow_even_when_the_clock_does_not() {
-        let ids = Ids::seeded(1);
+    fn message_ids_increase_when_the_clock_stands_still() {
+        let ids = IdGenerator::seeded(1);
         let mut last = 0;
         for now in [
             1_795_393_127_614,
@@ -137,10 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn message_ids_are_like_those_of_wukongim() {
-        // Recorded: WuKongIM gave 2124658887163379712 at this millisecond.
+    fn message_ids_have_the_format_of_wukongim() {
+        // Recorded: WuKongIM generated 2124658887163379712 in this millisecond.
         assert_eq!(
-            Ids::seeded(1).message_id(1_795_393_127_610) >> 32,
+            IdGenerator::seeded(1).message_id(1_795_393_127_610) >> 32,
             2_124_658_887_163_379_712_i64 >> 32
         );
     }

@@ -1,5 +1,4 @@
-//! One table of what can go wrong: kind → GraphQL code → HTTP status. Both interfaces answer from
-//! it.
+//! All errors of use cases in one table: kind → GraphQL code → HTTP status. Both interfaces use it.
 
 use std::borrow::Cow;
 
@@ -7,83 +6,83 @@ use axum::http::StatusCode;
 
 use crate::store::StoreError;
 
-/// What a use case can answer instead of a result.
+/// An error of a use case.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// A value the caller gave is not one we take. `field` is the name on the legacy wire.
+    /// An invalid value. `field` has the name of the legacy interface.
     #[error("{field} {problem}")]
     BadInput {
-        /// Which field, in `snake_case`; the GraphQL side says it in `camelCase`.
+        /// Name of the field in `snake_case`; GraphQL converts it to `camelCase`.
         field: Cow<'static, str>,
-        /// What is wrong with it, continuing the sentence that the field begins.
+        /// What is wrong, as the rest of a sentence that begins with the field.
         problem: Cow<'static, str>,
     },
-    /// A request that is wrong as a whole, or whose message is fixed by `WuKongIM`.
+    /// An invalid request as a whole, or a text that `WuKongIM` defines.
     #[error("{0}")]
     BadRequest(Cow<'static, str>),
     /// The body is larger than the limit.
     #[error("the request body must be at most {0} bytes long")]
     BodyTooLarge(usize),
-    /// The body comes so slowly that the server does not wait for the rest.
+    /// The body arrives too slowly.
     #[error("the request body came too slowly")]
     BodyTooSlow,
-    /// A document, or an array of operations, past a limit on the work of one request.
+    /// A document, or an array of operations, exceeds a limit on the work of one request.
     #[error("{0}")]
     TooComplex(Cow<'static, str>),
-    /// No, or no valid, credentials.
+    /// Missing or invalid credentials.
     #[error("{0}")]
     Unauthenticated(&'static str),
-    /// The keys that users' tokens are checked with were never fetched.
-    #[error("the keys that tokens are checked with cannot be fetched just now, try again")]
+    /// The keys for checking users' tokens were never fetched.
+    #[error("the keys for checking tokens cannot be fetched just now, try again")]
     KeysUnavailable,
-    /// Not for this caller, or not on this server.
+    /// Not allowed for this caller, or disabled on this server.
     #[error("{0}")]
     Forbidden(Cow<'static, str>),
-    /// The hash of a document that this server does not know (or forgot): the client sends the
-    /// document with it.
+    /// The server does not know (or forgot) the document with this hash. The client repeats the
+    /// request with the document.
     #[error("PersistedQueryNotFound")]
     PersistedQueryNotFound,
-    /// This server keeps no documents.
+    /// This server does not store documents.
     #[error("PersistedQueryNotSupported")]
     PersistedQueryNotSupported,
-    /// There is no such thing, or not for this caller.
+    /// The object does not exist, or the caller may not see it.
     #[error("{0} not found")]
     NotFound(&'static str),
-    /// The path is right, the method is not.
+    /// The path exists, but not with this method.
     #[error("method not allowed")]
     MethodNotAllowed,
     /// `conversation.on` is false.
     #[error("recent conversations are off: set conversation.on = true in the configuration")]
     ConversationsOff,
-    /// More requests of this user, or from this address, than one may make.
+    /// The user or the address exceeded its request rate. Contains the seconds to wait.
     #[error("too many requests, try again in {0} s")]
-    TooMany(u64),
-    /// More connections, or operations on one connection, than one user may have at once.
+    RateLimited(u64),
+    /// The user exceeded a limit on concurrent connections, operations or memory.
     #[error("{0}")]
     TooManyAtOnce(Cow<'static, str>),
-    /// More requests at once than there is room for.
+    /// The server exceeded a limit on concurrent requests or memory.
     #[error("too many requests just now, try again")]
     Overloaded,
-    /// The request took longer than the limit.
+    /// The request exceeded its time limit.
     #[error("the request took too long, try again")]
     Timeout,
-    /// The database failed, or cannot be reached just now.
+    /// A database error.
     #[error("{}", .0.public_text())]
     Store(#[from] StoreError),
 }
 
-/// One line of the table.
+/// GraphQL code and HTTP status of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct ErrorKind {
     /// `extensions.code` in GraphQL.
     pub code: &'static str,
-    /// Status on the legacy routes.
+    /// HTTP status on the legacy routes.
     pub status: StatusCode,
 }
 
 impl Error {
-    /// A value of `field` that we do not take; `problem` continues the sentence that the field
-    /// begins.
+    /// Creates an error for an invalid value of `field`; `problem` is the rest of a sentence that
+    /// begins with the field.
     pub fn bad_input(
         field: impl Into<Cow<'static, str>>,
         problem: impl Into<Cow<'static, str>>,
@@ -94,9 +93,9 @@ impl Error {
         }
     }
 
-    /// The table.
+    /// Returns the code and the status.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         let (code, status) = match self {
             Self::BadInput { .. } | Self::BadRequest(_) => {
                 ("BAD_USER_INPUT", StatusCode::BAD_REQUEST)
@@ -114,43 +113,42 @@ impl Error {
             Self::NotFound(_) => ("NOT_FOUND", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("BAD_USER_INPUT", StatusCode::METHOD_NOT_ALLOWED),
             Self::ConversationsOff => ("CONVERSATIONS_OFF", StatusCode::BAD_REQUEST),
-            Self::TooMany(_) | Self::TooManyAtOnce(_) => {
+            Self::RateLimited(_) | Self::TooManyAtOnce(_) => {
                 ("RATE_LIMITED", StatusCode::TOO_MANY_REQUESTS)
             }
             Self::Overloaded => ("OVERLOADED", StatusCode::SERVICE_UNAVAILABLE),
             Self::Timeout => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Store(StoreError::Contended(_)) => ("CONFLICT", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Store(error) if error.is_passing() => {
+            Self::Store(StoreError::Conflict(_)) => ("CONFLICT", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Store(error) if error.is_transient() => {
                 ("SERVICE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE)
             }
             Self::Store(_) => ("INTERNAL_SERVER_ERROR", StatusCode::INTERNAL_SERVER_ERROR),
         };
-        Kind { code, status }
+        ErrorKind { code, status }
     }
 
-    /// Whether the same is worth trying again: the database, or the room there is, may be back in a
-    /// moment.
+    /// Returns whether the same request may succeed later: the database or the server may recover.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         self.kind().status == StatusCode::SERVICE_UNAVAILABLE
     }
 
-    /// Seconds until it is worth trying again, for `Retry-After` and `extensions.retryAfter`.
+    /// Returns the seconds to wait before a retry, for `Retry-After` and `extensions.retryAfter`.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::TooMany(seconds) => Some(*seconds),
+            Self::RateLimited(seconds) => Some(*seconds),
             // Until other connections or operations of the same user have ended.
             Self::TooManyAtOnce(_) => Some(5),
-            _ if self.is_passing() => Some(1),
+            _ if self.is_transient() => Some(1),
             _ => None,
         }
     }
 
-    /// Writes what only we may see to the log, once, at the border.
+    /// Logs internal details that clients must not see. Called once, where the response leaves.
     pub(crate) fn log(&self) {
         if let Self::Store(error) = self {
-            tracing::error!(error = %error, passing = error.is_passing(), "the database failed");
+            tracing::error!(error = %error, transient = error.is_transient(), "database error");
         }
     }
 }
@@ -159,7 +157,7 @@ impl Error {
 mod tests {
     use super::*;
 
-    /// Every kind, so that a new one must be put here (and thereby into the table's test).
+    /// One error of each kind: a new kind must be added here, and is thereby tested.
     fn every_kind() -> Vec<(Error, &'static str, u16, &'static str)> {
         vec![
             (
@@ -197,7 +195,7 @@ mod tests {
                 Error::KeysUnavailable,
                 "SERVICE_UNAVAILABLE",
                 503,
-                "the keys that tokens are checked with cannot be fetched just now, try again",
+                "the keys for checking tokens cannot be fetched just now, try again",
             ),
             (
                 Error::Forbidden("not here".into()),
@@ -236,7 +234,7 @@ mod tests {
                 "recent conversations are off: set conversation.on = true in the configuration",
             ),
             (
-                Error::TooMany(2),
+                Error::RateLimited(2),
                 "RATE_LIMITED",
                 429,
                 "too many requests, try again in 2 s",
@@ -266,20 +264,20 @@ mod tests {
                 "the database cannot be reached just now, try again",
             ),
             (
-                Error::Store(StoreError::Lost("2013".into())),
+                Error::Store(StoreError::ConnectionLost("2013".into())),
                 "SERVICE_UNAVAILABLE",
                 503,
                 "the database did not confirm this, so its outcome is not known: repeating it is safe (for a message: with the same \
                  client_msg_no), try again",
             ),
             (
-                Error::Store(StoreError::Contended("deadlock".into())),
+                Error::Store(StoreError::Conflict("deadlock".into())),
                 "CONFLICT",
                 503,
                 "too busy just now, try again",
             ),
             (
-                Error::Store(StoreError::Broken("select 1".into())),
+                Error::Store(StoreError::Internal("select 1".into())),
                 "INTERNAL_SERVER_ERROR",
                 500,
                 "internal error",
@@ -288,9 +286,9 @@ mod tests {
     }
 
     #[test]
-    fn limited_and_overloaded_callers_are_told_when_to_try_again() {
+    fn rate_limited_and_overloaded_errors_have_retry_after() {
         for (error, seconds) in [
-            (Error::TooMany(7), Some(7)),
+            (Error::RateLimited(7), Some(7)),
             (Error::TooManyAtOnce("too many".into()), Some(5)),
             (Error::Overloaded, Some(1)),
             (Error::NotFound("conversation"), None),
@@ -300,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_code_status_and_a_text_without_the_inside() {
+    fn every_kind_has_code_status_and_public_text() {
         for (error, code, status, text) in every_kind() {
             assert_eq!(
                 (

@@ -1,26 +1,26 @@
-//! The words everything is named with, parsed once at the border and trusted inside.
+//! Identifiers of users and channels, validated at the interfaces and trusted inside.
 
 use std::fmt;
 
 use crate::error::Error;
 
-/// Longest id in bytes.
+/// Maximum length of an id in bytes.
 pub const ID_BYTES: usize = 255;
-/// The sender of messages without one (`WuKongIM`).
+/// The sender of messages without a sender (`WuKongIM`).
 pub const SYSTEM_UID: &str = "____system";
-/// What the id of a command channel ends with (`WuKongIM`).
+/// Suffix of the id of a command channel (`WuKongIM`).
 pub const COMMAND_SUFFIX: &str = "____cmd";
 
-/// A message's number in its channel: 1, 2, 3 …; 0 stands before the first.
+/// A message's number in its channel: 1, 2, 3 …; 0 is the position before the first message.
 pub type Seq = i64;
 /// A user's strictly increasing number of a visible change, below 2^53.
 pub type Version = i64;
 
-/// Checks a text that is stored as a key: at most [`ID_BYTES`] bytes of any Unicode but control
+/// Validates a text that is stored as a key: at most [`ID_BYTES`] bytes of Unicode without control
 /// characters.
 ///
 /// # Errors
-/// [`Error::BadInput`] naming `field`.
+/// [`Error::BadInput`] for `field`.
 pub fn check_key(field: &'static str, text: &str) -> Result<(), Error> {
     if text.len() > ID_BYTES {
         return Err(Error::bad_input(
@@ -50,7 +50,7 @@ pub struct Uid(String);
 
 impl Uid {
     /// # Errors
-    /// [`Error::BadInput`] naming `field` when the text is empty, too long, or holds control
+    /// [`Error::BadInput`] for `field` if the text is empty, too long, or contains control
     /// characters.
     pub fn parse(field: &'static str, text: impl Into<String>) -> Result<Self, Error> {
         let text = text.into();
@@ -58,19 +58,19 @@ impl Uid {
         Ok(Self(text))
     }
 
-    /// The sender of messages without one.
+    /// Returns the sender of messages without a sender.
     #[must_use]
     pub fn system() -> Self {
         Self(SYSTEM_UID.to_owned())
     }
 
-    /// Whether this is the system itself, which has no conversations.
+    /// Returns whether this is the system user, which has no conversations.
     #[must_use]
     pub fn is_system(&self) -> bool {
         self.0 == SYSTEM_UID
     }
 
-    /// As text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -83,20 +83,20 @@ impl fmt::Display for Uid {
     }
 }
 
-/// What kind of channel: 1 person, 2 group, 3 customer service, … (1 to 255).
+/// Type of a channel: 1 person, 2 group, 3 customer service, … (1 to 255).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelType(u8);
 
 impl ChannelType {
-    /// The pair of two users.
+    /// A channel of two users.
     pub const PERSON: Self = Self(1);
-    /// A group, the type `WuKongIM` takes where none is given.
+    /// A group; `WuKongIM`'s default type.
     pub const GROUP: Self = Self(2);
-    /// Types whose channels never show in anybody's list: info and live room.
+    /// Types whose channels are never listed: info and live room.
     pub const NEVER_LISTED: [Self; 2] = [Self(6), Self(9)];
 
     /// # Errors
-    /// [`Error::BadInput`] naming `field` for anything but 1 to 255.
+    /// [`Error::BadInput`] for `field` if the number is not between 1 and 255.
     pub fn parse(field: &'static str, number: i64) -> Result<Self, Error> {
         match u8::try_from(number) {
             Ok(0) | Err(_) => Err(Error::bad_input(field, "must be between 1 and 255")),
@@ -104,43 +104,43 @@ impl ChannelType {
         }
     }
 
-    /// As the number on the wire.
+    /// Returns the number on the wire.
     #[must_use]
     pub fn number(self) -> u8 {
         self.0
     }
 
-    /// As stored.
+    /// Returns the stored number.
     #[must_use]
     pub fn stored(self) -> i16 {
         i16::from(self.0)
     }
 
-    /// From the database, where only numbers that were parsed are stored.
+    /// Converts a stored number, which was validated before it was stored.
     #[must_use]
     pub(crate) fn from_stored(number: i16) -> Self {
         Self(u8::try_from(number).unwrap_or_default())
     }
 
-    /// Whether channels of this type can show in a conversation list.
+    /// Returns whether channels of this type can be listed.
     #[must_use]
     pub fn is_listed(self) -> bool {
         !Self::NEVER_LISTED.contains(&self)
     }
 }
 
-/// A channel as somebody names it: for a person channel the id is the other one's uid.
+/// A channel as a user names it: the id of a person channel is the other user's uid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelRef {
-    /// What kind.
+    /// Type of the channel.
     pub channel_type: ChannelType,
-    /// 1 to 255 bytes.
+    /// Id of the channel, 1 to 255 bytes.
     pub channel_id: String,
 }
 
 impl ChannelRef {
     /// # Errors
-    /// [`Error::BadInput`] naming `channel_id` or `channel_type`.
+    /// [`Error::BadInput`] for `channel_id` or `channel_type`.
     pub fn parse(channel_id: impl Into<String>, channel_type: i64) -> Result<Self, Error> {
         let channel_id = channel_id.into();
         check_id("channel_id", &channel_id)?;
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_any_unicode_but_control_characters_up_to_255_bytes() {
+    fn ids_are_unicode_without_control_characters_up_to_255_bytes() {
         for good in [
             "a",
             "用户甲",

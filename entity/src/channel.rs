@@ -1,8 +1,8 @@
-//! Where messages go.
+//! Channels.
 
 use sea_orm::entity::prelude::*;
 
-/// One channel: its identity and its head.
+/// A channel: its identity and its head.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "channel")]
 pub struct Model {
@@ -15,27 +15,27 @@ pub struct Model {
     pub channel_key: String,
     /// The largest message seq, 0 before the first message.
     pub last_seq: i64,
-    /// Grows with every change of the channel that its members see.
+    /// Grows with every change that members can see.
     pub revision: i64,
-    /// How many red-dot messages there have been.
+    /// Number of red-dot messages so far.
     pub red_dots: i64,
     /// When the message with `last_seq` was sent.
     pub last_message_at: i64,
-    /// The revision of the newest late message with a red dot, 0 for none.
+    /// The revision of the newest late message with a red dot; 0 for none.
     pub late_revision: i64,
     /// Bits: 1 large, 2 banned, 4 disbanded.
     pub flags: i64,
-    /// Messages up to this seq went when the channel was deleted: nobody sees them.
+    /// Messages up to this seq were deleted with the channel: nobody sees them.
     pub cleared_to_seq: i64,
-    /// When all members were removed last, epoch ms: a user without a conversation was no member
+    /// When all members were last removed, epoch ms: users without a conversation were not members
     /// then.
     pub cleared_at: i64,
-    /// How many removals of many members there have been: each has a number.
+    /// Number of bulk removals of members so far; each has a number.
     pub removals: i64,
-    /// The number of the newest removal of all members, 0 for none: who joined before it is no
-    /// member, whatever the row says.
+    /// The number of the newest removal of all members; 0 for none. Users who joined before it are
+    /// not members, whatever their row contains.
     pub cleared_removals: i64,
-    /// The revision of that removal.
+    /// The channel's revision at that removal.
     pub cleared_revision: i64,
     /// The channel's `last_seq` at that removal.
     pub cleared_seq: i64,

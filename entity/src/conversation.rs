@@ -1,4 +1,4 @@
-//! One user's view of one channel. A row is membership.
+//! Conversations: users' views of channels. A row is a membership.
 
 use sea_orm::entity::prelude::*;
 
@@ -6,14 +6,13 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "conversation")]
 pub struct Model {
-    /// Whose view.
+    /// The user.
     #[sea_orm(primary_key, auto_increment = false)]
     pub uid: String,
-    /// The channel's internal id.
+    /// Internal id of the channel.
     #[sea_orm(primary_key, auto_increment = false)]
     pub channel_id: i64,
-    /// The seq up to which the user has read, at least; an own message (`sender_mark`) may be above
-    /// it.
+    /// The seq up to which the user has read; an own message (`sender_mark`) may be above it.
     pub read_seq: i64,
     /// The value of `channel.red_dots` at which unread is 0, as of `marked_revision`.
     pub read_mark: i64,
@@ -32,14 +31,14 @@ pub struct Model {
     pub left_at: i64,
     /// 0 member, 1 left.
     pub membership: i16,
-    /// The channel's `removals` when the user joined: a removal with a higher number is about this
+    /// The channel's `removals` when the user joined: a removal with a higher number ends this
     /// membership.
     pub joined_removals: i64,
     /// The user's version of the last visible change, 0 before the first stamp.
     pub version: i64,
-    /// The channel revision that `version` stands for, −1 for none.
+    /// The channel revision that `version` covers; −1 for none.
     pub stamped_revision: i64,
-    /// When it was pinned, 0 when it is not.
+    /// When the user pinned it, epoch ms; 0 if it is not pinned.
     pub pinned_at: i64,
     /// Whether the user muted it.
     pub muted: bool,

@@ -2,14 +2,14 @@
 
 use sea_orm::entity::prelude::*;
 
-/// One recording.
+/// Progress of one recording.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "import_progress")]
 pub struct Model {
     /// The SHA-256 of the file, in hexadecimal.
     #[sea_orm(primary_key, auto_increment = false)]
     pub recording: String,
-    /// Lines that are in the database for good.
+    /// Number of committed lines.
     pub lines: i64,
 }
 

@@ -6,10 +6,10 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "late_message")]
 pub struct Model {
-    /// The channel's internal id.
+    /// Internal id of the channel.
     #[sea_orm(primary_key, auto_increment = false)]
     pub channel_id: i64,
-    /// The channel's revision after it was stored.
+    /// The channel's revision after the message was stored.
     #[sea_orm(primary_key, auto_increment = false)]
     pub revision: i64,
     /// The message's number in the channel.

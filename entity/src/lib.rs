@@ -1,7 +1,8 @@
-//! The tables of recents as sea-orm entities: column names and types, nothing else.
+//! The tables of recents as sea-orm entities: only column names and types.
 //!
-//! All integers are signed 64-bit, all times are epoch milliseconds. Ids and other texts compare
-//! bytewise on every database; see the `migration` crate for how each engine is told so.
+//! All integers are signed 64-bit, all times are epoch milliseconds. Ids and other texts are
+//! compared by bytes on every database; the `migration` crate shows how each engine is configured
+//! for it.
 
 pub mod channel;
 pub mod conversation;

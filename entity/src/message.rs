@@ -1,32 +1,32 @@
-//! What was said.
+//! Messages.
 
 use sea_orm::entity::prelude::*;
 
-/// One stored message. Never changes once it has a seq.
+/// A stored message. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "message")]
 pub struct Model {
-    /// The channel's internal id.
+    /// Internal id of the channel.
     #[sea_orm(primary_key, auto_increment = false)]
     pub channel_id: i64,
     /// The message's number in its channel, from 1.
     #[sea_orm(primary_key, auto_increment = false)]
     pub seq: i64,
-    /// The global id (snowflake), unique.
+    /// The global id (snowflake), unique within the channel.
     pub message_id: i64,
     /// The sender's deduplication key.
     pub client_msg_no: String,
-    /// Who sent it.
+    /// The sender's uid.
     pub from_uid: String,
-    /// When it was sent.
+    /// When the message was sent, epoch ms.
     pub sent_at: i64,
     /// Whether it counts as unread.
     pub red_dot: bool,
     /// `WuKongIM`'s setting bits.
     pub setting: i16,
-    /// A topic inside the channel, or empty.
+    /// A topic within the channel, or empty.
     pub topic: String,
-    /// Seconds until the message expires, 0 for never.
+    /// Seconds until the message expires; 0 for never.
     pub expire: i64,
     /// Stream number, or empty.
     pub stream_no: String,
@@ -34,7 +34,7 @@ pub struct Model {
     pub stream_seq: i64,
     /// Stream state.
     pub stream_flag: i16,
-    /// The bytes as sent.
+    /// The payload as sent.
     #[sea_orm(column_type = "Blob")]
     pub payload: Vec<u8>,
 }

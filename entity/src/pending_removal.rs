@@ -1,25 +1,26 @@
-//! Removals of many members that are not written to all of their rows yet.
+//! Bulk removals of members that are not yet written to all of their rows.
 
 use sea_orm::entity::prelude::*;
 
-/// All members of a channel, or some of those that a request named.
+/// A removal of all members of a channel, or of one part of the named users.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "pending_removal")]
 pub struct Model {
-    /// The channel's internal id.
+    /// Internal id of the channel.
     #[sea_orm(primary_key, auto_increment = false)]
     pub channel_id: i64,
-    /// The removal's number in its channel: who joined after it stays.
+    /// Number of the removal in its channel: members who joined after it stay.
     #[sea_orm(primary_key, auto_increment = false)]
     pub number: i64,
-    /// Which part of those that were named.
+    /// Part of the list of named users.
     #[sea_orm(primary_key, auto_increment = false)]
     pub part: i64,
-    /// When they were removed.
+    /// When the users were removed, epoch ms.
     pub removed_at: i64,
-    /// The users as a JSON array; empty: all members.
+    /// The uids as a JSON array; empty for all members.
     pub uids: Vec<u8>,
-    /// Until when a server works on it; one that died does not renew this.
+    /// Until when a server has claimed this removal, epoch ms. A server that died does not renew
+    /// its claim.
     pub claimed_until: i64,
 }
 

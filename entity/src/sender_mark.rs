@@ -1,4 +1,4 @@
-//! How far each sender has read a channel with their own messages.
+//! How far each sender has read a channel by sending messages.
 
 use sea_orm::entity::prelude::*;
 
@@ -6,7 +6,7 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "sender_mark")]
 pub struct Model {
-    /// The channel's internal id.
+    /// Internal id of the channel.
     #[sea_orm(primary_key, auto_increment = false)]
     pub channel_id: i64,
     /// The sender.
@@ -16,7 +16,7 @@ pub struct Model {
     pub seq: i64,
     /// The value of `channel.red_dots` at which no message of others above it was unread.
     pub red_dots: i64,
-    /// The channel's revision after it was stored.
+    /// The channel's revision after the message was stored.
     pub revision: i64,
 }
 

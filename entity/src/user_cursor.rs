@@ -1,4 +1,4 @@
-//! The largest version given out for a user. Its row is the user's lock.
+//! The largest version given to each user. The row is also the user's lock.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,7 +9,7 @@ pub struct Model {
     /// The user.
     #[sea_orm(primary_key, auto_increment = false)]
     pub uid: String,
-    /// The largest version given out, 0 before the first.
+    /// The largest version given so far; 0 before the first.
     pub version: i64,
 }
 

@@ -1,13 +1,12 @@
-//! Column types that mean the same on every engine.
+//! Column types with the same meaning on every engine.
 
 use sea_orm::DbBackend;
 use sea_orm::sea_query::{Alias, ColumnDef};
 
-/// A text of at most `bytes` bytes that compares byte by byte.
+/// A text of at most `bytes` bytes that is compared by bytes.
 ///
-/// MySQL's binary collations for character types pad with spaces on some versions and are named
-/// differently on MariaDB; `VARBINARY` compares bytes on all of them. SQLite compares bytes by
-/// default.
+/// MySQL's binary collations for character types pad with spaces on some versions and have other
+/// names on MariaDB; `VARBINARY` compares bytes on all of them. SQLite compares bytes by default.
 pub(crate) fn text(name: &'static str, bytes: u32, backend: DbBackend) -> ColumnDef {
     let kind = match backend {
         DbBackend::MySql => format!("varbinary({bytes})"),
@@ -20,12 +19,12 @@ pub(crate) fn text(name: &'static str, bytes: u32, backend: DbBackend) -> Column
         .to_owned()
 }
 
-/// A text that is empty unless given.
+/// A text that is empty by default.
 pub(crate) fn optional_text(name: &'static str, bytes: u32, backend: DbBackend) -> ColumnDef {
     text(name, bytes, backend).default("").to_owned()
 }
 
-/// Bytes of any length: MySQL's `BLOB` ends at 64 KiB.
+/// Bytes of any length: MySQL's `BLOB` is limited to 64 KiB.
 pub(crate) fn bytes(name: &'static str, backend: DbBackend) -> ColumnDef {
     let kind = match backend {
         DbBackend::MySql => "longblob",
@@ -56,7 +55,7 @@ pub(crate) fn small(name: &'static str, default: i16) -> ColumnDef {
         .to_owned()
 }
 
-/// A flag that is off unless given.
+/// A flag that is false by default.
 pub(crate) fn flag(name: &'static str) -> ColumnDef {
     ColumnDef::new(name)
         .boolean()

@@ -1,16 +1,17 @@
-//! The schema of recents, step by step, for SQLite, PostgreSQL and MySQL/MariaDB.
+//! The schema of recents as a list of migrations, for SQLite, PostgreSQL and MySQL/MariaDB.
 //!
-//! How to add a step:
-//! 1. A new file `mYYYYMMDD_subject.rs` with `up` and `down`: lists of statements. It imports no
-//!    entities: they move on, a step does not. Every statement can be repeated (`IF NOT EXISTS`):
-//!    MySQL commits each of them, so a server that dies leaves a step half done; and on two nodes
-//!    of a Galera cluster two servers may run a step at the same time.
-//! 2. Its line at the end of [`MIGRATIONS`].
-//! 3. `tests/migrations.rs` runs all of them up, down and up again on every database; it lists the
-//!    tables.
+//! How to add a migration:
+//! 1. Create a file `mYYYYMMDD_subject.rs` with `up` and `down`: lists of statements. It imports no
+//!    entities, because entities change and a migration does not. Every statement must be
+//!    repeatable (`IF NOT EXISTS`): MySQL commits each statement, so a server that dies leaves a
+//!    migration half done; and on two nodes of a Galera cluster two servers may run a migration at
+//!    the same time.
+//! 2. Add a line at the end of [`MIGRATIONS`].
+//! 3. `tests/it/storage/migrations.rs` runs all migrations up, down and up again on every database;
+//!    update its list of tables.
 //!
-//! The table of applied steps is that of sea-orm-migration, which this replaces: the library
-//! switches on features of its dependencies that must be off here (see `Cargo.toml`).
+//! The table of applied migrations has the format of sea-orm-migration, which this crate replaces:
+//! that library enables features of its dependencies that must stay disabled (see `Cargo.toml`).
 
 use std::collections::HashSet;
 
@@ -20,16 +21,16 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 mod columns;
 mod m20261101_tables;
 
-/// One step of the schema.
+/// A migration.
 #[derive(Clone, Copy, Debug)]
 pub struct Migration {
-    /// Its name in the table of applied steps.
+    /// The name in the table of applied migrations.
     pub name: &'static str,
     up: fn(DbBackend) -> Vec<Statement>,
     down: fn(DbBackend) -> Vec<Statement>,
 }
 
-/// All steps in order.
+/// All migrations in order.
 pub const MIGRATIONS: [Migration; 1] = [Migration {
     name: "m20261101_tables",
     up: m20261101_tables::up,
@@ -38,10 +39,10 @@ pub const MIGRATIONS: [Migration; 1] = [Migration {
 
 const TABLE: &str = "seaql_migrations";
 
-/// The names of the steps that this database has.
+/// Returns the names of the applied migrations.
 ///
 /// # Errors
-/// An error of the database.
+/// Any database error.
 pub async fn list_applied(connection: &impl ConnectionTrait) -> Result<HashSet<String>, DbErr> {
     let backend = connection.get_database_backend();
     let exists = match backend {
@@ -66,10 +67,10 @@ pub async fn list_applied(connection: &impl ConnectionTrait) -> Result<HashSet<S
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// Applies the steps that are missing.
+/// Applies the missing migrations.
 ///
 /// # Errors
-/// An error of the database.
+/// Any database error.
 pub async fn up(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
     let table = Table::create()
         .table(TABLE)
@@ -106,10 +107,10 @@ pub async fn up(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
     Ok(())
 }
 
-/// Takes back the last `steps` applied steps, or all of them.
+/// Reverts the last `steps` applied migrations, or all of them.
 ///
 /// # Errors
-/// An error of the database.
+/// Any database error.
 pub async fn down(connection: &impl ConnectionTrait, steps: Option<u32>) -> Result<(), DbErr> {
     let applied = list_applied(connection).await?;
     let steps = steps.map_or(usize::MAX, |steps| {

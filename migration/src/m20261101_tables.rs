@@ -1,14 +1,15 @@
-//! The tables. `channel`, `message`, `sender_mark`, `late_message` and `pending_removal` belong to
-//! channels, `conversation` and `user_cursor` to users: no transaction writes to both kinds.
+//! The initial tables. `channel`, `message`, `sender_mark`, `late_message` and `pending_removal`
+//! belong to channels, `conversation` and `user_cursor` to users: no transaction writes to both
+//! kinds.
 
 use sea_orm::sea_query::{ColumnDef, Index, IndexCreateStatement, Table, TableCreateStatement};
 use sea_orm::{DbBackend, Statement};
 
 use crate::columns::{bytes, flag, integer, optional_text, small, text};
 
-/// Longest id in bytes.
+/// Maximum length of an id in bytes.
 const ID: u32 = 255;
-/// Longest channel key in bytes: the length of one uid, a colon, two uids.
+/// Maximum length of a channel key in bytes: the length of one uid, a colon, two uids.
 const CHANNEL_KEY: u32 = 4 + 2 * ID;
 
 pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
@@ -18,7 +19,7 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
         (
             message(db),
             vec![
-                // A webhook's message by its global id.
+                // Finds a webhook's message by its global id.
                 index(
                     "message",
                     "message_message_id",
@@ -26,8 +27,8 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
                 )
                 .unique()
                 .to_owned(),
-                // A repeated send by its sender's key. Not unique: WuKongIM itself stores such
-                // repeats under two seqs.
+                // Finds a repeated send by its sender's key. Not unique: WuKongIM itself stores
+                // such repeats under two seqs.
                 index(
                     "message",
                     "message_client_msg_no",
@@ -38,7 +39,7 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
         (sender_mark(db), Vec::new()),
         (late_message(db), Vec::new()),
         (pending_removal(db), Vec::new()),
-        // The members of a channel, in order.
+        // Lists the members of a channel in order.
         (
             conversation(db),
             vec![index(
@@ -51,7 +52,7 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
         (import_progress(db), Vec::new()),
     ] {
         if db == DbBackend::MySql {
-            // MySQL knows no CREATE INDEX IF NOT EXISTS: there an index is part of its table.
+            // MySQL has no CREATE INDEX IF NOT EXISTS: there an index is part of its table.
             for mut index in indexes {
                 table.index(&mut index);
             }
@@ -223,8 +224,8 @@ fn user_cursor(db: DbBackend) -> TableCreateStatement {
     )
 }
 
-/// On SQLite a table is its primary key's B-tree, as on InnoDB: ranges of a user or a channel lie
-/// together.
+/// Clusters the table by its primary key: on SQLite it becomes a B-tree of the key, as on InnoDB,
+/// so ranges of a user or a channel are stored together.
 fn clustered(table: &mut TableCreateStatement, db: DbBackend) -> TableCreateStatement {
     if db == DbBackend::Sqlite {
         table.extra("WITHOUT ROWID");

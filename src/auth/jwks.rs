@@ -1,151 +1,146 @@
-//! The issuer's published keys (RFC 7517), fetched when they are needed and kept.
+//! The issuer's published keys (JWKS, RFC 7517), fetched on demand and cached.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse,
-};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use tokio::sync::Semaphore;
 
-use super::jwt::Key;
+use super::key::VerificationKey;
 use crate::config::ConfigError;
 use crate::error::Error;
-use crate::outside::read_answer;
+use crate::outbound::read_response_body;
 
-/// Keys that the issuer took back are forgotten within this time.
-const FRESH_FOR: Duration = Duration::from_secs(300);
-/// Tokens with unknown keys are anybody's to make up: the issuer is not asked more often than this.
-const PAUSE: Duration = Duration::from_secs(10);
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// Requests that wait for keys at once.
-const WAITING: usize = 32;
-/// For so long a request waits for keys.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Keys are a few hundred bytes each.
-const LONGEST_SET: usize = 1 << 20;
+/// Age at which the keys are fetched again, so that keys that the issuer revoked disappear.
+const MAX_AGE: Duration = Duration::from_secs(300);
+/// Minimum time between fetches: anyone can send tokens with unknown keys.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(10);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of requests that wait for keys at once.
+const MAX_WAITING_REQUESTS: usize = 32;
+/// How long a request waits for keys.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum size of the issuer's answer. A key takes a few hundred bytes.
+const MAX_SET_BYTES: usize = 1 << 20;
 
-/// The keys at a URL.
+/// A cache of the keys at `auth.jwt.jwks_url`.
 #[derive(Clone, Debug)]
-pub(super) struct Jwks(Arc<Inner>);
+pub(super) struct JwksCache(Arc<JwksCacheInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct JwksCacheInner {
     url: String,
     http: reqwest::Client,
-    known: Mutex<Known>,
-    /// Many requests at once are one request to the issuer.
-    fetching: Arc<tokio::sync::Mutex<()>>,
-    /// Places for requests that wait for the issuer.
-    waiting: Semaphore,
+    cached: Mutex<CachedKeys>,
+    /// Held during a fetch, so that concurrent requests share one.
+    fetch_lock: Arc<tokio::sync::Mutex<()>>,
+    /// Permits for requests that wait for a fetch.
+    wait_permits: Semaphore,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Known {
-    keys: Arc<Vec<Key>>,
-    /// When they were fetched.
-    fetched: Option<Instant>,
-    /// When that was tried last.
-    tried: Option<Instant>,
+struct CachedKeys {
+    keys: Arc<Vec<VerificationKey>>,
+    /// Time of the last successful fetch.
+    fetched_at: Option<Instant>,
+    /// Time of the last fetch, successful or not.
+    attempted_at: Option<Instant>,
 }
 
-impl Known {
+impl CachedKeys {
     fn has(&self, id: Option<&str>) -> bool {
-        self.fetched.is_some()
+        self.fetched_at.is_some()
             && id.is_none_or(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
     }
 
-    fn may_ask(&self) -> bool {
-        self.tried.is_none_or(|tried| tried.elapsed() > PAUSE)
+    fn may_fetch(&self) -> bool {
+        self.attempted_at
+            .is_none_or(|at| at.elapsed() > MIN_FETCH_INTERVAL)
     }
 }
 
-impl Jwks {
+impl JwksCache {
     pub(super) fn new(url: &str) -> Result<Self, ConfigError> {
         let http = reqwest::Client::builder()
-            .timeout(TIMEOUT)
+            .timeout(FETCH_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build();
-        let http = http
-            .map_err(|error| ConfigError(format!("auth.jwt.jwks_url cannot be asked: {error}")))?;
-        Ok(Self(Arc::new(Inner {
+        let http = http.map_err(|error| {
+            ConfigError(format!("auth.jwt.jwks_url cannot be fetched: {error}"))
+        })?;
+        Ok(Self(Arc::new(JwksCacheInner {
             url: url.to_owned(),
             http,
-            known: Mutex::default(),
-            fetching: Arc::default(),
-            waiting: Semaphore::new(WAITING),
+            cached: Mutex::default(),
+            fetch_lock: Arc::default(),
+            wait_permits: Semaphore::new(MAX_WAITING_REQUESTS),
         })))
     }
 
-    /// The keys to check a token with that names `id`. Only who brings a key that is not known
-    /// waits for the issuer.
+    /// Returns the keys for a token with the key id `id`. Known keys are returned at once, even if
+    /// they are old; then they are fetched in the background. For an unknown key the request waits.
     ///
     /// # Errors
-    /// [`Error::KeysUnavailable`] when they were never fetched.
-    pub(super) async fn keys_for(&self, id: Option<&str>) -> Result<Arc<Vec<Key>>, Error> {
-        let known = self.0.known();
-        if known.has(id) {
-            let is_old = known
-                .fetched
-                .is_some_and(|fetched| fetched.elapsed() > FRESH_FOR);
+    /// [`Error::KeysUnavailable`] if no fetch has succeeded yet.
+    pub(super) async fn keys_for(
+        &self,
+        id: Option<&str>,
+    ) -> Result<Arc<Vec<VerificationKey>>, Error> {
+        let cached = self.0.cached();
+        if cached.has(id) {
+            let is_old = cached.fetched_at.is_some_and(|at| at.elapsed() > MAX_AGE);
             if is_old
-                && known.may_ask()
-                && let Ok(alone) = Arc::clone(&self.0.fetching).try_lock_owned()
+                && cached.may_fetch()
+                && let Ok(guard) = Arc::clone(&self.0.fetch_lock).try_lock_owned()
             {
                 let inner = Arc::clone(&self.0);
                 tokio::spawn(async move {
                     inner.fetch().await;
-                    drop(alone);
+                    drop(guard);
                 });
             }
-            return Ok(known.keys);
+            return Ok(cached.keys);
         }
-        // Anybody can make up names of keys: few wait for the issuer, and not for long.
-        if let Ok(_place) = self.0.waiting.try_acquire() {
+        // Anyone can invent key ids, so few requests wait for the issuer, and only shortly.
+        if let Ok(_permit) = self.0.wait_permits.try_acquire() {
             let jwks = self.clone();
-            let fetched = tokio::spawn(async move {
-                let _alone = jwks.0.fetching.lock().await;
-                let known = jwks.0.known();
-                if known.may_ask() {
-                    jwks.0.fetch().await;
-                }
-            });
-            let _ = tokio::time::timeout(PATIENCE, fetched).await;
+            let fetch = tokio::spawn(async move { jwks.fetch_unless_recent().await });
+            let _ = tokio::time::timeout(WAIT_TIMEOUT, fetch).await;
         }
-        let known = self.0.known();
-        if known.fetched.is_none() {
+        let cached = self.0.cached();
+        if cached.fetched_at.is_none() {
             Err(Error::KeysUnavailable)
         } else {
-            Ok(known.keys)
+            Ok(cached.keys)
         }
     }
 
-    /// Fetches the keys before anybody needs them.
-    pub(super) async fn prefetch(&self) {
-        let _alone = self.0.fetching.lock().await;
-        if self.0.known().may_ask() {
+    /// Fetches the keys, unless that was attempted a moment ago.
+    pub(super) async fn fetch_unless_recent(&self) {
+        let _guard = self.0.fetch_lock.lock().await;
+        if self.0.cached().may_fetch() {
             self.0.fetch().await;
         }
     }
 }
 
-impl Inner {
-    fn known(&self) -> Known {
-        self.known
+impl JwksCacheInner {
+    fn cached(&self) -> CachedKeys {
+        self.cached
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
     async fn fetch(&self) {
-        let result = self.ask().await;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.tried = Some(Instant::now());
+        let result = self.request_keys().await;
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.attempted_at = Some(Instant::now());
         let label = match result {
             Ok(keys) => {
-                known.keys = Arc::new(keys);
-                known.fetched = known.tried;
+                cached.keys = Arc::new(keys);
+                cached.fetched_at = cached.attempted_at;
                 "ok"
             }
             Err(error) => {
@@ -153,10 +148,10 @@ impl Inner {
                 "failed"
             }
         };
-        metrics::counter!("recents_jwks_fetches_total", "result" => label).increment(1);
+        metrics::counter!(crate::metrics::JWKS_FETCHES_TOTAL, "result" => label).increment(1);
     }
 
-    async fn ask(&self) -> Result<Vec<Key>, String> {
+    async fn request_keys(&self) -> Result<Vec<VerificationKey>, String> {
         let response = self
             .http
             .get(&self.url)
@@ -167,39 +162,35 @@ impl Inner {
             return Err(format!("status {}", response.status()));
         }
         let keys = parse(
-            &read_answer(response, LONGEST_SET)
+            &read_response_body(response, MAX_SET_BYTES)
                 .await
                 .map_err(|error| error.to_string())?,
         )?;
         if keys.is_empty() {
-            return Err("no key for RS256, ES256 or EdDSA among them".to_owned());
+            return Err("it has no key for RS256, ES256 or EdDSA".to_owned());
         }
         Ok(keys)
     }
 }
 
-/// Keys that we cannot use are left out: an issuer may have others for other purposes.
-fn parse(body: &[u8]) -> Result<Vec<Key>, String> {
+/// Parses a JWKS. Keys for other purposes and algorithms are left out.
+fn parse(body: &[u8]) -> Result<Vec<VerificationKey>, String> {
     #[derive(serde::Deserialize)]
-    struct Set {
+    struct RawJwkSet {
         keys: Vec<serde_json::Value>,
     }
-    let set: Set = serde_json::from_slice(body)
-        .map_err(|_| "it is no JWKS: a JSON object with keys".to_owned())?;
-    let known = set
+    let set: RawJwkSet = serde_json::from_slice(body)
+        .map_err(|_| "it is not a JWKS: a JSON object with keys".to_owned())?;
+    Ok(set
         .keys
         .into_iter()
-        .filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-    Ok(JwkSet {
-        keys: known.collect(),
-    }
-    .keys
-    .iter()
-    .filter_map(key)
-    .collect())
+        .filter_map(|key| serde_json::from_value::<Jwk>(key).ok())
+        .filter_map(|jwk| verification_key(&jwk))
+        .collect())
 }
 
-fn key(jwk: &Jwk) -> Option<Key> {
+/// Returns the key if it is for signatures of a supported algorithm.
+fn verification_key(jwk: &Jwk) -> Option<VerificationKey> {
     if !matches!(
         jwk.common.public_key_use,
         None | Some(PublicKeyUse::Signature)
@@ -216,7 +207,7 @@ fn key(jwk: &Jwk) -> Option<Key> {
         }
         _ => return None,
     };
-    let said = match jwk.common.key_algorithm {
+    let declared = match jwk.common.key_algorithm {
         None => algorithm,
         Some(KeyAlgorithm::RS256) => Algorithm::RS256,
         Some(KeyAlgorithm::ES256) => Algorithm::ES256,
@@ -224,7 +215,7 @@ fn key(jwk: &Jwk) -> Option<Key> {
         Some(_) => return None,
     };
     let key = DecodingKey::from_jwk(jwk).ok()?;
-    (said == algorithm).then(|| Key {
+    (declared == algorithm).then(|| VerificationKey {
         id: jwk.common.key_id.clone(),
         algorithm,
         key,

@@ -1,6 +1,5 @@
-//! Users' tokens: which keys there are, and what a token must say. The algorithm belongs to the
-//! key, never to the token: a token that says `none`, or HS256 with a public key for the secret,
-//! finds no key.
+//! Verifies users' tokens (JWT). Each key is bound to one algorithm, whatever the token's header
+//! says: a token with `none`, or with HS256 and a public key as the secret, matches no key.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,80 +11,63 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 
-use super::jwks::Jwks;
-use crate::config::{ConfigError, Jwt};
+use super::jwks::JwksCache;
+use super::key::VerificationKey;
+use crate::config::{ConfigError, JwtConfig};
 use crate::error::Error;
 use crate::ids::Uid;
 
-/// A token is shorter than the headers of a request may be.
-const LONGEST: usize = 16 * 1024;
-/// RFC 7518, 3.2: as long as the hash.
-const SHORTEST_SECRET: usize = 32;
-/// The log tells the same reason again after this time.
-const PAUSE: Duration = Duration::from_secs(60);
+/// Maximum length of a token; the headers of a request may be longer.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Minimum length of a secret: the length of the hash (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+/// Minimum time between log lines with the same reason.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Why a token is refused. Operators read it in the log and in the metrics; the caller is told
-/// less.
-pub(super) type Refusal = &'static str;
+/// The reason why a token is rejected. It appears in the log and the metrics; callers get a less
+/// detailed text.
+pub(super) type RejectionReason = &'static str;
 
-const EXPIRED: Refusal = "it has expired";
-const NO_UID: Refusal = "its sub is no uid";
-const NO_KEY: Refusal = "no key fits its alg and kid";
-const OTHER_SIGNATURE: Refusal = "its signature is by another key";
+const EXPIRED: RejectionReason = "it has expired";
+const NO_UID: RejectionReason = "its sub is no uid";
+const NO_KEY: RejectionReason = "no key fits its alg and kid";
+const OTHER_SIGNATURE: RejectionReason = "its signature is by another key";
 
-/// A key and the one algorithm that it is for.
-#[derive(Clone)]
-pub(super) struct Key {
-    /// The issuer's name for it.
-    pub(super) id: Option<String>,
-    pub(super) algorithm: Algorithm,
-    pub(super) key: DecodingKey,
-}
-
-/// Never the key.
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key")
-            .field("id", &self.id)
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What we read of a token. `exp`, `nbf`, `iss` and `aud` are the library's to check.
+/// The claims that are read here. The library checks `exp`, `nbf`, `iss` and `aud`.
 #[derive(Default, Deserialize)]
-// Those that are missing are the library's to refuse.
+// The library refuses tokens with missing claims.
 #[serde(default)]
 struct Claims {
     sub: String,
-    /// It may have a fraction (RFC 7519, 2).
+    /// Epoch seconds, possibly with a fraction (RFC 7519, 2).
     exp: f64,
 }
 
-/// Checks users' tokens.
+/// Verifies users' tokens against the configured keys.
 #[derive(Debug)]
-pub(super) struct Verifier {
-    keys: Vec<Key>,
-    jwks: Option<Jwks>,
+pub(super) struct TokenVerifier {
+    keys: Vec<VerificationKey>,
+    jwks: Option<JwksCache>,
     issuer: String,
     audience: String,
     leeway_seconds: u64,
 }
 
-impl Verifier {
-    pub(super) fn new(settings: &Jwt) -> Result<Self, ConfigError> {
+impl TokenVerifier {
+    pub(super) fn new(settings: &JwtConfig) -> Result<Self, ConfigError> {
         let mut keys = Vec::new();
         for secret in [&settings.secret, &settings.previous_secret] {
             let secret = secret.reveal().as_bytes();
             if secret.is_empty() {
                 continue;
             }
-            if secret.len() < SHORTEST_SECRET {
+            if secret.len() < MIN_SECRET_BYTES {
                 tracing::warn!(
-                    "auth.jwt.secret is shorter than {SHORTEST_SECRET} bytes: it can be guessed from any token"
+                    "auth.jwt.secret is shorter than {MIN_SECRET_BYTES} bytes: anyone with a token can \
+                     guess it"
                 );
             }
-            keys.push(Key {
+            keys.push(VerificationKey {
                 id: None,
                 algorithm: Algorithm::HS256,
                 key: DecodingKey::from_secret(secret),
@@ -95,7 +77,7 @@ impl Verifier {
             keys.extend(read_public_keys(&settings.public_key_file)?);
         }
         let jwks = (!settings.jwks_url.reveal().is_empty())
-            .then(|| Jwks::new(settings.jwks_url.reveal()))
+            .then(|| JwksCache::new(settings.jwks_url.reveal()))
             .transpose()?;
         Ok(Self {
             keys,
@@ -106,14 +88,14 @@ impl Verifier {
         })
     }
 
-    /// The token's user, and when the token ends (epoch seconds, leeway included).
+    /// Returns the token's user and its expiry (epoch seconds, leeway included).
     ///
     /// # Errors
     /// [`Error::Unauthenticated`], [`Error::KeysUnavailable`].
     pub(super) async fn verify(&self, token: &[u8]) -> Result<(Uid, u64), Error> {
-        self.examine(token).await?.map_err(|refusal| {
-            log_refusal(refusal);
-            Error::Unauthenticated(match refusal {
+        self.check_token(token).await?.map_err(|reason| {
+            log_rejection(reason);
+            Error::Unauthenticated(match reason {
                 EXPIRED => "the token has expired",
                 NO_UID => "the token's sub is no uid",
                 _ => "the token is not valid",
@@ -121,57 +103,58 @@ impl Verifier {
         })
     }
 
-    async fn examine(&self, token: &[u8]) -> Result<Result<(Uid, u64), Refusal>, Error> {
-        if token.len() > LONGEST {
+    async fn check_token(
+        &self,
+        token: &[u8],
+    ) -> Result<Result<(Uid, u64), RejectionReason>, Error> {
+        if token.len() > MAX_TOKEN_BYTES {
             return Ok(Err("it is too long"));
         }
         let Ok(header) = decode_header(token) else {
             return Ok(Err("it is no manager token, and no JWT with a known alg"));
         };
-        // A server must understand the headers that a token calls critical (RFC 7515, 4.1.11); this
-        // one understands none.
-        if names_critical_headers(token) {
+        // A server must refuse critical headers that it does not support (RFC 7515, 4.1.11); this
+        // server supports none.
+        if has_critical_headers(token) {
             return Ok(Err("its header has crit"));
         }
-        let fits = |key: &&Key| {
-            key.algorithm == header.alg
-                && (key.id.is_none() || header.kid.is_none() || key.id == header.kid)
-        };
-        let mut refusal = NO_KEY;
-        for key in self.keys.iter().filter(fits) {
-            match self.check(token, key) {
-                Ok(claims) => return Ok(self.user_of(claims)),
-                Err(error) => refusal = more_telling(refusal, error),
+        let matches = |key: &&VerificationKey| key.matches(header.alg, header.kid.as_deref());
+        let mut reason = NO_KEY;
+        for key in self.keys.iter().filter(matches) {
+            match self.check_claims(token, key) {
+                Ok(claims) => return Ok(self.user_and_expiry(claims)),
+                Err(now) => reason = more_specific(reason, now),
             }
         }
         if let Some(jwks) = &self.jwks
             && header.alg != Algorithm::HS256
         {
             let keys = jwks.keys_for(header.kid.as_deref()).await?;
-            for key in keys.iter().filter(fits) {
-                match self.check(token, key) {
-                    Ok(claims) => return Ok(self.user_of(claims)),
-                    Err(error) => refusal = more_telling(refusal, error),
+            for key in keys.iter().filter(matches) {
+                match self.check_claims(token, key) {
+                    Ok(claims) => return Ok(self.user_and_expiry(claims)),
+                    Err(now) => reason = more_specific(reason, now),
                 }
             }
         }
-        Ok(Err(refusal))
+        Ok(Err(reason))
     }
 
-    /// Fetches the issuer's keys, where there is one: the first users shall not wait for them.
+    /// Fetches the issuer's keys, if `auth.jwt.jwks_url` is set, so that the first users need not
+    /// wait for them.
     pub(super) async fn fetch_keys(&self) {
         if let Some(jwks) = &self.jwks {
-            jwks.prefetch().await;
+            jwks.fetch_unless_recent().await;
         }
     }
 
-    fn user_of(&self, claims: Claims) -> Result<(Uid, u64), Refusal> {
+    fn user_and_expiry(&self, claims: Claims) -> Result<(Uid, u64), RejectionReason> {
         let uid = Uid::parse("sub", claims.sub).map_err(|_| NO_UID)?;
-        // A float becomes the nearest number that there is.
+        // The cast saturates.
         Ok((uid, (claims.exp as u64).saturating_add(self.leeway_seconds)))
     }
 
-    fn check(&self, token: &[u8], key: &Key) -> Result<Claims, Refusal> {
+    fn check_claims(&self, token: &[u8], key: &VerificationKey) -> Result<Claims, RejectionReason> {
         let mut validation = Validation::new(key.algorithm);
         validation.leeway = self.leeway_seconds;
         validation.validate_nbf = true;
@@ -203,16 +186,16 @@ impl Verifier {
     }
 }
 
-fn names_critical_headers(token: &[u8]) -> bool {
+fn has_critical_headers(token: &[u8]) -> bool {
     let header = token.split(|byte| *byte == b'.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
     serde_json::from_slice::<serde_json::Value>(&header)
         .is_ok_and(|header| header.get("crit").is_some())
 }
 
-/// Of several keys' refusals the one that says more: who looks at the claims has found the
-/// signature to be right.
-fn more_telling(before: Refusal, now: Refusal) -> Refusal {
+/// Returns the more specific of two keys' reasons: a reason about the claims implies that the
+/// signature was valid.
+fn more_specific(before: RejectionReason, now: RejectionReason) -> RejectionReason {
     if matches!(before, NO_KEY | OTHER_SIGNATURE) {
         now
     } else {
@@ -220,15 +203,18 @@ fn more_telling(before: Refusal, now: Refusal) -> Refusal {
     }
 }
 
-/// Tells operators why tokens are refused, each reason now and then: anybody can bring bad ones.
-/// The token is not shown.
-pub(super) fn log_refusal(reason: Refusal) {
-    static TOLD: Mutex<BTreeMap<Refusal, Instant>> = Mutex::new(BTreeMap::new());
-    metrics::counter!("recents_unauthenticated_total", "reason" => reason).increment(1);
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if told.get(reason).is_none_or(|told| told.elapsed() > PAUSE) {
-        told.insert(reason, Instant::now());
-        drop(told);
+/// Counts a rejected token, and logs the reason without the token. Each reason is logged once in a
+/// while only, because anyone can send invalid tokens.
+pub(super) fn log_rejection(reason: RejectionReason) {
+    static LAST_LOGGED: Mutex<BTreeMap<RejectionReason, Instant>> = Mutex::new(BTreeMap::new());
+    metrics::counter!(crate::metrics::UNAUTHENTICATED_TOTAL, "reason" => reason).increment(1);
+    let mut last_logged = LAST_LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    if last_logged
+        .get(reason)
+        .is_none_or(|at| at.elapsed() > LOG_INTERVAL)
+    {
+        last_logged.insert(reason, Instant::now());
+        drop(last_logged);
         tracing::info!(
             reason,
             "a token is refused; others are counted in recents_unauthenticated_total"
@@ -236,13 +222,14 @@ pub(super) fn log_refusal(reason: Refusal) {
     }
 }
 
-fn read_public_keys(file: &str) -> Result<Vec<Key>, ConfigError> {
-    let problem = |what: String| ConfigError(format!("auth.jwt.public_key_file = {file:?} {what}"));
+fn read_public_keys(file: &str) -> Result<Vec<VerificationKey>, ConfigError> {
+    let problem = |text: String| ConfigError(format!("auth.jwt.public_key_file = {file:?} {text}"));
     let text = std::fs::read_to_string(file)
         .map_err(|error| problem(format!("cannot be read: {error}")))?;
     if text.contains("PRIVATE KEY-----") {
         return Err(problem(
-            "holds a private key: it belongs to the issuer alone; give the public one".to_owned(),
+            "holds a private key, which only the issuer should have: give the public key"
+                .to_owned(),
         ));
     }
     let mut keys = Vec::new();
@@ -257,10 +244,11 @@ fn read_public_keys(file: &str) -> Result<Vec<Key>, ConfigError> {
             .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key)));
         let Ok((algorithm, key)) = key else {
             return Err(problem(
-                "must hold public keys in PEM (BEGIN PUBLIC KEY): RSA, P-256 or Ed25519".to_owned(),
+                "must contain public keys in PEM (BEGIN PUBLIC KEY): RSA, P-256 or Ed25519"
+                    .to_owned(),
             ));
         };
-        keys.push(Key {
+        keys.push(VerificationKey {
             id: None,
             algorithm,
             key,
@@ -268,7 +256,7 @@ fn read_public_keys(file: &str) -> Result<Vec<Key>, ConfigError> {
     }
     if keys.is_empty() {
         return Err(problem(
-            "holds no key that begins with -----BEGIN PUBLIC KEY-----".to_owned(),
+            "contains no key that begins with -----BEGIN PUBLIC KEY-----".to_owned(),
         ));
     }
     Ok(keys)

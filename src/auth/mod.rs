@@ -1,38 +1,39 @@
-//! Who is calling. What a caller may do is decided in `permissions.rs`, and nowhere else.
+//! Authentication of callers. `permissions.rs` alone decides what a caller may do.
 
 mod jwks;
 mod jwt;
+mod key;
 mod permissions;
 mod services;
 
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
+use self::jwt::TokenVerifier;
 pub use self::permissions::{Action, Caller};
 pub(crate) use self::services::ServiceAddresses;
 use crate::config::{ConfigError, Secret, Settings};
 use crate::error::Error;
-use jwt::Verifier;
 
 /// `WuKongIM`'s header for the manager token.
-pub(crate) const TOKEN: &str = "token";
+pub(crate) const TOKEN_HEADER: &str = "token";
 
-/// Tells callers apart.
+/// Finds out who a caller is, by the credential of a request.
 #[derive(Debug)]
-pub(crate) struct Auth {
+pub(crate) struct Authenticator {
     is_open: bool,
     manager_tokens: Vec<Secret>,
     webhook_secrets: Vec<Secret>,
-    verifier: Verifier,
+    token_verifier: TokenVerifier,
     users_may_send: bool,
 }
 
-impl Auth {
+impl Authenticator {
     /// # Errors
-    /// A key file that cannot be read or holds no key.
+    /// A key file that cannot be read or contains no key.
     pub(crate) fn new(settings: &Settings) -> Result<Self, ConfigError> {
         let (auth, ingest) = (&settings.auth, &settings.ingest);
-        let given = |secrets: [&Secret; 2]| {
+        let non_empty = |secrets: [&Secret; 2]| {
             secrets
                 .into_iter()
                 .filter(|secret| !secret.reveal().is_empty())
@@ -41,19 +42,19 @@ impl Auth {
         };
         Ok(Self {
             is_open: auth.is_open(),
-            manager_tokens: given([&auth.manager_token, &auth.previous_manager_token]),
-            webhook_secrets: given([&ingest.webhook_secret, &ingest.previous_webhook_secret]),
-            verifier: Verifier::new(&auth.jwt)?,
+            manager_tokens: non_empty([&auth.manager_token, &auth.previous_manager_token]),
+            webhook_secrets: non_empty([&ingest.webhook_secret, &ingest.previous_webhook_secret]),
+            token_verifier: TokenVerifier::new(&auth.jwt)?,
             users_may_send: auth.users_may_send,
         })
     }
 
-    /// Fetches the keys of the issuer of users' tokens, where there is one.
+    /// Fetches the token issuer's keys, if `auth.jwt.jwks_url` is set.
     pub(crate) async fn fetch_keys(&self) {
-        self.verifier.fetch_keys().await;
+        self.token_verifier.fetch_keys().await;
     }
 
-    /// The credential in a request's headers: `token`, or else a Bearer token.
+    /// Returns the credential in a request's headers: `token`, or else a Bearer token.
     pub(crate) fn credential(headers: &HeaderMap) -> Option<&[u8]> {
         let bearer = || {
             headers
@@ -61,31 +62,31 @@ impl Auth {
                 .and_then(|value| strip_bearer(value.as_bytes()))
         };
         headers
-            .get(TOKEN)
+            .get(TOKEN_HEADER)
             .map(|value| value.as_bytes())
             .or_else(bearer)
     }
 
-    /// Whether a credential makes its bearer a service; on an open server everybody is one. No
-    /// user's token is looked at.
+    /// Returns whether a credential is that of a service. On an open server every caller is a
+    /// service. Does not verify users' tokens.
     pub(crate) fn is_service(&self, credential: Option<&[u8]>) -> bool {
         self.is_open || credential.is_some_and(|given| is_one_of(&self.manager_tokens, given))
     }
 
-    /// Who brings this credential.
+    /// Returns the caller that a credential belongs to.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`]; [`Error::KeysUnavailable`] when the issuer's keys cannot be
+    /// [`Error::Unauthenticated`]; [`Error::KeysUnavailable`] if the issuer's keys cannot be
     /// fetched.
     pub(crate) async fn authenticate(&self, credential: Option<&[u8]>) -> Result<Caller, Error> {
         if self.is_service(credential) {
             return Ok(Caller::Service);
         }
         let Some(token) = credential else {
-            jwt::log_refusal("there is none");
+            jwt::log_rejection("there is none");
             return Err(Error::Unauthenticated("a token is required"));
         };
-        let (uid, expires_at) = self.verifier.verify(token).await?;
+        let (uid, expires_at) = self.token_verifier.verify(token).await?;
         Ok(Caller::User {
             uid,
             expires_at,
@@ -93,13 +94,14 @@ impl Auth {
         })
     }
 
-    /// Whether webhooks come to a path with a secret in it.
-    pub(crate) fn webhooks_are_secret(&self) -> bool {
+    /// Returns whether `ingest.webhook_secret` is set, so that webhooks need the secret in their
+    /// path.
+    pub(crate) fn has_webhook_secret(&self) -> bool {
         !self.webhook_secrets.is_empty()
     }
 
-    /// Lets a webhook pass whose path carries `ingest.webhook_secret`; what is not right looks like
-    /// what does not exist.
+    /// Authenticates a webhook by the secret in its path. A wrong secret is answered like a missing
+    /// page.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -112,7 +114,7 @@ impl Auth {
     }
 }
 
-/// What stands after `Bearer `, in any case, as RFC 9110 has it for schemes.
+/// Returns the token after `Bearer `, in any case, because RFC 9110 makes schemes case-insensitive.
 pub(crate) fn strip_bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(7)?;
     scheme
@@ -120,7 +122,7 @@ pub(crate) fn strip_bearer(value: &[u8]) -> Option<&[u8]> {
         .then(|| rest.trim_ascii())
 }
 
-/// In a time that does not tell how much of a secret was right.
+/// Compares in constant time, so that timing does not reveal a secret.
 fn is_one_of(secrets: &[Secret], given: &[u8]) -> bool {
     secrets.iter().fold(false, |found, secret| {
         found | bool::from(secret.reveal().as_bytes().ct_eq(given))
@@ -140,22 +142,26 @@ mod tests {
         .collect()
     }
 
-    fn auth(change: impl FnOnce(&mut Settings)) -> Auth {
+    fn authenticator(change: impl FnOnce(&mut Settings)) -> Authenticator {
         let mut settings = Settings::default();
         change(&mut settings);
-        Auth::new(&settings).unwrap()
+        Authenticator::new(&settings).unwrap()
     }
 
     #[tokio::test]
     async fn the_token_comes_in_its_header_or_as_a_bearer_token() {
-        let who = async |auth: &Auth, headers: &HeaderMap| {
-            auth.authenticate(Auth::credential(headers)).await
+        let authenticate = async |authenticator: &Authenticator, headers: &HeaderMap| {
+            authenticator
+                .authenticate(Authenticator::credential(headers))
+                .await
         };
         assert!(
-            who(&auth(|_| {}), &HeaderMap::new()).await.is_ok(),
+            authenticate(&authenticator(|_| {}), &HeaderMap::new())
+                .await
+                .is_ok(),
             "an open server"
         );
-        let auth = auth(|settings| {
+        let authenticator = authenticator(|settings| {
             settings.auth.manager_token = "hush".into();
             settings.auth.previous_manager_token = "before".into();
         });
@@ -166,7 +172,9 @@ mod tests {
             ("token", "before"),
         ] {
             assert_eq!(
-                who(&auth, &headers(name, value)).await.unwrap(),
+                authenticate(&authenticator, &headers(name, value))
+                    .await
+                    .unwrap(),
                 Caller::Service,
                 "{name}: {value}"
             );
@@ -182,26 +190,33 @@ mod tests {
             ("x-token", "hush"),
         ] {
             assert!(
-                who(&auth, &headers(name, value)).await.is_err(),
+                authenticate(&authenticator, &headers(name, value))
+                    .await
+                    .is_err(),
                 "{name}: {value}"
             );
         }
-        assert!(who(&auth, &HeaderMap::new()).await.is_err());
+        assert!(
+            authenticate(&authenticator, &HeaderMap::new())
+                .await
+                .is_err()
+        );
     }
 
     #[test]
-    fn without_a_secret_no_secret_is_right() {
-        assert!(auth(|_| {}).authenticate_webhook("").is_err());
-        let auth = auth(|settings| {
+    fn without_a_configured_secret_every_secret_is_wrong() {
+        assert!(authenticator(|_| {}).authenticate_webhook("").is_err());
+        let authenticator = authenticator(|settings| {
             settings.ingest.webhook_secret = "hush".into();
             settings.ingest.previous_webhook_secret = "before".into();
         });
         assert!(
-            auth.authenticate_webhook("hush").is_ok()
-                && auth.authenticate_webhook("before").is_ok()
+            authenticator.authenticate_webhook("hush").is_ok()
+                && authenticator.authenticate_webhook("before").is_ok()
         );
         assert!(
-            auth.authenticate_webhook("").is_err() && auth.authenticate_webhook("hus").is_err()
+            authenticator.authenticate_webhook("").is_err()
+                && authenticator.authenticate_webhook("hus").is_err()
         );
     }
 }

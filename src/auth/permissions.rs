@@ -1,45 +1,46 @@
-//! What a caller may do: decided here, and nowhere else. `tests/permissions.rs` walks every route,
-//! query, mutation and subscription with every kind of caller; an operation that is not in its
-//! table fails it.
+//! Permissions: this module alone decides what a caller may do. `tests/it/security/permissions.rs`
+//! calls every route, query, mutation and subscription as every kind of caller, and fails for an
+//! operation that is not in its table.
 //!
-//! How to add an operation: call [`Caller::check`] with what it does before anything is read, and
-//! add it to the table. What only some users may see (a channel's messages) is asked of the
-//! database, by the use case, as the user that [`Caller::viewer`] names.
+//! How to add an operation: call [`Caller::check`] with the operation's [`Action`] before anything
+//! is read, and add the operation to the table. Permissions that depend on data, such as membership
+//! of a channel, are checked by the use case, for the user that [`Caller::viewer`] returns.
 
 use crate::error::Error;
 use crate::ids::Uid;
 
-/// Who is calling.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A server of the surrounding system: acts for anybody.
+    /// A server of the surrounding system, which may act for every user.
     Service,
     /// A user.
     User {
-        /// Who.
+        /// The user's id.
         uid: Uid,
-        /// When the token ends, epoch seconds.
+        /// Expiry of the token, epoch seconds.
         expires_at: u64,
-        /// `auth.users_may_send`
+        /// Copy of `auth.users_may_send`.
         may_send: bool,
     },
 }
 
-/// What somebody wants to do.
+/// An action that needs a permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
     /// See or change this user's conversations, and see the messages in them.
     ActFor(&'a Uid),
     /// Send as this user.
     SendAs(&'a Uid),
-    /// Make, change and delete channels and their members; say what `WuKongIM` wants to know of
-    /// users.
+    /// Create, change and delete channels and their members; change `WuKongIM`'s settings of users.
     ManageChannels,
-    /// Say what was sent elsewhere.
-    FeedMessages,
+    /// Store messages that were sent through another system.
+    IngestMessages,
 }
 
 impl Caller {
+    /// Checks that the caller may perform an action.
+    ///
     /// # Errors
     /// [`Error::Forbidden`].
     pub fn check(&self, action: Action<'_>) -> Result<(), Error> {
@@ -47,7 +48,7 @@ impl Caller {
             return Ok(());
         };
         match action {
-            Action::ActFor(whose) if whose == uid => Ok(()),
+            Action::ActFor(target) if target == uid => Ok(()),
             Action::ActFor(_) => Err(Error::Forbidden(
                 "you may see and change only your own conversations".into(),
             )),
@@ -59,16 +60,17 @@ impl Caller {
             Action::ManageChannels => Err(Error::Forbidden(
                 "only services may manage channels and users".into(),
             )),
-            Action::FeedMessages => Err(Error::Forbidden(
+            Action::IngestMessages => Err(Error::Forbidden(
                 "only services may feed this server".into(),
             )),
         }
     }
 
-    /// Whom a request is about: the user who asks, when it does not say; a service must.
+    /// Returns the user that a request is about. Defaults to the authenticated user; a service must
+    /// name a user.
     ///
     /// # Errors
-    /// [`Error::BadInput`] of a service that names nobody, [`Error::Forbidden`].
+    /// [`Error::BadInput`] for a service that names no user, [`Error::Forbidden`].
     pub fn viewer(&self, named: Option<Uid>) -> Result<Uid, Error> {
         match (self, named) {
             (_, Some(uid)) => self.check(Action::ActFor(&uid)).map(|()| uid),
@@ -77,7 +79,8 @@ impl Caller {
         }
     }
 
-    /// Who sends a message: the user who asks, or the system, when it does not say.
+    /// Returns the sender of a message. Defaults to the authenticated user, or for a service to the
+    /// system user.
     ///
     /// # Errors
     /// [`Error::Forbidden`].
@@ -90,15 +93,15 @@ impl Caller {
         self.check(Action::SendAs(&uid)).map(|()| uid)
     }
 
-    /// Whether this caller may know of this user's conversations: what it may not know of looks
-    /// like what does not exist.
+    /// Returns whether the caller may see this user's conversations. Conversations that a caller
+    /// may not see are answered as if they did not exist.
     #[must_use]
-    pub fn knows_of(&self, uid: &Uid) -> bool {
+    pub fn may_see(&self, uid: &Uid) -> bool {
         self.check(Action::ActFor(uid)).is_ok()
     }
 
-    /// The user whose membership decides, in what is not about one user; services are in
-    /// everything.
+    /// Returns the user whose memberships limit the answer; `None` for a service, which is not
+    /// limited.
     #[must_use]
     pub fn user(&self) -> Option<&Uid> {
         match self {
@@ -107,7 +110,7 @@ impl Caller {
         }
     }
 
-    /// When the right to be connected ends, epoch seconds.
+    /// Returns when a connection of the caller must end, epoch seconds.
     #[must_use]
     pub fn expires_at(&self) -> Option<u64> {
         match self {

@@ -1,19 +1,19 @@
-//! Addresses from which services came: their connections may use what is kept for services, before
-//! they have said anything.
+//! Addresses of services: connections from them may use the part of the budgets that is kept for
+//! services before their first request arrives.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{PoisonError, RwLock};
 
-/// Services are few.
-const MOST: usize = 256;
+/// Maximum number of addresses.
+const MAX_ADDRESSES: usize = 256;
 
-/// The addresses of services, as far as they are known since the start.
+/// The addresses that services have used since the start.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceAddresses(RwLock<HashSet<IpAddr>>);
 
 impl ServiceAddresses {
-    /// True if a service came from there.
+    /// Returns whether a service has used this address.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         self.0
             .read()
@@ -21,13 +21,13 @@ impl ServiceAddresses {
             .contains(&address)
     }
 
-    /// A service came from there, with its token or secret.
+    /// Records the address of an authenticated service.
     pub(crate) fn add(&self, address: IpAddr) {
         if self.has(address) {
             return;
         }
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < MOST {
+        if known.len() < MAX_ADDRESSES {
             known.insert(address);
         }
     }

@@ -1,19 +1,19 @@
-//! Which channels there are.
+//! Look-up of channels and their members.
 
 use std::collections::HashMap;
 
 use super::{ChannelKey, Flags};
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid};
+use crate::services::Services;
 use crate::store::ConversationRow;
 
-/// Who is in a channel: its members, or the two of a person channel that is named by its pair
-/// (`bob@ann`) or by one of them.
+/// Returns the members of a channel. A person channel is named by both uids (`bob@ann`) or by one
+/// of them.
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn list_members(core: &Core, channel: &ChannelRef) -> Result<Vec<String>, Error> {
+pub async fn list_members(services: &Services, channel: &ChannelRef) -> Result<Vec<String>, Error> {
     if channel.channel_type == ChannelType::PERSON {
         return Ok(channel.channel_id.split('@').map(str::to_owned).collect());
     }
@@ -21,20 +21,20 @@ pub async fn list_members(core: &Core, channel: &ChannelRef) -> Result<Vec<Strin
         channel_type: channel.channel_type,
         key: channel.channel_id.clone(),
     };
-    match core.store.find_channel(&key).await? {
-        Some(channel_id) => Ok(core.store.list_members(channel_id).await?),
+    match services.store.find_channel(&key).await? {
+        Some(channel_id) => Ok(services.store.list_members(channel_id).await?),
         None => Ok(Vec::new()),
     }
 }
 
-/// Those of `channels` that exist and that `viewer` is in (`None`: a service, which may see all of
-/// them), with their flags. Nobody sees a person channel as a whole: each of the two users has a
-/// conversation.
+/// Returns the existing channels of which `viewer` is a member (`None`: a service, which may see
+/// all), with their flags. Person channels are never returned: each of the two users has a
+/// conversation instead.
 ///
 /// # Errors
 /// [`Error::Store`].
 pub async fn find_channels(
-    core: &Core,
+    services: &Services,
     viewer: Option<&Uid>,
     channels: &[ChannelRef],
 ) -> Result<HashMap<ChannelRef, Flags>, Error> {
@@ -51,9 +51,9 @@ pub async fn find_channels(
         None => keys,
         Some(uid) => {
             let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
-            let rows = core
+            let rows = services
                 .store
-                .find_uncounted(&names)
+                .find_without_counts(&names)
                 .await?
                 .into_iter()
                 .map(|(_, row)| row);
@@ -62,11 +62,11 @@ pub async fn find_channels(
                 .collect()
         }
     };
-    let ids = core
+    let ids = services
         .store
         .find_channels(&visible.iter().collect::<Vec<_>>())
         .await?;
-    let heads = core
+    let heads = services
         .store
         .list_heads(&ids.into_values().collect::<Vec<_>>())
         .await?;

@@ -1,41 +1,41 @@
-//! Becoming a member: by a request, or because a message implies it.
+//! Joining a channel: by a request, or implied by a message.
 //!
-//! A user who has no conversation gets one by an insert that never overwrites, from the head that
-//! was read: no lock is needed, because a row and any newer head belong together. A user who left
-//! is locked: the row is written over.
+//! A user without a conversation gets one by an insert that never overwrites, based on the head
+//! that was read. No lock is needed, because a row is valid with any newer head. A user who left is
+//! locked, because the row is overwritten.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::conversation::{join, position, prepare_join};
-use crate::core::Core;
+use crate::conversation::{join, prepare_join, read_position};
 use crate::error::Error;
 use crate::ids::{Seq, Uid};
-use crate::store::{Counted, Locks, Membership, View};
+use crate::services::Services;
+use crate::store::{CountRequest, LockPolicy, MemberView, Membership};
 
-/// Users that are looked up, or locked, at once.
-const USERS_AT_ONCE: usize = 500;
-/// A message makes a removed user a member again only when it was sent so long after the removal:
-/// webhooks are delayed and repeated.
-const REMOVAL_HOLDS_MS: i64 = 10_000;
+/// Maximum number of users in one statement or transaction.
+const MAX_USERS_PER_TRANSACTION: usize = 500;
+/// A message makes a removed user a member again only if it was sent this long after the removal,
+/// because webhooks are delayed and repeated.
+const REJOIN_BLOCK_MS: i64 = 10_000;
 
-/// The reason to take a user for a member.
+/// Why a user becomes a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum JoinReason {
     /// A request to add the user.
     Request,
     /// A message that the user sent or received.
     Message {
-        /// Its seq: the user joins just below it.
+        /// Seq of the message: the user joins just below it.
         seq: Seq,
         /// When it was sent, epoch ms.
         sent_at: i64,
     },
 }
 
-impl Reason {
+impl JoinReason {
     fn below(self) -> Option<Seq> {
         match self {
             Self::Request => None,
@@ -43,13 +43,13 @@ impl Reason {
         }
     }
 
-    /// Returns whether the reason makes the user a member, also against a removal.
-    fn makes_member(self, view: &View) -> bool {
+    /// Returns whether the user becomes a member, even after a removal.
+    fn makes_member(self, view: &MemberView) -> bool {
         let Self::Message { seq, sent_at } = self else {
             return true;
         };
         let is_after = |removed_at: i64| {
-            removed_at == 0 || sent_at > removed_at.saturating_add(REMOVAL_HOLDS_MS)
+            removed_at == 0 || sent_at > removed_at.saturating_add(REJOIN_BLOCK_MS)
         };
         match view.row.membership {
             Membership::Absent => is_after(view.cleared_at),
@@ -61,21 +61,21 @@ impl Reason {
     }
 }
 
-/// A user who is, or should be, in a channel.
+/// A user who is, or should become, a member of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemberHint {
     pub(crate) channel_id: i64,
     pub(crate) uid: Uid,
-    pub(crate) reason: Reason,
+    pub(crate) reason: JoinReason,
 }
 
-/// Members who were seen lately, so that not every message asks for its sender. It forgets within a
-/// minute: a user who is removed through another server may come back by a later message only after
-/// that.
+/// Cache of known members, so that not every message needs a look-up of its sender. Entries expire
+/// after a minute: until then, a later message does not bring back a user who was removed through
+/// another server.
 #[derive(Debug)]
-pub(crate) struct KnownMembers(Cache<(i64, Uid), ()>);
+pub(crate) struct MemberCache(Cache<(i64, Uid), ()>);
 
-impl KnownMembers {
+impl MemberCache {
     pub(crate) fn new() -> Self {
         Self(
             Cache::builder()
@@ -98,26 +98,30 @@ impl KnownMembers {
     }
 }
 
-/// Makes users members, unless a stored removal stands against the hint; their devices are told.
-/// Those for whom that could not be done, because somebody else holds their locks and nobody is to
-/// wait.
+/// Makes users members, unless a stored removal contradicts the hint, and notifies their devices.
+/// Returns the users who could not join because another transaction holds their lock and
+/// `lock_policy` is not to wait.
 ///
 /// # Errors
 /// [`Error::Store`].
 pub(crate) async fn join_members(
-    core: &Core,
+    services: &Services,
     hints: &[MemberHint],
-    locks: Locks,
+    lock_policy: LockPolicy,
 ) -> Result<HashSet<Uid>, Error> {
-    let mut held = HashSet::new();
-    for hints in hints.chunks(USERS_AT_ONCE) {
-        held.extend(join_some(core, hints, locks).await?);
+    let mut locked_elsewhere = HashSet::new();
+    for hints in hints.chunks(MAX_USERS_PER_TRANSACTION) {
+        locked_elsewhere.extend(join_some(services, hints, lock_policy).await?);
     }
-    Ok(held)
+    Ok(locked_elsewhere)
 }
 
-async fn join_some(core: &Core, hints: &[MemberHint], locks: Locks) -> Result<HashSet<Uid>, Error> {
-    let mut reasons: HashMap<(i64, &Uid), Vec<Reason>> = HashMap::new();
+async fn join_some(
+    services: &Services,
+    hints: &[MemberHint],
+    lock_policy: LockPolicy,
+) -> Result<HashSet<Uid>, Error> {
+    let mut reasons: HashMap<(i64, &Uid), Vec<JoinReason>> = HashMap::new();
     for hint in hints {
         reasons
             .entry((hint.channel_id, &hint.uid))
@@ -129,17 +133,17 @@ async fn join_some(core: &Core, hints: &[MemberHint], locks: Locks) -> Result<Ha
         .map(|(channel_id, uid)| (*uid, *channel_id))
         .collect();
     let mut new = Vec::new();
-    let mut returning: Vec<(Uid, i64, Reason)> = Vec::new();
-    for view in core.store.find_views(&pairs).await? {
+    let mut returning: Vec<(Uid, i64, JoinReason)> = Vec::new();
+    for view in services.store.find_member_views(&pairs).await? {
         let channel_id = view.row.channel_id;
         let Some(reasons) = reasons.get(&(channel_id, &view.uid)) else {
             continue;
         };
         if view.row.is_member() {
-            core.members.insert(channel_id, view.uid);
+            services.members.insert(channel_id, view.uid);
             continue;
         }
-        // Of several messages the lowest decides where the membership begins.
+        // If several messages imply the membership, it begins below the lowest one.
         let reason = reasons
             .iter()
             .copied()
@@ -156,7 +160,8 @@ async fn join_some(core: &Core, hints: &[MemberHint], locks: Locks) -> Result<Ha
     for (view, reason) in &mut new {
         prepare_join(&mut view.row, reason.below());
     }
-    core.store
+    services
+        .store
         .count(
             &mut new
                 .iter_mut()
@@ -171,60 +176,68 @@ async fn join_some(core: &Core, hints: &[MemberHint], locks: Locks) -> Result<Ha
         joined.push(view.uid.clone());
         rows.push((view.uid, view.row));
     }
-    core.store.insert_conversations(&rows).await?;
-    let (rejoined, held) = rejoin(core, &returning, locks).await?;
+    services.store.insert_conversations(&rows).await?;
+    let (rejoined, locked_elsewhere) = rejoin(services, &returning, lock_policy).await?;
     joined.extend(rejoined);
-    core.bus.users_changed(&joined);
-    Ok(held)
+    services.bus.users_changed(&joined);
+    Ok(locked_elsewhere)
 }
 
-fn counted(view: &mut View) -> Counted<'_> {
-    let up_to = Some(position(&view.row));
-    Counted {
+fn counted(view: &mut MemberView) -> CountRequest<'_> {
+    let up_to = Some(read_position(&view.row));
+    CountRequest {
         uid: &view.uid,
         row: &mut view.row,
         up_to,
     }
 }
 
-/// Users who left become members again, under their locks; and those whose locks somebody else
-/// holds.
+/// Makes users who left members again, under their locks. Returns the users who joined, and those
+/// whose locks another transaction holds.
 async fn rejoin(
-    core: &Core,
-    returning: &[(Uid, i64, Reason)],
-    locks: Locks,
+    services: &Services,
+    returning: &[(Uid, i64, JoinReason)],
+    lock_policy: LockPolicy,
 ) -> Result<(Vec<Uid>, HashSet<Uid>), Error> {
     if returning.is_empty() {
         return Ok((Vec::new(), HashSet::new()));
     }
     let uids: Vec<Uid> = returning.iter().map(|(uid, ..)| uid.clone()).collect();
-    core.store.ensure_cursors(&uids).await?;
-    let reasons: HashMap<(i64, &Uid), Reason> = returning
+    services.store.ensure_cursors(&uids).await?;
+    let reasons: HashMap<(i64, &Uid), JoinReason> = returning
         .iter()
         .map(|(uid, channel_id, reason)| ((*channel_id, uid), *reason))
         .collect();
     let (uids, reasons) = (&uids, &reasons);
-    core.store
+    services
+        .store
         .transaction(|tx| async move {
-            let locked = tx.lock_users(uids, locks).await?;
-            let is_held = |uid: &Uid| locks == Locks::Skip && !locked.contains_key(uid.as_str());
-            let held: HashSet<Uid> = uids.iter().filter(|uid| is_held(uid)).cloned().collect();
+            let locked = tx.lock_users(uids, lock_policy).await?;
+            let is_locked_elsewhere = |uid: &Uid| {
+                lock_policy == LockPolicy::SkipLocked && !locked.contains_key(uid.as_str())
+            };
+            let locked_elsewhere: HashSet<Uid> = uids
+                .iter()
+                .filter(|uid| is_locked_elsewhere(uid))
+                .cloned()
+                .collect();
             let pairs: Vec<(&Uid, i64)> = reasons
                 .keys()
                 .map(|(channel_id, uid)| (*uid, *channel_id))
                 .collect();
             let pairs: Vec<(&Uid, i64)> = pairs
                 .into_iter()
-                .filter(|(uid, _)| !held.contains(uid))
+                .filter(|(uid, _)| !locked_elsewhere.contains(uid))
                 .collect();
-            let mut views = tx.find_views(&pairs).await?;
-            let reason = |view: &View| reasons.get(&(view.row.channel_id, &view.uid)).copied();
+            let mut views = tx.find_member_views(&pairs).await?;
+            let reason =
+                |view: &MemberView| reasons.get(&(view.row.channel_id, &view.uid)).copied();
             views.retain(|view| {
                 reason(view)
                     .is_some_and(|reason| !view.row.is_member() && reason.makes_member(view))
             });
             for view in &mut views {
-                let below = reason(view).and_then(Reason::below);
+                let below = reason(view).and_then(JoinReason::below);
                 prepare_join(&mut view.row, below);
             }
             tx.count(&mut views.iter_mut().map(counted).collect::<Vec<_>>())
@@ -240,28 +253,28 @@ async fn rejoin(
             .await?;
             tx.commit((
                 views.into_iter().map(|view| view.uid).collect::<Vec<Uid>>(),
-                held,
+                locked_elsewhere,
             ))
             .await
         })
         .await
 }
 
-/// Those of these users who are members stay it, whatever a removal of all members with this number
-/// says.
-pub(super) async fn stay(
-    core: &Core,
+/// Protects these users, if they are members, from the removal of all members with this number.
+pub(super) async fn keep_members(
+    services: &Services,
     channel_id: i64,
     uids: &[Uid],
     number: i64,
 ) -> Result<(), Error> {
-    for uids in uids.chunks(USERS_AT_ONCE) {
-        core.store.ensure_cursors(uids).await?;
-        core.store
-            .waiting_transaction(|tx| async move {
-                let locked = tx.lock_users(uids, Locks::Wait).await?;
+    for uids in uids.chunks(MAX_USERS_PER_TRANSACTION) {
+        services.store.ensure_cursors(uids).await?;
+        services
+            .store
+            .lock_waiting_transaction(|tx| async move {
+                let locked = tx.lock_users(uids, LockPolicy::Wait).await?;
                 let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
-                let mut views = tx.find_views(&pairs).await?;
+                let mut views = tx.find_member_views(&pairs).await?;
                 views.retain(|view| view.row.is_member());
                 for view in &mut views {
                     view.row.joined_removals = view.row.joined_removals.max(number);

@@ -1,31 +1,31 @@
-//! Leaving a channel: a change of the user's list like any other, under the user's lock and stamped
-//! at once. A removal is stored also for a user who is not known as a member yet: a delayed webhook
-//! must not bring the user in.
+//! Leaving a channel: an update of the user's list under the user's lock, stamped at once. A
+//! removal is also stored for a user who is not known as a member yet, so that a delayed webhook
+//! does not add the user.
 
 use std::collections::HashSet;
 
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::Uid;
-use crate::store::{ConversationRow, Locks, Membership, PendingRemoval, View};
+use crate::services::Services;
+use crate::store::{ConversationRow, LockPolicy, MemberView, Membership, PendingRemoval};
 
-/// Users that leave in one transaction: each of them is locked.
-const LEAVING_AT_ONCE: usize = 500;
+/// Users who leave in one transaction; each of them is locked.
+const MAX_USERS_PER_TRANSACTION: usize = 500;
 
-/// The removal that users leave by.
+/// Time and number of a removal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Removal {
-    /// When, epoch ms.
+    /// When the users are removed, epoch ms.
     at: i64,
     /// Members who joined after the removal with this number stay.
     number: i64,
 }
 
 impl Removal {
-    /// One that is done before its answer.
-    pub(super) fn now(core: &Core) -> Self {
+    /// A removal that is written before the response.
+    pub(super) fn now(services: &Services) -> Self {
         Self {
-            at: core.clock.now_ms(),
+            at: services.clock.now_ms(),
             number: i64::MAX,
         }
     }
@@ -42,7 +42,7 @@ impl From<&PendingRemoval> for Removal {
 
 /// Removes users from a channel.
 pub(super) async fn leave(
-    core: &Core,
+    services: &Services,
     channel_id: i64,
     uids: &[Uid],
     removal: Removal,
@@ -50,24 +50,24 @@ pub(super) async fn leave(
     let mut uids = uids.to_vec();
     uids.sort_unstable();
     uids.dedup();
-    for uids in uids.chunks(LEAVING_AT_ONCE) {
-        leave_some(core, channel_id, uids, removal).await?;
+    for uids in uids.chunks(MAX_USERS_PER_TRANSACTION) {
+        leave_some(services, channel_id, uids, removal).await?;
         for uid in uids {
-            core.members.remove(channel_id, uid);
+            services.members.remove(channel_id, uid);
         }
     }
     Ok(())
 }
 
 async fn leave_some(
-    core: &Core,
+    services: &Services,
     channel_id: i64,
     uids: &[Uid],
     removal: Removal,
 ) -> Result<(), Error> {
     let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
-    let mut views = core.store.find_views(&pairs).await?;
-    let now_ms = core.clock.now_ms();
+    let mut views = services.store.find_member_views(&pairs).await?;
+    let now_ms = services.clock.now_ms();
     let absent: Vec<(Uid, ConversationRow)> = views
         .iter()
         .filter(|view| view.row.membership == Membership::Absent)
@@ -82,14 +82,15 @@ async fn leave_some(
         })
         .collect();
     if !absent.is_empty() {
-        core.store.insert_conversations(&absent).await?;
-        // One of them may have become a member just now: then the row stayed as it was.
-        views = core.store.find_views(&pairs).await?;
+        services.store.insert_conversations(&absent).await?;
+        // A user may have become a member just now; then the insert left the row unchanged.
+        views = services.store.find_member_views(&pairs).await?;
     }
     let removed: HashSet<&Uid> = absent.iter().map(|(uid, _)| uid).collect();
     let stays = |row: &ConversationRow| row.is_member() && row.joined_removals >= removal.number;
-    let is_open =
-        |view: &View| !stays(&view.row) && (view.row.is_member() || !removed.contains(&view.uid));
+    let is_open = |view: &MemberView| {
+        !stays(&view.row) && (view.row.is_member() || !removed.contains(&view.uid))
+    };
     let uids: Vec<Uid> = views
         .into_iter()
         .filter(is_open)
@@ -98,15 +99,16 @@ async fn leave_some(
     if uids.is_empty() {
         return Ok(());
     }
-    core.store.ensure_cursors(&uids).await?;
+    services.store.ensure_cursors(&uids).await?;
     let uids = uids.as_slice();
-    core.store
-        .waiting_transaction(|tx| async move {
-            let locked = tx.lock_users(uids, Locks::Wait).await?;
+    services
+        .store
+        .lock_waiting_transaction(|tx| async move {
+            let locked = tx.lock_users(uids, LockPolicy::Wait).await?;
             let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
-            let mut views = tx.find_views(&pairs).await?;
+            let mut views = tx.find_member_views(&pairs).await?;
             views.retain(|view| !stays(&view.row));
-            for View { uid, row, .. } in &mut views {
+            for MemberView { uid, row, .. } in &mut views {
                 if row.is_member() {
                     row.left_seq = row.last_seq;
                 }
@@ -115,7 +117,7 @@ async fn leave_some(
                     row.version = (locked.get(uid.as_str()).copied().unwrap_or(0) + 1).max(now_ms);
                     row.stamped_revision = row.revision;
                 }
-                // A user who is removed again stays away for as long as after the first time.
+                // A repeated removal blocks the user for as long as the first one.
                 row.left_at = row.left_at.max(removal.at);
             }
             views.retain(|view| view.row.membership == Membership::Left);
@@ -127,6 +129,6 @@ async fn leave_some(
             tx.commit(()).await
         })
         .await?;
-    core.bus.users_changed(uids);
+    services.bus.users_changed(uids);
     Ok(())
 }

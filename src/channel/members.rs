@@ -1,24 +1,27 @@
-//! Members of channels, as requests name them.
+//! Requests that create channels and change their members.
 
 use std::collections::HashSet;
 
 use super::ChannelKey;
-use super::join::{MemberHint, Reason, join_members};
+use super::bulk_removal::{
+    MAX_IMMEDIATE_REMOVALS, apply_pending_removals, enqueue_removal_of_all,
+    enqueue_removal_of_users,
+};
+use super::join::{JoinReason, MemberHint, join_members};
 use super::leave::{Removal, leave};
-use super::removal::{AT_ONCE, accept_all, accept_named, hasten};
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid};
-use crate::store::{Locks, StoreError};
+use crate::services::Services;
+use crate::store::{LockPolicy, StoreError};
 
-/// What a channel is marked as.
+/// Flags of a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// A group of very many.
+    /// A very large group.
     pub large: bool,
-    /// Banned.
+    /// Whether the channel is banned.
     pub ban: bool,
-    /// Disbanded.
+    /// Whether the channel is disbanded.
     pub disband: bool,
 }
 
@@ -27,7 +30,7 @@ impl Flags {
         i64::from(self.large) | i64::from(self.ban) << 1 | i64::from(self.disband) << 2
     }
 
-    /// As stored.
+    /// Converts from the stored form.
     pub(super) fn from_bits(bits: i64) -> Self {
         Self {
             large: bits & 1 > 0,
@@ -37,14 +40,14 @@ impl Flags {
     }
 }
 
-/// Changes of a channel's flags; `None` leaves a flag as it is.
+/// Changes of a channel's flags; `None` leaves a flag unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlagChanges {
-    /// A group of very many.
+    /// A very large group.
     pub large: Option<bool>,
-    /// Banned.
+    /// Whether the channel is banned.
     pub ban: Option<bool>,
-    /// Disbanded.
+    /// Whether the channel is disbanded.
     pub disband: Option<bool>,
 }
 
@@ -59,7 +62,7 @@ impl From<Flags> for FlagChanges {
 }
 
 impl FlagChanges {
-    /// The stored flags after these changes.
+    /// Returns the stored flags after these changes.
     fn apply(self, bits: i64) -> i64 {
         let before = Flags::from_bits(bits);
         let after = Flags {
@@ -71,16 +74,16 @@ impl FlagChanges {
     }
 }
 
-/// A channel to make, or to change.
+/// A request to create or change a channel.
 #[derive(Clone, Debug)]
 pub struct CreateChannel {
-    /// Which channel.
+    /// The channel.
     pub channel: ChannelRef,
-    /// What it is marked as.
+    /// Changes of its flags.
     pub flags: FlagChanges,
-    /// Who is in it.
+    /// Members to add.
     pub uids: Vec<Uid>,
-    /// Whether nobody else is.
+    /// Whether to remove all other members.
     pub reset: bool,
 }
 
@@ -88,7 +91,7 @@ pub(super) fn group_key(channel: &ChannelRef) -> Result<ChannelKey, Error> {
     if channel.channel_type == ChannelType::PERSON {
         return Err(Error::bad_input(
             "channel_type",
-            "must not be 1: a person channel has the two it is made of",
+            "must not be 1: a person channel always has its two users as members",
         ));
     }
     Ok(ChannelKey {
@@ -97,85 +100,95 @@ pub(super) fn group_key(channel: &ChannelRef) -> Result<ChannelKey, Error> {
     })
 }
 
-fn check_number(core: &Core, uids: &[Uid]) -> Result<(), Error> {
-    if uids.len() > core.limits.members {
+fn check_member_count(services: &Services, uids: &[Uid]) -> Result<(), Error> {
+    if uids.len() > services.limits.members {
         return Err(Error::bad_input(
             "subscribers",
-            format!("must name at most {} users", core.limits.members),
+            format!("must name at most {} users", services.limits.members),
         ));
     }
     Ok(())
 }
 
-/// Makes a channel, or changes one, and adds members.
+/// Creates or changes a channel, and adds members.
 ///
 /// # Errors
 /// [`Error::BadInput`] for a person channel or too many users, [`Error::Store`].
-pub async fn create_channel(core: &Core, request: &CreateChannel) -> Result<(), Error> {
+pub async fn create_channel(services: &Services, request: &CreateChannel) -> Result<(), Error> {
     let key = group_key(&request.channel)?;
-    check_number(core, &request.uids)?;
+    check_member_count(services, &request.uids)?;
     if request.reset {
-        remove_others(core, &key, &request.uids).await?;
+        remove_others(services, &key, &request.uids).await?;
     }
-    set_flags(core, ensure_channel(core, &key).await?, request.flags).await?;
-    add(core, &key, &request.uids).await
+    set_flags(
+        services,
+        ensure_channel(services, &key).await?,
+        request.flags,
+    )
+    .await?;
+    add(services, &key, &request.uids).await
 }
 
-/// Adds members, who see what is sent from now on; who is in it already is left alone. An unknown
-/// channel is made.
+/// Adds members, who see the messages sent from now on. Existing members are left unchanged.
+/// Creates an unknown channel.
 ///
 /// # Errors
-/// As [`create_channel`].
+/// Like [`create_channel`].
 pub async fn add_members(
-    core: &Core,
+    services: &Services,
     channel: &ChannelRef,
     uids: &[Uid],
     reset: bool,
 ) -> Result<(), Error> {
     let key = group_key(channel)?;
-    check_number(core, uids)?;
+    check_member_count(services, uids)?;
     if reset {
-        remove_others(core, &key, uids).await?;
+        remove_others(services, &key, uids).await?;
     }
-    add(core, &key, uids).await
+    add(services, &key, uids).await
 }
 
-/// Removes members, also those who are not known yet: a webhook that is late does not bring them
-/// in. Where there are very many of them it is accepted for good, and happens within seconds.
+/// Removes members, including users who are not known as members yet: a late webhook does not add
+/// them. Large removals are accepted durably and take effect within seconds.
 ///
 /// # Errors
-/// As [`create_channel`].
-pub async fn remove_members(core: &Core, channel: &ChannelRef, uids: &[Uid]) -> Result<(), Error> {
+/// Like [`create_channel`].
+pub async fn remove_members(
+    services: &Services,
+    channel: &ChannelRef,
+    uids: &[Uid],
+) -> Result<(), Error> {
     let key = group_key(channel)?;
-    check_number(core, uids)?;
-    let channel_id = ensure_channel(core, &key).await?;
-    if uids.len() > AT_ONCE {
-        return accept_named(core, channel_id, &key, uids).await;
+    check_member_count(services, uids)?;
+    let channel_id = ensure_channel(services, &key).await?;
+    if uids.len() > MAX_IMMEDIATE_REMOVALS {
+        return enqueue_removal_of_users(services, channel_id, &key, uids).await;
     }
-    leave(core, channel_id, uids, Removal::now(core)).await
+    leave(services, channel_id, uids, Removal::now(services)).await
 }
 
-/// Removes everybody; the channel stays.
+/// Removes all members; the channel stays.
 ///
 /// # Errors
-/// As [`create_channel`].
-pub async fn remove_all_members(core: &Core, channel: &ChannelRef) -> Result<(), Error> {
-    remove_others(core, &group_key(channel)?, &[]).await
+/// Like [`create_channel`].
+pub async fn remove_all_members(services: &Services, channel: &ChannelRef) -> Result<(), Error> {
+    remove_others(services, &group_key(channel)?, &[]).await
 }
 
-/// Removes all members but some. The channel remembers when: users who have no conversation there
-/// were no members then.
+/// Removes all members except `stay`. The channel stores the time: users without a conversation
+/// were not members then.
 pub(super) async fn remove_others(
-    core: &Core,
+    services: &Services,
     key: &ChannelKey,
     stay: &[Uid],
 ) -> Result<(), Error> {
-    let Some(channel_id) = core.store.find_channel(key).await? else {
+    let Some(channel_id) = services.store.find_channel(key).await? else {
         return Ok(());
     };
-    let now_ms = core.clock.now_ms();
-    core.store
-        .waiting_transaction(|tx| async move {
+    let now_ms = services.clock.now_ms();
+    services
+        .store
+        .lock_waiting_transaction(|tx| async move {
             if let Some(mut head) = tx.lock_channel(channel_id).await? {
                 head.cleared_at = head.cleared_at.max(now_ms);
                 tx.write_heads(&[&head]).await?;
@@ -184,53 +197,54 @@ pub(super) async fn remove_others(
         })
         .await?;
     let names: HashSet<&Uid> = stay.iter().collect();
-    let mut leaving = core
+    let mut leaving = services
         .store
-        .list_some_members(channel_id, names.len() + AT_ONCE + 1)
+        .list_some_members(channel_id, names.len() + MAX_IMMEDIATE_REMOVALS + 1)
         .await?;
     leaving.retain(|uid| !names.contains(uid));
-    if leaving.len() > AT_ONCE {
-        return accept_all(core, channel_id, key, stay).await;
+    if leaving.len() > MAX_IMMEDIATE_REMOVALS {
+        return enqueue_removal_of_all(services, channel_id, key, stay).await;
     }
-    leave(core, channel_id, &leaving, Removal::now(core)).await
+    leave(services, channel_id, &leaving, Removal::now(services)).await
 }
 
-async fn add(core: &Core, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
-    let channel_id = ensure_channel(core, key).await?;
+async fn add(services: &Services, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
+    let channel_id = ensure_channel(services, key).await?;
     if !uids.is_empty() {
-        hasten(core, channel_id, uids).await?;
+        apply_pending_removals(services, channel_id, uids).await?;
     }
     let hint = |uid: &Uid| MemberHint {
         channel_id,
         uid: uid.clone(),
-        reason: Reason::Request,
+        reason: JoinReason::Request,
     };
-    let _place = core.store.may_wait().await;
+    let _permit = services.store.acquire_lock_wait_permit().await;
     join_members(
-        core,
+        services,
         &uids.iter().map(hint).collect::<Vec<_>>(),
-        Locks::Wait,
+        LockPolicy::Wait,
     )
     .await?;
     Ok(())
 }
 
-async fn ensure_channel(core: &Core, key: &ChannelKey) -> Result<i64, Error> {
-    let channels = core.store.ensure_channels(&[key]).await?;
+async fn ensure_channel(services: &Services, key: &ChannelKey) -> Result<i64, Error> {
+    let channels = services.store.ensure_channels(&[key]).await?;
     let id = channels.get(key).copied();
-    Ok(id.ok_or_else(|| StoreError::Broken("a channel that was made is not there".to_owned()))?)
+    Ok(id.ok_or_else(|| StoreError::Internal("a created channel does not exist".to_owned()))?)
 }
 
-async fn set_flags(core: &Core, channel_id: i64, flags: FlagChanges) -> Result<(), Error> {
-    let heads = core.store.list_heads(&[channel_id]).await?;
+async fn set_flags(services: &Services, channel_id: i64, flags: FlagChanges) -> Result<(), Error> {
+    let heads = services.store.list_heads(&[channel_id]).await?;
     if heads
         .first()
         .is_none_or(|head| head.flags == flags.apply(head.flags))
     {
         return Ok(());
     }
-    core.store
-        .waiting_transaction(|tx| async move {
+    services
+        .store
+        .lock_waiting_transaction(|tx| async move {
             if let Some(mut head) = tx.lock_channel(channel_id).await? {
                 head.flags = flags.apply(head.flags);
                 tx.write_heads(&[&head]).await?;

@@ -1,37 +1,37 @@
-//! Channels: who they are and who is in them.
+//! Channels: identity and membership.
 
+mod bulk_removal;
 mod delete;
 mod find;
 mod join;
 mod leave;
 mod members;
-mod removal;
 
+pub(crate) use bulk_removal::run_bulk_removals;
 pub use delete::delete_channel;
 pub use find::{find_channels, list_members};
-pub(crate) use join::{KnownMembers, MemberHint, Reason, join_members};
+pub(crate) use join::{JoinReason, MemberCache, MemberHint, join_members};
 pub use members::{
     CreateChannel, FlagChanges, Flags, add_members, create_channel, remove_all_members,
     remove_members,
 };
-pub(crate) use removal::write_removals;
 
 use sha2::{Digest, Sha256};
 
 use crate::ids::{ChannelRef, ChannelType, Uid};
 
-/// A channel as it is stored: unique for everybody, whoever looks at it.
+/// The stored identity of a channel, the same for all users.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelKey {
-    /// What kind.
+    /// Type of the channel.
     pub channel_type: ChannelType,
-    /// The channel's id; for a person channel the length of the first uid, a colon and both uids in
-    /// byte order (`3:annbob`), which no two pairs share whatever the uids contain.
+    /// The channel's id. For a person channel: the length of the first uid, a colon, and both uids
+    /// in byte order (`3:annbob`), which is unique for each pair whatever the uids contain.
     pub key: String,
 }
 
 impl ChannelKey {
-    /// The channel that `viewer` calls `channel`.
+    /// Returns the key of the channel that `viewer` names.
     #[must_use]
     pub fn new(viewer: &Uid, channel: &ChannelRef) -> Self {
         if channel.channel_type == ChannelType::PERSON {
@@ -44,7 +44,7 @@ impl ChannelKey {
         }
     }
 
-    /// The person channel of two users.
+    /// Returns the key of the person channel of two users.
     #[must_use]
     pub fn person(one: &str, other: &str) -> Self {
         let (first, second) = if one <= other {
@@ -58,8 +58,8 @@ impl ChannelKey {
         }
     }
 
-    /// The internal id that the channel has, unless another channel has it already: then that of
-    /// the next attempt.
+    /// Returns the internal id of the channel. If another channel has it, the id of the next
+    /// attempt is used.
     #[must_use]
     pub fn derived_id(&self, attempt: u32) -> i64 {
         let mut hash = Sha256::new();
@@ -71,7 +71,7 @@ impl ChannelKey {
         (i64::from_be_bytes(bytes) & i64::MAX).max(1)
     }
 
-    /// The two users of a person channel.
+    /// Returns the two users of a person channel.
     #[must_use]
     pub fn pair(&self) -> Option<(&str, &str)> {
         if self.channel_type != ChannelType::PERSON {
@@ -81,7 +81,7 @@ impl ChannelKey {
         uids.split_at_checked(length.parse().ok()?)
     }
 
-    /// What `viewer` calls this channel.
+    /// Returns the channel as `viewer` names it.
     #[must_use]
     pub fn seen_by(&self, viewer: &str) -> ChannelRef {
         let channel_id = match self.pair() {
@@ -94,10 +94,10 @@ impl ChannelKey {
         }
     }
 
-    /// Those who are in a person channel by its nature; the system has no conversations, nor has
-    /// who talks to it.
+    /// Returns the members of a person channel, which need no join. The system user, and users who
+    /// talk to it, get no conversations.
     #[must_use]
-    pub fn born_members(&self) -> Vec<Uid> {
+    pub fn implicit_members(&self) -> Vec<Uid> {
         let Some((first, second)) = self.pair() else {
             return Vec::new();
         };
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_are_unambiguous_and_the_same_from_both_sides() {
+    fn person_keys_are_unambiguous_and_symmetric() {
         let pairs = [
             ("ann", "bob"),
             ("a@b", "c"),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_positive_and_depend_on_everything() {
+    fn derived_ids_are_positive_and_depend_on_type_key_and_attempt() {
         let group = |number, key: &str| ChannelKey {
             channel_type: ChannelType::parse("type", number).unwrap(),
             key: key.to_owned(),
@@ -150,18 +150,18 @@ mod tests {
         ];
         assert!(ids.iter().all(|id| *id > 0));
         assert_eq!(std::collections::HashSet::from(ids).len(), 4);
-        // Stored for good: another way to derive it would lose every channel.
+        // Stored permanently: a different derivation would lose every channel.
         assert_eq!(group(2, "g").derived_id(0), 3_905_543_392_029_918_174);
     }
 
     #[test]
-    fn the_system_makes_no_conversations() {
+    fn the_system_user_has_no_implicit_members() {
         assert!(
             ChannelKey::person("ann", crate::ids::SYSTEM_UID)
-                .born_members()
+                .implicit_members()
                 .is_empty()
         );
-        assert_eq!(ChannelKey::person("me", "me").born_members().len(), 1);
-        assert_eq!(ChannelKey::person("ann", "bob").born_members().len(), 2);
+        assert_eq!(ChannelKey::person("me", "me").implicit_members().len(), 1);
+        assert_eq!(ChannelKey::person("ann", "bob").implicit_members().len(), 2);
     }
 }

@@ -1,29 +1,28 @@
-//! Conversations by their names.
+//! Look-up of conversations by user and channel.
 
 use std::collections::HashMap;
 
 use super::Conversation;
 use super::visibility::is_listed;
 use crate::channel::ChannelKey;
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
+use crate::services::Services;
 
-/// Those of these users' conversations that show; two statements for any number of them, up to
-/// 1024.
+/// Returns the listed conversations with these names. Runs two statements for up to 1024 names.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn find_conversations(
-    core: &Core,
+    services: &Services,
     names: &[(Uid, ChannelRef)],
 ) -> Result<HashMap<(Uid, ChannelRef), Conversation>, Error> {
-    core.check_conversations_on()?;
+    services.check_conversations_on()?;
     let keys: Vec<(&Uid, ChannelKey)> = names
         .iter()
         .map(|(uid, channel)| (uid, ChannelKey::new(uid, channel)))
         .collect();
-    let rows = core
+    let rows = services
         .store
         .find_conversations(
             &keys
@@ -36,7 +35,7 @@ pub async fn find_conversations(
     Ok(shown
         .map(|(uid, row)| {
             let conversation = Conversation::new(&uid, &row);
-            ((uid, conversation.channel.clone()), conversation)
+            ((uid, conversation.channel_ref.clone()), conversation)
         })
         .collect())
 }

@@ -1,29 +1,29 @@
-//! The number of unread messages that another server reported.
+//! Import of unread counts from another server.
 
-use std::sync::Arc;
-
-use super::change::change;
 use super::unread;
+use super::update::update_conversation;
 use super::visibility::is_listed;
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
+use crate::services::Services;
 
 /// Sets the number of messages that were unread when the channel's last message was `last_seq`;
-/// messages of others above it count on top. Does nothing if the user has sent a message since,
-/// which reads everything before it, or has no such conversation.
+/// later messages of others are added. Does nothing if the user has sent a message since `last_seq`
+/// (which marks everything before it as read), or has no such conversation.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn import_unread_count(
-    core: &Arc<Core>,
+    services: &Services,
     uid: &Uid,
     channel: &ChannelRef,
     last_seq: Seq,
     count: i64,
 ) -> Result<(), Error> {
-    let outcome = change(core, uid, channel, Some(last_seq), move |row, up_to| {
-        is_listed(row) && unread::position(row) <= last_seq && unread::set_unread(row, count, up_to)
+    let outcome = update_conversation(services, uid, channel, Some(last_seq), move |row, up_to| {
+        is_listed(row)
+            && unread::read_position(row) <= last_seq
+            && unread::set_unread(row, count, up_to)
     });
     outcome.await.map(|_| ())
 }

@@ -1,12 +1,12 @@
-//! `last_msg_seqs`: what a client says it holds.
+//! Parser for `last_msg_seqs`: the newest message that a client has of each channel.
 
 use std::collections::HashMap;
 
 use crate::ids::{ChannelRef, Seq};
 
-/// Parses `channelID:channelType:last_msg_seq` joined by `|`, split from the right, so that an id
-/// may contain `:`. A malformed part is skipped and counted: leaving it out costs the client
-/// nothing but messages that it has already.
+/// Parses `channelID:channelType:last_msg_seq` joined by `|`. Entries are split from the right, so
+/// that an id may contain `:`. Malformed entries are skipped and counted: without them the client
+/// only gets messages that it already has.
 #[must_use]
 pub fn parse_last_msg_seqs(text: &str) -> HashMap<ChannelRef, Seq> {
     let mut seqs = HashMap::new();
@@ -20,7 +20,7 @@ pub fn parse_last_msg_seqs(text: &str) -> HashMap<ChannelRef, Seq> {
         }
     }
     if skipped > 0 {
-        metrics::counter!("recents_last_msg_seqs_skipped_total").increment(skipped);
+        metrics::counter!(crate::metrics::LAST_MSG_SEQS_SKIPPED_TOTAL).increment(skipped);
     }
     seqs
 }
@@ -60,7 +60,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(id in "[^|\\p{Cc}]{1,60}", kind in 1_i64..=255, seq in 0_i64..) {
+        fn formatted_entries_are_parsed(id in "[^|\\p{Cc}]{1,60}", kind in 1_i64..=255, seq in 0_i64..) {
             let seqs = parse_last_msg_seqs(&format!("{id}:{kind}:{seq}"));
             prop_assert_eq!(seqs.get(&ChannelRef::parse(id, kind).unwrap()), Some(&seq));
         }

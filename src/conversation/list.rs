@@ -1,67 +1,68 @@
-//! The list as a screen shows it, page by page: pinned first, then latest activity.
+//! The conversation list page by page: pinned conversations first, then by latest activity.
 //!
-//! A walk through the pages misses no conversation. A message lifts a conversation to the top, past
-//! the page that is being read; so every cursor carries the user's version as of its page, and the
-//! next page begins with the conversations that changed since and are now on the side that was
-//! walked already. They may come twice. Times play no part in it: clocks differ, and feeders give
-//! whole seconds.
+//! Paging misses no conversation. A message lifts a conversation to the top, past the page that is
+//! being read. Therefore every cursor contains the user's version at the time of its page, and the
+//! next page begins with the conversations that changed since then and are now on the side that was
+//! already read. They may be returned twice. Times are not compared: clocks differ, and feeders
+//! send whole seconds.
 
 use std::cmp::Reverse;
 
 use super::Conversation;
 use crate::ids::{ChannelType, Uid, Version};
 
-/// Which conversations. What is `None` does not matter.
+/// Filters for the list. `None` matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListFilter {
-    /// Only those with unread messages.
+    /// Only conversations with unread messages.
     pub only_unread: bool,
-    /// Only those of these channel types.
+    /// Only conversations of these channel types.
     pub channel_types: Option<Vec<ChannelType>>,
-    /// Only pinned ones, or only others.
+    /// Only pinned (`true`) or unpinned (`false`) conversations.
     pub pinned: Option<bool>,
-    /// Only muted ones, or only others.
+    /// Only muted (`true`) or unmuted (`false`) conversations.
     pub muted: Option<bool>,
-    /// Only those whose channel id begins with this.
+    /// Only conversations whose channel id starts with this prefix.
     pub channel_id_prefix: String,
 }
 
-/// Which page.
+/// A request for a page of the list.
 #[derive(Clone, Debug)]
 pub struct ListRequest {
-    /// Whose list.
+    /// The user whose list is read.
     pub uid: Uid,
-    /// Which of the conversations.
+    /// Filters.
     pub filter: ListFilter,
-    /// Only those below this cursor.
+    /// Only conversations below this cursor.
     pub after: Option<ListCursor>,
-    /// Only those above this cursor.
+    /// Only conversations above this cursor.
     pub before: Option<ListCursor>,
-    /// At most this many.
+    /// Maximum page size.
     pub limit: u32,
-    /// From the end of what the cursors leave; otherwise from its beginning.
+    /// Whether to take the page from the end of the range between the cursors instead of its
+    /// beginning.
     pub from_end: bool,
 }
 
-/// Where a page ends.
+/// Position of an entry in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListCursor {
-    /// The place in the list.
+    /// Sort key of the entry.
     pub key: SortKey,
-    /// The user's version up to which the walk has seen all changes.
+    /// The user's version up to which the client has seen all changes.
     pub version: Version,
 }
 
-/// The order of the list: no two conversations of a user share a key.
+/// Sort order of the list. No two conversations of a user have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SortKey {
-    /// Pinned ones come first.
+    /// Pinned conversations come first.
     pub unpinned: bool,
     /// When the last message was sent, epoch ms; the newest comes first.
     pub activity: Reverse<i64>,
-    /// Equal ones by channel type, …
+    /// Type of the channel.
     pub channel_type: u8,
-    /// … and by the bytes of the channel's id.
+    /// Channel id, compared by bytes.
     pub channel_id: String,
 }
 
@@ -70,8 +71,8 @@ impl SortKey {
         Self {
             unpinned: conversation.pinned_at == 0,
             activity: Reverse(conversation.last_activity_at),
-            channel_type: conversation.channel.channel_type.number(),
-            channel_id: conversation.channel.channel_id.clone(),
+            channel_type: conversation.channel_ref.channel_type.number(),
+            channel_id: conversation.channel_ref.channel_id.clone(),
         }
     }
 }
@@ -79,16 +80,16 @@ impl SortKey {
 /// A page of the list.
 #[derive(Clone, Debug)]
 pub struct ListPage {
-    /// In the order of the list; behind a cursor, conversations that moved out of the walk's way
-    /// come first (backwards: last).
+    /// The conversations in list order. After a cursor, conversations that moved to the side that
+    /// was already read come first (backwards: last).
     pub conversations: Vec<(ListCursor, Conversation)>,
-    /// Whether there is something above the page.
+    /// Whether there are conversations above the page.
     pub has_previous: bool,
-    /// Whether there is something below the page.
+    /// Whether there are conversations below the page.
     pub has_next: bool,
-    /// How many conversations there are on all pages.
+    /// Number of matching conversations on all pages.
     pub total: usize,
-    /// Everything that changes from now on has a larger version.
+    /// Every later change has a larger version.
     pub version: Version,
 }
 
@@ -98,20 +99,20 @@ impl ListFilter {
             && self
                 .channel_types
                 .as_ref()
-                .is_none_or(|types| types.contains(&conversation.channel.channel_type))
+                .is_none_or(|types| types.contains(&conversation.channel_ref.channel_type))
             && self
                 .pinned
                 .is_none_or(|pinned| pinned == (conversation.pinned_at > 0))
             && self.muted.is_none_or(|muted| muted == conversation.muted)
             && conversation
-                .channel
+                .channel_ref
                 .channel_id
                 .starts_with(&self.channel_id_prefix)
     }
 }
 
-/// A page of what is listed: all of a user's conversations that show, in the order of the list. It
-/// costs one pass over them, whatever the cursors say; only the page is sorted and copied.
+/// Returns a page of `listed`, all listed conversations of a user in list order. Takes one pass
+/// over them whatever the cursors are; only the page is sorted and copied.
 pub(super) fn page_of(
     listed: &[(SortKey, Conversation)],
     request: &ListRequest,
@@ -156,7 +157,8 @@ pub(super) fn page_of(
         }
     }
 
-    // Those that moved first come first; an old cursor may have been passed by all of them.
+    // Conversations that moved first come first. If the cursor is old, all conversations may have
+    // moved past it.
     let all = moved.len() + in_place.len();
     if moved.len() > limit {
         moved.select_nth_unstable_by_key(limit, |conversation| conversation.version);
@@ -179,7 +181,7 @@ pub(super) fn page_of(
     let conversations: Vec<(ListCursor, Conversation)>;
     let (has_previous, has_next);
     if request.from_end {
-        // The walk goes up: the conversation that moved first is the next one above the cursor.
+        // Backwards paging: the conversation that moved first is the next one above the cursor.
         let skipped = in_place.len().saturating_sub(room);
         conversations = in_place[skipped..]
             .iter()
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_cursor_brings_a_page_and_not_everything_that_moved() {
+    fn an_old_cursor_returns_one_page_of_moved_conversations() {
         let listed: Vec<_> = (0..100)
             .map(|number| conversation(number, 1000 - number))
             .collect();

@@ -1,122 +1,126 @@
-//! The heart: what a user's conversations are, what changed, what is unread.
+//! Use cases for conversations: the list of a user, its changes, and unread counts.
 //!
-//! How to add a use case: a file here named for what the user does, its types and tests beside it;
-//! a mutation of one conversation goes through `change::change`, which takes the user's lock and
-//! stamps the row; then a route in `rest` and a resolver in `graphql`, which only translate.
+//! How to add a use case: add a file here, named for the user's action, with its types and tests. A
+//! change of one conversation goes through `update::update_conversation`, which takes the user's
+//! lock and stamps the row. Then add a route in `rest` and a resolver in `graphql`, which only
+//! translate.
 
-mod change;
 mod delete;
 mod find;
 mod import_unread;
 mod last_msg_seqs;
 mod list;
 mod pin;
-mod plan;
-mod recents;
+mod recent_messages;
 mod set_unread;
-mod show;
+mod snapshot;
 mod summary;
 mod sync;
+mod sync_plan;
 mod unread;
-mod user_list;
+mod update;
 mod visibility;
+mod with_messages;
 
-pub(crate) use self::change::{Changing, Outcome};
-pub use self::delete::{Deleted, delete_conversation};
+pub use self::delete::{DeleteOutcome, delete_conversation};
 pub use self::find::find_conversations;
 pub use self::import_unread::import_unread_count;
 pub use self::last_msg_seqs::parse_last_msg_seqs;
 pub use self::list::{ListCursor, ListFilter, ListPage, ListRequest, SortKey};
 pub use self::pin::{set_muted, set_pinned};
-pub(crate) use self::plan::Plan;
-pub use self::recents::{RecentsKey, list_recents};
+pub use self::recent_messages::{RecentMessagesKey, list_recent_messages};
 pub use self::set_unread::{mark_all_read, set_unread};
-pub use self::show::{show, show_all};
+pub use self::snapshot::ConversationSnapshot;
 pub use self::summary::{TypeSummary, UnreadSummary, summarize};
-pub use self::sync::{Filter, Item, SyncAnswer, SyncRequest, Wanted, sync, sync_within};
-pub(crate) use self::sync::{Reading, Stamping, follow};
-pub use self::unread::{MAX_UNREAD, position, unread};
+pub use self::sync::{
+    ConversationWithMessages, SyncAnswer, SyncDetail, SyncFilter, SyncRequest, sync,
+    sync_with_size_limit,
+};
+pub(crate) use self::sync::{ReadHandler, VersionHandler, sync_under_lock};
+pub use self::unread::{MAX_UNREAD, read_position, unread};
 pub(crate) use self::unread::{join, prepare_join};
-pub use self::user_list::UserList;
+pub(crate) use self::update::UpdateHandler;
+pub use self::with_messages::{get_conversations_with_messages, list_conversations_with_messages};
 
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelRef, Seq, Uid, Version};
-use crate::message::HeadState;
+use crate::message::ChannelSnapshotId;
 use crate::store::ConversationRow;
 
 /// One user's view of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {
-    /// Whose view.
+    /// The user.
     pub uid: Uid,
-    /// What this user calls the channel.
-    pub channel: ChannelRef,
-    /// The channel's internal id.
-    pub(crate) channel_id: i64,
-    /// Who the channel is, whoever looks at it.
-    pub(crate) key: ChannelKey,
-    /// Red-dot messages of others above the read position, unless the user set a number.
+    /// The channel as this user names it.
+    pub channel_ref: ChannelRef,
+    /// Internal id of the channel.
+    pub(crate) channel_pk: i64,
+    /// Identity of the channel, the same for all users.
+    pub(crate) channel_key: ChannelKey,
+    /// Number of red-dot messages of others above the read position, unless the user set a number.
     pub unread: i64,
     /// The read position: the seq up to which the user has read. It may be above `last_msg_seq`.
     pub read_seq: Seq,
     /// When the last message was sent, epoch ms.
     pub last_activity_at: i64,
-    /// The last message's number.
+    /// The seq of the last message.
     pub last_msg_seq: Seq,
     /// The user's version of the last change.
     pub version: Version,
-    /// When it was pinned, epoch ms; 0 when it is not.
+    /// When the user pinned it, epoch ms; 0 if it is not pinned.
     pub pinned_at: i64,
     /// Whether the user muted it.
     pub muted: bool,
-    /// Messages up to here never show.
+    /// The deletion watermark: messages up to this seq never show.
     pub(crate) deleted_to_seq: Seq,
-    /// The channel as it was read.
-    pub(crate) head: HeadState,
+    /// State of the channel when it was read.
+    pub(crate) head: ChannelSnapshotId,
 }
 
 impl Conversation {
     fn new(uid: &Uid, row: &ConversationRow) -> Self {
         Self {
             uid: uid.clone(),
-            channel: row.key.seen_by(uid.as_str()),
-            channel_id: row.channel_id,
-            key: row.key.clone(),
+            channel_ref: row.key.seen_by(uid.as_str()),
+            channel_pk: row.channel_id,
+            channel_key: row.key.clone(),
             unread: unread(row),
-            read_seq: position(row),
+            read_seq: read_position(row),
             last_activity_at: row.last_message_at,
             last_msg_seq: row.last_seq,
             version: row.version,
             pinned_at: row.pinned_at,
             muted: row.muted,
             deleted_to_seq: row.deleted_to_seq,
-            head: recents::head_state(row),
+            head: recent_messages::snapshot_id(row),
         }
     }
 }
 
-/// A conversation that does not show any more: deleted, left, or outside of the filters asked with.
+/// A conversation that is no longer listed: deleted, left, or excluded by the filters of the
+/// request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Removed {
-    /// Whose view.
+pub struct ConversationRemoval {
+    /// The user.
     pub uid: Uid,
-    /// What this user calls the channel.
-    pub channel: ChannelRef,
-    /// The user's version of that change.
+    /// The channel as this user names it.
+    pub channel_ref: ChannelRef,
+    /// The user's version of this change.
     pub version: Version,
-    /// The channel's internal id.
-    pub(crate) channel_id: i64,
-    /// Whether the user is still in the channel, so that a message can bring it back.
+    /// Internal id of the channel.
+    pub(crate) channel_pk: i64,
+    /// Whether the user is still a member, so that a message can bring the conversation back.
     pub(crate) is_member: bool,
 }
 
-impl Removed {
+impl ConversationRemoval {
     fn new(uid: &Uid, row: &ConversationRow) -> Self {
         Self {
             uid: uid.clone(),
-            channel: row.key.seen_by(uid.as_str()),
+            channel_ref: row.key.seen_by(uid.as_str()),
             version: row.version,
-            channel_id: row.channel_id,
+            channel_pk: row.channel_id,
             is_member: row.is_member(),
         }
     }

@@ -1,26 +1,24 @@
-//! Pinning and muting: changes that the user's other devices see.
-
-use std::sync::Arc;
+//! Pinning and muting. The user's other devices see these changes.
 
 use super::Conversation;
-use super::change::change;
+use super::update::update_conversation;
 use super::visibility::is_listed;
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
+use crate::services::Services;
 
-/// Pins a conversation above the others, or unpins it. Pinning a pinned one changes nothing.
+/// Pins a conversation above the others, or unpins it. Repeating it changes nothing.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the conversation does not show.
+/// [`Error::NotFound`] if the conversation is not listed.
 pub async fn set_pinned(
-    core: &Arc<Core>,
+    services: &Services,
     uid: &Uid,
     channel: &ChannelRef,
     pinned: bool,
 ) -> Result<Conversation, Error> {
-    let now_ms = core.clock.now_ms();
-    let outcome = change(core, uid, channel, None, move |row, _| {
+    let now_ms = services.clock.now_ms();
+    let outcome = update_conversation(services, uid, channel, None, move |row, _| {
         let changes = is_listed(row) && pinned != (row.pinned_at > 0);
         if changes {
             row.pinned_at = if pinned { now_ms } else { 0 };
@@ -30,18 +28,18 @@ pub async fn set_pinned(
     outcome.await?.listed(uid)
 }
 
-/// Mutes a conversation, or unmutes it: its unread messages are counted apart. Muting a muted one
-/// changes nothing.
+/// Mutes or unmutes a conversation. Unread messages of muted conversations are counted separately.
+/// Repeating it changes nothing.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the conversation does not show.
+/// [`Error::NotFound`] if the conversation is not listed.
 pub async fn set_muted(
-    core: &Arc<Core>,
+    services: &Services,
     uid: &Uid,
     channel: &ChannelRef,
     muted: bool,
 ) -> Result<Conversation, Error> {
-    let outcome = change(core, uid, channel, None, move |row, _| {
+    let outcome = update_conversation(services, uid, channel, None, move |row, _| {
         let changes = is_listed(row) && muted != row.muted;
         if changes {
             row.muted = muted;

@@ -1,23 +1,21 @@
-//! The number of unread messages, set by the user in both directions, for all devices.
-
-use std::sync::Arc;
+//! Setting the number of unread messages, up or down, for all devices of the user.
 
 use super::Conversation;
-use super::change::{change, change_all};
 use super::unread::{self, MAX_UNREAD};
+use super::update::{update_all, update_conversation};
 use super::visibility::{is_listed, is_stale};
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Seq, Uid, Version};
+use crate::services::Services;
 
-/// Sets the number of unread messages; with `up_to`, of those up to that seq: messages of others
-/// above it count on top. 0 reads up to `up_to`, or everything.
+/// Sets the number of unread messages. With `up_to`, it is the number up to that seq, and later
+/// messages of others are added. 0 marks messages up to `up_to`, or all messages, as read.
 ///
 /// # Errors
-/// [`Error::BadInput`] for a number below 0 or above [`MAX_UNREAD`]; [`Error::NotFound`] when the
-/// conversation does not show.
+/// [`Error::BadInput`] for a number below 0 or above [`MAX_UNREAD`]; [`Error::NotFound`] if the
+/// conversation is not listed.
 pub async fn set_unread(
-    core: &Arc<Core>,
+    services: &Services,
     uid: &Uid,
     channel: &ChannelRef,
     count: i64,
@@ -29,9 +27,9 @@ pub async fn set_unread(
             format!("must be between 0 and {MAX_UNREAD}"),
         ));
     }
-    let outcome = change(core, uid, channel, up_to, move |row, up_to| {
-        // A seq above the last message is kept for members whose list does not show the
-        // conversation.
+    let outcome = update_conversation(services, uid, channel, up_to, move |row, up_to| {
+        // A seq above the last message is stored for members even if the conversation is not
+        // listed.
         let acts =
             is_listed(row) || (count == 0 && up_to.is_some_and(|up_to| up_to > row.last_seq));
         acts && unread::set_unread(row, count, up_to)
@@ -39,25 +37,29 @@ pub async fn set_unread(
     outcome.await?.listed(uid)
 }
 
-/// Marks all of the user's conversations as read, or those of some channel types; what changed,
-/// newest activity first. Muted ones are marked, too. With `up_to_version`, conversations that
-/// changed after that version are left alone: the user has not seen them as they are. Conversations
-/// are marked 500 at a time: one that gets a message meanwhile is as if it was marked just before
-/// or just after.
+/// Marks all of the user's conversations as read, or those of some channel types, including muted
+/// ones. Returns the changed conversations, newest activity first. With `up_to_version`,
+/// conversations that changed after that version are left unchanged, because the user has not seen
+/// their current state. Conversations are marked in transactions of 500: a message that arrives
+/// meanwhile counts as sent just before or just after.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn mark_all_read(
-    core: &Core,
+    services: &Services,
     uid: &Uid,
     only: Option<&[ChannelType]>,
     up_to_version: Option<Version>,
 ) -> Result<Vec<Conversation>, Error> {
-    let changed = change_all(core, uid, |row| {
+    let changed = update_all(services, uid, |row| {
         let is_wanted = only.is_none_or(|types| types.contains(&row.key.channel_type));
         let is_seen = up_to_version.is_none_or(|version| row.version <= version && !is_stale(row));
-        // One that shows nothing unread needs no version.
-        is_wanted && is_seen && is_listed(row) && unread::unread(row) > 0 && unread::read(row, None)
+        // A conversation without unread messages needs no new version.
+        is_wanted
+            && is_seen
+            && is_listed(row)
+            && unread::unread(row) > 0
+            && unread::mark_read(row, None)
     })
     .await?;
     Ok(changed

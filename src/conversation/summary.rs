@@ -1,42 +1,42 @@
-//! How much is unread in all.
+//! Sums of unread messages.
 
 use std::collections::BTreeMap;
 
 use super::unread::unread;
 use super::visibility::is_listed;
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::Uid;
+use crate::services::Services;
 use crate::store::ConversationRow;
 
-/// Unread messages and the conversations they are in.
+/// Numbers of unread messages and of conversations that contain them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypeSummary {
-    /// Unread messages.
+    /// Number of unread messages.
     pub unread: i64,
-    /// Conversations with unread messages.
+    /// Number of conversations with unread messages.
     pub conversations: i64,
 }
 
-/// Unread in all of a user's conversations; muted ones apart.
+/// Unread counts of all conversations of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnreadSummary {
-    /// Of conversations that are not muted.
+    /// Sum over conversations that are not muted.
     pub total: TypeSummary,
-    /// Of muted conversations.
+    /// Sum over muted conversations.
     pub muted: TypeSummary,
-    /// Of conversations that are not muted, by channel type; types without unread messages are left
-    /// out.
+    /// Sums over conversations that are not muted, by channel type; types without unread messages
+    /// are left out.
     pub by_channel_type: BTreeMap<u8, TypeSummary>,
 }
 
-/// Sums up what is unread, by the same formula as everywhere.
+/// Sums up the unread messages of a user.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn summarize(core: &Core, uid: &Uid) -> Result<UnreadSummary, Error> {
-    core.check_conversations_on()?;
-    Ok(sum_up(&core.store.list_conversations(uid).await?))
+pub async fn summarize(services: &Services, uid: &Uid) -> Result<UnreadSummary, Error> {
+    services.check_conversations_on()?;
+    Ok(sum_up(&services.store.list_conversations(uid).await?))
 }
 
 pub(super) fn sum_up(rows: &[ConversationRow]) -> UnreadSummary {

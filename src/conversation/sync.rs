@@ -1,140 +1,141 @@
-//! What changed since this client last looked.
+//! Sync: returns what changed since the client's last sync.
 //!
-//! Versions are given at reading time, under the user's lock: a message raises only its channel's
-//! revision, so that a send costs the same for any number of members, and nobody can read a version
-//! that is not larger than all before it.
+//! Versions are assigned when a client reads, under the user's lock. A message raises only its
+//! channel's revision, so the cost of a send does not depend on the number of members, and every
+//! new version is larger than all versions that were read before.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use super::plan::{Plan, plan, shows};
-use super::recents::{RecentsKey, list_recents};
+use super::recent_messages::{RecentMessagesKey, list_recent_messages};
+use super::sync_plan::{SyncPlan, matches_filter, plan_sync};
 use super::visibility::is_stale;
-use super::{Conversation, Removed};
+use super::{Conversation, ConversationRemoval};
+use crate::batching::{BatchHandler, BatchReply, BatchResult, row_hash, shard_of};
 use crate::budget;
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid, Version};
-use crate::message::{AnswerBytes, Message, Recents};
-use crate::store::{Changed, ConversationRow, Locks, StoreError};
-use crate::together::{Answers, Done, lane, row};
+use crate::message::{AnswerSizeLimit, Message, MessageSlice};
+use crate::services::Services;
+use crate::store::{ChangedConversations, ConversationRow, LockPolicy, StoreError};
 
-/// Bytes of a conversation that is read and shown, without its messages.
+/// Estimated memory of a conversation in an answer, without its messages.
 const CONVERSATION_BYTES: usize = 500;
-/// Rows of one sync that shares a transaction with others.
-const FEW: usize = 200;
+/// Syncs with more rows than this run in a transaction of their own instead of a batch.
+const MAX_BATCHED_ROWS: usize = 200;
 
-/// Which conversations an answer is about. A cursor belongs to the filter it was asked with.
+/// Filters for a sync. A cursor is valid only for the filters it was requested with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct SyncFilter {
     /// Only conversations with unread messages.
     pub only_unread: bool,
     /// Channel types to leave out.
     pub exclude_channel_types: Vec<u8>,
 }
 
-/// What a client asks.
+/// A sync request.
 #[derive(Clone, Debug)]
 pub struct SyncRequest {
-    /// Who.
+    /// The user.
     pub uid: Uid,
-    /// The version of the last answer, 0 for everything.
+    /// The version of the client's last answer; 0 requests everything.
     pub version: Version,
-    /// The newest message the client holds of each channel, when it says so.
+    /// The newest message that the client has of each channel, if known.
     pub last_msg_seqs: HashMap<ChannelRef, Seq>,
-    /// Channels to return whatever their version.
-    pub always: HashSet<ChannelRef>,
-    /// At most this many newest messages for each conversation.
+    /// Channels to return whatever their version is.
+    pub force_include: HashSet<ChannelRef>,
+    /// Maximum number of newest messages for each conversation.
     pub msg_count: u32,
-    /// Which conversations.
-    pub filter: Filter,
-    /// At most this many changes, in order of version.
+    /// Filters.
+    pub filter: SyncFilter,
+    /// Maximum number of changes, in order of version.
     pub first: Option<usize>,
-    /// The parts of the conversations that are wanted.
-    pub wanted: Wanted,
+    /// The parts of the answer that are needed.
+    pub detail: SyncDetail,
 }
 
 impl SyncRequest {
-    /// True if conversations may be returned that did not change.
+    /// Returns whether unchanged conversations may have to be returned.
     fn names_channels(&self) -> bool {
-        !self.last_msg_seqs.is_empty() || !self.always.is_empty()
+        !self.last_msg_seqs.is_empty() || !self.force_include.is_empty()
     }
 }
 
-/// The parts that an answer is asked for: nothing else is read.
+/// The parts of an answer that are needed: nothing else is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wanted {
-    /// The version, and what was removed.
+pub enum SyncDetail {
+    /// The version and the removed conversations.
     Version,
-    /// The conversations without their messages.
+    /// Conversations without their messages.
     Conversations,
-    /// Everything.
+    /// Conversations with their messages.
     #[default]
     Messages,
 }
 
 impl SyncRequest {
-    /// Everything of `uid`, without messages.
+    /// Requests all conversations of `uid`, without messages.
     #[must_use]
     pub fn new(uid: Uid) -> Self {
         Self {
             uid,
             version: 0,
             last_msg_seqs: HashMap::new(),
-            always: HashSet::new(),
+            force_include: HashSet::new(),
             msg_count: 0,
-            filter: Filter::default(),
+            filter: SyncFilter::default(),
             first: None,
-            wanted: Wanted::Messages,
+            detail: SyncDetail::Messages,
         }
     }
 }
 
-/// A conversation of the answer with its newest messages.
+/// A conversation with its newest messages.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Item {
+pub struct ConversationWithMessages {
     /// The conversation.
     pub conversation: Conversation,
     /// The message with `last_msg_seq`.
     pub last_message: Option<Arc<Message>>,
     /// The newest messages, newest first.
-    pub recents: Recents,
+    pub recents: MessageSlice,
 }
 
-impl Item {
+impl ConversationWithMessages {
     fn without_messages(uid: &Uid, row: &ConversationRow) -> Self {
         Self {
             conversation: Conversation::new(uid, row),
             last_message: None,
-            recents: Recents::default(),
+            recents: MessageSlice::default(),
         }
     }
 }
 
-/// What changed.
+/// The changes since a version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SyncAnswer {
-    /// What to ask with next time.
+    /// The version for the next request.
     pub version: Version,
-    /// Whether the version asked with was none of ours: this is everything, forget what you have.
+    /// Whether the requested version is unknown: the answer contains everything, and the client
+    /// must discard its state.
     pub reset: bool,
-    /// Whether to ask again at once with `version`.
+    /// Whether there are more changes: the client should request again with `version` at once.
     pub has_more: bool,
-    /// Without `first`: newest activity first. With it: by version.
-    pub conversations: Vec<Item>,
-    /// What does not show any more; empty when the answer is everything.
-    pub removed: Vec<Removed>,
+    /// Without `first`: newest activity first. With `first`: by version.
+    pub conversations: Vec<ConversationWithMessages>,
+    /// Conversations that are no longer listed; empty if the answer contains everything.
+    pub removed: Vec<ConversationRemoval>,
 }
 
 impl SyncAnswer {
-    /// Newest activity first.
+    /// Sorts by activity, newest first.
     pub(crate) fn sort_by_activity(&mut self) {
         self.conversations
-            .sort_by(|a, b| order(&a.conversation).cmp(&order(&b.conversation)));
+            .sort_by(|a, b| activity_order(&a.conversation).cmp(&activity_order(&b.conversation)));
     }
 
-    /// About how many bytes it takes.
+    /// Returns the approximate size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let messages: usize = self
             .conversations
@@ -144,8 +145,8 @@ impl SyncAnswer {
         messages + (self.conversations.len() + self.removed.len()) * CONVERSATION_BYTES
     }
 
-    /// What is new in it for somebody who has seen everything up to `version`, and wants no more
-    /// than so many messages.
+    /// Returns the part of the answer that is new to a client at `version`, with at most
+    /// `msg_count` messages for each conversation.
     pub(crate) fn since(&self, version: Version, msg_count: u32) -> Self {
         let mut answer = self.clone();
         if !answer.reset {
@@ -161,245 +162,284 @@ impl SyncAnswer {
     }
 }
 
-/// What changed since `request.version`; every version given out is committed before this returns.
+/// Returns the changes since `request.version`. All versions in the answer are committed.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn sync(core: &Arc<Core>, request: &SyncRequest) -> Result<SyncAnswer, Error> {
-    sync_within(core, request, &AnswerBytes::new(core.limits.answer_bytes)).await
+pub async fn sync(services: &Services, request: &SyncRequest) -> Result<SyncAnswer, Error> {
+    sync_with_size_limit(
+        services,
+        request,
+        &AnswerSizeLimit::new(services.limits.answer_bytes),
+    )
+    .await
 }
 
-/// As [`sync`], of an answer that has more than these conversations.
+/// Like [`sync`], for an answer that contains other data as well.
 ///
 /// # Errors
-/// As [`sync`].
-pub async fn sync_within(
-    core: &Arc<Core>,
+/// Like [`sync`].
+pub async fn sync_with_size_limit(
+    services: &Services,
     request: &SyncRequest,
-    bytes: &AnswerBytes,
+    bytes: &AnswerSizeLimit,
 ) -> Result<SyncAnswer, Error> {
-    core.check_conversations_on()?;
-    // Rows that did not change are needed only to say what the client lacks of them.
+    services.check_conversations_on()?;
+    // Unchanged rows are needed only to find messages that the client does not have.
     let needs_all = request.names_channels();
-    let (plan, since, reset) = plan_changes(
-        core,
+    let (plan, client_version, reset) = plan_changes(
+        services,
         &request.uid,
         request.version.max(0),
         needs_all,
         request.first,
     )
     .await?;
-    answer(core, request, plan, since, reset, bytes).await
+    answer_from_plan(services, request, plan, client_version, reset, bytes).await
 }
 
-/// All conversations of a user, each with a version.
-pub(super) async fn plan_all(core: &Arc<Core>, uid: &Uid) -> Result<Plan, Error> {
-    Ok(plan_changes(core, uid, 0, false, None).await?.0)
+/// Returns all conversations of a user, each with a version.
+pub(super) async fn plan_all(services: &Services, uid: &Uid) -> Result<SyncPlan, Error> {
+    Ok(plan_changes(services, uid, 0, false, None).await?.0)
 }
 
-/// The rows of an answer with their versions, the version that it is based on, and whether that is
-/// another one than was asked for.
+/// Returns the rows of an answer with their versions, the version that it starts from, and whether
+/// that differs from the requested version.
 async fn plan_changes(
-    core: &Arc<Core>,
+    services: &Services,
     uid: &Uid,
     asked: Version,
     needs_all: bool,
     first: Option<usize>,
-) -> Result<(Plan, Version, bool), Error> {
-    let mut read_from = if needs_all { 0 } else { asked };
-    let mut found = read(core, uid, read_from).await?;
+) -> Result<(SyncPlan, Version, bool), Error> {
+    let mut read_after = if needs_all { 0 } else { asked };
+    let mut found = read_changed(services, uid, read_after).await?;
     let reset = asked > found.cursor.unwrap_or(0);
-    let since = if reset { 0 } else { asked };
-    if reset && read_from > 0 {
-        read_from = 0;
-        found = read(core, uid, read_from).await?;
+    let client_version = if reset { 0 } else { asked };
+    if reset && read_after > 0 {
+        read_after = 0;
+        found = read_changed(services, uid, read_after).await?;
     }
-    let stamping = Stamping {
+    let assignment = VersionAssignment {
         uid: uid.clone(),
-        since,
-        read_from,
+        client_version,
+        read_after,
         first,
     };
     let plan = match found.cursor {
-        Some(cursor) if !found.rows.iter().any(is_stale) => plan(
+        Some(cursor) if !found.rows.iter().any(is_stale) => plan_sync(
             Arc::unwrap_or_clone(found).rows,
-            since,
+            client_version,
             cursor,
-            core.clock.now_ms(),
+            services.clock.now_ms(),
             first,
         ),
-        None if !core.store.has_conversations(uid).await? => Plan::default(),
+        None if !services.store.has_conversations(uid).await? => SyncPlan::default(),
         cursor => {
             if cursor.is_none() {
-                core.store.insert_cursors(std::slice::from_ref(uid)).await?;
+                services
+                    .store
+                    .insert_cursors(std::slice::from_ref(uid))
+                    .await?;
             }
-            if found.rows.len() <= FEW {
-                let shared = Arc::clone(core);
-                let lane = lane(uid, core.store.writers());
-                core.stampings
-                    .run(lane, stamping, move |all, locks| {
-                        give_versions(Arc::clone(&shared), all, locks)
-                    })
+            if found.rows.len() <= MAX_BATCHED_ROWS {
+                let shard = shard_of(uid, services.store.write_shards());
+                services
+                    .version_assignments
+                    .submit(shard, assignment)
                     .await?
             } else {
-                // Others would wait for it.
-                let alone = vec![Arc::new(stamping)];
-                let _place = core.store.may_wait().await;
-                match give_versions(Arc::clone(core), alone, Locks::Wait)
+                // In a batch, other requests would wait for it.
+                let alone = [Arc::new(assignment)];
+                let _permit = services.store.acquire_lock_wait_permit().await;
+                match assign_versions(services, &alone, LockPolicy::Wait)
                     .await?
                     .pop()
                 {
-                    Some(Done::Answer(plan)) => plan?,
-                    _ => Plan::default(),
+                    Some(BatchReply::Ready(plan)) => plan?,
+                    _ => SyncPlan::default(),
                 }
             }
         }
     };
-    budget::hold((plan.rows.len() + plan.rest.len()).saturating_mul(CONVERSATION_BYTES))?;
-    Ok((plan, since, reset))
+    budget::hold((plan.rows.len() + plan.unchanged.len()).saturating_mul(CONVERSATION_BYTES))?;
+    Ok((plan, client_version, reset))
 }
 
-/// What changed of a user whose feed stands at `request.version`: as [`sync`], but where there is
-/// nearly always something to stamp, so it is looked for under the lock at once.
+/// Like [`sync`], for a live feed at `request.version`. A feed nearly always has conversations to
+/// stamp, so this takes the lock at once instead of reading without it first.
 ///
 /// # Errors
-/// As [`sync`].
-pub(crate) async fn follow(core: &Arc<Core>, request: &SyncRequest) -> Result<SyncAnswer, Error> {
-    let since = request.version;
-    if since == 0 {
-        return sync(core, request).await;
+/// Like [`sync`].
+pub(crate) async fn sync_under_lock(
+    services: &Services,
+    request: &SyncRequest,
+) -> Result<SyncAnswer, Error> {
+    let client_version = request.version;
+    if client_version == 0 {
+        return sync(services, request).await;
     }
-    let stamping = Stamping {
+    let assignment = VersionAssignment {
         uid: request.uid.clone(),
-        since,
-        read_from: since,
+        client_version,
+        read_after: client_version,
         first: request.first,
     };
-    let shared = Arc::clone(core);
-    let lane = lane(&request.uid, core.store.writers());
-    match core
-        .stampings
-        .run(lane, stamping, move |all, locks| {
-            give_versions(Arc::clone(&shared), all, locks)
-        })
-        .await
-    {
-        Ok(plan) if plan.cursor >= since => {
-            answer(
-                core,
+    let shard = shard_of(&request.uid, services.store.write_shards());
+    match services.version_assignments.submit(shard, assignment).await {
+        Ok(plan) if plan.cursor >= client_version => {
+            answer_from_plan(
+                services,
                 request,
                 plan,
-                since,
+                client_version,
                 false,
-                &AnswerBytes::new(core.limits.answer_bytes),
+                &AnswerSizeLimit::new(services.limits.answer_bytes),
             )
             .await
         }
-        Err(error) if error.is_passing() => Err(error),
-        // A database that was restored: it has given out less than that, or does not know the user.
-        _ => sync(core, request).await,
+        Err(error) if error.is_transient() => Err(error),
+        // After a restore of the database the version is unknown, or the user is.
+        _ => sync(services, request).await,
     }
 }
 
-/// Conversations of a user that somebody waits for.
+/// A read of the conversations of a user, shared by concurrent requests.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Reading {
+pub(crate) struct SharedRead {
     uid: Uid,
-    read_from: Version,
+    read_after: Version,
 }
 
-/// The user's cursor and what changed since a version. Who asks for the same while it is being read
-/// waits for the next reading, and shares it: it begins after all of them have asked.
-async fn read(core: &Arc<Core>, uid: &Uid, read_from: Version) -> Result<Arc<Changed>, Error> {
-    let reading = Reading {
+/// Returns the user's cursor and what changed since a version. Requests that arrive during a read
+/// share the next read, which starts after all of them.
+async fn read_changed(
+    services: &Services,
+    uid: &Uid,
+    read_after: Version,
+) -> Result<Arc<ChangedConversations>, Error> {
+    let request = SharedRead {
         uid: uid.clone(),
-        read_from,
+        read_after,
     };
-    let shared = Arc::clone(core);
-    let work = move |all: Vec<Arc<Reading>>, _| {
-        let core = Arc::clone(&shared);
-        async move {
-            let mut found: HashMap<&Reading, Arc<Changed>> = HashMap::new();
-            for reading in &all {
-                if !found.contains_key(&**reading) {
-                    let changed = core
-                        .store
-                        .list_changed(&reading.uid, reading.read_from)
-                        .await?;
-                    found.insert(reading, Arc::new(changed));
-                }
-            }
-            Ok(all
-                .iter()
-                .map(|reading| Done::Answer(Ok(Arc::clone(&found[&**reading]))))
-                .collect())
-        }
-    };
-    // A user's own lane.
-    core.reads
-        .run(lane(&(uid, read_from), u64::MAX), reading, work)
-        .await
+    // A shard for each user and version. If two of them have the same hash, they share a shard.
+    let shard = shard_of(&(uid, read_after), u64::MAX);
+    services.reads.submit(shard, request).await
 }
 
-/// A user whose conversations want versions.
+/// Reads each distinct request of a batch once.
+pub(crate) struct ReadHandler(pub(crate) Weak<Services>);
+
+impl BatchHandler for ReadHandler {
+    type Request = SharedRead;
+    type Reply = Arc<ChangedConversations>;
+
+    async fn run(
+        &self,
+        batch: Vec<Arc<SharedRead>>,
+        _: LockPolicy,
+    ) -> BatchResult<Arc<ChangedConversations>> {
+        let services = Services::upgrade(&self.0)?;
+        let mut found: HashMap<&SharedRead, Arc<ChangedConversations>> = HashMap::new();
+        for request in &batch {
+            if !found.contains_key(&**request) {
+                let changed = services
+                    .store
+                    .list_changed(&request.uid, request.read_after)
+                    .await?;
+                found.insert(request, Arc::new(changed));
+            }
+        }
+        Ok(batch
+            .iter()
+            .map(|request| BatchReply::Ready(Ok(Arc::clone(&found[&**request]))))
+            .collect())
+    }
+}
+
+/// A request for new versions of a user's stale conversations.
 #[derive(Debug)]
-pub(crate) struct Stamping {
+pub(crate) struct VersionAssignment {
     uid: Uid,
-    since: Version,
-    read_from: Version,
+    client_version: Version,
+    read_after: Version,
     first: Option<usize>,
 }
 
-/// Gives versions to what changed: the users' locks first, then the read, so that it sees all that
-/// was committed before.
-async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>, locks: Locks) -> Answers<Plan> {
-    let mut plans: Vec<Option<Done<Plan>>> = all.iter().map(|_| None).collect();
-    // A user's second device sees what the first one was given.
+/// Assigns versions to the conversations of several users in one transaction.
+pub(crate) struct VersionHandler(pub(crate) Weak<Services>);
+
+impl BatchHandler for VersionHandler {
+    type Request = VersionAssignment;
+    type Reply = SyncPlan;
+
+    async fn run(
+        &self,
+        batch: Vec<Arc<VersionAssignment>>,
+        lock_policy: LockPolicy,
+    ) -> BatchResult<SyncPlan> {
+        let services = Services::upgrade(&self.0)?;
+        assign_versions(&services, &batch, lock_policy).await
+    }
+}
+
+/// Assigns versions to changed conversations. Locks the users first and reads afterwards, so that
+/// the read sees everything that was committed before.
+async fn assign_versions(
+    services: &Services,
+    all: &[Arc<VersionAssignment>],
+    lock_policy: LockPolicy,
+) -> BatchResult<SyncPlan> {
+    let mut plans: Vec<Option<BatchReply<SyncPlan>>> = all.iter().map(|_| None).collect();
+    // Several requests of one user run one after the other: the second one sees the versions of the
+    // first.
     loop {
         let mut users: BTreeMap<&Uid, usize> = BTreeMap::new();
-        for (at, stamping) in all
+        for (at, assignment) in all
             .iter()
             .enumerate()
             .filter(|(at, _)| plans[*at].is_none())
         {
-            users.entry(&stamping.uid).or_insert(at);
+            users.entry(&assignment.uid).or_insert(at);
         }
         if users.is_empty() {
             return Ok(plans
                 .into_iter()
-                .map(|plan| plan.unwrap_or_else(|| Done::Answer(Ok(Plan::default()))))
+                .map(|plan| plan.unwrap_or_else(|| BatchReply::Ready(Ok(SyncPlan::default()))))
                 .collect());
         }
-        let some: &Vec<&Stamping> = &users.values().map(|at| &*all[*at]).collect();
-        let core = &core;
-        let given = core
+        let some: &Vec<&VersionAssignment> = &users.values().map(|at| &*all[*at]).collect();
+        let given = services
             .store
             .transaction(|tx| async move {
                 let cursors = tx
                     .lock_users(
                         &some
                             .iter()
-                            .map(|stamping| stamping.uid.clone())
+                            .map(|assignment| assignment.uid.clone())
                             .collect::<Vec<_>>(),
-                        locks,
+                        lock_policy,
                     )
                     .await?;
                 let locked = some
                     .iter()
-                    .filter(|stamping| cursors.contains_key(stamping.uid.as_str()));
+                    .filter(|assignment| cursors.contains_key(assignment.uid.as_str()));
                 let wanted: Vec<(&Uid, Version)> = locked
-                    .map(|stamping| (&stamping.uid, stamping.read_from))
+                    .map(|assignment| (&assignment.uid, assignment.read_after))
                     .collect();
                 let mut rows = tx.list_changed(&wanted).await?;
                 let mut plans = Vec::with_capacity(some.len());
-                for Stamping {
-                    uid, since, first, ..
+                for VersionAssignment {
+                    uid,
+                    client_version,
+                    first,
+                    ..
                 } in some
                 {
                     let Some(cursor) = cursors.get(uid.as_str()).copied() else {
-                        if locks == Locks::Wait {
-                            return Err(StoreError::Broken(
-                                "a user without a cursor cannot be locked".to_owned(),
+                        if lock_policy == LockPolicy::Wait {
+                            return Err(StoreError::Internal(
+                                "cannot lock a user without a cursor".to_owned(),
                             )
                             .into());
                         }
@@ -407,39 +447,41 @@ async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>, locks: Locks) -
                         continue;
                     };
                     let rows = rows.remove(uid).unwrap_or_default();
-                    plans.push(Some(plan(
+                    plans.push(Some(plan_sync(
                         rows,
-                        *since,
+                        *client_version,
                         cursor,
-                        core.clock.now_ms(),
+                        services.clock.now_ms(),
                         *first,
                     )));
                 }
-                let stamps = some
-                    .iter()
-                    .zip(plans.iter().map(|plan| plan.iter().flat_map(Plan::stamps)));
+                let stamps = some.iter().zip(
+                    plans
+                        .iter()
+                        .map(|plan| plan.iter().flat_map(SyncPlan::stamped_rows)),
+                );
                 let stamps =
-                    stamps.flat_map(|(stamping, rows)| rows.map(|row| (&stamping.uid, row)));
+                    stamps.flat_map(|(assignment, rows)| rows.map(|row| (&assignment.uid, row)));
                 tx.stamp(stamps.collect()).await?;
                 tx.commit(plans).await
             })
             .await?;
-        let given: Vec<(Uid, usize, Option<Plan>)> = users
+        let given: Vec<(Uid, usize, Option<SyncPlan>)> = users
             .into_iter()
             .zip(given)
             .map(|((uid, at), plan)| (uid.clone(), at, plan))
             .collect();
         for (uid, at, plan) in given {
             match plan {
-                Some(plan) => plans[at] = Some(Done::Answer(Ok(plan))),
-                // All devices of the user wait.
+                Some(plan) => plans[at] = Some(BatchReply::Ready(Ok(plan))),
+                // All requests of this user wait for the lock.
                 None => {
-                    for (stamping, plan) in all
+                    for (assignment, plan) in all
                         .iter()
                         .zip(&mut plans)
-                        .filter(|(stamping, _)| stamping.uid == uid)
+                        .filter(|(assignment, _)| assignment.uid == uid)
                     {
-                        plan.get_or_insert(Done::Held(row(&stamping.uid)));
+                        plan.get_or_insert(BatchReply::RowLocked(row_hash(&assignment.uid)));
                     }
                 }
             }
@@ -447,64 +489,64 @@ async fn give_versions(core: Arc<Core>, all: Vec<Arc<Stamping>>, locks: Locks) -
     }
 }
 
-async fn answer(
-    core: &Core,
+async fn answer_from_plan(
+    services: &Services,
     request: &SyncRequest,
-    plan: Plan,
-    since: Version,
+    plan: SyncPlan,
+    client_version: Version,
     reset: bool,
-    bytes: &AnswerBytes,
+    bytes: &AnswerSizeLimit,
 ) -> Result<SyncAnswer, Error> {
-    let Plan {
+    let SyncPlan {
         rows,
         version,
         has_more,
-        rest,
+        unchanged,
         ..
     } = &plan;
-    let changes = Changes {
+    let changes = SyncChanges {
         rows: rows.iter().collect(),
-        rest,
+        unchanged,
         version: *version,
         has_more: *has_more,
-        since,
+        client_version,
         reset,
     };
-    answer_with(core, request, changes, bytes).await
+    build_answer(services, request, changes, bytes).await
 }
 
-/// The parts of an answer.
-pub(super) struct Changes<'a, Rest> {
-    /// What changed.
+/// Input of [`build_answer`].
+pub(super) struct SyncChanges<'a, Unchanged> {
+    /// Changed conversations.
     pub(super) rows: Vec<&'a ConversationRow>,
-    /// Conversations that did not change, where the client may lack something of them.
-    pub(super) rest: Rest,
+    /// Unchanged conversations, of which the client may lack messages.
+    pub(super) unchanged: Unchanged,
     pub(super) version: Version,
     pub(super) has_more: bool,
-    /// The version that the client has seen; 0 for none.
-    pub(super) since: Version,
+    /// The version that the client has; 0 for none.
+    pub(super) client_version: Version,
     pub(super) reset: bool,
 }
 
-pub(super) async fn answer_with<'a>(
-    core: &Core,
+pub(super) async fn build_answer<'a>(
+    services: &Services,
     request: &SyncRequest,
-    changes: Changes<'a, impl IntoIterator<Item = &'a ConversationRow>>,
-    bytes: &AnswerBytes,
+    changes: SyncChanges<'a, impl IntoIterator<Item = &'a ConversationRow>>,
+    bytes: &AnswerSizeLimit,
 ) -> Result<SyncAnswer, Error> {
-    let Changes {
+    let SyncChanges {
         mut rows,
-        rest,
+        unchanged,
         version,
         has_more,
-        since,
+        client_version,
         reset,
     } = changes;
     let uid = &request.uid;
     let name = |row: &ConversationRow| row.key.seen_by(uid.as_str());
     let mut removed = Vec::new();
     let shows = |row: &ConversationRow| {
-        shows(
+        matches_filter(
             row,
             request.filter.only_unread,
             &request.filter.exclude_channel_types,
@@ -512,17 +554,17 @@ pub(super) async fn answer_with<'a>(
     };
     rows.retain(|row| {
         let stays = shows(row);
-        if !stays && since > 0 {
-            removed.push(Removed::new(uid, row));
+        if !stays && client_version > 0 {
+            removed.push(ConversationRemoval::new(uid, row));
         }
         stays
     });
     if !has_more && request.names_channels() {
-        // What the client says it lacks, although it did not change.
-        rows.extend(rest.into_iter().filter(|row| {
+        // Unchanged conversations of which the client lacks messages.
+        rows.extend(unchanged.into_iter().filter(|row| {
             let named = name(row);
             shows(row)
-                && (request.always.contains(&named)
+                && (request.force_include.contains(&named)
                     || request
                         .last_msg_seqs
                         .get(&named)
@@ -530,20 +572,30 @@ pub(super) async fn answer_with<'a>(
         }));
     }
 
-    let held = |row: &ConversationRow| {
+    let client_last_seq = |row: &ConversationRow| {
         if request.last_msg_seqs.is_empty() {
             0
         } else {
             request.last_msg_seqs.get(&name(row)).copied().unwrap_or(0)
         }
     };
-    let conversations = match request.wanted {
-        Wanted::Version => Vec::new(),
-        Wanted::Conversations => rows
+    let conversations = match request.detail {
+        SyncDetail::Version => Vec::new(),
+        SyncDetail::Conversations => rows
             .iter()
-            .map(|row| Item::without_messages(uid, row))
+            .map(|row| ConversationWithMessages::without_messages(uid, row))
             .collect(),
-        Wanted::Messages => items(core, uid, &rows, request.msg_count, held, bytes).await?,
+        SyncDetail::Messages => {
+            with_messages(
+                services,
+                uid,
+                &rows,
+                request.msg_count,
+                client_last_seq,
+                bytes,
+            )
+            .await?
+        }
     };
     let mut answer = SyncAnswer {
         version,
@@ -558,25 +610,26 @@ pub(super) async fn answer_with<'a>(
     Ok(answer)
 }
 
-/// Rows with their newest `msg_count` messages, of these those above the seq that is held of each.
-pub(super) async fn items(
-    core: &Core,
+/// Returns rows with their newest `msg_count` messages, without the messages up to the seq that the
+/// client has.
+pub(super) async fn with_messages(
+    services: &Services,
     uid: &Uid,
     rows: &[&ConversationRow],
     msg_count: u32,
-    held: impl Fn(&ConversationRow) -> Seq,
-    bytes: &AnswerBytes,
-) -> Result<Vec<Item>, Error> {
-    // The last message is needed for its number, also when no messages are asked for.
-    let keys: Vec<RecentsKey> = rows
+    client_last_seq: impl Fn(&ConversationRow) -> Seq,
+    bytes: &AnswerSizeLimit,
+) -> Result<Vec<ConversationWithMessages>, Error> {
+    // The last message is always needed for its number, even if no messages are requested.
+    let keys: Vec<RecentMessagesKey> = rows
         .iter()
-        .map(|row| RecentsKey::new(row, msg_count.max(1)))
+        .map(|row| RecentMessagesKey::new(row, msg_count.max(1)))
         .collect();
-    let recents = list_recents(core, &keys, bytes).await?;
-    let item = |(row, newest): (&&ConversationRow, Recents)| {
+    let recents = list_recent_messages(services, &keys, bytes).await?;
+    let item = |(row, newest): (&&ConversationRow, MessageSlice)| {
         let last_message = newest.first().cloned();
-        let recents = newest.above(held(row), msg_count as usize);
-        Item {
+        let recents = newest.above(client_last_seq(row), msg_count as usize);
+        ConversationWithMessages {
             conversation: Conversation::new(uid, row),
             last_message,
             recents,
@@ -585,11 +638,11 @@ pub(super) async fn items(
     Ok(rows.iter().zip(recents).map(item).collect())
 }
 
-/// Newest second first, then by channel type and id.
-pub(super) fn order(conversation: &Conversation) -> (Reverse<i64>, u8, &str) {
+/// Sort key: newest second first, then by channel type and id.
+pub(super) fn activity_order(conversation: &Conversation) -> (Reverse<i64>, u8, &str) {
     (
         Reverse(conversation.last_activity_at.div_euclid(1000)),
-        conversation.channel.channel_type.number(),
-        &conversation.channel.channel_id,
+        conversation.channel_ref.channel_type.number(),
+        &conversation.channel_ref.channel_id,
     )
 }

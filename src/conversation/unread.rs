@@ -1,45 +1,45 @@
-//! The rule of unread, which everything agrees on: the red-dot messages of others above the user's
-//! read position, unless the user set a number.
+//! The unread count: the number of red-dot messages of others above the user's read position,
+//! unless the user set a number. All interfaces use these functions.
 //!
-//! A row holds a *mark*: how much was unread (`red_dots` − `read_mark`), at which revision and
-//! which last seq of the channel. What came since is the difference of two counters of the
-//! channel's head, but for two rare terms of [`Counts`]: messages that the user had read before
-//! they came, and messages that came late. A newer own message is a mark, too; it stands beside the
-//! channel.
+//! A row holds a *mark*: how much was unread (`red_dots` − `read_mark`) at a certain revision and
+//! last seq of the channel. The messages since then are the difference of two counters of the
+//! channel's head, except for two rare terms in [`Counts`]: messages that the user had read before
+//! they arrived, and messages that arrived late. A newer own message is a mark, too; it is stored
+//! with the channel.
 //!
-//! The functions that change a row return whether they changed it. They set a new mark at the head
-//! in the row, which was read under the user's lock. `docs/ARCHITECTURE.md` has the reasons, and
-//! `tests/read_positions.rs` the shortest histories that break simpler rules.
+//! Functions that change a row return whether they changed it. They set a new mark at the head in
+//! the row, which was read under the user's lock. `docs/ARCHITECTURE.md` explains the reasons, and
+//! `tests/it/api/read_positions.rs` has the shortest histories that break simpler rules.
 
 use crate::ids::Seq;
 use crate::store::{ConversationRow, Counts, Membership};
 
-/// The largest number of unread messages that is shown or can be set: clients keep it in 32 bits.
+/// The largest unread count that is returned or can be set: clients store it in 32 bits.
 pub const MAX_UNREAD: i64 = i32::MAX as i64;
 
-/// The read position: the largest of the seqs that the user read, sent, deleted or joined at.
+/// Returns the read position: the largest seq that the user read, sent, deleted or joined at.
 #[must_use]
-pub fn position(row: &ConversationRow) -> Seq {
+pub fn read_position(row: &ConversationRow) -> Seq {
     row.read_seq.max(row.own.seq)
 }
 
-/// Unread at the mark, and the red dots that came since above the position that was counted for.
-fn since_mark(row: &ConversationRow) -> i64 {
+/// Unread messages at the mark, plus the red-dot messages since then above the counted position.
+fn unread_since_mark(row: &ConversationRow) -> i64 {
     row.red_dots - row.read_mark - row.counts.ahead - row.counts.late
 }
 
-/// How many messages are unread.
+/// Returns the number of unread messages.
 #[must_use]
 pub fn unread(row: &ConversationRow) -> i64 {
     let unread = if row.own.seq <= row.read_seq {
-        since_mark(row)
+        unread_since_mark(row)
     } else {
-        // An own message is the position.
+        // A newer own message is the read position.
         let since_own = row.red_dots - row.own.red_dots - row.counts.late_own;
         if row.own.seq > row.marked_seq {
             since_own
         } else {
-            since_own.min(since_mark(row))
+            since_own.min(unread_since_mark(row))
         }
     };
     unread.clamp(0, MAX_UNREAD)
@@ -66,48 +66,48 @@ fn set_mark(row: &mut ConversationRow, position: Seq, unread: i64) -> bool {
         )
 }
 
-/// Sets a mark that says the same at the head in the row, so that later reads have nothing to
-/// count.
+/// Sets a mark with the same position and unread count at the head in the row, so that later reads
+/// need no counts.
 pub(super) fn renew_mark(row: &mut ConversationRow) {
     let unread = unread(row);
-    set_mark(row, position(row), unread);
+    set_mark(row, read_position(row), unread);
 }
 
-/// Reads up to `up_to`, or everything. A seq below the position says nothing new: a receipt that is
-/// late or repeated changes nothing.
-pub(super) fn read(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
-    up_to.is_none_or(|up_to| up_to >= position(row)) && move_position(row, up_to)
+/// Marks messages up to `up_to`, or all messages, as read. A seq below the position changes
+/// nothing: the receipt is late or repeated.
+pub(super) fn mark_read(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
+    up_to.is_none_or(|up_to| up_to >= read_position(row)) && move_position(row, up_to)
 }
 
 fn move_position(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
-    let position = position(row).max(up_to.unwrap_or(row.last_seq));
+    let position = read_position(row).max(up_to.unwrap_or(row.last_seq));
     let mut unread = if position >= row.last_seq {
         0
     } else {
         row.counts.above
     };
     if position < row.marked_seq {
-        // A number that the user set below the count stays.
-        unread = unread.min(since_mark(row));
+        // A number that the user set below the actual count is kept.
+        unread = unread.min(unread_since_mark(row));
     }
     set_mark(row, position, unread.max(0))
 }
 
-/// Sets how many are unread: of all, or below `up_to`, so that what is above it counts on top.
+/// Sets the number of unread messages: in total, or up to `up_to`, so that later messages are
+/// added.
 pub(super) fn set_unread(row: &mut ConversationRow, count: i64, up_to: Option<Seq>) -> bool {
     if count == 0 {
-        return read(row, up_to);
+        return mark_read(row, up_to);
     }
-    let above = if up_to.is_some_and(|up_to| up_to.max(position(row)) < row.last_seq) {
+    let above = if up_to.is_some_and(|up_to| up_to.max(read_position(row)) < row.last_seq) {
         row.counts.above
     } else {
         0
     };
-    set_mark(row, position(row), (count + above).min(MAX_UNREAD))
+    set_mark(row, read_position(row), (count + above).min(MAX_UNREAD))
 }
 
-/// Deletes up to `up_to`, or everything: reads up to there, and messages up to there never show
-/// again.
+/// Deletes messages up to `up_to`, or all messages: marks them as read and hides them for good.
 pub(super) fn delete(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
     let up_to = up_to.unwrap_or(row.last_seq);
     let moved = move_position(row, Some(up_to));
@@ -116,9 +116,10 @@ pub(super) fn delete(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
     moved || deleted
 }
 
-/// Prepares the row of a user who is not in the channel to become a member: at the head, or just
-/// below a message that made the user a member. What was read before is forgotten; the deletion and
-/// the version are kept. [`ConversationRow::counts`] must then be counted above [`position`].
+/// Prepares the row of a user who is not a member for joining: at the head, or just below the
+/// message that made the user a member. The read position is reset; the deletion watermark and the
+/// version are kept. The caller must then count [`ConversationRow::counts`] above
+/// [`read_position`].
 pub(crate) fn prepare_join(row: &mut ConversationRow, below: Option<Seq>) {
     row.joined_seq = below.map_or(row.last_seq, |seq| seq - 1);
     row.read_seq = row.joined_seq.max(row.deleted_to_seq);
@@ -126,15 +127,15 @@ pub(crate) fn prepare_join(row: &mut ConversationRow, below: Option<Seq>) {
     row.marked_seq = 0;
 }
 
-/// Makes the user a member, after [`prepare_join`]. The conversation is stale: it has no version
-/// for this yet.
+/// Makes the user a member, after [`prepare_join`]. The conversation is stale, because the change
+/// has no version yet.
 pub(crate) fn join(row: &mut ConversationRow) {
-    let unread = if position(row) >= row.last_seq {
+    let unread = if read_position(row) >= row.last_seq {
         0
     } else {
         row.counts.above
     };
-    set_mark(row, position(row), unread);
+    set_mark(row, read_position(row), unread);
     row.membership = Membership::Member;
     row.stamped_revision = -1;
 }

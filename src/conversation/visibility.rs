@@ -1,17 +1,18 @@
-//! Which conversations show, and which have changed since their last version.
+//! Which conversations are listed, and which are stale.
 
 use crate::store::{ConversationRow, Membership};
 
-/// A conversation shows if the user is in the channel, and there is a message that was neither
-/// deleted nor before the user joined.
+/// Returns whether a conversation is listed: the user is a member, and there is a message that is
+/// neither deleted nor older than the membership.
 pub(crate) fn is_listed(row: &ConversationRow) -> bool {
     row.is_member()
         && row.key.channel_type.is_listed()
         && row.last_seq > row.deleted_to_seq.max(row.joined_seq)
 }
 
-/// A conversation is stale if its channel changed since the row was stamped. A user who left is
-/// told nothing more; one who was removed with everybody is told that.
+/// Returns whether a conversation is stale: its channel changed since the row was stamped. Users
+/// who left get no further changes; users who were removed together with all members get that
+/// change.
 pub(crate) fn is_stale(row: &ConversationRow) -> bool {
     match row.membership {
         Membership::Member => row.revision > row.stamped_revision || row.version == 0,
@@ -39,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_see_what_they_did_not_delete() {
+    fn conversations_of_members_are_listed_unless_deleted() {
         assert!(is_listed(&row(1)));
         assert!(!is_listed(&ConversationRow {
             deleted_to_seq: 1,

@@ -1,4 +1,4 @@
-//! What resolvers reach through the context.
+//! Typed access to the values that a resolver gets from its context.
 
 use std::sync::Arc;
 
@@ -6,52 +6,53 @@ use async_graphql::dataloader::DataLoader;
 use async_graphql::{Context, ID};
 
 use super::error::Result;
-use super::loaders::Batches;
-use super::observed::Timed;
-use super::work::Work;
+use super::loaders::Loaders;
+use super::metrics::FieldTimer;
+use super::operation_context::OperationContext;
 use crate::auth::Caller;
-use crate::core::Core;
 use crate::ids::Uid;
+use crate::services::Services;
 
-/// Typed access to what a request carries.
+/// Typed access to the values that an operation carries.
 pub(super) trait ContextExt {
-    /// What the use cases work with.
-    fn core(&self) -> &Arc<Core>;
-    /// Reads that are batched over one request.
-    fn loaders(&self) -> &DataLoader<Batches>;
-    /// What the fields of the operation share.
-    fn work(&self) -> &Arc<Work>;
-    /// As [`ContextExt::timed`], of a mutation: what was read before it is read again.
-    fn changing(&self) -> Timed;
-    /// Times a root field's resolver until it is dropped.
-    fn timed(&self) -> Timed;
-    /// Who is asking.
+    /// Returns the use cases' shared state.
+    fn core(&self) -> &Arc<Services>;
+    /// Returns the loaders, which batch the reads of one operation.
+    fn loaders(&self) -> &DataLoader<Loaders>;
+    /// Returns the state that the fields of the operation share.
+    fn operation(&self) -> &Arc<OperationContext>;
+    /// Like [`ContextExt::time_field`], for a mutation: cached lists are dropped, so that later
+    /// fields read the state after the change.
+    fn time_mutation(&self) -> FieldTimer;
+    /// Measures the duration of a root field's resolver until the returned timer is dropped.
+    fn time_field(&self) -> FieldTimer;
+    /// Returns the authenticated caller.
     fn caller(&self) -> &Caller;
-    /// Whom a field is about: the user who asks, unless it names another one. Services act for
-    /// anybody, so they must say for whom.
+    /// Returns the user that a field is about: the given one, or else the authenticated user.
+    /// Services act for any user, so they must name one.
     fn viewer(&self, uid: Option<&ID>) -> Result<Uid>;
 }
 
 impl ContextExt for Context<'_> {
-    fn core(&self) -> &Arc<Core> {
+    fn core(&self) -> &Arc<Services> {
         self.data_unchecked()
     }
 
-    fn loaders(&self) -> &DataLoader<Batches> {
+    fn loaders(&self) -> &DataLoader<Loaders> {
         self.data_unchecked()
     }
 
-    fn work(&self) -> &Arc<Work> {
+    fn operation(&self) -> &Arc<OperationContext> {
         self.data_unchecked()
     }
 
-    fn changing(&self) -> Timed {
-        self.work().forget_lists();
-        self.timed()
+    fn time_mutation(&self) -> FieldTimer {
+        self.operation().invalidate_lists();
+        self.time_field()
     }
 
-    fn timed(&self) -> Timed {
-        Timed::begin(&self.item.node.name.node)
+    fn time_field(&self) -> FieldTimer {
+        FieldTimer::start(&self.item.node.name.node)
     }
 
     fn caller(&self) -> &Caller {

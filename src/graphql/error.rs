@@ -1,61 +1,63 @@
-//! Errors as GraphQL says them: from the one table, with `extensions.code`.
+//! Maps errors to GraphQL errors with `extensions.code`, by the one table of error kinds.
 
 use async_graphql::ErrorExtensions;
 
 use crate::error::Error;
 
-/// A resolver's result. Only our own errors convert into its error: `?` on anything else does not
-/// compile, so no text of a library can reach a caller.
+/// A resolver's result. Only [`Error`] converts into its error type: `?` on any other error does
+/// not compile, so the text of a library's error can never reach a client.
 pub type Result<T> = std::result::Result<T, GraphqlError>;
 
-/// An [`Error`] on its way to a GraphQL response. It has no `Display`, which keeps async-graphql's
-/// blanket conversion away.
+/// An [`Error`] on its way to a GraphQL response. It does not implement `Display`, which keeps
+/// async-graphql's blanket conversion away.
 #[derive(Clone, Debug)]
 pub struct GraphqlError {
     error: Error,
-    /// The argument in which the field is that the error names: `input`, `input.channel`, or
-    /// nothing.
-    at: &'static str,
+    /// The argument that contains the field of the error: `input`, `input.channel`, or empty.
+    argument: &'static str,
 }
 
 impl From<Error> for GraphqlError {
     fn from(error: Error) -> Self {
-        Self { error, at: "" }
+        Self {
+            error,
+            argument: "",
+        }
     }
 }
 
-/// The result of a root field: null beside an error, and for absent things.
-pub type Root<T> = Result<Option<T>>;
+/// The result of a root field: null for absent objects, and null beside an error.
+pub type RootResult<T> = Result<Option<T>>;
 
-/// Says in which argument the field is that an error names.
-pub(super) trait At<T> {
-    /// `argument` as a path: `input.channel`.
-    fn at(self, argument: &'static str) -> Result<T>;
+/// Adds to an error the argument that contains its field.
+pub(super) trait InArgument<T> {
+    /// Sets the path of the argument, such as `input.channel`.
+    fn in_argument(self, argument: &'static str) -> Result<T>;
 }
 
-impl<T, E: Into<GraphqlError>> At<T> for std::result::Result<T, E> {
-    fn at(self, argument: &'static str) -> Result<T> {
+impl<T, E: Into<GraphqlError>> InArgument<T> for std::result::Result<T, E> {
+    fn in_argument(self, argument: &'static str) -> Result<T> {
         self.map_err(|error| GraphqlError {
-            at: argument,
+            argument,
             ..error.into()
         })
     }
 }
 
 impl From<GraphqlError> for async_graphql::Error {
-    fn from(GraphqlError { error, at }: GraphqlError) -> Self {
+    fn from(GraphqlError { error, argument }: GraphqlError) -> Self {
         error.log();
-        let (text, argument) = match &error {
+        let (text, path) = match &error {
             Error::BadInput { field, problem } => {
-                let argument = path(at, field);
-                (format!("{argument} {problem}"), Some(argument))
+                let path = argument_path(argument, field);
+                (format!("{path} {problem}"), Some(path))
             }
             other => (other.to_string(), None),
         };
         async_graphql::Error::new(text).extend_with(|_, extensions| {
             extensions.set("code", error.kind().code);
-            if let Some(argument) = argument {
-                extensions.set("argument", argument);
+            if let Some(path) = path {
+                extensions.set("argument", path);
             }
             if let Some(seconds) = error.retry_after() {
                 extensions.set("retryAfter", seconds);
@@ -64,16 +66,16 @@ impl From<GraphqlError> for async_graphql::Error {
     }
 }
 
-/// Where in the arguments a field is: `input.channel.channelType`.
-fn path(at: &str, field: &str) -> String {
+/// Returns the path of a field in the arguments, such as `input.channel.channelType`.
+fn argument_path(argument: &str, field: &str) -> String {
     let field = match field {
-        // What the POST routes call so.
+        // The name of this field on the POST routes.
         "subscribers" => "uids".to_owned(),
         other => camel_case(other),
     };
     let in_channel =
-        ["channelId", "channelType"].contains(&field.as_str()) && !at.ends_with("channel");
-    let parts = [at, if in_channel { "channel" } else { "" }, &field];
+        ["channelId", "channelType"].contains(&field.as_str()) && !argument.ends_with("channel");
+    let parts = [argument, if in_channel { "channel" } else { "" }, &field];
     parts
         .into_iter()
         .filter(|part| !part.is_empty())
@@ -81,7 +83,7 @@ fn path(at: &str, field: &str) -> String {
         .join(".")
 }
 
-/// `channel_type` → `channelType`
+/// Converts `channel_type` to `channelType`.
 pub(super) fn camel_case(name: &str) -> String {
     let mut upper = false;
     name.chars()
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_are_named_by_their_path_and_codes_come_from_the_table() {
+    fn errors_have_the_argument_path_and_the_code_of_the_table() {
         let error: async_graphql::Error =
             GraphqlError::from(Error::bad_input("page_size", "must be positive")).into();
         assert_eq!(error.message, "pageSize must be positive");
@@ -123,7 +125,7 @@ mod tests {
             ("input", "uid", "input.uid"),
         ] {
             let error = Err::<(), _>(Error::bad_input(field, "is wrong"))
-                .at(at)
+                .in_argument(at)
                 .unwrap_err();
             assert_eq!(
                 async_graphql::Error::from(error).message,

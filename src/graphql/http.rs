@@ -1,9 +1,9 @@
 //! GraphQL over HTTP (the specification's draft of 2025): POST with a JSON body, GET for queries.
-//! Everything that goes wrong is an answer in GraphQL's form.
+//! Every error is a GraphQL response.
 //!
-//! Our own handler over async-graphql's executor: the stock one of async-graphql-axum 7.2.1 runs
-//! mutations by GET, reads bodies of any size, takes `text/plain`, and panics on some multipart
-//! bodies.
+//! This is a handler of its own over async-graphql's executor: the handler of async-graphql-axum
+//! 7.2.1 runs mutations on GET, reads bodies of any size, accepts `text/plain`, and panics on some
+//! multipart bodies.
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State, WebSocketUpgrade};
@@ -12,43 +12,62 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use sha2::{Digest, Sha256};
 
-use super::operation::{Asking, Carries, Incoming, Outcome, bad_request, code, prepare};
-use super::{events, socket};
-use crate::app::App;
+use super::operation::{
+    ExecutionResult, GraphqlRequest, RequestContext, TransportCapabilities, bad_request, code,
+    prepare,
+};
+use super::{sse, websocket};
 use crate::auth::Caller;
-use crate::border::REQUEST_ID;
 use crate::budget::{hold, parsed_size};
 use crate::error::Error;
-use crate::http::read_body;
+use crate::http::middleware::Interface;
+use crate::http::{REQUEST_ID, read_body};
+use crate::state::AppState;
 
-/// Where it is.
+/// The path of the GraphQL endpoint.
 pub const PATH: &str = "/graphql";
 
 const JSON: &str = "application/json";
 const GRAPHQL_JSON: &str = "application/graphql-response+json";
 
-/// The route.
-pub fn routes() -> Router<App> {
-    Router::new().route(PATH, get(by_get).post(by_post))
+/// Returns the route of the GraphQL endpoint.
+pub fn routes() -> Router<AppState> {
+    Router::new().route(PATH, get(handle_get).post(handle_post))
 }
 
-/// The form of an answer, by `Accept`.
+/// GraphQL, for middleware.
+pub(crate) struct GraphqlInterface;
+
+impl Interface for GraphqlInterface {
+    const ALLOWS_EVERY_ORIGIN: bool = false;
+
+    fn refuse(headers: &HeaderMap, error: Error) -> Response {
+        error_response(headers, &error)
+    }
+
+    /// A WebSocket may bring the credential in its first message.
+    fn authenticates_later(headers: &HeaderMap) -> bool {
+        websocket::is_upgrade_request(headers)
+    }
+}
+
+/// The media type of a response, negotiated by `Accept`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// `application/graphql-response+json`: the status says what happened.
-    Modern,
-    /// `application/json`: a well-formed request is answered with 200, as clients of that kind
+enum ResponseFormat {
+    /// `application/graphql-response+json`: the HTTP status tells whether the request succeeded.
+    GraphqlResponse,
+    /// `application/json`: a well-formed request gets status 200, as clients of this media type
     /// expect.
-    Legacy,
+    Json,
 }
 
-impl Form {
-    /// `None` when the client takes neither. Who says nothing takes `application/json`, as the
-    /// specification has it for now.
-    fn accepted(headers: &HeaderMap) -> Option<Self> {
+impl ResponseFormat {
+    /// Returns the format that the client prefers, or `None` if it accepts neither. A request
+    /// without `Accept` gets `application/json`, as the specification requires for now.
+    fn negotiate(headers: &HeaderMap) -> Option<Self> {
         let mut lines = headers.get_all(header::ACCEPT).iter().peekable();
         if lines.peek().is_none() {
-            return Some(Self::Legacy);
+            return Some(Self::Json);
         }
         let ranges = lines
             .filter_map(|line| line.to_str().ok())
@@ -56,14 +75,14 @@ impl Form {
         let mut best: Option<(Self, f32)> = None;
         for range in ranges {
             let mut parts = range.split(';').map(str::trim);
-            let form = match parts
+            let format = match parts
                 .next()
                 .unwrap_or_default()
                 .to_ascii_lowercase()
                 .as_str()
             {
-                GRAPHQL_JSON => Self::Modern,
-                JSON | "application/*" | "*/*" => Self::Legacy,
+                GRAPHQL_JSON => Self::GraphqlResponse,
+                JSON | "application/*" | "*/*" => Self::Json,
                 _ => continue,
             };
             let mut parameters = parts.filter_map(|parameter| parameter.split_once('='));
@@ -77,59 +96,63 @@ impl Form {
                 Some(Err(_)) => 0.0,
                 None => 1.0,
             };
-            // The first of equals.
+            // Of equal qualities the first wins.
             if quality > 0.0 && best.is_none_or(|(_, known)| quality > known) {
-                best = Some((form, quality));
+                best = Some((format, quality));
             }
         }
-        best.map(|(form, _)| form)
+        best.map(|(format, _)| format)
     }
 
-    /// For answers that must be given, whatever the client takes.
-    fn of(headers: &HeaderMap) -> Self {
-        Self::accepted(headers).unwrap_or(Self::Legacy)
+    /// Returns a format also for clients that accept neither: some responses have to be sent.
+    fn negotiate_or_json(headers: &HeaderMap) -> Self {
+        Self::negotiate(headers).unwrap_or(Self::Json)
     }
 
     fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
-            Self::Modern => "application/graphql-response+json; charset=utf-8",
-            Self::Legacy => "application/json; charset=utf-8",
+            Self::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
+            Self::Json => "application/json; charset=utf-8",
         })
     }
 
-    fn status(self, outcome: &Outcome) -> StatusCode {
-        // What is wrong with the document or its variables is no failure of the transport to who
-        // takes `application/json`.
-        let about_the_document = outcome.answer.errors.iter().any(|error| {
+    fn status(self, result: &ExecutionResult) -> StatusCode {
+        // For clients that accept `application/json`, an error in the document or its variables is
+        // not a failure of the transport.
+        let about_the_document = result.response.errors.iter().any(|error| {
             let named = code(error).is_some_and(|code| {
                 code.starts_with("GRAPHQL_") || code.starts_with("PERSISTED_QUERY_")
             });
             named || !error.locations.is_empty()
         });
         match self {
-            Self::Legacy if outcome.status == StatusCode::BAD_REQUEST && about_the_document => {
+            Self::Json if result.status == StatusCode::BAD_REQUEST && about_the_document => {
                 StatusCode::OK
             }
-            _ => outcome.status,
+            _ => result.status,
         }
     }
 }
 
-async fn by_post(
-    State(app): State<App>,
+async fn handle_post(
+    State(app): State<AppState>,
     caller: Caller,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    let (form, takes_events) = (Form::accepted(&headers), events::are_taken(&headers));
-    if form.is_none() && !takes_events {
+    let (format, accepts_events) = (
+        ResponseFormat::negotiate(&headers),
+        sse::accepts_event_stream(&headers),
+    );
+    if format.is_none() && !accepts_events {
         return not_acceptable();
     }
     if let Err(text) = check_content_type(&headers) {
-        let outcome = Outcome::not_run(StatusCode::UNSUPPORTED_MEDIA_TYPE, bad_request(text));
-        return single(form.unwrap_or(Form::Legacy), &outcome);
+        let result =
+            ExecutionResult::not_executed(StatusCode::UNSUPPORTED_MEDIA_TYPE, bad_request(text));
+        return result_response(format.unwrap_or(ResponseFormat::Json), &result);
     }
-    let address = app.rates.address(request.extensions(), &headers);
+    let address = app.rate_limiter.client_ip(request.extensions(), &headers);
     let body = match read_body(
         request.into_body(),
         app.settings.limits.body_bytes,
@@ -138,55 +161,62 @@ async fn by_post(
     .await
     {
         Ok(body) => body,
-        Err(error) => return refuse(&headers, &error),
+        Err(error) => return error_response(&headers, &error),
     };
     if let Err(error) = hold(parsed_size(&body)) {
-        return refuse(&headers, &error);
+        return error_response(&headers, &error);
     }
-    let asking = asking(app, caller, &headers);
+    let context = request_context(app, caller, &headers);
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        return batch(&asking, &headers, form.unwrap_or(Form::Legacy), &body).await;
+        return handle_batch(
+            &context,
+            &headers,
+            format.unwrap_or(ResponseFormat::Json),
+            &body,
+        )
+        .await;
     }
-    let Ok(incoming) = serde_json::from_slice::<Incoming>(&body) else {
+    let Ok(request) = serde_json::from_slice::<GraphqlRequest>(&body) else {
         let text = "the body must be a JSON object with query, and optionally variables, operationName and extensions";
-        return single(
-            form.unwrap_or(Form::Legacy),
-            &Outcome::not_run(StatusCode::BAD_REQUEST, bad_request(text)),
+        return result_response(
+            format.unwrap_or(ResponseFormat::Json),
+            &ExecutionResult::not_executed(StatusCode::BAD_REQUEST, bad_request(text)),
         );
     };
-    let carries = if takes_events {
-        Carries::Events
+    let capabilities = if accepts_events {
+        TransportCapabilities::Everything
     } else {
-        Carries::Answers
+        TransportCapabilities::SingleResponse
     };
-    match (prepare(&asking.app, incoming, carries), form) {
-        (Ok(prepared), Some(form)) if !prepared.subscribes => {
-            single(form, &prepared.run(&asking).await)
+    match (prepare(&context.app, request, capabilities), format) {
+        (Ok(prepared), Some(format)) if !prepared.is_subscription => {
+            result_response(format, &prepared.run(&context).await)
         }
-        (Err(outcome), Some(form)) => single(form, &outcome),
-        (prepared, _) => events::answer(
-            &asking,
+        (Err(result), Some(format)) => result_response(format, &result),
+        (prepared, _) => sse::respond(
+            &context,
             address,
             &headers,
-            prepared.map_err(|outcome| *outcome),
+            prepared.map_err(|result| *result),
         ),
     }
 }
 
-fn asking(app: App, caller: Caller, headers: &HeaderMap) -> Asking {
+fn request_context(app: AppState, caller: Caller, headers: &HeaderMap) -> RequestContext {
     let request_id = headers
         .get(REQUEST_ID)
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default()
         .to_owned();
-    Asking {
+    RequestContext {
         app,
         caller,
         request_id,
     }
 }
 
-/// Only JSON, and only in UTF-8: a form or a text could be sent from any page without asking first.
+/// Accepts JSON in UTF-8 only: a form or a plain text could be sent from any web page without a
+/// CORS preflight.
 fn check_content_type(headers: &HeaderMap) -> Result<(), &'static str> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -210,17 +240,23 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), &'static str> {
     }
 }
 
-/// Operations one after the other: what one of them changes, the next one sees.
-async fn batch(asking: &Asking, headers: &HeaderMap, form: Form, body: &[u8]) -> Response {
-    let limit = asking.app.settings.limits.batch_operations;
+/// Runs a batch of operations one after the other, so that each sees the changes of those before
+/// it.
+async fn handle_batch(
+    context: &RequestContext,
+    headers: &HeaderMap,
+    format: ResponseFormat,
+    body: &[u8],
+) -> Response {
+    let limit = context.app.settings.limits.batch_operations;
     if limit < 2 {
         let text = "the body must be a JSON object: limits.batch_operations allows no arrays";
-        return refuse(headers, &Error::BadRequest(text.into()));
+        return error_response(headers, &Error::BadRequest(text.into()));
     }
-    let operations: Vec<Incoming> = match serde_json::from_slice(body) {
+    let operations: Vec<GraphqlRequest> = match serde_json::from_slice(body) {
         Ok(operations) => operations,
         Err(_) => {
-            return refuse(
+            return error_response(
                 headers,
                 &Error::BadRequest(
                     "the body must be a JSON array of objects, each with query".into(),
@@ -229,91 +265,97 @@ async fn batch(asking: &Asking, headers: &HeaderMap, form: Form, body: &[u8]) ->
         }
     };
     if operations.is_empty() {
-        return refuse(
+        return error_response(
             headers,
             &Error::BadRequest("the body must be a JSON array of at least one object".into()),
         );
     }
     if operations.len() > limit {
         let text = format!("the body must be a JSON array of at most {limit} operations");
-        return refuse(headers, &Error::TooComplex(text.into()));
+        return error_response(headers, &Error::TooComplex(text.into()));
     }
-    if let Some(uid) = asking.caller.user() {
-        // The first was counted with the request that brought it.
-        let counted = asking.app.rates.check_user_for(uid, operations.len() - 1);
+    if let Some(uid) = context.caller.user() {
+        // The first operation was counted with the HTTP request.
+        let counted = context
+            .app
+            .rate_limiter
+            .check_user_operations(uid, operations.len() - 1);
         if let Err(error) = counted {
-            return refuse(headers, &error);
+            return error_response(headers, &error);
         }
     }
     let mut body = Vec::from(b"[");
-    for incoming in operations {
+    for request in operations {
         if body.len() > 1 {
             body.push(b',');
         }
-        let outcome = match prepare(&asking.app, incoming, Carries::Answers) {
-            Ok(prepared) => prepared.run(asking).await,
-            Err(outcome) => *outcome,
+        let result = match prepare(&context.app, request, TransportCapabilities::SingleResponse) {
+            Ok(prepared) => prepared.run(context).await,
+            Err(result) => *result,
         };
-        body.append(&mut outcome.body());
+        body.append(&mut result.body());
     }
     body.push(b']');
-    written(form, StatusCode::OK, body)
+    json_response(format, StatusCode::OK, body)
 }
 
-async fn by_get(State(app): State<App>, request: Request) -> Response {
+async fn handle_get(State(app): State<AppState>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
     let caller = parts.extensions.get::<Caller>().cloned();
     let headers = std::mem::take(&mut parts.headers);
-    if socket::is_wanted(&headers) {
+    if websocket::is_upgrade_request(&headers) {
         parts.headers.clone_from(&headers);
         return match WebSocketUpgrade::from_request_parts(&mut parts, &app).await {
-            Ok(upgrade) => socket::serve(app, caller, &parts, upgrade),
+            Ok(upgrade) => websocket::upgrade(app, caller, &parts, upgrade),
             Err(rejection) => {
                 let text =
-                    "the request is no WebSocket's: it lacks a header that the protocol asks for";
-                single(
-                    Form::of(&headers),
-                    &Outcome::not_run(rejection.status(), bad_request(text)),
+                    "the request is not a valid WebSocket handshake: it lacks a required header";
+                result_response(
+                    ResponseFormat::negotiate_or_json(&headers),
+                    &ExecutionResult::not_executed(rejection.status(), bad_request(text)),
                 )
             }
         };
     }
-    // Without one only a WebSocket comes so far.
+    // Only WebSocket upgrades get here without a caller.
     let Some(caller) = caller else {
-        return refuse(&headers, &Error::Unauthenticated("a token is required"));
+        return error_response(&headers, &Error::Unauthenticated("a token is required"));
     };
-    let (form, takes_events) = (Form::accepted(&headers), events::are_taken(&headers));
-    if form.is_none() && !takes_events {
+    let (format, accepts_events) = (
+        ResponseFormat::negotiate(&headers),
+        sse::accepts_event_stream(&headers),
+    );
+    if format.is_none() && !accepts_events {
         return not_acceptable();
     }
-    let address = app.rates.address(&parts.extensions, &headers);
-    let asking = asking(app, caller, &headers);
-    let carries = if takes_events {
-        Carries::QueriesAndEvents
+    let address = app.rate_limiter.client_ip(&parts.extensions, &headers);
+    let context = request_context(app, caller, &headers);
+    let capabilities = if accepts_events {
+        TransportCapabilities::QueriesAndStreams
     } else {
-        Carries::Queries
+        TransportCapabilities::Queries
     };
-    let prepared = match from_url(parts.uri.query().unwrap_or_default()) {
-        Ok(incoming) => prepare(&asking.app, incoming, carries).map_err(|outcome| *outcome),
-        Err(error) => Err(Outcome::refused(&error)),
+    let prepared = match parse_query_string(parts.uri.query().unwrap_or_default()) {
+        Ok(request) => prepare(&context.app, request, capabilities).map_err(|result| *result),
+        Err(error) => Err(ExecutionResult::from_error(&error)),
     };
-    match (prepared, form) {
-        (Ok(prepared), Some(form)) if !prepared.subscribes => {
-            got(&headers, form, &prepared.run(&asking).await)
+    match (prepared, format) {
+        (Ok(prepared), Some(format)) if !prepared.is_subscription => {
+            get_response(&headers, format, &prepared.run(&context).await)
         }
-        (Err(outcome), Some(form)) => got(&headers, form, &outcome),
-        (prepared, _) => events::answer(&asking, address, &headers, prepared),
+        (Err(result), Some(format)) => get_response(&headers, format, &result),
+        (prepared, _) => sse::respond(&context, address, &headers, prepared),
     }
 }
 
-/// What a GET is answered with.
-fn got(headers: &HeaderMap, form: Form, outcome: &Outcome) -> Response {
-    let status = form.status(outcome);
-    let body = outcome.body();
-    // A cache of the client's own may keep an answer and must ask whether it is still so; others
-    // may not.
-    let etag = outcome
-        .answer
+/// Builds the response to a GET, with caching headers.
+fn get_response(headers: &HeaderMap, format: ResponseFormat, result: &ExecutionResult) -> Response {
+    let status = format.status(result);
+    let body = result.body();
+    // A client's own cache may store the response but must revalidate it; shared caches may not
+    // store it.
+    let etag = result
+        .response
         .errors
         .is_empty()
         .then(|| format!("W/\"{}\"", hex::encode(&Sha256::digest(&body)[..16])));
@@ -329,7 +371,7 @@ fn got(headers: &HeaderMap, form: Form, outcome: &Outcome) -> Response {
     let mut response = if is_known {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        written(form, status, body)
+        json_response(format, status, body)
     };
     let headers = response.headers_mut();
     let control = if etag.is_some() {
@@ -345,56 +387,57 @@ fn got(headers: &HeaderMap, form: Form, outcome: &Outcome) -> Response {
     if let Some(Ok(etag)) = etag.map(HeaderValue::try_from) {
         headers.insert(header::ETAG, etag);
     }
-    if outcome.status == StatusCode::METHOD_NOT_ALLOWED {
+    if result.status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     response
 }
 
-fn from_url(query: &str) -> Result<Incoming, Error> {
+fn parse_query_string(query: &str) -> Result<GraphqlRequest, Error> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
-    let mut incoming = Incoming::default();
+    let mut request = GraphqlRequest::default();
     for (name, value) in pairs {
         match name.as_str() {
-            "query" => incoming.query = Some(value),
-            "operationName" => incoming.operation_name = Some(value),
+            "query" => request.query = Some(value),
+            "operationName" => request.operation_name = Some(value),
             "variables" if !value.is_empty() => {
-                incoming.variables = serde_json::from_str(&value)
+                request.variables = serde_json::from_str(&value)
                     .map_err(|_| Error::BadRequest("variables must be a JSON object".into()))?;
             }
             "extensions" if !value.is_empty() => {
-                incoming.extensions = serde_json::from_str(&value)
+                request.extensions = serde_json::from_str(&value)
                     .map_err(|_| Error::BadRequest("extensions must be a JSON object".into()))?;
             }
             _ => {}
         }
     }
-    Ok(incoming)
+    Ok(request)
 }
 
-/// An error before execution, with its status from the table.
+/// Builds the response for an error that occurred before execution, with the status from the table
+/// of error kinds.
 #[must_use]
-pub(crate) fn refuse(headers: &HeaderMap, error: &Error) -> Response {
-    let mut outcome = Outcome::refused(error);
-    if outcome.status == StatusCode::INTERNAL_SERVER_ERROR {
+pub(crate) fn error_response(headers: &HeaderMap, error: &Error) -> Response {
+    let mut result = ExecutionResult::from_error(error);
+    if result.status == StatusCode::INTERNAL_SERVER_ERROR {
         let id = headers
             .get(REQUEST_ID)
             .and_then(|id| id.to_str().ok())
             .unwrap_or_default();
-        for error in &mut outcome.answer.errors {
+        for error in &mut result.response.errors {
             error
                 .extensions
                 .get_or_insert_default()
                 .set("requestId", id);
         }
     }
-    let mut response = single(Form::of(headers), &outcome);
+    let mut response = result_response(ResponseFormat::negotiate_or_json(headers), &result);
     if let Some(seconds) = error.retry_after() {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, seconds.into());
     }
-    if outcome.status == StatusCode::UNAUTHORIZED {
+    if result.status == StatusCode::UNAUTHORIZED {
         response
             .headers_mut()
             .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -403,18 +446,23 @@ pub(crate) fn refuse(headers: &HeaderMap, error: &Error) -> Response {
 }
 
 fn not_acceptable() -> Response {
-    let answer =
+    let response =
         bad_request("Accept must allow application/graphql-response+json or application/json");
-    single(
-        Form::Legacy,
-        &Outcome::not_run(StatusCode::NOT_ACCEPTABLE, answer),
+    result_response(
+        ResponseFormat::Json,
+        &ExecutionResult::not_executed(StatusCode::NOT_ACCEPTABLE, response),
     )
 }
 
-fn single(form: Form, outcome: &Outcome) -> Response {
-    written(form, form.status(outcome), outcome.body())
+fn result_response(format: ResponseFormat, result: &ExecutionResult) -> Response {
+    json_response(format, format.status(result), result.body())
 }
 
-fn written(form: Form, status: StatusCode, body: Vec<u8>) -> Response {
-    (status, [(header::CONTENT_TYPE, form.content_type())], body).into_response()
+fn json_response(format: ResponseFormat, status: StatusCode, body: Vec<u8>) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, format.content_type())],
+        body,
+    )
+        .into_response()
 }

@@ -1,11 +1,11 @@
-//! Which texts are JSON (RFC 8259). Whatever a message carries is passed through as it was sent, so
-//! nothing here reads a value: numbers of any length, lone surrogates and keys that stand there
-//! twice are JSON as well.
+//! Validates JSON (RFC 8259). The content of a message is passed through as it was sent, so nothing
+//! here interprets values: numbers of any length, lone surrogates and duplicate keys are valid JSON
+//! as well.
 
-/// How deep arrays and objects may nest. Many clients' parsers refuse deeper answers.
-pub(super) const DEEPEST: usize = 500;
+/// The maximum nesting of arrays and objects. Many clients' parsers refuse to go deeper.
+pub(super) const MAX_DEPTH: usize = 500;
 
-/// The text, if it is one JSON value that nests at most [`DEEPEST`] levels deep.
+/// Returns the bytes if they are one JSON value that nests at most [`MAX_DEPTH`] levels deep.
 pub(super) fn as_json(bytes: &[u8]) -> Option<&[u8]> {
     std::str::from_utf8(bytes).ok()?;
     let mut scanner = Scanner { bytes, at: 0 };
@@ -13,24 +13,24 @@ pub(super) fn as_json(bytes: &[u8]) -> Option<&[u8]> {
     (scanner.at == bytes.len()).then_some(bytes)
 }
 
-/// Walks over a text. Every method moves past what it names, and answers `None` where something
-/// else stands.
+/// A cursor over the text. Every method moves past the construct that it is named after, and
+/// returns `None` if the text continues differently.
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl Scanner<'_> {
-    /// One value with white space around it. It keeps the open brackets in a list of its own: a
-    /// call for each level would let a message choose the depth of the stack.
+    /// Parses one value with white space around it. Open brackets are kept in a list: recursion
+    /// would let a message choose the depth of the stack.
     fn document(&mut self) -> Option<()> {
         let mut open: Vec<u8> = Vec::new();
         self.white_space();
         loop {
-            // Here a value begins.
+            // A value begins here.
             match self.peek()? {
                 bracket @ (b'[' | b'{') => {
-                    if open.len() == DEEPEST {
+                    if open.len() == MAX_DEPTH {
                         return None;
                     }
                     self.at += 1;
@@ -49,7 +49,7 @@ impl Scanner<'_> {
                 b'n' => self.word(b"null")?,
                 _ => self.number()?,
             }
-            // Here a value has ended, or a bracket closes.
+            // A value has ended here, or a bracket closes.
             loop {
                 self.white_space();
                 let Some(bracket) = open.last().copied() else {
@@ -82,10 +82,10 @@ impl Scanner<'_> {
         self.skip(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
     }
 
-    fn skip(&mut self, wanted: impl Fn(u8) -> bool) -> usize {
+    fn skip(&mut self, accepts: impl Fn(u8) -> bool) -> usize {
         let length = self.bytes[self.at..]
             .iter()
-            .take_while(|byte| wanted(**byte))
+            .take_while(|byte| accepts(**byte))
             .count();
         self.at += length;
         length
@@ -97,7 +97,7 @@ impl Scanner<'_> {
             .then(|| self.at += word.len())
     }
 
-    /// `"key":` and the white space behind it.
+    /// Parses `"key":` and the white space after it.
     fn key(&mut self) -> Option<()> {
         self.string()?;
         self.white_space();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_the_specification_are_json() {
+    fn valid_json_is_accepted() {
         for text in [
             "null",
             " true ",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_not_json() {
+    fn invalid_json_is_refused() {
         for text in [
             "",
             " ",
@@ -252,21 +252,21 @@ mod tests {
     }
 
     #[test]
-    fn nesting_ends_at_the_limit() {
+    fn nesting_is_limited() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
             let levels = open.matches(['[', '{']).count();
             let nested =
                 |depth: usize| open.repeat(depth / levels) + "1" + &close.repeat(depth / levels);
-            assert!(is_json(&nested(DEEPEST)), "{open}");
-            assert!(!is_json(&nested(DEEPEST + levels)), "{open}");
+            assert!(is_json(&nested(MAX_DEPTH)), "{open}");
+            assert!(!is_json(&nested(MAX_DEPTH + levels)), "{open}");
         }
         assert!(!is_json(&"[".repeat(10_000_000)));
     }
 
     proptest! {
-        // serde_json refuses some texts that are JSON, and takes none that are not.
+        // serde_json refuses some valid JSON, and accepts no invalid JSON.
         #[test]
-        fn whatever_serde_json_reads_is_json(text in "[\\[\\]{}:,\" \\\\a1.eE+-]{0,12}|[ -~]{0,20}|.{0,20}") {
+        fn agrees_with_serde_json(text in "[\\[\\]{}:,\" \\\\a1.eE+-]{0,12}|[ -~]{0,20}|.{0,20}") {
             if serde_json::from_str::<serde_json::Value>(&text).is_ok() {
                 prop_assert!(is_json(&text));
             }

@@ -1,4 +1,4 @@
-//! Loaders: one request's reads of the same kind become one batch.
+//! Data loaders: combine one operation's reads of the same kind into batches.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,82 +6,102 @@ use std::sync::Arc;
 use async_graphql::dataloader::{DataLoader, Loader};
 
 use super::error::GraphqlError;
-use super::work::Work;
+use super::operation_context::OperationContext;
 use crate::auth::Caller;
 use crate::budget;
 use crate::channel::{ChannelKey, Flags, find_channels};
-use crate::conversation::{Conversation, RecentsKey, find_conversations, list_recents};
-use crate::core::Core;
+use crate::conversation::{
+    Conversation, RecentMessagesKey, find_conversations, list_recent_messages,
+};
 use crate::ids::{ChannelRef, Uid};
-use crate::message::{Message, Recents, find_messages};
+use crate::message::{Message, MessageSlice, find_messages};
+use crate::services::Services;
 
-/// What a batch reads from, and for whom: what the caller may not see is not there.
-pub(super) struct Batches {
-    core: Arc<Core>,
+/// The source of all batches of one operation. Rows that the caller may not see are treated as
+/// absent.
+pub(super) struct Loaders {
+    core: Arc<Services>,
     caller: Caller,
-    work: Arc<Work>,
+    operation: Arc<OperationContext>,
 }
 
-impl Batches {
-    /// For one request.
-    pub(super) fn loader(core: Arc<Core>, caller: Caller, work: Arc<Work>) -> DataLoader<Self> {
+impl Loaders {
+    /// Creates the loader of one operation.
+    pub(super) fn loader(
+        core: Arc<Services>,
+        caller: Caller,
+        operation: Arc<OperationContext>,
+    ) -> DataLoader<Self> {
         let reservation = budget::current();
-        let spawn = move |work| match reservation.clone() {
-            Some(reservation) => tokio::spawn(reservation.scope(work)),
-            None => tokio::spawn(work),
+        let spawn = move |load| match reservation.clone() {
+            Some(reservation) => tokio::spawn(reservation.scope(load)),
+            None => tokio::spawn(load),
         };
-        DataLoader::new(Self { core, caller, work }, spawn)
+        DataLoader::new(
+            Self {
+                core,
+                caller,
+                operation,
+            },
+            spawn,
+        )
     }
 }
 
-type Loaded<K, V> = Result<HashMap<K, V>, GraphqlError>;
+type LoadResult<K, V> = Result<HashMap<K, V>, GraphqlError>;
 
-/// The newest messages of a conversation.
-impl Loader<RecentsKey> for Batches {
-    type Value = Recents;
+/// Loads the newest messages of conversations.
+impl Loader<RecentMessagesKey> for Loaders {
+    type Value = MessageSlice;
     type Error = GraphqlError;
 
-    async fn load(&self, keys: &[RecentsKey]) -> Loaded<RecentsKey, Self::Value> {
-        let _turn = self.work.turn().await;
-        let recents = list_recents(&self.core, keys, &self.work.bytes).await?;
+    async fn load(&self, keys: &[RecentMessagesKey]) -> LoadResult<RecentMessagesKey, Self::Value> {
+        let _permit = self.operation.acquire_permit().await;
+        let recents = list_recent_messages(&self.core, keys, &self.operation.bytes).await?;
         Ok(keys.iter().cloned().zip(recents).collect())
     }
 }
 
-/// A user's conversation in a channel.
-impl Loader<(Uid, ChannelRef)> for Batches {
+/// Loads conversations by user and channel.
+impl Loader<(Uid, ChannelRef)> for Loaders {
     type Value = Conversation;
     type Error = GraphqlError;
 
-    async fn load(&self, names: &[(Uid, ChannelRef)]) -> Loaded<(Uid, ChannelRef), Self::Value> {
-        let _turn = self.work.turn().await;
-        let known: Vec<_> = names
+    async fn load(
+        &self,
+        names: &[(Uid, ChannelRef)],
+    ) -> LoadResult<(Uid, ChannelRef), Self::Value> {
+        let _permit = self.operation.acquire_permit().await;
+        let visible: Vec<_> = names
             .iter()
-            .filter(|(uid, _)| self.caller.knows_of(uid))
+            .filter(|(uid, _)| self.caller.may_see(uid))
             .cloned()
             .collect();
-        Ok(find_conversations(&self.core, &known).await?)
+        Ok(find_conversations(&self.core, &visible).await?)
     }
 }
 
-/// A message by its channel and id.
-impl Loader<(ChannelKey, i64)> for Batches {
+/// Loads messages by channel and message id.
+impl Loader<(ChannelKey, i64)> for Loaders {
     type Value = Message;
     type Error = GraphqlError;
 
-    async fn load(&self, names: &[(ChannelKey, i64)]) -> Loaded<(ChannelKey, i64), Self::Value> {
-        let _turn = self.work.turn().await;
-        Ok(find_messages(&self.core, self.caller.user(), names, &self.work.bytes).await?)
+    async fn load(
+        &self,
+        names: &[(ChannelKey, i64)],
+    ) -> LoadResult<(ChannelKey, i64), Self::Value> {
+        let _permit = self.operation.acquire_permit().await;
+        Ok(find_messages(&self.core, self.caller.user(), names, &self.operation.bytes).await?)
     }
 }
 
-/// The flags of a channel, if there is one.
-impl Loader<ChannelRef> for Batches {
+/// Loads the flags of channels that exist.
+impl Loader<ChannelRef> for Loaders {
     type Value = Flags;
     type Error = GraphqlError;
 
-    async fn load(&self, channels: &[ChannelRef]) -> Loaded<ChannelRef, Self::Value> {
-        let _turn = self.work.turn().await;
+    async fn load(&self, channels: &[ChannelRef]) -> LoadResult<ChannelRef, Self::Value> {
+        let _permit = self.operation.acquire_permit().await;
         Ok(find_channels(&self.core, self.caller.user(), channels).await?)
     }
 }

@@ -1,49 +1,50 @@
-//! The GraphQL side. A resolver does four things: read the input, call a use case, map the result,
-//! map the error.
+//! The GraphQL interface. A resolver does four things: read the input, call a use case, map the
+//! result, map the error.
 //!
-//! How to add a field: its type in `types/` (one a file), its resolver in `query.rs` or
-//! `mutation/`, and `cargo run -- schema > schema.graphql`.
+//! How to add a field: put its type into `types/` (one type a file) and its resolver into
+//! `query.rs`, `subscription.rs` or `mutation/`; if it returns a list or reads rows, add it to the
+//! tables in `query_limits/schema_info.rs`; then run `cargo run -- schema > schema.graphql`.
 
-mod conform;
 mod context;
+mod empty_selections;
 pub mod error;
-mod events;
-pub(crate) mod figures;
-mod guard;
 pub mod http;
 mod json;
 mod loaders;
+mod metrics;
 mod mutation;
-mod observed;
+mod null_propagation;
 mod operation;
+mod operation_context;
+pub(crate) mod operation_stats;
 pub(crate) mod persisted;
 mod query;
+mod query_limits;
+mod raw_json;
 mod scalars;
-mod selections;
-pub(crate) mod socket;
+mod sse;
 mod subscription;
 mod types;
 mod variables;
-mod work;
-mod written;
+pub(crate) mod websocket;
 
 use std::sync::Arc;
 
 use async_graphql::Schema;
 
-use crate::core::Core;
 use crate::live::Feeds;
+use crate::services::Services;
 
 /// The schema with its resolvers.
 pub type AppSchema = Schema<query::Query, mutation::Mutation, subscription::Subscriptions>;
 
-/// Builds the schema over a core.
+/// Builds the schema.
 #[must_use]
-pub(crate) fn schema(core: Arc<Core>, feeds: Arc<Feeds>) -> AppSchema {
+pub(crate) fn schema(core: Arc<Services>, feeds: Arc<Feeds>) -> AppSchema {
     builder().data(core).data(feeds).finish()
 }
 
-/// The schema in GraphQL's own language, as in `schema.graphql`.
+/// Returns the schema in the schema definition language, as in `schema.graphql`.
 #[must_use]
 pub fn sdl() -> String {
     builder()
@@ -53,7 +54,7 @@ pub fn sdl() -> String {
 
 fn builder()
 -> async_graphql::SchemaBuilder<query::Query, mutation::Mutation, subscription::Subscriptions> {
-    // Depth and size are bounded by `guard`, before anything walks the document.
+    // `query_limits` bounds depth and size before anything traverses the document.
     Schema::build(
         query::Query,
         mutation::Mutation::default(),

@@ -1,144 +1,148 @@
-//! An operation on its way through: found, parsed, checked, run. How it came and how it is answered
-//! is its transport's: `http`, `events` and `socket`.
+//! Runs an operation: finds its document, parses, checks and executes it. The transports (`http`,
+//! `sse` and `websocket`) read requests and write responses.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::parser::types::OperationType;
-use async_graphql::{Request, Response as Answer, ServerError, Value, Variables};
+use async_graphql::{Request, Response, ServerError, Value, Variables};
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::conform::conform;
+use super::empty_selections::mark_empty_selections;
 use super::error::GraphqlError;
-use super::guard;
-use super::loaders::Batches;
-use super::observed::Observed;
-use super::persisted::Named;
-use super::selections::keep_objects;
-use super::variables::complete;
-use super::work::Work;
-use super::written;
-use crate::app::App;
+use super::loaders::Loaders;
+use super::metrics::OperationMetrics;
+use super::null_propagation::propagate_nulls_and_order_fields;
+use super::operation_context::OperationContext;
+use super::persisted::PersistedQuery;
+use super::query_limits;
+use super::raw_json;
+use super::variables::apply_defaults;
 use crate::auth::Caller;
 use crate::error::Error;
+use crate::state::AppState;
 
-/// An operation as it comes in.
+/// A GraphQL request as received.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Incoming {
+pub(super) struct GraphqlRequest {
     pub(super) query: Option<String>,
     #[serde(default)]
     pub(super) variables: Option<serde_json::Map<String, serde_json::Value>>,
     #[serde(default, rename = "operationName")]
     pub(super) operation_name: Option<String>,
     #[serde(default)]
-    pub(super) extensions: Option<Extensions>,
+    pub(super) extensions: Option<RequestExtensions>,
 }
 
-/// Those that we know; others are the client's own.
+/// The extensions that the server reads; clients may send others.
 #[derive(Debug, Deserialize)]
-pub(super) struct Extensions {
+pub(super) struct RequestExtensions {
     #[serde(rename = "persistedQuery")]
-    persisted_query: Option<Named>,
+    persisted_query: Option<PersistedQuery>,
 }
 
-/// Who asks whom.
+/// The caller, and the server state that its operation works on.
 #[derive(Clone)]
-pub(super) struct Asking {
-    pub(super) app: App,
+pub(super) struct RequestContext {
+    pub(super) app: AppState,
     pub(super) caller: Caller,
-    /// To find it in the log.
+    /// Correlates errors with the log.
     pub(super) request_id: String,
 }
 
-/// What a transport can carry.
+/// Which operations a transport can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Carries {
-    /// GET: what changes nothing.
+pub(super) enum TransportCapabilities {
+    /// GET: queries only.
     Queries,
-    /// One answer.
-    Answers,
-    /// Queries and subscriptions: GET with events.
-    QueriesAndEvents,
-    /// Everything.
-    Events,
+    /// POST: operations with a single response.
+    SingleResponse,
+    /// GET with server-sent events: queries and subscriptions.
+    QueriesAndStreams,
+    /// POST with server-sent events, and WebSocket: all operations.
+    Everything,
 }
 
-/// What to answer with, before it is written in the form that the client takes.
-pub(super) struct Outcome {
+/// The result of an operation, before the transport serialises it.
+pub(super) struct ExecutionResult {
     pub(super) status: StatusCode,
-    pub(super) answer: Answer,
-    /// Whether anything ran: otherwise there is no data, not even null.
-    pub(super) ran: bool,
+    pub(super) response: Response,
+    /// Whether execution started. If not, the response has no `data`, not even null.
+    pub(super) executed: bool,
 }
 
-/// Errors without data.
+/// A response with errors only.
 #[derive(Serialize)]
-struct Errors<'a> {
+struct ErrorBody<'a> {
     errors: &'a [ServerError],
 }
 
-impl Outcome {
-    pub(super) fn not_run(status: StatusCode, answer: Answer) -> Self {
+impl ExecutionResult {
+    pub(super) fn not_executed(status: StatusCode, response: Response) -> Self {
         Self {
             status,
-            answer,
-            ran: false,
+            response,
+            executed: false,
         }
     }
 
-    pub(super) fn refused(error: &Error) -> Self {
-        Self::not_run(error.kind().status, from_error(error))
+    pub(super) fn from_error(error: &Error) -> Self {
+        Self::not_executed(error.kind().status, response_from_error(error))
     }
 
-    /// As JSON.
+    /// Serialises the response as JSON.
     pub(super) fn body(&self) -> Vec<u8> {
-        if self.ran {
-            return written::body(&self.answer);
+        if self.executed {
+            return raw_json::serialize_response(&self.response);
         }
-        serde_json::to_vec(&Errors {
-            errors: &self.answer.errors,
+        serde_json::to_vec(&ErrorBody {
+            errors: &self.response.errors,
         })
         .unwrap_or_default()
     }
 }
 
-/// An operation that may run.
-pub(super) struct Prepared {
+/// An operation that passed all checks.
+pub(super) struct PreparedOperation {
     operation_name: Option<String>,
     variables: Variables,
     text: Arc<str>,
-    guarded: guard::Guarded,
-    mutates: bool,
-    /// Whether it is a subscription.
-    pub(super) subscribes: bool,
+    checked: query_limits::CheckedDocument,
+    is_mutation: bool,
+    /// Whether the operation is a subscription.
+    pub(super) is_subscription: bool,
 }
 
-/// Finds, parses and checks the document.
+/// Finds, parses and checks the document of a request.
 pub(super) fn prepare(
-    app: &App,
-    incoming: Incoming,
-    carries: Carries,
-) -> Result<Prepared, Box<Outcome>> {
-    let refused = |error: Error| Box::new(Outcome::refused(&error));
-    let named = incoming
+    app: &AppState,
+    request: GraphqlRequest,
+    capabilities: TransportCapabilities,
+) -> Result<PreparedOperation, Box<ExecutionResult>> {
+    let refused = |error: Error| Box::new(ExecutionResult::from_error(&error));
+    let persisted_query = request
         .extensions
         .as_ref()
         .and_then(|extensions| extensions.persisted_query.as_ref());
     let found = app
         .persisted
-        .find(incoming.query.as_deref(), named)
+        .find(request.query.as_deref(), persisted_query)
         .map_err(refused)?;
     let text = Arc::clone(&found.text);
-    let guarded = match guard::parse(&text, incoming.variables.as_ref(), &app.settings.limits) {
-        Ok(Ok(guarded)) => guarded,
+    let checked = match query_limits::parse_and_check(
+        &text,
+        request.variables.as_ref(),
+        &app.settings.limits,
+    ) {
+        Ok(Ok(checked)) => checked,
         Ok(Err(error)) => return Err(invalid(error.into(), "GRAPHQL_PARSE_FAILED")),
         Err(error) => return Err(refused(error)),
     };
-    let name = incoming.operation_name.as_deref();
+    let name = request.operation_name.as_deref();
     let is_any = |kind: OperationType| {
-        guarded
+        checked
             .document
             .operations
             .iter()
@@ -147,110 +151,125 @@ pub(super) fn prepare(
                 chosen && definition.node.ty == kind
             })
     };
-    let (mutates, subscribes) = (
+    let (is_mutation, is_subscription) = (
         is_any(OperationType::Mutation),
         is_any(OperationType::Subscription),
     );
-    if mutates && matches!(carries, Carries::Queries | Carries::QueriesAndEvents) {
-        let answer = bad_request("GET is for queries: use POST");
-        return Err(Box::new(Outcome::not_run(
+    if is_mutation
+        && matches!(
+            capabilities,
+            TransportCapabilities::Queries | TransportCapabilities::QueriesAndStreams
+        )
+    {
+        let response = bad_request("GET is for queries: use POST");
+        return Err(Box::new(ExecutionResult::not_executed(
             StatusCode::METHOD_NOT_ALLOWED,
-            answer,
+            response,
         )));
     }
-    if subscribes && matches!(carries, Carries::Queries | Carries::Answers) {
+    if is_subscription
+        && matches!(
+            capabilities,
+            TransportCapabilities::Queries | TransportCapabilities::SingleResponse
+        )
+    {
         let text =
             "a subscription needs a WebSocket (graphql-transport-ws), or Accept: text/event-stream";
         return Err(refused(Error::BadRequest(text.into())));
     }
-    if let Some(error) = guard::unknown_type(&guarded.document) {
+    if let Some(error) = query_limits::find_unknown_type(&checked.document) {
         return Err(invalid(error, "GRAPHQL_VALIDATION_FAILED"));
     }
-    if guarded.introspects && !app.settings.graphql.introspection {
+    if checked.introspects && !app.settings.graphql.introspection {
         return Err(refused(Error::Forbidden(
             "introspection is off on this server".into(),
         )));
     }
-    app.persisted.keep(found);
-    let Incoming {
+    app.persisted.cache(found);
+    let GraphqlRequest {
         variables,
         operation_name,
         ..
-    } = incoming;
+    } = request;
     let mut variables = variables
         .map(serde_json::Value::Object)
         .map(Variables::from_json)
         .unwrap_or_default();
-    complete(&guarded.document, operation_name.as_deref(), &mut variables)
+    apply_defaults(&checked.document, operation_name.as_deref(), &mut variables)
         .map_err(|error| invalid(*error, "BAD_USER_INPUT"))?;
-    Ok(Prepared {
+    Ok(PreparedOperation {
         operation_name,
         variables,
         text,
-        guarded,
-        mutates,
-        subscribes,
+        checked,
+        is_mutation,
+        is_subscription,
     })
 }
 
-impl Prepared {
-    /// The one answer of a query or a mutation.
-    pub(super) async fn run(self, asking: &Asking) -> Outcome {
-        let mutates = self.mutates;
-        let (request, mut running) = self.begin(asking);
-        if mutates && let Some(refused) = running.count(asking) {
+impl PreparedOperation {
+    /// Runs a query or a mutation and returns its result.
+    pub(super) async fn run(self, context: &RequestContext) -> ExecutionResult {
+        let is_mutation = self.is_mutation;
+        let (request, mut running) = self.start(context);
+        if is_mutation && let Some(refused) = running.check_mutation_rate(context) {
             return refused;
         }
-        running.outcome(asking.app.schema.execute(request).await)
+        running.finish(context.app.schema.execute(request).await)
     }
 
-    /// The answers of a subscription, each when there is something to tell; of anything else the
-    /// one.
-    pub(super) fn stream(self, asking: &Asking) -> impl Stream<Item = Outcome> + Send + use<> {
-        let (mutates, subscribes) = (self.mutates, self.subscribes);
-        let (request, mut running) = self.begin(asking);
-        if subscribes && (running.observed.root.len() != 1 || running.observed.has_root_directives)
+    /// Runs a subscription and returns a result for each event; for queries and mutations the
+    /// stream has one result.
+    pub(super) fn stream(
+        self,
+        context: &RequestContext,
+    ) -> impl Stream<Item = ExecutionResult> + Send + use<> {
+        let (is_mutation, is_subscription) = (self.is_mutation, self.is_subscription);
+        let (request, mut running) = self.start(context);
+        if is_subscription
+            && (running.metrics.root.len() != 1 || running.metrics.has_root_directives)
         {
             let text = "a subscription must have exactly one field at its root, without @skip and @include";
             let error = ServerError::new(text, None);
             return futures_util::stream::iter([*invalid(error, "GRAPHQL_VALIDATION_FAILED")])
                 .left_stream();
         }
-        if mutates && let Some(refused) = running.count(asking) {
+        if is_mutation && let Some(refused) = running.check_mutation_rate(context) {
             return futures_util::stream::iter([refused]).left_stream();
         }
-        asking
+        context
             .app
             .schema
             .execute_stream(request)
-            .map(move |answer| running.outcome(answer))
+            .map(move |response| running.finish(response))
             .right_stream()
     }
 
-    fn begin(mut self, asking: &Asking) -> (Request, Running) {
-        let observed = Observed::begin(&self.guarded.document, self.operation_name.as_deref());
-        keep_objects(&mut self.guarded.document);
-        let Asking {
+    fn start(mut self, context: &RequestContext) -> (Request, RunningOperation) {
+        let metrics =
+            OperationMetrics::start(&self.checked.document, self.operation_name.as_deref());
+        mark_empty_selections(&mut self.checked.document);
+        let RequestContext {
             app,
             caller,
             request_id,
-        } = asking;
-        let work = Arc::new(Work::new(
+        } = context;
+        let operation = Arc::new(OperationContext::new(
             app.core.clone(),
-            observed.root.iter().map(|(_, field)| field.as_str()),
+            metrics.root.iter().map(|(_, field)| field.as_str()),
         ));
-        let loader = Batches::loader(app.core.clone(), caller.clone(), Arc::clone(&work));
+        let loader = Loaders::loader(app.core.clone(), caller.clone(), Arc::clone(&operation));
         let request = Request::new(&*self.text).variables(self.variables);
-        let mut request = request.data(loader).data(work).data(caller.clone());
+        let mut request = request.data(loader).data(operation).data(caller.clone());
         request.operation_name = self.operation_name;
-        request.set_parsed_query(self.guarded.document);
+        request.set_parsed_query(self.checked.document);
         let slow = app.settings.graphql.slow_milliseconds;
         let slow = (slow > 0).then(|| Duration::from_millis(slow));
         (
             request,
-            Running {
-                observed,
-                is_measured: false,
+            RunningOperation {
+                metrics,
+                is_recorded: false,
                 text: self.text,
                 request_id: request_id.clone(),
                 slow,
@@ -259,35 +278,37 @@ impl Prepared {
     }
 }
 
-/// An operation that runs.
-struct Running {
-    observed: Observed,
-    /// What is measured of a subscription is its first answer.
-    is_measured: bool,
+/// An operation during its execution.
+struct RunningOperation {
+    metrics: OperationMetrics,
+    /// Set after the first result: of a subscription only that one is recorded.
+    is_recorded: bool,
     text: Arc<str>,
     request_id: String,
     slow: Option<Duration>,
 }
 
-impl Running {
-    /// Counts each of a user's mutations as a request; the first one was counted with the request
-    /// that brought it.
-    fn count(&self, asking: &Asking) -> Option<Outcome> {
-        let counted = asking.app.rates.check_user_for(
-            asking.caller.user()?,
-            self.observed.root.len().saturating_sub(1),
+impl RunningOperation {
+    /// Counts each mutation of a user against the rate limit. The first was counted with the
+    /// request.
+    fn check_mutation_rate(&self, context: &RequestContext) -> Option<ExecutionResult> {
+        let counted = context.app.rate_limiter.check_user_operations(
+            context.caller.user()?,
+            self.metrics.root.len().saturating_sub(1),
         );
-        counted.err().map(|error| Outcome::refused(&error))
+        counted
+            .err()
+            .map(|error| ExecutionResult::from_error(&error))
     }
 
-    fn outcome(&mut self, mut answer: Answer) -> Outcome {
-        // What failed before a resolver ran has neither a path nor a code of ours.
-        let ran =
-            answer.errors.is_empty() || answer.errors.iter().any(|error| !error.path.is_empty());
-        if ran {
-            conform(&mut answer, &self.observed.root);
+    fn finish(&mut self, mut response: Response) -> ExecutionResult {
+        // Errors from before execution have neither a path nor one of the server's codes.
+        let executed = response.errors.is_empty()
+            || response.errors.iter().any(|error| !error.path.is_empty());
+        if executed {
+            propagate_nulls_and_order_fields(&mut response, &self.metrics.root);
         }
-        for error in &mut answer.errors {
+        for error in &mut response.errors {
             set_code(
                 error,
                 if error.path.is_empty() {
@@ -303,27 +324,27 @@ impl Running {
                     .set("requestId", self.request_id.as_str());
             }
         }
-        if !std::mem::replace(&mut self.is_measured, true) {
-            self.observed
-                .end(&self.text, &answer.errors, ran, self.slow);
+        if !std::mem::replace(&mut self.is_recorded, true) {
+            self.metrics
+                .finish(&self.text, &response.errors, executed, self.slow);
         }
-        Outcome {
-            status: if ran {
+        ExecutionResult {
+            status: if executed {
                 StatusCode::OK
             } else {
                 StatusCode::BAD_REQUEST
             },
-            answer,
-            ran,
+            response,
+            executed,
         }
     }
 }
 
-fn invalid(mut error: ServerError, code: &str) -> Box<Outcome> {
+fn invalid(mut error: ServerError, code: &str) -> Box<ExecutionResult> {
     set_code(&mut error, code);
-    Box::new(Outcome::not_run(
+    Box::new(ExecutionResult::not_executed(
         StatusCode::BAD_REQUEST,
-        Answer::from_errors(vec![error]),
+        Response::from_errors(vec![error]),
     ))
 }
 
@@ -341,14 +362,14 @@ fn set_code(error: &mut ServerError, code: &str) {
     }
 }
 
-pub(super) fn bad_request(text: &'static str) -> Answer {
-    from_error(&Error::BadRequest(text.into()))
+pub(super) fn bad_request(text: &'static str) -> Response {
+    response_from_error(&Error::BadRequest(text.into()))
 }
 
-pub(super) fn from_error(error: &Error) -> Answer {
+pub(super) fn response_from_error(error: &Error) -> Response {
     let error = async_graphql::Error::from(GraphqlError::from(error.clone()));
     let mut error = error.into_server_error(async_graphql::Pos::default());
-    // It is about the request, not about a place in the document.
+    // The error is about the request, not about a position in the document.
     error.locations.clear();
-    Answer::from_errors(vec![error])
+    Response::from_errors(vec![error])
 }

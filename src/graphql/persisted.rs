@@ -1,6 +1,6 @@
-//! Documents that clients name by their SHA-256 instead of sending them: automatic persisted
-//! queries (Apollo's protocol), kept in bounded memory, and the list of a file, beside which
-//! nothing runs.
+//! Persisted operations: documents that clients identify by their SHA-256. Either automatic
+//! persisted queries (Apollo's protocol), cached in bounded memory, or an allow-list loaded from a
+//! manifest, in which case no other operation may run.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,26 +10,26 @@ use moka::sync::Cache;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::guard::parse_listed;
-use crate::config::{ConfigError, Graphql};
+use super::query_limits::parse_trusted;
+use crate::config::{ConfigError, GraphqlConfig};
 use crate::error::Error;
 
-/// The only version of the protocol there is.
-const PROTOCOL: u64 = 1;
+/// The only version of the protocol.
+const PROTOCOL_VERSION: u64 = 1;
 
-/// Documents by their SHA-256 in hex.
-pub(crate) enum Persisted {
-    /// Only these run.
-    Listed(HashMap<String, Arc<str>>),
-    /// Those that clients have sent lately.
+/// Documents by the hexadecimal SHA-256 of their text.
+pub(crate) enum PersistedQueries {
+    /// Only these documents may run.
+    AllowList(HashMap<String, Arc<str>>),
+    /// Documents that clients have sent recently.
     Automatic(Cache<String, Arc<str>>),
-    /// None are kept.
-    Off,
+    /// No documents are cached.
+    Disabled,
 }
 
 /// `extensions.persistedQuery` of a request.
 #[derive(Debug, Deserialize)]
-pub(super) struct Named {
+pub(super) struct PersistedQuery {
     version: u64,
     #[serde(rename = "sha256Hash")]
     hash: String,
@@ -37,37 +37,39 @@ pub(super) struct Named {
 
 /// A document to run.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(super) struct FoundDocument {
     pub(super) text: Arc<str>,
-    /// The name under which it is to be kept when it proves to be within the limits.
-    keep: Option<String>,
+    /// The hash to cache the document under, once it has passed the limits.
+    cache_as: Option<String>,
 }
 
 /// A file of persisted operations.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Manifest {
-    /// As Apollo's tools write it.
-    Apollo { operations: Vec<Operation> },
-    /// Hashes and documents, as Relay's compiler and graphql-codegen write it.
+    /// The format of Apollo's tools.
+    Apollo { operations: Vec<ManifestOperation> },
+    /// A map of hashes to documents, as written by Relay's compiler and graphql-codegen.
     Plain(HashMap<String, String>),
 }
 
 #[derive(Deserialize)]
-struct Operation {
+struct ManifestOperation {
     id: String,
     body: String,
 }
 
-impl Persisted {
+impl PersistedQueries {
     /// # Errors
-    /// A manifest that cannot be read.
-    pub(crate) fn new(settings: &Graphql) -> Result<Self, ConfigError> {
+    /// Returns an error if the manifest cannot be read.
+    pub(crate) fn new(settings: &GraphqlConfig) -> Result<Self, ConfigError> {
         if !settings.manifest.is_empty() {
-            return Ok(Self::Listed(read(Path::new(&settings.manifest))?));
+            return Ok(Self::AllowList(read_manifest(Path::new(
+                &settings.manifest,
+            ))?));
         }
         if settings.persisted_bytes == 0 {
-            return Ok(Self::Off);
+            return Ok(Self::Disabled);
         }
         let bytes = |hash: &String, text: &Arc<str>| {
             u32::try_from(hash.len() + text.len()).unwrap_or(u32::MAX)
@@ -80,27 +82,27 @@ impl Persisted {
         ))
     }
 
-    /// The document of a request that sends it, names it, or both.
+    /// Finds the document of a request that sends its text, its hash, or both.
     ///
     /// # Errors
-    /// [`Error::PersistedQueryNotFound`] for a name that is not known; [`Error::Forbidden`] for
-    /// what is not listed; [`Error::BadRequest`] for a name that is not the document's, or none at
-    /// all.
+    /// [`Error::PersistedQueryNotFound`] for an unknown hash; [`Error::Forbidden`] for a document
+    /// that is not on the allow-list; [`Error::BadRequest`] if the hash does not match the text, or
+    /// if both are missing.
     pub(super) fn find(
         &self,
         query: Option<&str>,
-        named: Option<&Named>,
-    ) -> Result<Document, Error> {
+        persisted_query: Option<&PersistedQuery>,
+    ) -> Result<FoundDocument, Error> {
         let query = query.filter(|query| !query.trim().is_empty());
-        let hash = named.map(Named::hash).transpose()?;
+        let hash = persisted_query.map(PersistedQuery::hash).transpose()?;
         match (self, query, hash) {
             (_, None, None) => Err(Error::BadRequest("query must be given".into())),
-            (Self::Listed(listed), query, hash) => {
+            (Self::AllowList(listed), query, hash) => {
                 let name = hash.unwrap_or_else(|| hash_of(query.unwrap_or_default()));
                 match listed.get(&name) {
-                    Some(text) if query.is_none_or(|query| *query == **text) => Ok(Document {
+                    Some(text) if query.is_none_or(|query| *query == **text) => Ok(FoundDocument {
                         text: Arc::clone(text),
-                        keep: None,
+                        cache_as: None,
                     }),
                     None if query.is_none() => Err(Error::PersistedQueryNotFound),
                     _ => Err(Error::Forbidden(
@@ -108,14 +110,17 @@ impl Persisted {
                     )),
                 }
             }
-            (_, Some(query), None) => Ok(Document {
+            (_, Some(query), None) => Ok(FoundDocument {
                 text: query.into(),
-                keep: None,
+                cache_as: None,
             }),
-            (Self::Off, ..) => Err(Error::PersistedQueryNotSupported),
-            (Self::Automatic(kept), None, Some(hash)) => {
-                let text = kept.get(&hash).ok_or(Error::PersistedQueryNotFound)?;
-                Ok(Document { text, keep: None })
+            (Self::Disabled, ..) => Err(Error::PersistedQueryNotSupported),
+            (Self::Automatic(cache), None, Some(hash)) => {
+                let text = cache.get(&hash).ok_or(Error::PersistedQueryNotFound)?;
+                Ok(FoundDocument {
+                    text,
+                    cache_as: None,
+                })
             }
             (Self::Automatic(_), Some(query), Some(hash)) => {
                 if hash != hash_of(query) {
@@ -123,25 +128,25 @@ impl Persisted {
                         "extensions.persistedQuery.sha256Hash must be the SHA-256 of query".into(),
                     ));
                 }
-                Ok(Document {
+                Ok(FoundDocument {
                     text: query.into(),
-                    keep: Some(hash),
+                    cache_as: Some(hash),
                 })
             }
         }
     }
 
-    /// Keeps a document that proved to be within the limits.
-    pub(super) fn keep(&self, document: Document) {
-        if let (Self::Automatic(kept), Some(hash)) = (self, document.keep) {
-            kept.insert(hash, document.text);
+    /// Caches a document that has passed the limits.
+    pub(super) fn cache(&self, document: FoundDocument) {
+        if let (Self::Automatic(cache), Some(hash)) = (self, document.cache_as) {
+            cache.insert(hash, document.text);
         }
     }
 }
 
-impl Named {
+impl PersistedQuery {
     fn hash(&self) -> Result<String, Error> {
-        if self.version != PROTOCOL {
+        if self.version != PROTOCOL_VERSION {
             return Err(Error::BadRequest(
                 "extensions.persistedQuery.version must be 1".into(),
             ));
@@ -150,17 +155,18 @@ impl Named {
     }
 }
 
-/// SHA-256 in hex.
+/// Returns the hexadecimal SHA-256 of a text.
 pub(super) fn hash_of(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
-fn read(path: &Path) -> Result<HashMap<String, Arc<str>>, ConfigError> {
-    let wrong = |what: String| ConfigError(format!("graphql.manifest: {}: {what}", path.display()));
-    let text =
-        std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+fn read_manifest(path: &Path) -> Result<HashMap<String, Arc<str>>, ConfigError> {
+    let invalid =
+        |what: String| ConfigError(format!("graphql.manifest: {}: {what}", path.display()));
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| invalid(format!("cannot be read: {error}")))?;
     let manifest = serde_json::from_str::<Manifest>(&text).map_err(|_| {
-        wrong("must be Apollo's manifest, or a JSON object of hashes and documents".to_owned())
+        invalid("must be Apollo's manifest, or a JSON object of hashes and documents".to_owned())
     })?;
     let documents: Vec<String> = match manifest {
         Manifest::Apollo { operations } => {
@@ -174,14 +180,15 @@ fn read(path: &Path) -> Result<HashMap<String, Arc<str>>, ConfigError> {
             });
             documents
                 .collect::<Result<_, _>>()
-                .map_err(|id| wrong(format!("{id} is not the SHA-256 of its body")))?
+                .map_err(|id| invalid(format!("{id} is not the SHA-256 of its body")))?
         }
-        // Other tools hash in other ways (Relay: MD5): clients name documents by SHA-256 here.
+        // Other tools use other hashes (Relay: MD5), but here clients identify documents by
+        // SHA-256.
         Manifest::Plain(documents) => documents.into_values().collect(),
     };
     for document in &documents {
-        parse_listed(document)
-            .map_err(|problem| wrong(format!("{document:?} is no GraphQL: {problem}")))?;
+        parse_trusted(document)
+            .map_err(|problem| invalid(format!("{document:?} is not valid GraphQL: {problem}")))?;
     }
     Ok(documents
         .into_iter()
@@ -195,53 +202,65 @@ mod tests {
 
     const QUERY: &str = "{ __typename }";
 
-    fn named(hash: &str) -> Named {
-        Named {
+    fn persisted_query(hash: &str) -> PersistedQuery {
+        PersistedQuery {
             version: 1,
             hash: hash.to_owned(),
         }
     }
 
-    fn listed(manifest: &str) -> Result<Persisted, ConfigError> {
+    fn listed(manifest: &str) -> Result<PersistedQueries, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
         std::fs::write(&path, manifest).unwrap();
-        Persisted::new(&Graphql {
+        PersistedQueries::new(&GraphqlConfig {
             manifest: path.display().to_string(),
-            ..Graphql::default()
+            ..GraphqlConfig::default()
         })
     }
 
     fn found(
-        persisted: &Persisted,
+        persisted: &PersistedQueries,
         query: Option<&str>,
-        named: Option<&Named>,
+        persisted_query: Option<&PersistedQuery>,
     ) -> Result<String, String> {
         persisted
-            .find(query, named)
+            .find(query, persisted_query)
             .map(|document| document.text.to_string())
             .map_err(|error| error.kind().code.to_owned())
     }
 
     #[test]
-    fn a_document_is_found_by_its_hash_after_it_was_kept() {
-        let persisted = Persisted::new(&Graphql::default()).unwrap();
+    fn document_is_found_by_hash_once_cached() {
+        let persisted = PersistedQueries::new(&GraphqlConfig::default()).unwrap();
         let hash = hash_of(QUERY);
         let not_found = Err("PERSISTED_QUERY_NOT_FOUND".to_owned());
-        assert_eq!(found(&persisted, None, Some(&named(&hash))), not_found);
-        let document = persisted.find(Some(QUERY), Some(&named(&hash))).unwrap();
-        // Not before it proved to be within the limits.
-        assert_eq!(found(&persisted, None, Some(&named(&hash))), not_found);
-        persisted.keep(document);
         assert_eq!(
-            found(&persisted, None, Some(&named(&hash.to_uppercase()))),
+            found(&persisted, None, Some(&persisted_query(&hash))),
+            not_found
+        );
+        let document = persisted
+            .find(Some(QUERY), Some(&persisted_query(&hash)))
+            .unwrap();
+        // The document is not cached before it has passed the limits.
+        assert_eq!(
+            found(&persisted, None, Some(&persisted_query(&hash))),
+            not_found
+        );
+        persisted.cache(document);
+        assert_eq!(
+            found(
+                &persisted,
+                None,
+                Some(&persisted_query(&hash.to_uppercase()))
+            ),
             Ok(QUERY.to_owned())
         );
         assert_eq!(
-            found(&persisted, Some("{ other }"), Some(&named(&hash))),
+            found(&persisted, Some("{ other }"), Some(&persisted_query(&hash))),
             Err("BAD_USER_INPUT".to_owned())
         );
-        let version = Named { version: 2, hash };
+        let version = PersistedQuery { version: 2, hash };
         assert_eq!(
             found(&persisted, None, Some(&version)),
             Err("BAD_USER_INPUT".to_owned())
@@ -253,46 +272,46 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_there_is_memory_for() {
-        let persisted = Persisted::new(&Graphql {
+    fn cache_size_is_bounded() {
+        let persisted = PersistedQueries::new(&GraphqlConfig {
             persisted_bytes: 10_000,
-            ..Graphql::default()
+            ..GraphqlConfig::default()
         })
         .unwrap();
         for number in 0..1000 {
             let query = format!("{{ a{number} }}");
             let document = persisted
-                .find(Some(&query), Some(&named(&hash_of(&query))))
+                .find(Some(&query), Some(&persisted_query(&hash_of(&query))))
                 .unwrap();
-            persisted.keep(document);
+            persisted.cache(document);
         }
-        let Persisted::Automatic(kept) = &persisted else {
+        let PersistedQueries::Automatic(cache) = &persisted else {
             unreachable!()
         };
-        kept.run_pending_tasks();
+        cache.run_pending_tasks();
         assert!(
-            (1..=10_000).contains(&kept.weighted_size()),
+            (1..=10_000).contains(&cache.weighted_size()),
             "{}",
-            kept.weighted_size()
+            cache.weighted_size()
         );
     }
 
     #[test]
-    fn without_memory_documents_are_sent() {
-        let persisted = Persisted::new(&Graphql {
+    fn disabled_cache_refuses_hashes() {
+        let persisted = PersistedQueries::new(&GraphqlConfig {
             persisted_bytes: 0,
-            ..Graphql::default()
+            ..GraphqlConfig::default()
         })
         .unwrap();
         assert_eq!(found(&persisted, Some(QUERY), None), Ok(QUERY.to_owned()));
         assert_eq!(
-            found(&persisted, None, Some(&named("x"))),
+            found(&persisted, None, Some(&persisted_query("x"))),
             Err("PERSISTED_QUERY_NOT_SUPPORTED".to_owned())
         );
     }
 
     #[test]
-    fn where_operations_are_listed_nothing_else_runs() {
+    fn allow_list_refuses_other_operations() {
         let hash = hash_of(QUERY);
         let apollo = serde_json::json!({
             "format": "apollo-persisted-query-manifest", "version": 1,
@@ -301,7 +320,7 @@ mod tests {
         for manifest in [apollo, serde_json::json!({"some-md5": QUERY})] {
             let persisted = listed(&manifest.to_string()).unwrap();
             assert_eq!(
-                found(&persisted, None, Some(&named(&hash))),
+                found(&persisted, None, Some(&persisted_query(&hash))),
                 Ok(QUERY.to_owned())
             );
             assert_eq!(found(&persisted, Some(QUERY), None), Ok(QUERY.to_owned()));
@@ -310,25 +329,29 @@ mod tests {
                 Err("FORBIDDEN".to_owned())
             );
             assert_eq!(
-                found(&persisted, Some("{ a }"), Some(&named(&hash))),
+                found(&persisted, Some("{ a }"), Some(&persisted_query(&hash))),
                 Err("FORBIDDEN".to_owned())
             );
             assert_eq!(
-                found(&persisted, Some("{ a }"), Some(&named(&hash_of("{ a }")))),
+                found(
+                    &persisted,
+                    Some("{ a }"),
+                    Some(&persisted_query(&hash_of("{ a }")))
+                ),
                 Err("FORBIDDEN".to_owned())
             );
             assert_eq!(
-                found(&persisted, None, Some(&named("x"))),
+                found(&persisted, None, Some(&persisted_query("x"))),
                 Err("PERSISTED_QUERY_NOT_FOUND".to_owned())
             );
         }
     }
 
     #[test]
-    fn a_manifest_that_is_none_is_named() {
+    fn invalid_manifest_is_reported() {
         for (manifest, text) in [
             ("[]", "must be Apollo's manifest"),
-            (r#"{"x": "{"}"#, "is no GraphQL"),
+            (r#"{"x": "{"}"#, "is not valid GraphQL"),
             (
                 r#"{"operations": [{"id": "x", "body": "{a}"}]}"#,
                 "x is not the SHA-256",
@@ -343,9 +366,9 @@ mod tests {
                 "{error}"
             );
         }
-        let missing = Persisted::new(&Graphql {
+        let missing = PersistedQueries::new(&GraphqlConfig {
             manifest: "/nowhere".to_owned(),
-            ..Graphql::default()
+            ..GraphqlConfig::default()
         });
         assert!(missing.is_err_and(|error| error.to_string().contains("cannot be read")));
     }

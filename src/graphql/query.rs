@@ -1,23 +1,23 @@
-//! What can be read.
+//! The root type of queries.
 
 use std::collections::BTreeSet;
 
 use async_graphql::{Context, ID, Lookahead, Object};
 
 use super::context::ContextExt;
-use super::error::{At, Result, Root};
+use super::error::{InArgument, Result, RootResult};
 use super::scalars::UInt53;
 use super::types::{
     ChannelInput, Conversation, ConversationConnection, ConversationFilter, ConversationSync,
-    MessageConnection, Node, Page, SeqCursor, UnreadSummary,
+    MessageConnection, Node, PageArguments, SeqCursor, UnreadSummary,
 };
 use crate::conversation::{
-    self as conversations, Filter, ListRequest, SyncRequest, Wanted, parse_last_msg_seqs,
+    self as conversations, ListRequest, SyncDetail, SyncFilter, SyncRequest, parse_last_msg_seqs,
 };
 use crate::error::Error;
 use crate::message::{HistoryRequest, list_history};
 
-/// A number of things asked for: from 0 to a limit.
+/// Checks a number of items that a client asks for: from 0 to `limit`.
 pub(super) fn check_count(name: &'static str, count: i32, limit: u32) -> Result<u32> {
     match u32::try_from(count) {
         Ok(count) if count <= limit => Ok(count),
@@ -25,29 +25,29 @@ pub(super) fn check_count(name: &'static str, count: i32, limit: u32) -> Result<
     }
 }
 
-/// What the selection of a sync's conversations asks for.
-fn wanted(conversations: &Lookahead<'_>) -> Wanted {
+/// Returns which parts of the conversations the selection needs.
+fn selected_content(conversations: &Lookahead<'_>) -> SyncDetail {
     if !conversations.exists() {
-        return Wanted::Version;
+        return SyncDetail::Version;
     }
     let asks = |field| conversations.field(field).exists();
     let messages = ["recents", "lastMessage", "lastClientMsgNo"]
         .into_iter()
         .any(asks);
     if messages {
-        Wanted::Messages
+        SyncDetail::Messages
     } else {
-        Wanted::Conversations
+        SyncDetail::Conversations
     }
 }
 
-/// What can be read.
+/// Queries.
 pub struct Query;
 
-/// What can be read.
+/// Queries.
 #[Object]
 impl Query {
-    /// What changed since `version`. Store the returned `version` and pass it next time.
+    /// The changes since `version`. Store the returned `version` and pass it next time.
     #[expect(clippy::too_many_arguments, reason = "they are the field's arguments")]
     async fn conversations(
         &self,
@@ -62,11 +62,11 @@ impl Query {
         )]
         version: Option<UInt53>,
         #[graphql(
-            desc = "What the client holds: `channelId:channelType:lastMsgSeq`, joined by `|`."
+            desc = "The last message that the client holds of each channel: `channelId:channelType:lastMsgSeq`, joined by `|`."
         )]
         last_msg_seqs: Option<String>,
         #[graphql(
-            desc = "At most this many newest messages for each conversation.",
+            desc = "The maximum number of newest messages of each conversation.",
             default_with = "Some(20)"
         )]
         msg_count: Option<i32>,
@@ -76,9 +76,9 @@ impl Query {
         )]
         only_unread: Option<bool>,
         #[graphql(desc = "Channel types to leave out.")] exclude_channel_types: Option<Vec<i32>>,
-        #[graphql(desc = "At most this many changes, in order of version.")] first: Option<i32>,
-    ) -> Root<ConversationSync> {
-        let _timed = ctx.timed();
+        #[graphql(desc = "The maximum number, in order of version.")] first: Option<i32>,
+    ) -> RootResult<ConversationSync> {
+        let _timer = ctx.time_field();
         let limits = &ctx.core().limits;
         let uid = ctx.viewer(uid.as_ref())?;
         let last_msg_seqs = last_msg_seqs.unwrap_or_default();
@@ -99,41 +99,42 @@ impl Query {
             .transpose()?;
         let request = SyncRequest {
             uid,
-            // A variable that the client leaves out is a null to async-graphql, so null means the
-            // default everywhere.
+            // async-graphql passes an omitted variable as null, so null means the default
+            // everywhere.
             version: version.map_or(0, |version| version.signed()),
             last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
-            always: std::collections::HashSet::new(),
+            force_include: std::collections::HashSet::new(),
             msg_count: check_count("msg_count", msg_count.unwrap_or(20), limits.msg_count)?,
-            filter: Filter {
+            filter: SyncFilter {
                 only_unread: only_unread.unwrap_or_default(),
-                // Each once: they are looked through for every conversation.
+                // Duplicates are removed because the types are compared with every conversation.
                 exclude_channel_types: excluded
                     .collect::<std::result::Result<BTreeSet<u8>, _>>()?
                     .into_iter()
                     .collect(),
             },
             first: first.map(|first| first as usize),
-            wanted: wanted(&ctx.look_ahead().field("conversations")),
+            detail: selected_content(&ctx.look_ahead().field("conversations")),
         };
-        let work = ctx.work();
-        let answer = if work.shares_lists() || (request.version == 0 && request.first.is_none()) {
-            let list = work.list(&request.uid).await?;
-            let _turn = work.turn().await;
-            list.changes(ctx.core(), &request, &work.bytes).await?
-        } else {
-            let _turn = work.turn().await;
-            conversations::sync_within(ctx.core(), &request, &work.bytes).await?
-        };
+        let operation = ctx.operation();
+        let answer =
+            if operation.shares_lists() || (request.version == 0 && request.first.is_none()) {
+                let list = operation.list(&request.uid).await?;
+                let _permit = operation.acquire_permit().await;
+                list.changes(ctx.core(), &request, &operation.bytes).await?
+            } else {
+                let _permit = operation.acquire_permit().await;
+                conversations::sync_with_size_limit(ctx.core(), &request, &operation.bytes).await?
+            };
         if request.first.is_none() {
-            work.count_conversations(answer.conversations.len())?;
+            operation.count_conversations(answer.conversations.len())?;
         }
         Ok(Some(ConversationSync::new(request, answer)))
     }
 
-    /// The list as a screen shows it: pinned first, then latest activity. Without `first` and
-    /// `last`: the first 20. A walk through the pages misses no conversation: one that moves to the
-    /// top meanwhile comes with the next page, and may come twice.
+    /// The list as a screen shows it: pinned conversations first, then by latest activity. Without
+    /// `first` and `last`: the first 20. Paging misses no conversation: one that moves to the top
+    /// meanwhile comes with the next page, and may come twice.
     #[expect(clippy::too_many_arguments, reason = "they are the field's arguments")]
     async fn conversation_list(
         &self,
@@ -142,15 +143,15 @@ impl Query {
             desc = "The user's ID. Defaults to the authenticated user; required for service tokens."
         )]
         uid: Option<ID>,
-        #[graphql(desc = "At most this many, from the top on.")] first: Option<i32>,
-        #[graphql(desc = "Only what is below this cursor's.")] after: Option<String>,
-        #[graphql(desc = "At most this many, up to the bottom.")] last: Option<i32>,
-        #[graphql(desc = "Only what is above this cursor's.")] before: Option<String>,
-        #[graphql(desc = "Which of the conversations.")] filter: Option<ConversationFilter>,
-    ) -> Root<ConversationConnection> {
-        let _timed = ctx.timed();
+        #[graphql(desc = "The maximum number, from the top.")] first: Option<i32>,
+        #[graphql(desc = "Only conversations below this cursor.")] after: Option<String>,
+        #[graphql(desc = "The maximum number, up to the bottom.")] last: Option<i32>,
+        #[graphql(desc = "Only conversations above this cursor.")] before: Option<String>,
+        #[graphql(desc = "Selects conversations.")] filter: Option<ConversationFilter>,
+    ) -> RootResult<ConversationConnection> {
+        let _timer = ctx.time_field();
         let uid = ctx.viewer(uid.as_ref())?;
-        let page = Page::parse(
+        let page = PageArguments::parse(
             (first, last),
             (after.as_deref(), before.as_deref()),
             ctx.core().limits.page_size,
@@ -164,14 +165,14 @@ impl Query {
             limit: page.limit,
             from_end: page.from_end,
         };
-        let list = ctx.work().list(&request.uid).await?;
-        let turn = ctx.work().turn().await;
+        let list = ctx.operation().list(&request.uid).await?;
+        let permit = ctx.operation().acquire_permit().await;
         let page = list.page(&request);
-        drop(turn);
+        drop(permit);
         Ok(Some(ConversationConnection::load(ctx, page).await?))
     }
 
-    /// One conversation; null when the user has none in this channel.
+    /// One conversation; null if the user has none in this channel.
     async fn conversation(
         &self,
         ctx: &Context<'_>,
@@ -180,14 +181,17 @@ impl Query {
         )]
         uid: Option<ID>,
         #[graphql(desc = "The channel.")] channel: ChannelInput,
-    ) -> Root<Conversation> {
-        let _timed = ctx.timed();
-        let name = (ctx.viewer(uid.as_ref())?, channel.parse().at("channel")?);
+    ) -> RootResult<Conversation> {
+        let _timer = ctx.time_field();
+        let name = (
+            ctx.viewer(uid.as_ref())?,
+            channel.parse().in_argument("channel")?,
+        );
         Ok(ctx.loaders().load_one(name).await?.map(Conversation::from))
     }
 
-    /// A channel's messages, oldest first, as far as the user may see them; null when the user was
-    /// never in the channel. Without `first` and `last`: the newest 20.
+    /// A channel's messages that the user may see, oldest first; null if the user was never in the
+    /// channel. Without `first` and `last`: the newest 20.
     #[expect(clippy::too_many_arguments, reason = "they are the field's arguments")]
     async fn messages(
         &self,
@@ -197,14 +201,14 @@ impl Query {
         )]
         uid: Option<ID>,
         #[graphql(desc = "The channel.")] channel: ChannelInput,
-        #[graphql(desc = "At most this many, from the oldest on.")] first: Option<i32>,
-        #[graphql(desc = "Only newer ones than this cursor's.")] after: Option<String>,
-        #[graphql(desc = "At most this many, up to the newest.")] last: Option<i32>,
-        #[graphql(desc = "Only older ones than this cursor's.")] before: Option<String>,
-    ) -> Root<MessageConnection> {
-        let _timed = ctx.timed();
+        #[graphql(desc = "The maximum number, from the oldest.")] first: Option<i32>,
+        #[graphql(desc = "Only messages newer than this cursor.")] after: Option<String>,
+        #[graphql(desc = "The maximum number, up to the newest.")] last: Option<i32>,
+        #[graphql(desc = "Only messages older than this cursor.")] before: Option<String>,
+    ) -> RootResult<MessageConnection> {
+        let _timer = ctx.time_field();
         let uid = ctx.viewer(uid.as_ref())?;
-        let page: Page<SeqCursor> = Page::parse(
+        let page: PageArguments<SeqCursor> = PageArguments::parse(
             (first, last),
             (after.as_deref(), before.as_deref()),
             ctx.core().limits.page_size,
@@ -212,22 +216,22 @@ impl Query {
         )?;
         let request = HistoryRequest {
             uid,
-            channel: channel.parse().at("channel")?,
+            channel: channel.parse().in_argument("channel")?,
             after: page.after.map(|SeqCursor(seq)| seq),
             before: page.before.map(|SeqCursor(seq)| seq),
             limit: page.limit,
             newest: page.from_end,
             as_service: false,
         };
-        let _turn = ctx.work().turn().await;
-        match list_history(ctx.core(), &request, &ctx.work().bytes).await {
+        let _permit = ctx.operation().acquire_permit().await;
+        match list_history(ctx.core(), &request, &ctx.operation().bytes).await {
             Ok(page) => Ok(Some(MessageConnection(page))),
             Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Unread in all of the user's conversations.
+    /// The unread totals of all of the user's conversations.
     async fn unread_summary(
         &self,
         ctx: &Context<'_>,
@@ -235,32 +239,33 @@ impl Query {
             desc = "The user's ID. Defaults to the authenticated user; required for service tokens."
         )]
         uid: Option<ID>,
-    ) -> Root<UnreadSummary> {
-        let _timed = ctx.timed();
+    ) -> RootResult<UnreadSummary> {
+        let _timer = ctx.time_field();
         let uid = ctx.viewer(uid.as_ref())?;
-        Ok(Some(UnreadSummary::load(ctx.work(), &uid).await?))
+        Ok(Some(UnreadSummary::load(ctx.operation(), &uid).await?))
     }
 
-    /// What has this global id; null when there is no such thing any more.
+    /// The object with this global ID; null if it does not exist any more.
     async fn node(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "An `id` that an answer returned.")] id: ID,
-    ) -> Root<Node> {
-        let _timed = ctx.timed();
+        #[graphql(desc = "A global ID from an answer.")] id: ID,
+    ) -> RootResult<Node> {
+        let _timer = ctx.time_field();
         Ok(Node::load(ctx, &[Node::parse_id(&id, "id")?])
             .await?
             .pop()
             .flatten())
     }
 
-    /// What has these global ids, each in its place; null for what does not exist any more.
+    /// The objects with these global IDs, in the same order; null for those that do not exist any
+    /// more.
     async fn nodes(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Each an `id` that an answer returned.")] ids: Vec<ID>,
-    ) -> Root<Vec<Option<Node>>> {
-        let _timed = ctx.timed();
+        #[graphql(desc = "Global IDs from answers.")] ids: Vec<ID>,
+    ) -> RootResult<Vec<Option<Node>>> {
+        let _timer = ctx.time_field();
         let limit = ctx.core().limits.page_size as usize;
         if ids.len() > limit {
             return Err(Error::bad_input("ids", format!("must be at most {limit}")).into());

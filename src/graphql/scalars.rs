@@ -1,4 +1,4 @@
-//! Scalars of our own.
+//! Custom scalars.
 
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use base64::Engine;
@@ -6,18 +6,22 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use chrono::SecondsFormat;
 
-use super::written::written;
+use super::raw_json::raw_json;
 
-/// The largest whole number that JavaScript keeps exactly.
-const MAX: u64 = (1 << 53) - 1;
+/// The largest integer that JavaScript represents exactly.
+const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// A whole number from 0 to 2^53 − 1, as a JSON number: larger than `Int`, and exact in JavaScript.
+/// A whole number from 0 to 2^53 − 1, as a JSON number: exceeds `Int` and is exact in JavaScript.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UInt53(pub u64);
 
 impl From<i64> for UInt53 {
     fn from(number: i64) -> Self {
-        Self(u64::try_from(number).unwrap_or_default().min(MAX))
+        Self(
+            u64::try_from(number)
+                .unwrap_or_default()
+                .min(MAX_SAFE_INTEGER),
+        )
     }
 }
 
@@ -27,7 +31,7 @@ impl UInt53 {
     }
 }
 
-/// A whole number from 0 to 2^53 − 1, as a JSON number: larger than `Int`, and exact in JavaScript.
+/// A whole number from 0 to 2^53 − 1, as a JSON number: exceeds `Int` and is exact in JavaScript.
 #[Scalar(
     name = "UInt53",
     specified_by_url = "https://datatracker.ietf.org/doc/html/rfc7493#section-2.2"
@@ -36,9 +40,9 @@ impl ScalarType for UInt53 {
     fn parse(value: Value) -> InputValueResult<Self> {
         match &value {
             Value::Number(number) => match number.as_u64() {
-                Some(number) if number <= MAX => Ok(Self(number)),
+                Some(number) if number <= MAX_SAFE_INTEGER => Ok(Self(number)),
                 _ => Err(InputValueError::custom(format!(
-                    "must be a whole number from 0 to {MAX}"
+                    "must be a whole number from 0 to {MAX_SAFE_INTEGER}"
                 ))),
             },
             _ => Err(InputValueError::expected_type(value)),
@@ -72,14 +76,14 @@ impl ScalarType for Base64 {
     }
 }
 
-/// A point in time, epoch milliseconds.
+/// A point in time in epoch milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DateTime(pub i64);
 
 impl DateTime {
-    /// In RFC 3339, always of one length, so that the order of the texts is that of the times.
+    /// Formats the time as RFC 3339 with a fixed length, so that texts sort like times.
     pub(super) fn text(self) -> String {
-        // The years 0 to 9999: others have more digits.
+        // The years 0 to 9999; other years have more digits.
         let ms = self.0.clamp(-62_167_219_200_000, 253_402_300_799_999);
         chrono::DateTime::from_timestamp_millis(ms)
             .unwrap_or_default()
@@ -87,7 +91,7 @@ impl DateTime {
     }
 }
 
-/// A point in time as RFC 3339 writes it, in UTC, always with three fractional digits and `Z`:
+/// A point in time in RFC 3339, in UTC, always with three fractional digits and `Z`:
 /// `2026-11-27T04:52:58.120Z`.
 #[Scalar(
     name = "DateTime",
@@ -103,8 +107,8 @@ impl ScalarType for DateTime {
     }
 }
 
-/// The text of a JSON value. It stands in the answer as it is: a value would lose what Rust's types
-/// cannot hold.
+/// A serialised JSON value. It is copied into the response as it is: parsing could lose parts that
+/// Rust's types cannot represent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Json(pub Bytes);
 
@@ -119,7 +123,7 @@ impl ScalarType for Json {
     }
 
     fn to_value(&self) -> Value {
-        written(self.0.clone())
+        raw_json(self.0.clone())
     }
 }
 
@@ -128,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_one_length_and_the_order_of_their_texts() {
+    fn times_have_a_fixed_length_and_sort_as_text() {
         let times = [
             i64::MIN,
             -1,

@@ -1,4 +1,4 @@
-//! What can be followed as it happens.
+//! Subscriptions.
 
 use std::sync::Arc;
 
@@ -6,23 +6,22 @@ use async_graphql::{Context, ID, Subscription};
 use futures_util::{Stream, StreamExt};
 
 use super::context::ContextExt;
-use super::error::{At, GraphqlError, Result};
+use super::error::{GraphqlError, InArgument, Result};
 use super::query::check_count;
 use super::scalars::UInt53;
 use super::types::{ChannelInput, ConversationSync, Message};
 use crate::conversation::SyncRequest;
-use crate::live::{Feeds, MessagesRequest};
+use crate::live::{Feeds, MessageFeedRequest};
 
-/// What can be followed as it happens.
+/// Subscriptions.
 pub struct Subscriptions;
 
-/// What can be followed as it happens.
+/// Subscriptions.
 #[Subscription(name = "Subscription")]
 impl Subscriptions {
-    /// First the changes since `version`, then every change as it happens, without a gap between
-    /// the two. Each event applies as the answer of `conversations` does. The first one always
-    /// comes; a long one comes in parts (`hasMore`). After a break, subscribe with the version of
-    /// the last event.
+    /// The changes since `version`, then every change as it happens, without a gap between the two.
+    /// Each event applies like an answer of `conversations`. The first event always comes; long
+    /// ones are split (`hasMore`). To resume, subscribe with the version of the last event.
     async fn conversation_changes(
         &self,
         ctx: &Context<'_>,
@@ -36,7 +35,7 @@ impl Subscriptions {
         )]
         version: Option<UInt53>,
         #[graphql(
-            desc = "At most this many newest messages for each conversation.",
+            desc = "The maximum number of newest messages of each conversation.",
             default_with = "Some(1)"
         )]
         msg_count: Option<i32>,
@@ -58,17 +57,19 @@ impl Subscriptions {
             msg_count,
             ..SyncRequest::new(uid)
         };
-        let work = Arc::clone(ctx.work());
-        Ok(events.inspect(move |_| work.renew()).map(move |event| {
-            event
-                .map(|answer| ConversationSync::new(request.clone(), answer))
-                .map_err(GraphqlError::from)
-        }))
+        let operation = Arc::clone(ctx.operation());
+        Ok(events
+            .inspect(move |_| operation.reset())
+            .map(move |event| {
+                event
+                    .map(|answer| ConversationSync::new(request.clone(), answer))
+                    .map_err(GraphqlError::from)
+            }))
     }
 
-    /// A channel's messages as they are sent, oldest first, as far as the user may see them; it
-    /// ends when the user leaves the channel. A message that arrives late, below one that was told
-    /// already, is not among them: `conversationChanges` tells of it.
+    /// A channel's new messages that the user may see, oldest first; the stream ends when the user
+    /// leaves the channel. It does not contain late messages, whose number is below one that was
+    /// already sent; `conversationChanges` reports those.
     async fn message_added(
         &self,
         ctx: &Context<'_>,
@@ -77,14 +78,12 @@ impl Subscriptions {
         )]
         uid: Option<ID>,
         #[graphql(desc = "The channel.")] channel: ChannelInput,
-        #[graphql(
-            desc = "Begin with what is above this `messageSeq`; left out, with what comes from now on."
-        )]
+        #[graphql(desc = "Begins above this `messageSeq`. Defaults to messages sent from now on.")]
         after: Option<UInt53>,
     ) -> Result<impl Stream<Item = Result<Message>> + use<>> {
         let uid = ctx.viewer(uid.as_ref())?;
-        let channel = channel.parse().at("channel")?;
-        let request = MessagesRequest {
+        let channel = channel.parse().in_argument("channel")?;
+        let request = MessageFeedRequest {
             uid,
             channel,
             after: after.map(|after| after.signed()),

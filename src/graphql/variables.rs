@@ -1,32 +1,31 @@
-//! Where async-graphql 7.2.1 departs from the specification in variables: it takes null for a type
-//! that has none, it skips fields without looking at defaults, and a variable that is missing is an
-//! error only where it is used.
+//! Works around three deviations of async-graphql 7.2.1 in variables: it accepts null for non-null
+//! types, it skips fields without looking at defaults, and it reports a missing variable only where
+//! the variable is used.
 
 use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::{ErrorExtensionValues, ServerError, Value, Variables};
 
-/// Gives every variable of the chosen operation its value, or its default where the client left it
-/// out.
+/// Sets the default of every variable of the chosen operation that the client omitted.
 ///
 /// # Errors
-/// For the first one whose type has no null and that has no value.
-pub(super) fn complete(
+/// Returns an error for the first non-null variable without a value.
+pub(super) fn apply_defaults(
     document: &ExecutableDocument,
     chosen: Option<&str>,
     variables: &mut Variables,
 ) -> Result<(), Box<ServerError>> {
     let mut operations = document.operations.iter();
-    // An operation that does not exist is refused later.
+    // An operation that does not exist is refused during execution.
     let found = operations
         .find(|(name, _)| chosen.is_none_or(|chosen| name.is_some_and(|name| name == chosen)));
     let Some((_, operation)) = found else {
         return Ok(());
     };
     for definition in &operation.node.variable_definitions {
-        let (name, wanted) = (&definition.node.name.node, &definition.node.var_type.node);
+        let (name, expected) = (&definition.node.name.node, &definition.node.var_type.node);
         let problem = match (variables.get(name), &definition.node.default_value) {
-            (Some(Value::Null), _) if !wanted.nullable => "must not be null",
-            (None, None) if !wanted.nullable => "must be given",
+            (Some(Value::Null), _) if !expected.nullable => "must not be null",
+            (None, None) if !expected.nullable => "must be given",
             (None, Some(default)) => {
                 variables.insert(name.clone(), default.node.clone());
                 continue;
@@ -34,7 +33,7 @@ pub(super) fn complete(
             _ => continue,
         };
         let mut error = ServerError::new(
-            format!("${name} of type {wanted} {problem}"),
+            format!("${name} of type {expected} {problem}"),
             Some(definition.pos),
         );
         let mut extensions = ErrorExtensionValues::default();

@@ -1,4 +1,4 @@
-//! Bodies of requests as they come in, and of answers as they go out, counted.
+//! Bodies of requests and answers, counted against the memory budget.
 
 use std::time::Duration;
 
@@ -12,69 +12,73 @@ use crate::budget::{self, Reservation};
 use crate::config::Limits;
 use crate::error::Error;
 
-/// A time in which a body must bring some bytes.
-const WINDOW: Duration = Duration::from_secs(10);
-/// Answers up to this size are carried by their connection.
-const SMALL: usize = 16 * 1024;
+/// The period over which the speed of a body is measured.
+const SPEED_WINDOW: Duration = Duration::from_secs(10);
+/// Answers up to this size are covered by the memory of their connection.
+const MAX_UNCOUNTED_BYTES: usize = 16 * 1024;
 
-/// Reads a body of at most `longest` bytes; the request holds memory for it as it comes in. A
-/// longer one is read on for a while and thrown away, so that the caller is still there to read the
-/// refusal.
+/// Reads a body of at most `max_bytes`; the request's reservation grows as the body arrives. Of a
+/// longer body up to four times as much is read and dropped, so that the caller gets to read the
+/// error instead of a connection reset.
 ///
 /// # Errors
 /// [`Error::BodyTooLarge`], [`Error::BodyTooSlow`], [`Error::BadRequest`] for a body that ends
 /// early, [`Error::Overloaded`], [`Error::TooManyAtOnce`].
-pub(crate) async fn read_body(body: Body, longest: usize, limits: &Limits) -> Result<Bytes, Error> {
-    let least = limits
+pub(crate) async fn read_body(
+    body: Body,
+    max_bytes: usize,
+    limits: &Limits,
+) -> Result<Bytes, Error> {
+    let min_bytes_per_window = limits
         .least_bytes_per_second
-        .saturating_mul(usize::try_from(WINDOW.as_secs()).unwrap_or(1));
+        .saturating_mul(usize::try_from(SPEED_WINDOW.as_secs()).unwrap_or(1));
     let mut stream = body.into_data_stream();
     let mut read = BytesMut::new();
     let mut length = 0_usize;
-    let (mut end, mut in_window) = (Instant::now() + WINDOW, 0_usize);
+    let (mut window_end, mut in_window) = (Instant::now() + SPEED_WINDOW, 0_usize);
     loop {
-        let Ok(chunk) = timeout_at(end, stream.next()).await else {
-            if in_window < least {
+        let Ok(chunk) = timeout_at(window_end, stream.next()).await else {
+            if in_window < min_bytes_per_window {
                 return Err(Error::BodyTooSlow);
             }
-            (end, in_window) = (Instant::now() + WINDOW, 0);
+            (window_end, in_window) = (Instant::now() + SPEED_WINDOW, 0);
             continue;
         };
         let Some(chunk) = chunk else { break };
         let chunk = chunk.map_err(|_| Error::BadRequest("the body ended early".into()))?;
         length += chunk.len();
         in_window += chunk.len();
-        if length <= longest {
+        if length <= max_bytes {
             budget::hold(chunk.len())?;
             read.extend_from_slice(&chunk);
-        } else if length > longest.saturating_mul(4) {
+        } else if length > max_bytes.saturating_mul(4) {
             break;
         }
     }
-    if length > longest {
-        Err(Error::BodyTooLarge(longest))
+    if length > max_bytes {
+        Err(Error::BodyTooLarge(max_bytes))
     } else {
         Ok(read.freeze())
     }
 }
 
-/// The body of an answer, whose bytes the request holds until they are written. Streams hold what
-/// they tell themselves.
+/// Counts the bytes of an answer against the request's reservation until they are written. Streams
+/// are left out: they count each event by themselves.
 ///
 /// # Errors
 /// [`Error::Overloaded`], [`Error::TooManyAtOnce`].
-pub(crate) fn counted(reservation: &Reservation, body: Body) -> Result<Body, Error> {
+pub(crate) fn count_response_bytes(reservation: &Reservation, body: Body) -> Result<Body, Error> {
     let Some(length) = body
         .size_hint()
         .exact()
         .and_then(|length| usize::try_from(length).ok())
-        .filter(|length| *length > SMALL)
+        .filter(|length| *length > MAX_UNCOUNTED_BYTES)
     else {
         return Ok(body);
     };
     reservation.hold_just(length)?;
     let reservation = reservation.clone();
-    // It is one frame.
+    // A body of known length is one frame.
     Ok(Body::new(body.map_frame(move |frame| {
         frame.map_data(|bytes| reservation.kept(bytes))
     })))

@@ -1,4 +1,4 @@
-//! Takes connections, as many as there may be, and serves requests on each.
+//! Accepts connections, up to the limits, and serves the requests of each.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,44 +18,47 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
-use super::stream::{Meter, OPEN, Patience, READ_AHEAD, Watched};
-use crate::app::App;
+use super::monitored_socket::{
+    ClientTimeouts, ConnectionMeter, MonitoredSocket, OPEN_CONNECTION_BYTES, READ_AHEAD,
+};
 use crate::budget::Holder;
 use crate::config::{Limits, Settings};
+use crate::state::AppState;
 
-/// Bytes that the system keeps of an answer before it is sent, beside what is on its way.
-const UNSENT: u32 = 64 * 1024;
-/// After the system refused a connection: there are no files or no memory just now.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of an answer that the system buffers, beside those that are already sent.
+const UNSENT_BYTES: u32 = 64 * 1024;
+/// The pause after the system refused a connection, because files or memory ran out.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Serves until a shutdown begins. Connections that are open then finish the request that they are
-/// in; [`App::gone`] waits for them.
-pub async fn serve(app: App, listener: TcpListener) {
-    let router = app.clone().router();
+/// Accepts connections until a shutdown begins. Open connections then finish the request that is
+/// running; `AppState::connections_closed` waits for them.
+pub async fn serve(state: AppState, router: Router, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = app.shutdown.cancelled() => return,
+            () = state.shutdown.cancelled() => return,
         };
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if !is_of_the_connection(&error) {
-                    tracing::warn!(error = %error, "a connection cannot be taken");
-                    tokio::time::sleep(PAUSE).await;
+                if !is_caused_by_client(&error) {
+                    tracing::warn!(error = %error, "a connection cannot be accepted");
+                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
                 continue;
             }
         };
-        if let Some(meter) = admit(&app, peer.ip().to_canonical(), OPEN) {
-            let connection = answer(app.clone(), router.clone(), socket, peer, meter);
-            tokio::spawn(app.connections.track(connection));
+        let ip = peer.ip().to_canonical();
+        if let Some(meter) = admit_connection(&state, ip, OPEN_CONNECTION_BYTES) {
+            let connection = serve_connection(state.clone(), router.clone(), socket, peer, meter);
+            tokio::spawn(state.connections.track(connection));
         }
     }
 }
 
-/// A client that went away while its connection was taken is no failure of the server's.
-fn is_of_the_connection(error: &io::Error) -> bool {
+/// Returns whether the client went away before its connection was accepted, which is not a failure
+/// of the server.
+fn is_caused_by_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
         error.kind(),
@@ -63,83 +66,99 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// A place for a connection, and the memory that every one takes; one without is closed at once.
-pub(crate) fn admit(app: &App, peer: IpAddr, bytes: usize) -> Option<Meter> {
+/// Reserves a place and memory for a connection; `None` if the budgets are exhausted, and then the
+/// connection is closed at once.
+pub(crate) fn admit_connection(
+    state: &AppState,
+    peer: IpAddr,
+    bytes: usize,
+) -> Option<ConnectionMeter> {
     let holder = Holder {
-        is_service: app.services.has(peer),
-        address: (!app.rates.is_proxy(peer)).then_some(peer),
+        is_service: state.service_addresses.has(peer),
+        address: (!state.rate_limiter.is_proxy(peer)).then_some(peer),
         uid: None,
     };
-    let place = app.budgets.connections.take(holder.clone(), 1).ok()?;
-    let memory = app.budgets.memory.take(holder, bytes).ok()?;
-    Some(Meter::new(place, memory))
+    let place = state.budgets.connections.take(holder.clone(), 1).ok()?;
+    let memory = state.budgets.memory.take(holder, bytes).ok()?;
+    Some(ConnectionMeter::new(place, memory))
 }
 
-/// A client that vanished acknowledges nothing: its connection is over before a second ping is due.
-/// The system keeps little of an answer that nobody reads.
+/// Sets the options of a client's socket. Keepalive closes the connection of a client that vanished
+/// before a second ping is due; a low `NOTSENT_LOWAT` keeps the system from buffering much of an
+/// answer that is not read.
 pub(crate) fn set_options(socket: &TcpStream, settings: &Settings) -> io::Result<()> {
     let ping = Duration::from_secs(settings.live.ping_seconds);
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ping).with_interval(ping))?;
     socket.set_tcp_user_timeout(Some(ping * 3 / 4))?;
-    socket.set_tcp_notsent_lowat(UNSENT)
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
 }
 
-/// The socket of a connection, watched with the patience that the limits allow.
-pub(crate) fn watch(socket: TcpStream, meter: Meter, limits: &Limits) -> Watched<TcpStream> {
-    let head = Duration::from_secs(limits.header_seconds);
-    Watched::new(
+/// Wraps the socket of a connection, with the timeouts of the limits.
+pub(crate) fn monitor(
+    socket: TcpStream,
+    meter: ConnectionMeter,
+    limits: &Limits,
+) -> MonitoredSocket<TcpStream> {
+    MonitoredSocket::new(
         socket,
         meter,
-        Patience {
-            head,
-            bytes_per_second: limits.least_bytes_per_second,
+        ClientTimeouts {
+            head: Duration::from_secs(limits.header_seconds),
+            min_bytes_per_second: limits.least_bytes_per_second,
         },
     )
 }
 
 /// Answers the requests of a connection, one after the other.
-async fn answer(app: App, router: Router, socket: TcpStream, peer: SocketAddr, meter: Meter) {
-    if set_options(&socket, &app.settings).is_err() {
+async fn serve_connection(
+    state: AppState,
+    router: Router,
+    socket: TcpStream,
+    peer: SocketAddr,
+    meter: ConnectionMeter,
+) {
+    if set_options(&socket, &state.settings).is_err() {
         // The client is gone already.
         return;
     }
-    let limits = &app.settings.limits;
-    let watched = watch(socket, meter.clone(), limits);
-    let own = meter.clone();
+    let limits = &state.settings.limits;
+    let socket = monitor(socket, meter.clone(), limits);
+    let service_meter = meter.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let meter = own.clone();
-        meter.request();
+        let meter = service_meter.clone();
+        meter.request_started();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(meter.clone());
         let mut router = router.clone();
         async move {
             let response: Result<Response, Infallible> = router.call(request).await;
-            meter.answered();
+            meter.request_answered();
             response
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // From the end of one request to the head of the next; a head that has begun has less.
+        // From the end of one request to the end of the next head. A head that has begun to arrive
+        // has less time: the monitored socket sees to it.
         .header_read_timeout(Duration::from_secs(
             limits.idle_seconds.max(limits.header_seconds),
         ))
         .max_buf_size(READ_AHEAD)
-        .serve_connection(TokioIo::new(watched), service)
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = app.shutdown.cancelled() => {
+        () = state.shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            if meter.is_waiting() {
-                // An answer may be on its way; or half a head, which is no request and shall not
-                // make the shutdown a failure.
-                let patience = Duration::from_secs(app.settings.server.shutdown_seconds) * 4 / 5;
-                tokio::time::timeout(patience, connection).await.unwrap_or(Ok(()))
+            if meter.is_idle() {
+                // The rest of an answer may still be on its way. So may half a head, which is not
+                // a request yet and must not make the shutdown fail.
+                let timeout = Duration::from_secs(state.settings.server.shutdown_seconds) * 4 / 5;
+                tokio::time::timeout(timeout, connection).await.unwrap_or(Ok(()))
             } else {
                 connection.await
             }

@@ -1,16 +1,21 @@
-//! How connections come in: HTTP/1.1, over hyper, with limits on everything that a client can keep
-//! the server waiting for.
+//! The HTTP server: connections, bodies, rate limits and middleware. It speaks HTTP/1.1 over hyper,
+//! and limits everything that a client can make the server wait for.
 //!
-//! HTTP/2 is not spoken here: a client without it loses nothing on these routes, and its streams
+//! HTTP/2 is not supported here: a client without it loses nothing on these routes, and its streams
 //! would need limits of their own. (The webhook over gRPC is HTTP/2, on a port of its own.)
 
 mod body;
-mod files;
 mod listen;
-mod stream;
+pub(crate) mod middleware;
+mod monitored_socket;
+mod open_files;
+mod open_mode;
+mod rate_limit;
 
-pub(crate) use self::body::{counted, read_body};
-pub(crate) use self::files::limit_connections;
+pub(crate) use self::body::{count_response_bytes, read_body};
 pub use self::listen::serve;
-pub(crate) use self::listen::{admit, set_options, watch};
-pub(crate) use self::stream::{Meter, OPEN, Watched};
+pub(crate) use self::listen::{admit_connection, monitor, set_options};
+pub(crate) use self::middleware::REQUEST_ID;
+pub(crate) use self::monitored_socket::{ConnectionMeter, MonitoredSocket, OPEN_CONNECTION_BYTES};
+pub(crate) use self::open_files::limit_connections;
+pub(crate) use self::rate_limit::RateLimiter;

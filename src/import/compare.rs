@@ -1,5 +1,4 @@
-//! Where our answers to `/conversation/sync` differ from those of the server that was imported
-//! from.
+//! Compares this server's answers to `/conversation/sync` with those of the imported server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,30 +6,30 @@ use std::sync::Arc;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::Source;
+use super::WukongimClient;
 use crate::auth::Caller;
-use crate::core::Core;
 use crate::ids::Uid;
-use crate::rest::legacy::Fields;
+use crate::rest::legacy::LegacyBody;
 use crate::rest::wukong::conversation;
+use crate::services::Services;
 
-/// Messages of each conversation that are compared.
-const MESSAGES: i64 = 20;
-/// Differences that are named.
-const NAMED: usize = 50;
-/// What is compared of a conversation; versions are each server's own.
-const FIELDS: [&str; 4] = ["unread", "timestamp", "last_msg_seq", "last_client_msg_no"];
+/// Number of messages compared in each conversation.
+const COMPARED_MESSAGES: i64 = 20;
+/// Maximum number of differences that are listed.
+const MAX_LISTED_DIFFERENCES: usize = 50;
+/// Fields compared in a conversation; versions differ by nature.
+const COMPARED_FIELDS: [&str; 4] = ["unread", "timestamp", "last_msg_seq", "last_client_msg_no"];
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// Users compared.
+    /// Number of compared users.
     pub users: u64,
-    /// Conversations compared.
+    /// Number of compared conversations.
     pub conversations: u64,
-    /// How many differ in what.
+    /// Number of differences by kind.
     pub differences: BTreeMap<String, u64>,
-    /// The first of them, in words.
+    /// Descriptions of the first differences.
     pub named: Vec<String>,
 }
 
@@ -58,9 +57,9 @@ impl std::fmt::Display for Comparison {
 }
 
 impl Comparison {
-    fn differs(&mut self, what: &str, text: String) {
+    fn record(&mut self, what: &str, text: String) {
         *self.differences.entry(what.to_owned()).or_default() += 1;
-        if self.named.len() < NAMED {
+        if self.named.len() < MAX_LISTED_DIFFERENCES {
             self.named.push(text);
         }
     }
@@ -69,37 +68,36 @@ impl Comparison {
 /// Compares the full answers for these users.
 ///
 /// # Errors
-/// A source that does not answer, a database that fails.
+/// Returns an error if the other server does not answer or the database fails.
 pub async fn compare(
-    core: &Arc<Core>,
-    source: &mut Source,
+    core: &Arc<Services>,
+    client: &mut WukongimClient,
     uids: &[Uid],
 ) -> anyhow::Result<Comparison> {
     let mut comparison = Comparison::default();
     for uid in uids {
-        let request =
-            json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": MESSAGES});
-        let theirs = source.ask("/conversation/sync", &request).await?;
-        let fields = Fields::parse(request.to_string().as_bytes())?;
+        let request = json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": COMPARED_MESSAGES});
+        let theirs = client.post("/conversation/sync", &request).await?;
+        let fields = LegacyBody::parse(request.to_string().as_bytes())?;
         let ours = serde_json::from_slice(
             &conversation::sync(core, &Caller::Service, &fields)
                 .await?
                 .0?,
         )?;
         let (Value::Array(ours), Value::Array(theirs)) = (ours, theirs) else {
-            bail!("/conversation/sync answered no array")
+            bail!("/conversation/sync did not answer with an array")
         };
         comparison.users += 1;
         let (ours, theirs) = (by_channel(&ours), by_channel(&theirs));
         comparison.conversations += theirs.len() as u64;
         for (name, their) in &theirs {
             let Some(our) = ours.get(name) else {
-                comparison.differs("missing", format!("{uid:?} {name}: is not here"));
+                comparison.record("missing", format!("{uid:?} {name}: is not here"));
                 continue;
             };
-            for field in FIELDS {
+            for field in COMPARED_FIELDS {
                 if our[field] != their[field] {
-                    comparison.differs(
+                    comparison.record(
                         field,
                         format!(
                             "{uid:?} {name}: {field} is {} here, {} there",
@@ -109,14 +107,14 @@ pub async fn compare(
                 }
             }
             if messages(our) != messages(their) {
-                comparison.differs(
+                comparison.record(
                     "messages",
                     format!("{uid:?} {name}: the newest messages differ"),
                 );
             }
         }
         for name in ours.keys().filter(|name| !theirs.contains_key(*name)) {
-            comparison.differs("only here", format!("{uid:?} {name}: is only here"));
+            comparison.record("only here", format!("{uid:?} {name}: exists only here"));
         }
     }
     Ok(comparison)
@@ -134,7 +132,8 @@ fn by_channel(items: &[Value]) -> BTreeMap<String, &Value> {
         .collect()
 }
 
-/// What identifies the messages, and what they say; red dots are lost in some servers' memories.
+/// Returns what identifies each message, and its content. Red dots are left out, because some
+/// servers lose them.
 fn messages(item: &Value) -> Vec<(String, Value, Value)> {
     let recents = item["recents"]
         .as_array()

@@ -1,4 +1,4 @@
-//! Recorded traffic, line by line.
+//! Imports recorded traffic, line by line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
@@ -12,13 +12,13 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::auth::Caller;
-use crate::core::Core;
 use crate::error::Error;
-use crate::rest::legacy::Fields;
+use crate::rest::legacy::LegacyBody;
 use crate::rest::wukong::channel;
-use crate::rest::wukong::webhook::deliver;
+use crate::rest::wukong::webhook::handle_webhook;
+use crate::services::Services;
 
-/// One line of a recording: a webhook (`path` begins with `?event=`, `body`) or a call (`path`,
+/// A line of a recording: a webhook (`path` begins with `?event=`, `body`) or an API call (`path`,
 /// `request`).
 #[derive(Deserialize)]
 struct Line {
@@ -29,32 +29,32 @@ struct Line {
     request: Option<String>,
 }
 
-/// What became of a recording.
+/// The result of importing a recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Lines read.
+pub struct FileImportSummary {
+    /// Number of lines read.
     pub lines: u64,
-    /// Lines that an earlier import has brought in; the rest of these figures are about the others.
+    /// Lines that an earlier import processed; the other counts are about the remaining lines.
     pub imported: u64,
-    /// Webhook bodies among them.
+    /// Number of webhook bodies.
     pub webhooks: u64,
-    /// Changes of channels and their members among them.
+    /// Number of changes of channels and their members.
     pub channels: u64,
-    /// Lines that bring nothing in: reads, and what clients did to their own lists.
+    /// Lines without anything to import: reads, and changes by clients to their own lists.
     pub other: u64,
-    /// Messages stored now.
+    /// Messages stored by this import.
     pub stored: u64,
-    /// Messages stored before.
+    /// Messages that were stored before.
     pub repeated: u64,
-    /// Messages that are not stored on purpose: commands and the like.
+    /// Messages that are not stored on purpose, such as commands.
     pub skipped: u64,
-    /// Messages and lines that cannot be used.
+    /// Messages and lines that are invalid.
     pub refused: u64,
-    /// Messages whose place another one has.
+    /// Messages whose seq or id is taken by another message.
     pub conflicts: u64,
 }
 
-impl std::fmt::Display for Summary {
+impl std::fmt::Display for FileImportSummary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
@@ -63,19 +63,19 @@ impl std::fmt::Display for Summary {
         )?;
         write!(
             f,
-            "messages: {} stored, {} already there, {} skipped, {} refused, {} in conflict",
+            "messages: {} stored, {} already there, {} skipped, {} invalid, {} in conflict",
             self.stored, self.repeated, self.skipped, self.refused, self.conflicts
         )
     }
 }
 
-/// Reads a `.jsonl` or `.jsonl.gz` file. Every line is a transaction, and how far it came is
-/// remembered in the database: it can be interrupted and run again, and an import that is done does
-/// nothing.
+/// Imports a `.jsonl` or `.jsonl.gz` file. Every line is a transaction, and the progress is kept in
+/// the database: an import can be interrupted and run again, and a completed import does nothing.
 ///
 /// # Errors
-/// A file that cannot be read, a line that is none of a recording, a database that fails.
-pub async fn import_file(core: &Arc<Core>, path: &Path) -> anyhow::Result<Summary> {
+/// Returns an error if the file cannot be read, a line does not belong to a recording, or the
+/// database fails.
+pub async fn import_file(core: &Arc<Services>, path: &Path) -> anyhow::Result<FileImportSummary> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let progress = if std::io::stderr().is_terminal() {
         let style = ProgressStyle::with_template(
@@ -86,32 +86,32 @@ pub async fn import_file(core: &Arc<Core>, path: &Path) -> anyhow::Result<Summar
         ProgressBar::hidden()
     };
     let file = progress.wrap_read(file);
-    let packed = path.extension().is_some_and(|extension| extension == "gz");
-    let reader: Box<dyn Read + Send> = if packed {
+    let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
+    let reader: Box<dyn Read + Send> = if is_compressed {
         Box::new(MultiGzDecoder::new(file))
     } else {
         Box::new(file)
     };
     let recording = fingerprint(path)?;
     let imported = core.store.count_imported_lines(&recording).await?;
-    let mut summary = Summary::default();
-    // A webhook's body is written as a JSON string, with escapes; a packed file of a megabyte may
-    // unpack to a line of a gigabyte.
-    let longest = core.limits.webhook_body_bytes.saturating_mul(2);
+    let mut summary = FileImportSummary::default();
+    // A webhook's body is a JSON string, with escapes. The limit matters because a compressed file
+    // of a megabyte may contain a line of a gigabyte.
+    let max_line_bytes = core.limits.webhook_body_bytes.saturating_mul(2);
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     loop {
         line.clear();
         let bounded = reader
             .by_ref()
-            .take(longest as u64 + 1)
+            .take(max_line_bytes as u64 + 1)
             .read_until(b'\n', &mut line);
         if bounded.with_context(|| format!("cannot read {}", path.display()))? == 0 {
             break;
         }
-        if line.len() > longest {
+        if line.len() > max_line_bytes {
             bail!(
-                "line {} of {} is longer than {longest} bytes",
+                "line {} of {} is longer than {max_line_bytes} bytes",
                 summary.lines + 1,
                 path.display()
             );
@@ -134,14 +134,14 @@ pub async fn import_file(core: &Arc<Core>, path: &Path) -> anyhow::Result<Summar
         match import_line(core, &line, &mut summary).await {
             Ok(()) => {}
             Err(error @ Error::Store(_)) => {
-                // What the caller may read says too little for who runs an import.
+                // Error texts for API callers hide details that the operator of an import needs.
                 return Err(
                     anyhow::Error::new(error.clone()).context(format!("line {number}: {error:?}"))
                 );
             }
             Err(error) => {
                 summary.refused += 1;
-                tracing::warn!(line = number, error = %error, "a line cannot be used");
+                tracing::warn!(line = number, error = %error, "skipped an invalid line");
             }
         }
         core.store.write_imported_lines(&recording, number).await?;
@@ -151,7 +151,7 @@ pub async fn import_file(core: &Arc<Core>, path: &Path) -> anyhow::Result<Summar
     Ok(summary)
 }
 
-/// What a recording is known by in the database: the SHA-256 of the file.
+/// Identifies a recording in the database: the SHA-256 of the file.
 fn fingerprint(path: &Path) -> anyhow::Result<String> {
     let mut hash = Sha256::new();
     std::io::copy(&mut File::open(path)?, &mut hash)
@@ -159,34 +159,38 @@ fn fingerprint(path: &Path) -> anyhow::Result<String> {
     Ok(hex::encode(hash.finalize()))
 }
 
-async fn import_line(core: &Arc<Core>, line: &Line, summary: &mut Summary) -> Result<(), Error> {
+async fn import_line(
+    core: &Arc<Services>,
+    line: &Line,
+    summary: &mut FileImportSummary,
+) -> Result<(), Error> {
     if let Some(event) = line.path.strip_prefix("?event=") {
         summary.webhooks += 1;
-        let delivery = deliver(
+        let result = handle_webhook(
             core,
             event,
             line.body.as_deref().unwrap_or_default().as_bytes(),
         )
         .await?;
-        summary.stored += delivery.report.stored;
-        summary.repeated += delivery.report.repeated;
-        summary.conflicts += delivery.report.conflicts;
-        summary.skipped += delivery.skipped;
-        summary.refused += delivery.refused;
+        summary.stored += result.report.stored;
+        summary.repeated += result.report.repeated;
+        summary.conflicts += result.report.conflicts;
+        summary.skipped += result.skipped;
+        summary.refused += result.refused;
         return Ok(());
     }
     let request = line.request.as_deref().unwrap_or_default().as_bytes();
     match line.path.as_str() {
-        "/channel" => channel::create(core, &Caller::Service, &Fields::parse(request)?)
+        "/channel" => channel::create(core, &Caller::Service, &LegacyBody::parse(request)?)
             .await
             .map(|_| ())?,
         "/channel/subscriber_add" => {
-            channel::subscriber_add(core, &Caller::Service, &Fields::parse(request)?)
+            channel::subscriber_add(core, &Caller::Service, &LegacyBody::parse(request)?)
                 .await
                 .map(|_| ())?
         }
         "/channel/subscriber_remove" => {
-            channel::subscriber_remove(core, &Caller::Service, &Fields::parse(request)?)
+            channel::subscriber_remove(core, &Caller::Service, &LegacyBody::parse(request)?)
                 .await
                 .map(|_| ())?
         }

@@ -1,11 +1,11 @@
-//! `recents import`: what was said before, from recordings (`files`) or from a `WuKongIM` that runs
-//! (`running`), through the same use cases as live traffic. Either can be interrupted and run
-//! again. `compare` says afterwards where the two differ.
+//! `recents import`: imports earlier messages, from recordings (`files`) or from a running
+//! `WuKongIM` (`server`), through the same use cases as live traffic. Both can be interrupted and
+//! run again. `compare` reports differences afterwards.
 
 mod compare;
 mod files;
-mod running;
+mod server;
 
 pub use compare::{Comparison, compare};
-pub use files::{Summary, import_file};
-pub use running::{Carried, Source, import_running};
+pub use files::{FileImportSummary, import_file};
+pub use server::{ImportSummary, WukongimClient, import_server};

@@ -1,4 +1,4 @@
-//! Hints, and who waits for them.
+//! Invalidations, and the subscriptions that they wake.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -11,112 +11,112 @@ use tokio::sync::Notify;
 use crate::channel::ChannelKey;
 use crate::ids::Uid;
 
-/// More than this in one hint to other servers, and it says "everybody".
-const NAMED_AT_MOST: usize = 10_000;
+/// An invalidation for other servers with more entries than this is replaced by one for everybody.
+const MAX_INVALIDATION_ENTRIES: usize = 10_000;
 
-/// What moved. It carries no data: who is concerned looks into the database.
+/// The channels and users that changed. It carries no data: subscribers read the database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Hint {
-    /// Channels with a new message, or another change that their members see; internal ids.
+pub(super) struct Invalidation {
+    /// Channels with a new message, or with another change that members see; by internal id.
     pub(super) channels: HashSet<i64>,
     /// Users whose list changed.
     pub(super) users: HashSet<String>,
-    /// Nobody knows what moved.
+    /// Set if it is not known what changed.
     pub(super) everybody: bool,
 }
 
-impl Hint {
+impl Invalidation {
     fn is_empty(&self) -> bool {
         self.channels.is_empty() && self.users.is_empty() && !self.everybody
     }
 }
 
-/// Somebody who waits for hints.
+/// Wakes one subscriber.
 #[derive(Debug)]
-pub(super) struct Waiter {
+pub(super) struct Waker {
     number: u64,
-    woken: Notify,
-    /// Which users were named by hints, for who waits for several.
-    named: Option<Mutex<HashSet<String>>>,
+    notify: Notify,
+    /// The users that invalidations named, for subscribers of several users.
+    changed_users: Option<Mutex<HashSet<String>>>,
 }
 
-impl Waiter {
-    /// Hints that came since the last call count, however many they were.
-    pub(super) async fn woken(&self) {
-        self.woken.notified().await;
+impl Waker {
+    /// Waits for an invalidation. All that arrived since the last call count as one.
+    pub(super) async fn notified(&self) {
+        self.notify.notified().await;
     }
 
     pub(super) fn wake(&self) {
-        self.woken.notify_one();
+        self.notify.notify_one();
     }
 
-    /// Wakes because of a user.
-    pub(super) fn name(&self, uid: &str) {
-        if let Some(named) = &self.named {
-            lock(named).insert(uid.to_owned());
+    /// Wakes the subscriber because of a user.
+    pub(super) fn wake_for_user(&self, uid: &str) {
+        if let Some(changed_users) = &self.changed_users {
+            lock(changed_users).insert(uid.to_owned());
         }
         self.wake();
     }
 
-    /// The users who were named since the last call.
-    pub(super) fn take_named(&self) -> HashSet<String> {
-        self.named
+    /// Returns the users that were named since the last call.
+    pub(super) fn take_changed_users(&self) -> HashSet<String> {
+        self.changed_users
             .as_ref()
-            .map(|named| std::mem::take(&mut *lock(named)))
+            .map(|changed_users| std::mem::take(&mut *lock(changed_users)))
             .unwrap_or_default()
     }
 }
 
-/// Where writes leave their hints. Nobody is waited for: without anybody who is concerned it costs
-/// a look into a table.
+/// Delivers invalidations after writes. A write never waits for it; without subscribers it costs a
+/// map lookup.
 #[derive(Debug, Default)]
-pub struct Bus {
-    waiting: Mutex<Waiting>,
+pub struct NotificationBus {
+    registry: Mutex<WakerRegistry>,
     numbers: AtomicU64,
-    /// Hints for other servers, where there are any.
-    outbox: OnceLock<Outbox>,
-    /// Hints that concern everybody.
+    /// Invalidations for other servers, if there are any.
+    outbox: OnceLock<RedisOutbox>,
+    /// Notified by invalidations for everybody.
     pub(super) everybody: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    users: HashMap<String, Vec<Arc<Waiter>>>,
+struct WakerRegistry {
+    users: HashMap<String, Vec<Arc<Waker>>>,
     /// Sorted by number.
-    channels: HashMap<i64, Vec<Arc<Waiter>>>,
+    channels: HashMap<i64, Vec<Arc<Waker>>>,
 }
 
-/// What other servers are to be told next.
+/// The next invalidation for other servers, merged from those that are pending.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
-    next: Mutex<Hint>,
+pub(super) struct RedisOutbox {
+    next: Mutex<Invalidation>,
     filled: Notify,
 }
 
-impl Outbox {
-    /// Waits until there is something to tell, and takes all of it.
-    pub(super) async fn take(&self) -> Hint {
+impl RedisOutbox {
+    /// Waits until an invalidation is pending, and takes it.
+    pub(super) async fn take(&self) -> Invalidation {
         loop {
-            let hint = std::mem::take(&mut *lock(&self.next));
-            if !hint.is_empty() {
-                return hint;
+            let invalidation = std::mem::take(&mut *lock(&self.next));
+            if !invalidation.is_empty() {
+                return invalidation;
             }
             self.filled.notified().await;
         }
     }
 
-    pub(super) fn put(&self, hint: Hint) {
+    pub(super) fn put(&self, invalidation: Invalidation) {
         let mut next = lock(&self.next);
-        next.everybody |= hint.everybody;
+        next.everybody |= invalidation.everybody;
         if !next.everybody {
-            next.channels.extend(hint.channels);
-            next.users.extend(hint.users);
+            next.channels.extend(invalidation.channels);
+            next.users.extend(invalidation.users);
         }
-        if next.everybody || next.channels.len() + next.users.len() > NAMED_AT_MOST {
-            *next = Hint {
+        if next.everybody || next.channels.len() + next.users.len() > MAX_INVALIDATION_ENTRIES {
+            *next = Invalidation {
                 everybody: true,
-                ..Hint::default()
+                ..Invalidation::default()
             };
         }
         drop(next);
@@ -128,195 +128,197 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Bus {
-    /// A channel has a new message, or another change that its members see. After the commit.
+impl NotificationBus {
+    /// Announces a new message in these channels, or another change that their members see. Call it
+    /// after the commit.
     pub(crate) fn channels_moved<'a>(
         &self,
         channels: impl IntoIterator<Item = (i64, &'a ChannelKey)>,
     ) {
-        let mut hint = Hint::default();
+        let mut invalidation = Invalidation::default();
         for (id, key) in channels {
-            hint.channels.insert(id);
-            // The first message of a person channel makes conversations of users who do not wait
-            // for it yet.
-            hint.users
-                .extend(key.born_members().iter().map(Uid::to_string));
+            invalidation.channels.insert(id);
+            // The first message of a person channel creates conversations of users who do not
+            // subscribe to the channel yet.
+            invalidation
+                .users
+                .extend(key.implicit_members().iter().map(Uid::to_string));
         }
-        self.publish(hint);
+        self.publish(invalidation);
     }
 
-    /// These users' lists changed. After the commit.
+    /// Announces changes of these users' lists. Call it after the commit.
     pub(crate) fn users_changed<'a>(&self, uids: impl IntoIterator<Item = &'a Uid>) {
-        self.publish(Hint {
+        self.publish(Invalidation {
             users: uids.into_iter().map(Uid::to_string).collect(),
-            ..Hint::default()
+            ..Invalidation::default()
         });
     }
 
-    fn publish(&self, hint: Hint) {
-        if hint.is_empty() {
+    fn publish(&self, invalidation: Invalidation) {
+        if invalidation.is_empty() {
             return;
         }
-        self.deliver(&hint);
+        self.deliver(&invalidation);
         if let Some(outbox) = self.outbox.get() {
-            outbox.put(hint);
+            outbox.put(invalidation);
         }
     }
 
-    /// Wakes who is concerned in this process.
-    pub(super) fn deliver(&self, hint: &Hint) {
-        let waiting = lock(&self.waiting);
+    /// Wakes the subscribers in this process.
+    pub(super) fn deliver(&self, invalidation: &Invalidation) {
+        let registry = lock(&self.registry);
         let mut woken = 0;
-        for (uid, waiter) in hint
+        for (uid, waker) in invalidation
             .users
             .iter()
-            .filter_map(|uid| Some((uid, waiting.users.get(uid)?)))
-            .flat_map(|(uid, waiters)| waiters.iter().map(move |waiter| (uid, waiter)))
+            .filter_map(|uid| Some((uid, registry.users.get(uid)?)))
+            .flat_map(|(uid, wakers)| wakers.iter().map(move |waker| (uid, waker)))
         {
-            waiter.name(uid);
+            waker.wake_for_user(uid);
             woken += 1;
         }
-        for waiter in hint
+        for waker in invalidation
             .channels
             .iter()
-            .filter_map(|id| waiting.channels.get(id))
+            .filter_map(|id| registry.channels.get(id))
             .flatten()
         {
-            waiter.wake();
+            waker.wake();
             woken += 1;
         }
-        drop(waiting);
-        if hint.everybody {
+        drop(registry);
+        if invalidation.everybody {
             self.everybody.notify_one();
         }
-        metrics::counter!("recents_live_wakes_total").increment(woken);
+        metrics::counter!(crate::metrics::LIVE_WAKES_TOTAL).increment(woken);
     }
 
-    /// From now on hints are kept for other servers.
-    pub(super) fn outbox(&self) -> &Outbox {
-        self.outbox.get_or_init(Outbox::default)
+    /// Returns the outbox. From the first call on, invalidations are kept for other servers.
+    pub(super) fn outbox(&self) -> &RedisOutbox {
+        self.outbox.get_or_init(RedisOutbox::default)
     }
 }
 
-/// A waiter and what it waits for, until it is dropped.
+/// A waker with its users and channels; dropping it unsubscribes.
 #[derive(Debug)]
-pub(super) struct Watch {
-    bus: Arc<Bus>,
-    pub(super) waiter: Arc<Waiter>,
+pub(super) struct Subscription {
+    bus: Arc<NotificationBus>,
+    pub(super) waker: Arc<Waker>,
     users: Mutex<HashSet<String>>,
     channels: Mutex<HashSet<i64>>,
 }
 
-impl Watch {
-    /// Waits for what changes in this user's list.
-    pub(super) fn of_user(bus: &Arc<Bus>, uid: &Uid) -> Self {
-        let watch = Self::new(bus, None);
-        watch.add_user(uid);
-        watch
+impl Subscription {
+    /// Subscribes to a user's list.
+    pub(super) fn for_user(bus: &Arc<NotificationBus>, uid: &Uid) -> Self {
+        let subscription = Self::new(bus, None);
+        subscription.add_user(uid);
+        subscription
     }
 
-    /// Waits for nothing yet, and will know which users were named.
-    pub(super) fn of_many(bus: &Arc<Bus>) -> Self {
+    /// Creates an empty subscription that records which users changed.
+    pub(super) fn for_users(bus: &Arc<NotificationBus>) -> Self {
         Self::new(bus, Some(Mutex::default()))
     }
 
-    fn new(bus: &Arc<Bus>, named: Option<Mutex<HashSet<String>>>) -> Self {
+    fn new(bus: &Arc<NotificationBus>, changed_users: Option<Mutex<HashSet<String>>>) -> Self {
         let number = bus.numbers.fetch_add(1, Ordering::Relaxed);
-        let waiter = Arc::new(Waiter {
+        let waker = Arc::new(Waker {
             number,
-            woken: Notify::new(),
-            named,
+            notify: Notify::new(),
+            changed_users,
         });
         Self {
             bus: Arc::clone(bus),
-            waiter,
+            waker,
             users: Mutex::default(),
             channels: Mutex::default(),
         }
     }
 
-    /// Waits for what changes in this user's list, too.
+    /// Subscribes to another user's list.
     pub(super) fn add_user(&self, uid: &Uid) {
         if lock(&self.users).insert(uid.to_string()) {
-            lock(&self.bus.waiting)
+            lock(&self.bus.registry)
                 .users
                 .entry(uid.to_string())
                 .or_default()
-                .push(Arc::clone(&self.waiter));
+                .push(Arc::clone(&self.waker));
         }
     }
 
-    /// Waits for what changes in this user's list no more.
+    /// Unsubscribes from a user's list.
     pub(super) fn remove_user(&self, uid: &Uid) {
         if lock(&self.users).remove(uid.as_str()) {
-            self.forget_user(&mut lock(&self.bus.waiting), uid.as_str());
+            self.unregister_user(&mut lock(&self.bus.registry), uid.as_str());
         }
     }
 
-    fn forget_user(&self, waiting: &mut Waiting, uid: &str) {
-        if let Some(waiters) = waiting.users.get_mut(uid) {
-            waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
-            if waiters.is_empty() {
-                waiting.users.remove(uid);
+    fn unregister_user(&self, registry: &mut WakerRegistry, uid: &str) {
+        if let Some(wakers) = registry.users.get_mut(uid) {
+            wakers.retain(|waker| !Arc::ptr_eq(waker, &self.waker));
+            if wakers.is_empty() {
+                registry.users.remove(uid);
             }
         }
     }
 
-    /// Waits for these channels too; whether any of them is new.
-    pub(super) fn add(&self, channels: impl IntoIterator<Item = i64>) -> bool {
+    /// Subscribes to these channels as well. Returns whether any of them is new.
+    pub(super) fn add_channels(&self, channels: impl IntoIterator<Item = i64>) -> bool {
         let mut is_news = false;
-        let mut known = lock(&self.channels);
-        let mut waiting = lock(&self.bus.waiting);
+        let mut subscribed = lock(&self.channels);
+        let mut registry = lock(&self.bus.registry);
         for id in channels {
-            if known.insert(id) {
+            if subscribed.insert(id) {
                 is_news = true;
-                let waiters = waiting.channels.entry(id).or_default();
-                let at = waiters.partition_point(|waiter| waiter.number < self.waiter.number);
-                waiters.insert(at, Arc::clone(&self.waiter));
+                let wakers = registry.channels.entry(id).or_default();
+                let at = wakers.partition_point(|waker| waker.number < self.waker.number);
+                wakers.insert(at, Arc::clone(&self.waker));
             }
         }
         is_news
     }
 
-    /// Waits for these channels no more.
-    pub(super) fn remove(&self, channels: impl IntoIterator<Item = i64>) {
-        let mut known = lock(&self.channels);
-        let mut waiting = lock(&self.bus.waiting);
+    /// Unsubscribes from these channels.
+    pub(super) fn remove_channels(&self, channels: impl IntoIterator<Item = i64>) {
+        let mut subscribed = lock(&self.channels);
+        let mut registry = lock(&self.bus.registry);
         for id in channels {
-            if known.remove(&id) {
-                self.forget(&mut waiting, id);
+            if subscribed.remove(&id) {
+                self.unregister_channel(&mut registry, id);
             }
         }
     }
 
-    fn forget(&self, waiting: &mut Waiting, id: i64) {
-        let Entry::Occupied(mut waiters) = waiting.channels.entry(id) else {
+    fn unregister_channel(&self, registry: &mut WakerRegistry, id: i64) {
+        let Entry::Occupied(mut wakers) = registry.channels.entry(id) else {
             return;
         };
-        if let Ok(at) = waiters
+        if let Ok(at) = wakers
             .get()
-            .binary_search_by_key(&self.waiter.number, |waiter| waiter.number)
+            .binary_search_by_key(&self.waker.number, |waker| waker.number)
         {
-            waiters.get_mut().remove(at);
+            wakers.get_mut().remove(at);
         }
-        if waiters.get().is_empty() {
-            waiters.remove();
+        if wakers.get().is_empty() {
+            wakers.remove();
         }
     }
 }
 
-impl Drop for Watch {
+impl Drop for Subscription {
     fn drop(&mut self) {
         let (channels, users) = (
             std::mem::take(&mut *lock(&self.channels)),
             std::mem::take(&mut *lock(&self.users)),
         );
-        let mut waiting = lock(&self.bus.waiting);
+        let mut registry = lock(&self.bus.registry);
         for id in channels {
-            self.forget(&mut waiting, id);
+            self.unregister_channel(&mut registry, id);
         }
         for uid in users {
-            self.forget_user(&mut waiting, &uid);
+            self.unregister_user(&mut registry, &uid);
         }
     }
 }
@@ -339,28 +341,28 @@ mod tests {
         }
     }
 
-    fn was_woken(watch: &Watch) -> bool {
-        watch.waiter.woken().now_or_never().is_some()
+    fn was_woken(subscription: &Subscription) -> bool {
+        subscription.waker.notified().now_or_never().is_some()
     }
 
     #[test]
-    fn only_who_is_concerned_is_woken_and_once() {
-        let bus = Arc::new(Bus::default());
+    fn notifications_wake_only_subscribers() {
+        let bus = Arc::new(NotificationBus::default());
         let (ann, bob, chat) = (
-            Watch::of_user(&bus, &uid("ann")),
-            Watch::of_user(&bus, &uid("bob")),
-            Watch::of_many(&bus),
+            Subscription::for_user(&bus, &uid("ann")),
+            Subscription::for_user(&bus, &uid("bob")),
+            Subscription::for_users(&bus),
         );
-        ann.add([1, 2]);
-        bob.add([2]);
-        chat.add([1]);
+        ann.add_channels([1, 2]);
+        bob.add_channels([2]);
+        chat.add_channels([1]);
         bus.channels_moved([(1, &group("g")), (1, &group("g"))]);
         bus.channels_moved([(1, &group("g"))]);
         assert_eq!(
             (was_woken(&ann), was_woken(&bob), was_woken(&chat)),
             (true, false, true)
         );
-        assert!(!was_woken(&ann), "a hundred hints are one");
+        assert!(!was_woken(&ann), "several invalidations count as one");
         bus.users_changed([&uid("bob"), &uid("cat")]);
         assert_eq!(
             (was_woken(&ann), was_woken(&bob), was_woken(&chat)),
@@ -370,59 +372,75 @@ mod tests {
         assert_eq!(
             (was_woken(&ann), was_woken(&bob)),
             (true, false),
-            "a person channel that she does not know yet"
+            "a person channel that is new to the user"
         );
-        ann.remove([2]);
+        ann.remove_channels([2]);
         bus.channels_moved([(2, &group("h"))]);
         assert_eq!((was_woken(&ann), was_woken(&bob)), (false, true));
     }
 
     #[test]
-    fn who_waits_for_several_users_knows_which_ones() {
-        let bus = Arc::new(Bus::default());
-        let (chat, ann) = (Watch::of_many(&bus), Watch::of_user(&bus, &uid("ann")));
+    fn subscription_to_several_users_knows_the_changed_ones() {
+        let bus = Arc::new(NotificationBus::default());
+        let (chat, ann) = (
+            Subscription::for_users(&bus),
+            Subscription::for_user(&bus, &uid("ann")),
+        );
         chat.add_user(&uid("ann"));
         chat.add_user(&uid("bob"));
         bus.users_changed([&uid("ann"), &uid("cat")]);
         assert!(was_woken(&chat) && was_woken(&ann));
-        assert_eq!(chat.waiter.take_named(), HashSet::from(["ann".to_owned()]));
+        assert_eq!(
+            chat.waker.take_changed_users(),
+            HashSet::from(["ann".to_owned()])
+        );
         chat.remove_user(&uid("ann"));
         bus.users_changed([&uid("ann"), &uid("bob")]);
         assert!(was_woken(&chat) && was_woken(&ann));
-        assert_eq!(chat.waiter.take_named(), HashSet::from(["bob".to_owned()]));
-        assert_eq!(chat.waiter.take_named(), HashSet::new());
+        assert_eq!(
+            chat.waker.take_changed_users(),
+            HashSet::from(["bob".to_owned()])
+        );
+        assert_eq!(chat.waker.take_changed_users(), HashSet::new());
     }
 
     #[test]
-    fn who_is_gone_leaves_nothing_behind() {
-        let bus = Arc::new(Bus::default());
-        let watches: Vec<Watch> = (0..50)
-            .map(|number| Watch::of_user(&bus, &uid(&format!("u{number}"))))
+    fn dropped_subscriptions_are_unregistered() {
+        let bus = Arc::new(NotificationBus::default());
+        let subscriptions: Vec<Subscription> = (0..50)
+            .map(|number| Subscription::for_user(&bus, &uid(&format!("u{number}"))))
             .collect();
-        for watch in &watches {
-            watch.add(0..20);
+        for subscription in &subscriptions {
+            subscription.add_channels(0..20);
         }
-        drop(watches);
-        let waiting = lock(&bus.waiting);
-        assert!(waiting.users.is_empty() && waiting.channels.is_empty());
+        drop(subscriptions);
+        let registry = lock(&bus.registry);
+        assert!(registry.users.is_empty() && registry.channels.is_empty());
     }
 
     #[tokio::test]
-    async fn hints_for_other_servers_are_put_together_and_bounded() {
-        let bus = Bus::default();
+    async fn invalidations_for_other_servers_are_merged_and_bounded() {
+        let bus = NotificationBus::default();
         bus.users_changed([&uid("ann")]);
         let outbox = bus.outbox();
         bus.users_changed([&uid("bob")]);
         bus.channels_moved([(7, &group("g"))]);
-        let hint = outbox.take().await;
+        let invalidation = outbox.take().await;
         assert_eq!(
-            (hint.users.len(), hint.channels.len(), hint.everybody),
+            (
+                invalidation.users.len(),
+                invalidation.channels.len(),
+                invalidation.everybody
+            ),
             (1, 1, false)
         );
         let many = group("g");
-        bus.channels_moved((0..=NAMED_AT_MOST as i64).map(|id| (id, &many)));
-        let hint = outbox.take().await;
-        assert_eq!((hint.channels.len(), hint.everybody), (0, true));
+        bus.channels_moved((0..=MAX_INVALIDATION_ENTRIES as i64).map(|id| (id, &many)));
+        let invalidation = outbox.take().await;
+        assert_eq!(
+            (invalidation.channels.len(), invalidation.everybody),
+            (0, true)
+        );
         assert!(outbox.take().now_or_never().is_none());
     }
 }

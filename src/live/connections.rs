@@ -1,6 +1,6 @@
-//! Connections with subscriptions, of this server and of each user. A user's newest connection
-//! takes the place of the oldest one: that is often one whose client is gone, and the server does
-//! not know it yet.
+//! Counts the open connections of this server and of each user. A user's newest connection replaces
+//! the oldest one over the limit: often the client of that one is gone and the server has not
+//! noticed yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,33 +14,33 @@ use crate::config::Limits;
 use crate::error::Error;
 use crate::ids::Uid;
 
-/// All of them.
+/// All open connections of this server.
 #[derive(Clone, Debug)]
-pub(crate) struct Connections(Arc<Inner>);
+pub(crate) struct Connections(Arc<ConnectionsInner>);
 
 #[derive(Debug)]
-struct Inner {
-    all: AtomicUsize,
+struct ConnectionsInner {
+    open: AtomicUsize,
     limit: usize,
-    /// Of each user, oldest first.
+    /// The connections of each user, oldest first.
     users: Mutex<HashMap<String, VecDeque<Arc<CancellationToken>>>>,
     user_limit: usize,
     tracker: TaskTracker,
 }
 
-/// One of them, until it is dropped.
+/// An open connection; dropping it frees its place.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    all: Connections,
+    registry: Connections,
     user: Option<(String, Arc<CancellationToken>)>,
     protocol: &'static str,
-    _open: TaskTrackerToken,
+    _tracked: TaskTrackerToken,
 }
 
 impl Connections {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self(Arc::new(Inner {
-            all: AtomicUsize::new(0),
+        Self(Arc::new(ConnectionsInner {
+            open: AtomicUsize::new(0),
             limit: limits.connections,
             users: Mutex::default(),
             user_limit: limits.user_connections,
@@ -48,26 +48,27 @@ impl Connections {
         }))
     }
 
-    /// A place for a connection of this user, or of a service, of which there may be any number.
+    /// Registers a connection of a user, or of a service. The number of a service's connections is
+    /// limited only by the server's limit.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] when the server has no more.
-    pub(crate) fn enter(
+    /// [`Error::Overloaded`] if the server has no place left.
+    pub(crate) fn register(
         &self,
         protocol: &'static str,
         user: Option<&Uid>,
     ) -> Result<Connection, Error> {
         let taken = self
             .0
-            .all
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| {
-                (all < self.0.limit).then_some(all + 1)
+            .open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+                (open < self.0.limit).then_some(open + 1)
             });
         if taken.is_err() {
-            metrics::counter!("recents_http_shed_total", "limit" => "subscribers", "by" => "server").increment(1);
+            metrics::counter!(crate::metrics::HTTP_SHED_TOTAL, "limit" => "subscribers", "by" => "server").increment(1);
             return Err(Error::Overloaded);
         }
-        metrics::gauge!("recents_live_connections", "protocol" => protocol).increment(1.0);
+        metrics::gauge!(crate::metrics::LIVE_CONNECTIONS, "protocol" => protocol).increment(1.0);
         let user = user.map(|uid| (uid.to_string(), Arc::new(CancellationToken::new())));
         if let Some((uid, replaced)) = &user {
             let mut users = self.lock();
@@ -80,20 +81,20 @@ impl Connections {
             own.push_back(Arc::clone(replaced));
         }
         Ok(Connection {
-            all: self.clone(),
+            registry: self.clone(),
             user,
             protocol,
-            _open: self.0.tracker.token(),
+            _tracked: self.0.tracker.token(),
         })
     }
 
-    /// Work that a shutdown waits for as for a connection.
+    /// Makes a shutdown wait for this future like for a connection.
     pub(crate) fn track<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         self.0.tracker.track_future(work)
     }
 
-    /// Waits until all are gone.
-    pub(crate) async fn gone(&self) {
+    /// Waits until all connections are closed.
+    pub(crate) async fn closed(&self) {
         self.0.tracker.close();
         self.0.tracker.wait().await;
     }
@@ -104,8 +105,8 @@ impl Connections {
 }
 
 impl Connection {
-    /// Cancelled when a newer connection of the user takes the place of this one; of a service it
-    /// never is.
+    /// Returns a token that is cancelled when a newer connection of the user replaces this one. The
+    /// token of a service is never cancelled.
     pub(crate) fn replaced(&self) -> CancellationToken {
         self.user
             .as_ref()
@@ -116,12 +117,13 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.all.0.all.fetch_sub(1, Ordering::Relaxed);
-        metrics::gauge!("recents_live_connections", "protocol" => self.protocol).decrement(1.0);
+        self.registry.0.open.fetch_sub(1, Ordering::Relaxed);
+        metrics::gauge!(crate::metrics::LIVE_CONNECTIONS, "protocol" => self.protocol)
+            .decrement(1.0);
         let Some((uid, replaced)) = &self.user else {
             return;
         };
-        let mut users = self.all.lock();
+        let mut users = self.registry.lock();
         if let Some(own) = users.get_mut(uid) {
             own.retain(|other| !Arc::ptr_eq(other, replaced));
             if own.is_empty() {
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_as_many_as_the_limits_say_and_the_newest_stay() {
+    fn limits_are_enforced_and_the_newest_connections_stay() {
         let limits = Limits {
             connections: 4,
             user_connections: 2,
@@ -144,21 +146,21 @@ mod tests {
         };
         let connections = Connections::new(&limits);
         let ann = Uid::parse("uid", "ann").unwrap();
-        let enter = |user| connections.enter("sse", user);
+        let register = |user| connections.register("sse", user);
         let (one, two, three) = (
-            enter(Some(&ann)).unwrap(),
-            enter(Some(&ann)).unwrap(),
-            enter(Some(&ann)).unwrap(),
+            register(Some(&ann)).unwrap(),
+            register(Some(&ann)).unwrap(),
+            register(Some(&ann)).unwrap(),
         );
         let replaced = [&one, &two, &three].map(|connection| connection.replaced().is_cancelled());
         assert_eq!(replaced, [true, false, false]);
-        let service = enter(None).unwrap();
-        assert!(matches!(enter(None), Err(Error::Overloaded)));
+        let service = register(None).unwrap();
+        assert!(matches!(register(None), Err(Error::Overloaded)));
         drop(one);
-        let four = enter(Some(&ann)).unwrap();
+        let four = register(Some(&ann)).unwrap();
         assert!(two.replaced().is_cancelled() && !three.replaced().is_cancelled());
         drop((two, three, four, service));
         assert!(connections.lock().is_empty());
-        assert_eq!(connections.0.all.load(Ordering::Relaxed), 0);
+        assert_eq!(connections.0.open.load(Ordering::Relaxed), 0);
     }
 }

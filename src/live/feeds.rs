@@ -1,11 +1,10 @@
-//! What changes in users' lists, as it happens: one feed for each user who has subscribers,
-//! whatever their number.
+//! Live changes of users' lists: one feed for each user with subscribers, whatever their number.
 //!
-//! A feed looks from the version it has to the present one and hands the answer to all of its
-//! subscribers. A subscriber begins with a look of its own from the version *it* has, taken after
-//! it began to listen to the feed; an event from `since` to `version` is for who stands between the
-//! two. Who stands before it missed something and looks for itself again. So no change is lost
-//! between the first look and the feed, nor by who reads slowly.
+//! A feed syncs from its own version to the current one and sends the answer to all its
+//! subscribers. A subscriber starts to listen to the feed and then syncs once from *its* own
+//! version. An event covers the versions `since..version`: a subscriber inside that range applies
+//! it, and one behind `since` has missed an event and syncs again. So no change is lost between the
+//! first sync and the feed, or by slow subscribers.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,70 +18,69 @@ use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::bus::{Bus, Watch};
-use super::messages::{Chats, MessagesRequest};
+use super::bus::{NotificationBus, Subscription};
+use super::message_feeds::{MessageFeedRequest, MessageFeeds};
 use crate::budget;
-use crate::conversation::{SyncAnswer, SyncRequest, follow, sync};
-use crate::core::Core;
+use crate::conversation::{SyncAnswer, SyncRequest, sync, sync_under_lock};
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid, Version};
 use crate::message::Message;
+use crate::services::Services;
 
-/// A user's events come at most this often for long, so that a busy group does not cost a look for
-/// each of its messages; a few may come at once.
-const PACE: Duration = Duration::from_millis(100);
-const AT_ONCE: u32 = 10;
-/// Events that a subscriber may be behind before it looks for itself.
-const BEHIND: usize = 16;
-/// Bytes of an event that is kept.
-const KEPT_BYTES: usize = 128 * 1024;
-/// The feed does not know yet where it stands.
-const NOWHERE: Version = -1;
-/// Pauses after a failure of the database, doubled each time.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The minimum average interval of a user's events, so that a busy group does not cost a sync for
+/// each of its messages; short bursts are allowed.
+const MIN_EVENT_INTERVAL: Duration = Duration::from_millis(100);
+const EVENT_BURST: u32 = 10;
+/// Number of events that a subscriber may be behind before it has to sync.
+const EVENT_BUFFER: usize = 16;
+/// Maximum size of an event that is kept for subscribers.
+const MAX_EVENT_BYTES: usize = 128 * 1024;
+/// The version of a feed without an up-to-date subscriber so far.
+const UNINITIALISED: Version = -1;
+/// Delays after failures of the database, doubled each time.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// All feeds of this server.
 #[derive(Debug)]
 pub(crate) struct Feeds {
-    core: Arc<Core>,
-    bus: Arc<Bus>,
+    core: Arc<Services>,
+    bus: Arc<NotificationBus>,
     feeds: Mutex<HashMap<Uid, Weak<Feed>>>,
-    /// Looks at once: requests shall have connections to the database, too. Who waits for a turn
-    /// sees more in one look.
-    turns: Arc<Semaphore>,
-    coalesce: Duration,
-    /// Open chats: they are looked after together with the feeds.
-    chats: Arc<Chats>,
+    /// Limits concurrent syncs, to leave database connections for requests. Under load, subscribers
+    /// wait for a permit and then get several changes in one event.
+    sync_permits: Arc<Semaphore>,
+    debounce: Duration,
+    /// Feeds of open chats, which are polled together with the others.
+    message_feeds: Arc<MessageFeeds>,
 }
 
-/// One user's.
+/// The feed of one user.
 #[derive(Debug)]
 struct Feed {
-    state: Arc<State>,
+    state: Arc<FeedState>,
     task: AbortHandle,
 }
 
 #[derive(Debug)]
-struct State {
+struct FeedState {
     uid: Uid,
-    watch: Watch,
+    subscription: Subscription,
     events: broadcast::Sender<Arc<Event>>,
-    /// What the last event brought its receivers to.
+    /// The version that the last event brought its receivers to.
     version: AtomicI64,
-    begun: Notify,
-    /// The most messages that any of the subscribers wants.
+    initialised: Notify,
+    /// The largest number of messages that a subscriber wants.
     msg_count: AtomicU32,
-    /// Whether all of the user's channels are watched.
+    /// Whether the subscription has all of the user's channels.
     ready: watch::Sender<bool>,
 }
 
-/// What changed between two versions.
+/// The changes between two versions.
 #[derive(Debug)]
 struct Event {
     since: Version,
-    /// Nothing where it is too long to be kept for subscribers that are behind: they look for
-    /// themselves.
+    /// `None` if it is too large to be kept; subscribers sync instead.
     answer: Option<SyncAnswer>,
 }
 
@@ -93,34 +91,42 @@ impl Drop for Feed {
 }
 
 impl Feeds {
-    pub(crate) fn new(core: Arc<Core>, coalesce: Duration, looks_at_once: usize) -> Self {
+    pub(crate) fn new(
+        core: Arc<Services>,
+        debounce: Duration,
+        max_concurrent_syncs: usize,
+    ) -> Self {
         let bus = Arc::clone(&core.bus);
-        let turns = Arc::new(Semaphore::new(looks_at_once.max(1)));
-        let chats = Arc::new(Chats::new(Arc::clone(&core), coalesce, Arc::clone(&turns)));
+        let sync_permits = Arc::new(Semaphore::new(max_concurrent_syncs.max(1)));
+        let message_feeds = Arc::new(MessageFeeds::new(
+            Arc::clone(&core),
+            debounce,
+            Arc::clone(&sync_permits),
+        ));
         Self {
             core,
             bus,
             feeds: Mutex::default(),
-            turns,
-            coalesce,
-            chats,
+            sync_permits,
+            debounce,
+            message_feeds,
         }
     }
 
-    /// A channel's messages as they are sent, see [`Chats::subscribe`].
+    /// Streams a channel's new messages, see [`MessageFeeds::subscribe`].
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the user is not in the channel.
+    /// [`Error::NotFound`] if the user is not in the channel.
     pub(crate) async fn messages_added(
         &self,
-        request: MessagesRequest,
+        request: MessageFeedRequest,
     ) -> Result<impl Stream<Item = Result<Message, Error>> + Send + use<>, Error> {
-        self.chats.subscribe(request).await
+        self.message_feeds.subscribe(request).await
     }
 
-    /// First what changed since `version`, in pages where that is much, then every change. The
-    /// first event always comes, also when nothing changed. Failures of the database that pass are
-    /// waited for; any other ends the stream.
+    /// Streams the changes since `version`, in pages if there are many, and then every change. The
+    /// first event always comes, even without changes. Transient failures of the database are
+    /// retried; any other failure ends the stream.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         uid: Uid,
@@ -134,11 +140,11 @@ impl Feeds {
             feed,
             version: version.max(0),
             msg_count,
-            stands: Stands::Before { is_first: true },
+            state: SubscriberState::CatchingUp { is_first: true },
         };
         futures_util::stream::unfold(subscriber, |mut subscriber| async move {
             let event = subscriber.next().await?;
-            metrics::counter!("recents_live_events_total").increment(1);
+            metrics::counter!(crate::metrics::LIVE_EVENTS_TOTAL).increment(1);
             Some((event, subscriber))
         })
     }
@@ -147,12 +153,12 @@ impl Feeds {
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         let known = feeds.get(uid).and_then(Weak::upgrade);
         let feed = known.unwrap_or_else(|| {
-            let state = Arc::new(State {
+            let state = Arc::new(FeedState {
                 uid: uid.clone(),
-                watch: Watch::of_user(&self.bus, uid),
-                events: broadcast::Sender::new(BEHIND),
-                version: AtomicI64::new(NOWHERE),
-                begun: Notify::new(),
+                subscription: Subscription::for_user(&self.bus, uid),
+                events: broadcast::Sender::new(EVENT_BUFFER),
+                version: AtomicI64::new(UNINITIALISED),
+                initialised: Notify::new(),
                 msg_count: AtomicU32::new(0),
                 ready: watch::Sender::new(false),
             });
@@ -165,9 +171,9 @@ impl Feeds {
         feed
     }
 
-    async fn look(&self, request: &SyncRequest) -> Result<SyncAnswer, Error> {
-        let _turn_of_user = budget::turn().await;
-        let _turn = self.turns.acquire().await;
+    async fn sync_once(&self, request: &SyncRequest) -> Result<SyncAnswer, Error> {
+        let _user_permit = budget::turn().await;
+        let _permit = self.sync_permits.acquire().await;
         let mut answer = sync(&self.core, request).await?;
         if !answer.has_more {
             answer.sort_by_activity();
@@ -175,35 +181,35 @@ impl Feeds {
         Ok(answer)
     }
 
-    /// Looks after everybody at an interval, and at once when a hint says so: who is behind
-    /// although nobody told them is woken.
+    /// Wakes feeds that are behind: at an interval, because invalidations can be lost, and at once
+    /// after an invalidation for everybody.
     pub(crate) async fn poll(&self, interval: Duration) {
         loop {
-            let is_called = tokio::select! {
+            let is_requested = tokio::select! {
                 () = tokio::time::sleep(interval) => false,
                 () = self.bus.everybody.notified() => true,
             };
-            self.chats.look_after().await;
+            self.message_feeds.wake_outdated().await;
             let feeds = self.all();
-            metrics::gauge!("recents_live_feeds").set(feeds.len() as f64);
+            metrics::gauge!(crate::metrics::LIVE_FEEDS).set(feeds.len() as f64);
             for some in feeds.chunks(500) {
                 let known: Vec<(&Uid, Version)> = some
                     .iter()
                     .map(|feed| (&feed.state.uid, feed.state.version.load(Ordering::Relaxed)))
                     .collect();
-                match self.core.store.list_behind(&known).await {
+                match self.core.store.list_users_behind(&known).await {
                     Ok(behind) => {
-                        if !is_called {
-                            metrics::counter!("recents_live_polled_total")
+                        if !is_requested {
+                            metrics::counter!(crate::metrics::LIVE_POLLED_TOTAL)
                                 .increment(behind.len() as u64);
                         }
                         let woken = some
                             .iter()
                             .filter(|feed| behind.contains(feed.state.uid.as_str()));
-                        woken.for_each(|feed| feed.state.watch.waiter.wake());
+                        woken.for_each(|feed| feed.state.subscription.waker.wake());
                     }
                     Err(error) => {
-                        tracing::debug!(error = %error, "subscribers could not be looked after")
+                        tracing::debug!(error = %error, "could not poll for missed changes of lists")
                     }
                 }
             }
@@ -217,110 +223,115 @@ impl Feeds {
     }
 }
 
-impl State {
-    /// Watches the channels that an answer tells of. What was said in a new one after the look and
-    /// before it was watched woke nobody: so there is another look. Of person channels users are
-    /// told by their names.
-    fn learn(&self, answer: &SyncAnswer) {
+impl FeedState {
+    /// Subscribes to the channels of an answer. A message that arrived after the sync and before
+    /// the subscription woke no subscriber, so the feed syncs again. Person channels are covered by
+    /// the subscription to the user.
+    fn watch_new_channels(&self, answer: &SyncAnswer) {
         let is_person = |channel: &ChannelRef| channel.channel_type == ChannelType::PERSON;
         let shown = answer.conversations.iter().map(|item| &item.conversation);
         let shown = shown
-            .filter(|shown| !is_person(&shown.channel))
-            .map(|shown| shown.channel_id);
+            .filter(|shown| !is_person(&shown.channel_ref))
+            .map(|shown| shown.channel_pk);
         let (stays, gone): (Vec<_>, Vec<_>) = answer
             .removed
             .iter()
-            .filter(|removed| !is_person(&removed.channel))
+            .filter(|removed| !is_person(&removed.channel_ref))
             .partition(|removed| removed.is_member);
         let is_news = self
-            .watch
-            .add(shown.chain(stays.into_iter().map(|removed| removed.channel_id)));
-        self.watch
-            .remove(gone.into_iter().map(|removed| removed.channel_id));
+            .subscription
+            .add_channels(shown.chain(stays.into_iter().map(|removed| removed.channel_pk)));
+        self.subscription
+            .remove_channels(gone.into_iter().map(|removed| removed.channel_pk));
         if is_news {
-            self.watch.waiter.wake();
+            self.subscription.waker.wake();
         }
     }
 
-    /// The first subscriber who is up to date says where the feed stands.
-    fn begin(&self, version: Version) {
-        let begins =
-            self.version
-                .compare_exchange(NOWHERE, version, Ordering::Relaxed, Ordering::Relaxed);
-        if begins.is_ok() {
-            self.begun.notify_one();
+    /// Sets the feed's first version, which comes from the first subscriber that is up to date.
+    fn initialise(&self, version: Version) {
+        let exchange = self.version.compare_exchange(
+            UNINITIALISED,
+            version,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if exchange.is_ok() {
+            self.initialised.notify_one();
         }
     }
 }
 
-/// Does `work` until it succeeds or fails for good.
-pub(super) async fn persist<T, Work: Future<Output = Result<T, Error>>>(
+/// Repeats `work` until it succeeds or fails permanently.
+pub(super) async fn retry_transient<T, Work: Future<Output = Result<T, Error>>>(
     mut work: impl FnMut() -> Work,
 ) -> Result<T, Error> {
-    let mut pause = PAUSE;
+    let mut delay = RETRY_DELAY;
     loop {
         match work().await {
-            Err(error) if error.is_passing() => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+            Err(error) if error.is_transient() => {
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(MAX_RETRY_DELAY);
             }
             result => return result,
         }
     }
 }
 
-/// A feed's task. It ends with the last subscriber, or with a failure that does not pass:
-/// subscribers then look for themselves, and are told by that.
-async fn run(feeds: Arc<Feeds>, state: Arc<State>) {
-    let channels = persist(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?)).await;
+/// The task of a feed. It ends with the last subscriber. After a failure that is not transient the
+/// subscribers sync themselves and get the error from that.
+async fn run(feeds: Arc<Feeds>, state: Arc<FeedState>) {
+    let channels =
+        retry_transient(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?)).await;
     match channels {
-        Ok(channels) => drop(state.watch.add(channels)),
+        Ok(channels) => drop(state.subscription.add_channels(channels)),
         Err(error) => error.log(),
     }
     state.ready.send_replace(true);
-    // When the next event would come if they came at their pace.
-    let mut due = Instant::now();
+    // The time of the next event at the minimum average interval.
+    let mut next_due = Instant::now();
     loop {
-        state.watch.waiter.woken().await;
-        let at_once = PACE * AT_ONCE;
-        let early = due.saturating_duration_since(Instant::now() + at_once);
-        tokio::time::sleep(feeds.coalesce.max(early)).await;
-        due = due.max(Instant::now()) + PACE;
-        while state.version.load(Ordering::Relaxed) == NOWHERE {
-            state.begun.notified().await;
+        state.subscription.waker.notified().await;
+        let burst = MIN_EVENT_INTERVAL * EVENT_BURST;
+        let early = next_due.saturating_duration_since(Instant::now() + burst);
+        tokio::time::sleep(feeds.debounce.max(early)).await;
+        next_due = next_due.max(Instant::now()) + MIN_EVENT_INTERVAL;
+        while state.version.load(Ordering::Relaxed) == UNINITIALISED {
+            state.initialised.notified().await;
         }
-        // What was said until now is seen by the look that comes now.
-        let _ = state.watch.waiter.woken().now_or_never();
+        // Invalidations up to now are covered by the following sync.
+        let _ = state.subscription.waker.notified().now_or_never();
         if let Err(error) = advance(&feeds, &state).await {
             error.log();
-            // Nothing is lost: it is tried again with the next hint, or by the poll.
+            // No change is lost: the next invalidation or the poll retries.
         }
     }
 }
 
-/// Brings the subscribers from the feed's version to the present one.
-async fn advance(feeds: &Feeds, state: &State) -> Result<(), Error> {
+/// Brings the subscribers from the feed's version to the current one.
+async fn advance(feeds: &Feeds, state: &FeedState) -> Result<(), Error> {
     loop {
         let since = state.version.load(Ordering::Relaxed);
         let mut request = SyncRequest::new(state.uid.clone());
         request.version = since;
         request.msg_count = state.msg_count.load(Ordering::Relaxed);
         request.first = Some(feeds.core.limits.page_size as usize);
-        let answer = persist(async || {
-            let mut answer = follow(&feeds.core, &request).await?;
+        let answer = retry_transient(async || {
+            let mut answer = sync_under_lock(&feeds.core, &request).await?;
             if !answer.has_more {
                 answer.sort_by_activity();
             }
             Ok(answer)
         })
         .await?;
-        state.learn(&answer);
+        state.watch_new_channels(&answer);
         if answer.reset || since == 0 {
-            // A full answer does not tell of channels that show nothing.
+            // A full answer does not contain channels that are not listed.
             let channels =
-                persist(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?)).await?;
-            if state.watch.add(channels) {
-                state.watch.waiter.wake();
+                retry_transient(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?))
+                    .await?;
+            if state.subscription.add_channels(channels) {
+                state.subscription.waker.wake();
             }
         }
         let (version, has_more) = (answer.version, answer.has_more);
@@ -328,8 +339,8 @@ async fn advance(feeds: &Feeds, state: &State) -> Result<(), Error> {
             !answer.conversations.is_empty() || !answer.removed.is_empty() || answer.reset;
         state.version.store(version, Ordering::Relaxed);
         if is_news || version != since {
-            // Nobody there is no failure.
-            let answer = (answer.bytes() <= KEPT_BYTES).then_some(answer);
+            // Sending fails only if there are no subscribers.
+            let answer = (answer.bytes() <= MAX_EVENT_BYTES).then_some(answer);
             let _ = state.events.send(Arc::new(Event { since, answer }));
         }
         if !has_more {
@@ -338,18 +349,18 @@ async fn advance(feeds: &Feeds, state: &State) -> Result<(), Error> {
     }
 }
 
-/// Where a subscriber stands.
+/// The state of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stands {
-    /// Before what the feed will tell: it looks for itself.
-    Before {
-        /// Whether this is its first look, which is told in any case.
+enum SubscriberState {
+    /// Behind the feed: it has to sync.
+    CatchingUp {
+        /// Whether this is the first sync, whose answer is always sent.
         is_first: bool,
     },
-    /// With the feed.
-    With,
-    /// It was told of a failure.
-    Ended,
+    /// Up to date with the feed.
+    Live,
+    /// Ended after an error.
+    Closed,
 }
 
 #[derive(Debug)]
@@ -359,39 +370,41 @@ struct Subscriber {
     events: broadcast::Receiver<Arc<Event>>,
     version: Version,
     msg_count: u32,
-    stands: Stands,
+    state: SubscriberState,
 }
 
 impl Subscriber {
     async fn next(&mut self) -> Option<Result<SyncAnswer, Error>> {
         loop {
-            match self.stands {
-                Stands::Before { is_first } => match persist(|| self.look()).await {
-                    Ok(answer) => {
-                        let is_news = answer.reset
-                            || answer.version != self.version
-                            || !answer.conversations.is_empty()
-                            || !answer.removed.is_empty();
-                        self.version = answer.version;
-                        self.stands = if answer.has_more {
-                            Stands::Before { is_first: false }
-                        } else {
-                            Stands::With
-                        };
-                        self.feed.state.learn(&answer);
-                        if !answer.has_more {
-                            self.feed.state.begin(answer.version);
+            match self.state {
+                SubscriberState::CatchingUp { is_first } => {
+                    match retry_transient(|| self.sync_once()).await {
+                        Ok(answer) => {
+                            let is_news = answer.reset
+                                || answer.version != self.version
+                                || !answer.conversations.is_empty()
+                                || !answer.removed.is_empty();
+                            self.version = answer.version;
+                            self.state = if answer.has_more {
+                                SubscriberState::CatchingUp { is_first: false }
+                            } else {
+                                SubscriberState::Live
+                            };
+                            self.feed.state.watch_new_channels(&answer);
+                            if !answer.has_more {
+                                self.feed.state.initialise(answer.version);
+                            }
+                            if is_news || is_first {
+                                return Some(Ok(answer));
+                            }
                         }
-                        if is_news || is_first {
-                            return Some(Ok(answer));
+                        Err(error) => {
+                            self.state = SubscriberState::Closed;
+                            return Some(Err(error));
                         }
                     }
-                    Err(error) => {
-                        self.stands = Stands::Ended;
-                        return Some(Err(error));
-                    }
-                },
-                Stands::With => match self.events.recv().await {
+                }
+                SubscriberState::Live => match self.events.recv().await {
                     Ok(event) => match &event.answer {
                         Some(news)
                             if news.reset
@@ -402,24 +415,26 @@ impl Subscriber {
                             return Some(Ok(answer));
                         }
                         Some(_) if self.version >= event.since => {}
-                        _ => self.stands = Stands::Before { is_first: false },
+                        _ => self.state = SubscriberState::CatchingUp { is_first: false },
                     },
-                    Err(RecvError::Lagged(_)) => self.stands = Stands::Before { is_first: false },
+                    Err(RecvError::Lagged(_)) => {
+                        self.state = SubscriberState::CatchingUp { is_first: false }
+                    }
                     Err(RecvError::Closed) => return None,
                 },
-                Stands::Ended => return None,
+                SubscriberState::Closed => return None,
             }
         }
     }
 
-    async fn look(&self) -> Result<SyncAnswer, Error> {
-        // From then on the feed is woken by everything.
+    async fn sync_once(&self) -> Result<SyncAnswer, Error> {
+        // From now on every change wakes the feed.
         let mut ready = self.feed.state.ready.subscribe();
         let _ = ready.wait_for(|ready| *ready).await;
         let mut request = SyncRequest::new(self.feed.state.uid.clone());
         request.version = self.version;
         request.msg_count = self.msg_count;
         request.first = Some(self.feeds.core.limits.page_size as usize);
-        self.feeds.look(&request).await
+        self.feeds.sync_once(&request).await
     }
 }

@@ -1,11 +1,11 @@
-//! Live changes. The database is the truth, the bus is a hint: a write says after its commit which
-//! channel moved or whose list changed, and who is concerned looks for itself, from the version it
-//! has. A hint that is lost costs delay, never a change: everybody is looked after at a slow
-//! interval too.
+//! Live changes. The database is the source of truth, and the bus only wakes subscribers: a write
+//! announces after its commit which channel or whose list changed, and subscribers read the
+//! database from their own version. A lost invalidation delays a change but never loses it, because
+//! subscribers are also polled at a slow interval.
 //!
-//! `bus` hands hints to who waits for them in this process and, through `redis`, in others. `feeds`
-//! turns them into events: one look for all devices of a user. `messages` does the same for an open
-//! chat. `connections` counts who is there.
+//! `bus` delivers invalidations in this process and, through `redis`, to other servers. `feeds`
+//! turns them into events, with one sync for all devices of a user; `message_feeds` does the same
+//! for an open chat. `connections` counts the open connections.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use crate::auth::Caller;
 mod bus;
 mod connections;
 mod feeds;
-mod messages;
+mod message_feeds;
 mod redis;
 
-pub use self::bus::Bus;
+pub use self::bus::NotificationBus;
 pub(crate) use self::connections::{Connection, Connections};
 pub(crate) use self::feeds::Feeds;
-pub(crate) use self::messages::MessagesRequest;
-pub(crate) use self::redis::attend;
+pub(crate) use self::message_feeds::MessageFeedRequest;
+pub(crate) use self::redis::run_redis_relay;
 
-/// Waits until the caller's right to be connected ends; of a service it never does.
-pub(crate) async fn expiry(caller: &Caller) {
+/// Waits until the caller's token expires; for a service it never returns.
+pub(crate) async fn wait_for_expiry(caller: &Caller) {
     match caller.expires_at() {
         None => std::future::pending().await,
         Some(at) => {
             let left = at.saturating_sub(jsonwebtoken::get_current_timestamp());
-            // Tokens for years are tokens for a month: timers go no further.
+            // Longer times are capped at 30 days, because timers have a maximum.
             tokio::time::sleep(Duration::from_secs(left.min(30 * 86_400))).await;
         }
     }

@@ -1,5 +1,5 @@
-//! Hints from and for other servers, through Redis pub/sub. Nobody waits for it: while Redis is
-//! away, servers find out by their polls.
+//! Exchanges invalidations with other servers through Redis pub/sub. Writes never wait for it:
+//! while Redis is unreachable, servers discover changes by polling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,162 +9,173 @@ use redis::AsyncTypedCommands;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
-use super::bus::{Bus, Hint};
-use crate::config::Live;
+use super::bus::{Invalidation, NotificationBus};
+use crate::config::LiveConfig;
 
-/// Pauses between tries to connect, doubled each time.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long connecting, and saying something, may take.
+/// Delays between attempts to connect, doubled each time.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Timeout of connecting and of publishing.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How often every server says that it is there; who does not hear itself is not connected.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-const DEAF_AFTER: Duration = Duration::from_secs(16);
+/// Interval of heartbeats. A server that does not receive its own heartbeat is not connected.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(16);
 
-/// What goes through Redis.
+/// A message on the Redis channel.
 #[derive(Debug, Serialize, Deserialize)]
-struct Note {
-    /// Which server says so.
+struct RedisMessage {
+    /// The server that sent it.
     from: String,
     #[serde(flatten)]
-    hint: Hint,
+    invalidation: Invalidation,
 }
 
-/// Attends to Redis for as long as the server runs. `name` is this server's own.
-pub(crate) async fn attend(bus: Arc<Bus>, settings: Live, name: String) {
+/// Exchanges invalidations for as long as the server runs. `name` identifies this server.
+pub(crate) async fn run_redis_relay(bus: Arc<NotificationBus>, settings: LiveConfig, name: String) {
     if settings.redis_url.reveal().is_empty() {
         return;
     }
     bus.outbox();
     tokio::join!(
-        listen_on(&bus, &settings, &name),
-        tell_on(&bus, &settings, &name)
+        run_subscriber(&bus, &settings, &name),
+        run_publisher(&bus, &settings, &name)
     );
 }
 
-fn failed(what: &'static str, error: &str) {
+fn log_failure(what: &'static str, error: &str) {
     tracing::warn!(
         error,
-        "Redis: {what}; changes of other servers come with the poll"
+        "Redis: {what}; falling back to polling for changes of other servers"
     );
 }
 
-fn client(settings: &Live) -> redis::RedisResult<redis::Client> {
+fn client(settings: &LiveConfig) -> redis::RedisResult<redis::Client> {
     redis::Client::open(settings.redis_url.reveal())
 }
 
-async fn in_time<T>(work: impl Future<Output = redis::RedisResult<T>>) -> Result<T, String> {
+async fn with_timeout<T>(work: impl Future<Output = redis::RedisResult<T>>) -> Result<T, String> {
     match timeout(TIMEOUT, work).await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
     }
 }
 
-/// Listens, again and again.
-async fn listen_on(bus: &Bus, settings: &Live, name: &str) {
-    let mut pause = PAUSE;
+/// Subscribes again after every failure.
+async fn run_subscriber(bus: &NotificationBus, settings: &LiveConfig, name: &str) {
+    let mut delay = RETRY_DELAY;
     loop {
         let began = Instant::now();
-        let error = listen(bus, settings, name).await;
-        metrics::gauge!("recents_live_redis_up").set(0.0);
-        metrics::counter!("recents_live_redis_failures_total").increment(1);
-        failed("nothing is heard", &error);
-        pause = if began.elapsed() > LONGEST_PAUSE {
-            PAUSE
+        let error = subscribe_once(bus, settings, name).await;
+        metrics::gauge!(crate::metrics::LIVE_REDIS_UP).set(0.0);
+        metrics::counter!(crate::metrics::LIVE_REDIS_FAILURES_TOTAL).increment(1);
+        log_failure("the subscription failed", &error);
+        delay = if began.elapsed() > MAX_RETRY_DELAY {
+            RETRY_DELAY
         } else {
-            (pause * 2).min(LONGEST_PAUSE)
+            (delay * 2).min(MAX_RETRY_DELAY)
         };
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(delay).await;
     }
 }
 
-/// Until it breaks; why.
-async fn listen(bus: &Bus, settings: &Live, name: &str) -> String {
+/// Delivers messages until the subscription fails; returns the reason.
+async fn subscribe_once(bus: &NotificationBus, settings: &LiveConfig, name: &str) -> String {
     let connect = async {
         let mut connection = client(settings)?.get_async_pubsub().await?;
         connection.subscribe(&settings.redis_channel).await?;
         Ok(connection)
     };
-    let mut connection = match in_time(connect).await {
+    let mut connection = match with_timeout(connect).await {
         Ok(connection) => connection,
         Err(error) => return error,
     };
-    tracing::info!("Redis: listening");
-    metrics::gauge!("recents_live_redis_up").set(1.0);
-    // Nobody knows what was said before.
-    bus.deliver(&Hint {
+    tracing::info!("Redis: subscribed");
+    metrics::gauge!(crate::metrics::LIVE_REDIS_UP).set(1.0);
+    // Invalidations may have been missed before.
+    bus.deliver(&Invalidation {
         everybody: true,
-        ..Hint::default()
+        ..Invalidation::default()
     });
-    let mut notes = connection.on_message();
-    let mut heard = Instant::now();
+    let mut messages = connection.on_message();
+    let mut last_own_message = Instant::now();
     loop {
-        let note = match timeout(DEAF_AFTER.saturating_sub(heard.elapsed()), notes.next()).await {
-            Ok(Some(note)) => note,
+        let message = match timeout(
+            HEARTBEAT_TIMEOUT.saturating_sub(last_own_message.elapsed()),
+            messages.next(),
+        )
+        .await
+        {
+            Ok(Some(message)) => message,
             Ok(None) => return "the connection ended".to_owned(),
             Err(_) => {
                 return format!(
-                    "not even this server itself was heard for {} s",
-                    DEAF_AFTER.as_secs()
+                    "not even the own heartbeat arrived for {} s",
+                    HEARTBEAT_TIMEOUT.as_secs()
                 );
             }
         };
-        match serde_json::from_slice::<Note>(note.get_payload_bytes()) {
-            // Its own hints were delivered when they were made.
-            Ok(note) if note.from == name => heard = Instant::now(),
-            Ok(note) => bus.deliver(&note.hint),
-            // Another version of this server, or somebody else.
+        match serde_json::from_slice::<RedisMessage>(message.get_payload_bytes()) {
+            // The server's own invalidations were delivered locally.
+            Ok(message) if message.from == name => last_own_message = Instant::now(),
+            Ok(message) => bus.deliver(&message.invalidation),
+            // The message comes from another version of the server, or from another program.
             Err(error) => {
-                tracing::debug!(error = %error, "a note in Redis is none of ours");
-                bus.deliver(&Hint {
+                tracing::debug!(error = %error, "Redis: received an unknown message");
+                bus.deliver(&Invalidation {
                     everybody: true,
-                    ..Hint::default()
+                    ..Invalidation::default()
                 });
             }
         }
     }
 }
 
-/// Tells, again and again. What could not be told is not kept: the others are told that they missed
-/// something.
-async fn tell_on(bus: &Bus, settings: &Live, name: &str) {
-    let mut pause = PAUSE;
+/// Publishes again after every failure. Invalidations that could not be published are dropped;
+/// afterwards an invalidation for everybody replaces them.
+async fn run_publisher(bus: &NotificationBus, settings: &LiveConfig, name: &str) {
+    let mut delay = RETRY_DELAY;
     let mut has_missed = false;
     loop {
         let began = Instant::now();
-        let error = tell(bus, settings, name, has_missed).await;
+        let error = publish_once(bus, settings, name, has_missed).await;
         has_missed = true;
-        failed("nothing is told", &error);
-        pause = if began.elapsed() > LONGEST_PAUSE {
-            PAUSE
+        log_failure("publishing failed", &error);
+        delay = if began.elapsed() > MAX_RETRY_DELAY {
+            RETRY_DELAY
         } else {
-            (pause * 2).min(LONGEST_PAUSE)
+            (delay * 2).min(MAX_RETRY_DELAY)
         };
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(delay).await;
     }
 }
 
-/// Until it breaks; why.
-async fn tell(bus: &Bus, settings: &Live, name: &str, has_missed: bool) -> String {
+/// Publishes invalidations until it fails; returns the reason.
+async fn publish_once(
+    bus: &NotificationBus,
+    settings: &LiveConfig,
+    name: &str,
+    has_missed: bool,
+) -> String {
     let connect = async { client(settings)?.get_multiplexed_async_connection().await };
-    let mut connection = match in_time(connect).await {
+    let mut connection = match with_timeout(connect).await {
         Ok(connection) => connection,
         Err(error) => return error,
     };
-    let mut hint = Hint {
+    let mut invalidation = Invalidation {
         everybody: has_missed,
-        ..Hint::default()
+        ..Invalidation::default()
     };
     loop {
-        let note = serde_json::to_string(&Note {
+        let message = serde_json::to_string(&RedisMessage {
             from: name.to_owned(),
-            hint,
+            invalidation,
         })
         .unwrap_or_default();
-        if let Err(error) = in_time(connection.publish(&settings.redis_channel, note)).await {
+        if let Err(error) = with_timeout(connection.publish(&settings.redis_channel, message)).await
+        {
             return error;
         }
-        hint = timeout(HEARTBEAT, bus.outbox().take())
+        invalidation = timeout(HEARTBEAT_INTERVAL, bus.outbox().take())
             .await
             .unwrap_or_default();
     }

@@ -1,29 +1,29 @@
-//! A channel's messages, page by page, for one of its members.
+//! The message history of a channel, page by page, for one of its members.
 
-use super::answer_bytes::{AnswerBytes, MESSAGE_BYTES, Weigh, fitting};
+use super::answer_size::{AnswerSizeLimit, MESSAGE_BYTES, SizedInAnswer, fit_newest_first};
 use super::{Message, seqs_seen_by};
 use crate::channel::ChannelKey;
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
-use crate::store::Window;
+use crate::services::Services;
+use crate::store::SeqRange;
 
-/// Which messages.
+/// A request for a page of messages.
 #[derive(Clone, Debug)]
 pub struct HistoryRequest {
-    /// Who looks.
+    /// The user whose view is read.
     pub uid: Uid,
-    /// At what.
+    /// The channel as this user names it.
     pub channel: ChannelRef,
-    /// Only above this seq.
+    /// Only messages above this seq.
     pub after: Option<Seq>,
-    /// Only below this seq.
+    /// Only messages below this seq.
     pub before: Option<Seq>,
-    /// At most this many.
+    /// Maximum page size.
     pub limit: u32,
-    /// From the end of the range; otherwise from its beginning.
+    /// Whether to take the page from the end of the range instead of its beginning.
     pub newest: bool,
-    /// Whether a service asks, which may see all of a channel that `uid` was never in.
+    /// Whether a service asks. A service may see all of a channel that `uid` never joined.
     pub as_service: bool,
 }
 
@@ -32,44 +32,45 @@ pub struct HistoryRequest {
 pub struct HistoryPage {
     /// In ascending order of seq.
     pub messages: Vec<Message>,
-    /// Whether there are older ones that the user may see.
+    /// Whether there are older messages that the user may see.
     pub has_previous: bool,
-    /// Whether there are newer ones that the user may see.
+    /// Whether there are newer messages that the user may see.
     pub has_next: bool,
-    /// Whether there are more in the range asked for.
+    /// Whether the requested range has more messages.
     pub is_cut: bool,
 }
 
-/// The messages that the user may see: above the deletion watermark, and up to where a former
-/// member left. A page is cut where no more fit into the answer, but for its first one.
+/// Returns the messages that the user may see: above the deletion watermark, and for a former
+/// member up to the point of leaving. A page is cut if the answer is full, but always has one
+/// message.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the user is not, and never was, in the channel, and no service asks; or
-/// when there is none.
+/// [`Error::NotFound`] if the user was never in the channel and no service asks, or if the channel
+/// does not exist.
 pub async fn list_history(
-    core: &Core,
+    services: &Services,
     request: &HistoryRequest,
-    bytes: &AnswerBytes,
+    bytes: &AnswerSizeLimit,
 ) -> Result<HistoryPage, Error> {
-    core.check_conversations_on()?;
+    services.check_conversations_on()?;
     let key = ChannelKey::new(&request.uid, &request.channel);
-    let row = core
+    let row = services
         .store
-        .find_uncounted(&[(&request.uid, &key)])
+        .find_without_counts(&[(&request.uid, &key)])
         .await?
         .pop()
         .map(|(_, row)| row);
     let (channel_id, seen) = match row {
         Some(row) => (row.channel_id, seqs_seen_by(&row)),
-        None if request.as_service => core
+        None if request.as_service => services
             .store
-            .find_seqs(&key)
+            .find_channel_seqs(&key)
             .await?
             .ok_or(Error::NotFound("channel"))?,
         None => return Err(Error::NotFound("conversation")),
     };
     let (lowest, highest) = seen.into_inner();
-    let window = Window {
+    let window = SeqRange {
         channel_id,
         from: request
             .after
@@ -87,7 +88,7 @@ pub async fn list_history(
         });
     }
     let (mut messages, more) =
-        read_page(core, &key, window, request.limit, request.newest, bytes).await?;
+        read_page(services, &key, window, request.limit, request.newest, bytes).await?;
     if request.newest {
         messages.reverse();
     }
@@ -107,58 +108,78 @@ pub async fn list_history(
     })
 }
 
-/// Messages of a channel above a seq, oldest first, and whether there are more than fit.
+/// Returns messages of a channel above a seq, oldest first, and whether there are more than fit.
 ///
 /// # Errors
 /// [`Error::Store`].
 pub(crate) async fn list_after(
-    core: &Core,
+    services: &Services,
     channel_id: i64,
     key: &ChannelKey,
     after: Seq,
-    bytes: &AnswerBytes,
+    bytes: &AnswerSizeLimit,
 ) -> Result<(Vec<Message>, bool), Error> {
-    let window = Window {
+    let window = SeqRange {
         channel_id,
         from: after.saturating_add(1),
         to: Seq::MAX,
     };
-    read_page(core, key, window, core.limits.page_size, false, bytes).await
+    read_page(
+        services,
+        key,
+        window,
+        services.limits.page_size,
+        false,
+        bytes,
+    )
+    .await
 }
 
-/// At most `limit` messages of a range, from its end or its beginning on, and whether there are
-/// more. At least one, if there is one: a page without messages leads nowhere.
+/// Returns at most `limit` messages of a range, from its end or its beginning, and whether there
+/// are more. Returns at least one message if there is one, because a client cannot continue from an
+/// empty page.
 async fn read_page(
-    core: &Core,
+    services: &Services,
     key: &ChannelKey,
-    window: Window,
+    window: SeqRange,
     limit: u32,
     newest: bool,
-    bytes: &AnswerBytes,
+    bytes: &AnswerSizeLimit,
 ) -> Result<(Vec<Message>, bool), Error> {
-    // So many fit at most, however short they are.
-    let limit = (limit as usize).min(bytes.left() / MESSAGE_BYTES + 1);
-    let mut stored = core
+    // No more messages than this can fit, even if they are empty.
+    let limit = (limit as usize).min(bytes.remaining() / MESSAGE_BYTES + 1);
+    let mut stored = services
         .store
-        .list_page(window, limit as u64 + 1, newest, bytes.short_enough(limit))
+        .list_page(
+            window,
+            limit as u64 + 1,
+            newest,
+            bytes.inline_payload_bytes(limit),
+        )
         .await?;
     let mut more = stored.len() > limit;
     stored.truncate(limit);
-    let fit = bytes.with(|left| {
-        let fit = fitting(&[stored.len()], left, |_| 0, |_, at| stored[at].weight())[0];
+    let fit = bytes.take_with(|left| {
+        let fit = fit_newest_first(
+            &[stored.len()],
+            left,
+            |_| 0,
+            |_, at| stored[at].size_in_answer(),
+        )[0];
         if fit == 0 && !stored.is_empty() {
             *left = 0;
             return 1;
         }
         fit
     });
-    bytes.hold()?;
+    bytes.reserve_memory()?;
     if fit < stored.len() {
-        metrics::counter!("recents_answers_cut_total").increment(1);
+        metrics::counter!(crate::metrics::ANSWERS_CUT_TOTAL).increment(1);
         more = true;
         stored.truncate(fit);
     }
-    core.store
+    services
+        .store
         .read_payloads(stored.iter_mut().collect())
         .await?;
     Ok((

@@ -1,145 +1,170 @@
-//! Messages that a `WuKongIM` stored and hands on: its own seqs, at least once, in any order. A
-//! body is stored whole or not at all; bodies that come at the same time share a transaction.
+//! Ingest of messages that a `WuKongIM` stored: with its own seqs, at least once, in any order. A
+//! batch is stored completely or not at all; concurrent batches share a transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::send::implies_membership;
 use super::{Message, StoredMessage};
-use crate::channel::{ChannelKey, MemberHint, Reason, join_members};
-use crate::core::Core;
+use crate::batching::{BatchHandler, BatchReply, BatchResult, row_hash, shard_of};
+use crate::channel::{ChannelKey, JoinReason, MemberHint, join_members};
 use crate::error::Error;
 use crate::ids::{Seq, Uid};
-use crate::store::{Head, Locks, OwnMessage, Position, SenderMark, Store, StoreError, Tx};
-use crate::together::{Answers, Done, lane, row};
+use crate::services::Services;
+use crate::store::{
+    ChannelHead, LockPolicy, MessagePosition, OwnMessage, SenderMark, Store, StoreError, Tx,
+};
 
-/// What one body brings.
+/// The messages of one webhook call or import step.
 #[derive(Clone, Debug, Default)]
-pub struct Incoming {
-    /// In the order in which they count.
+pub struct MessageBatch {
+    /// The messages, in the order in which they count.
     pub messages: Vec<IncomingMessage>,
-    /// Who received a message that is stored with or before these.
-    pub receivers: Option<Receivers>,
+    /// Recipients of a message that is stored before or with these messages.
+    pub recipients: Option<Recipients>,
 }
 
-/// A message as it comes in, checked.
+/// A validated message from outside.
 #[derive(Clone, Debug)]
 pub struct IncomingMessage {
-    /// Where it belongs.
+    /// The channel.
     pub key: ChannelKey,
     /// The message, with its seq.
     pub message: Message,
 }
 
-/// Who is known to receive a group's message, and is therefore in the group.
+/// Users who received a group's message, and are therefore members of the group.
 #[derive(Clone, Debug)]
-pub struct Receivers {
-    /// Which group.
+pub struct Recipients {
+    /// The group.
     pub key: ChannelKey,
-    /// The message's seq: they joined below it.
+    /// The message's seq: the users join below it.
     pub seq: Seq,
     /// The message's global id.
     pub message_id: i64,
     /// When the message was sent, epoch ms.
     pub sent_at: i64,
-    /// Who.
+    /// The users.
     pub uids: Vec<Uid>,
 }
 
-/// What became of a body's messages.
+/// Numbers of messages by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Stored now.
+pub struct IngestReport {
+    /// New messages.
     pub stored: u64,
-    /// Stored before.
+    /// Messages that were stored before.
     pub repeated: u64,
-    /// Another message has the same seq, or the same id elsewhere: the first was kept.
+    /// Messages that were refused because another message has the same seq, or the same id has
+    /// another seq; the first one was kept.
     pub conflicts: u64,
 }
 
-/// Stores messages under the seqs they have and makes the receivers members, all or nothing.
+/// Stores messages under their seqs and makes the recipients members, all or nothing.
 ///
-/// A message that is stored already (by `message_id`, or by channel and seq) changes nothing.
-/// Messages count one after the other in the order given, so that it does not matter how they are
-/// cut into bodies.
+/// A message that is already stored (same `message_id`, or same channel and seq) changes nothing.
+/// Messages count one after the other in the given order, so the division into batches does not
+/// matter.
 ///
 /// # Errors
-/// [`Error::Store`], [`Error::Timeout`]: then nothing was stored, or all of it and the answer came
-/// too late.
-pub async fn ingest(core: &Arc<Core>, incoming: impl Into<Arc<Incoming>>) -> Result<Report, Error> {
-    let incoming: Arc<Incoming> = incoming.into();
-    if incoming.messages.is_empty() && incoming.receivers.is_none() {
-        return Ok(Report::default());
+/// [`Error::Store`]: nothing was stored, or the outcome is not known. [`Error::Timeout`]: nothing
+/// was stored, or everything after the time limit.
+pub async fn ingest(
+    services: &Services,
+    incoming: impl Into<Arc<MessageBatch>>,
+) -> Result<IngestReport, Error> {
+    let incoming: Arc<MessageBatch> = incoming.into();
+    if incoming.messages.is_empty() && incoming.recipients.is_none() {
+        return Ok(IngestReport::default());
     }
-    let shared = Arc::clone(core);
-    // Any lane will do, evenly.
-    let lane = lane(
+    // Any shard works; the message id spreads the batches evenly.
+    let shard = shard_of(
         &incoming
             .messages
             .first()
             .map(|first| first.message.message_id),
-        core.store.writers(),
+        services.store.write_shards(),
     );
-    core.bodies
-        .run(lane, incoming, move |bodies, locks| {
-            store(Arc::clone(&shared), bodies, locks)
-        })
-        .await
+    services.ingests.submit(shard, incoming).await
 }
 
-/// Stores what several bodies bring in one transaction, one body after the other.
-async fn store(core: Arc<Core>, bodies: Vec<Arc<Incoming>>, locks: Locks) -> Answers<Report> {
-    let keys: HashSet<&ChannelKey> = bodies.iter().flat_map(|body| body.keys()).collect();
-    let ids = core
+/// Stores several batches in one transaction, one after the other.
+pub(crate) struct IngestHandler(pub(crate) Weak<Services>);
+
+impl BatchHandler for IngestHandler {
+    type Request = MessageBatch;
+    type Reply = IngestReport;
+
+    async fn run(
+        &self,
+        batch: Vec<Arc<MessageBatch>>,
+        lock_policy: LockPolicy,
+    ) -> BatchResult<IngestReport> {
+        let services = Services::upgrade(&self.0)?;
+        store_batches(&services, &batch, lock_policy).await
+    }
+}
+
+async fn store_batches(
+    services: &Services,
+    batches: &[Arc<MessageBatch>],
+    lock_policy: LockPolicy,
+) -> BatchResult<IngestReport> {
+    let keys: HashSet<&ChannelKey> = batches.iter().flat_map(|batch| batch.keys()).collect();
+    let ids = services
         .store
         .ensure_channels(&keys.into_iter().collect::<Vec<_>>())
         .await?;
-    // Before the messages commit: after a crash in between the feeder repeats them, and finds the
-    // members.
-    let held = join_implied(&core, &bodies, &ids, locks).await?;
-    let (store, ids, bodies, held) = (&core.store, &ids, &bodies, &held);
-    let (reports, touched) = core
+    // Before the messages commit: after a crash in between, the feeder repeats them and the members
+    // exist.
+    let locked_users = join_implied(services, batches, &ids, lock_policy).await?;
+    let (store, ids, locked_users) = (&services.store, &ids, &locked_users);
+    let (reports, touched) = services
         .store
         .transaction(|tx| async move {
-            let mut batch = Batch::begin(store, &tx, ids, bodies, locks).await?;
-            let mut reports = Vec::with_capacity(bodies.len());
-            for body in bodies {
-                let channel = body
+            let mut stored =
+                IngestTransaction::begin(store, &tx, ids, batches, lock_policy).await?;
+            let mut reports = Vec::with_capacity(batches.len());
+            for batch in batches {
+                let channel = batch
                     .keys()
-                    .find(|key| !batch.heads.contains_key(&ids[*key]));
+                    .find(|key| !stored.heads.contains_key(&ids[*key]));
                 reports.push(if let Some(channel) = channel {
-                    Done::Held(row(channel))
-                } else if let Some(uid) = body.implied().find(|uid| held.contains(*uid)) {
-                    Done::Held(row(&uid))
+                    BatchReply::RowLocked(row_hash(channel))
+                } else if let Some(uid) = batch
+                    .implied_members()
+                    .find(|uid| locked_users.contains(*uid))
+                {
+                    BatchReply::RowLocked(row_hash(&uid))
                 } else {
-                    Done::Answer(Ok(batch.store(&tx, ids, body).await?))
+                    BatchReply::Ready(Ok(stored.store(&tx, ids, batch).await?))
                 });
             }
-            batch.flush(&tx).await?;
-            let heads: Vec<&Head> = batch
+            stored.flush(&tx).await?;
+            let heads: Vec<&ChannelHead> = stored
                 .heads
                 .values()
-                .filter(|head| batch.touched.contains(&head.id))
+                .filter(|head| stored.touched.contains(&head.id))
                 .collect();
             tx.write_heads(&heads).await?;
-            tx.commit((reports, batch.touched)).await
+            tx.commit((reports, stored.touched)).await
         })
         .await?;
-    core.bus.channels_moved(
+    services.bus.channels_moved(
         ids.iter()
             .filter(|(_, id)| touched.contains(id))
             .map(|(key, id)| (*id, key)),
     );
     let done = || {
         reports.iter().filter_map(|report| {
-            if let Done::Answer(Ok(report)) = report {
+            if let BatchReply::Ready(Ok(report)) = report {
                 Some(report)
             } else {
                 None
             }
         })
     };
-    let sum = |count: fn(&Report) -> u64| done().map(count).sum::<u64>();
+    let sum = |count: fn(&IngestReport) -> u64| done().map(count).sum::<u64>();
     let (stored, repeated, conflicts) = (
         sum(|one| one.stored),
         sum(|one| one.repeated),
@@ -150,33 +175,35 @@ async fn store(core: Arc<Core>, bodies: Vec<Arc<Incoming>>, locks: Locks) -> Ans
         ("repeated", repeated),
         ("conflict", conflicts),
     ] {
-        metrics::counter!("recents_messages_total", "result" => result).increment(count);
+        metrics::counter!(crate::metrics::MESSAGES_TOTAL, "result" => result).increment(count);
     }
     Ok(reports)
 }
 
-/// The sender of a group's message is a member, and so are its receivers. A message that is
-/// refused, because another one has its seq or its id, implies nothing.
+/// Makes the senders and recipients of group messages members. A message that is refused, because
+/// another one has its seq or its id, makes nobody a member.
 ///
-/// Returns those who are to become members and whose locks somebody else holds.
+/// Returns the users who could not join because another transaction holds their lock.
 async fn join_implied(
-    core: &Core,
-    bodies: &[Arc<Incoming>],
+    services: &Services,
+    batches: &[Arc<MessageBatch>],
     ids: &HashMap<ChannelKey, i64>,
-    locks: Locks,
+    lock_policy: LockPolicy,
 ) -> Result<HashSet<String>, Error> {
-    let messages = || bodies.iter().flat_map(|body| &body.messages);
+    let messages = || batches.iter().flat_map(|batch| &batch.messages);
     let senders: Vec<&IncomingMessage> = messages()
-        .filter(|incoming| implies_membership(core, ids, &incoming.key, &incoming.message.from_uid))
+        .filter(|incoming| {
+            implies_membership(services, ids, &incoming.key, &incoming.message.from_uid)
+        })
         .collect();
-    let received: Vec<&Receivers> = bodies
+    let received: Vec<&Recipients> = batches
         .iter()
-        .filter_map(|body| body.receivers.as_ref())
+        .filter_map(|batch| batch.recipients.as_ref())
         .collect();
     if senders.is_empty() && received.is_empty() {
         return Ok(HashSet::new());
     }
-    // What is stored already, and then what these bodies will store, in their order.
+    // First the stored messages, then the messages of these batches, in their order.
     let named = messages().map(|incoming| {
         (
             ids[&incoming.key],
@@ -189,15 +216,18 @@ async fn join_implied(
             .iter()
             .map(|one| (ids[&one.key], one.seq, one.message_id)),
     );
-    let (positions, named): (Vec<Position>, Vec<(i64, i64)>) = named
+    let (positions, named): (Vec<MessagePosition>, Vec<(i64, i64)>) = named
         .map(|(channel_id, seq, message_id)| {
-            (Position { channel_id, seq }, (channel_id, message_id))
+            (
+                MessagePosition { channel_id, seq },
+                (channel_id, message_id),
+            )
         })
         .unzip();
-    let mut by_id = core.store.find_message_ids(&named).await?;
-    let mut by_position = core.store.find_positions(&positions).await?;
+    let mut by_id = services.store.find_message_ids(&named).await?;
+    let mut by_position = services.store.find_positions(&positions).await?;
     for IncomingMessage { key, message } in messages() {
-        let position = Position {
+        let position = MessagePosition {
             channel_id: ids[key],
             seq: message.seq,
         };
@@ -224,14 +254,14 @@ async fn join_implied(
             });
         }
     }
-    for receivers in received {
-        let channel_id = ids[&receivers.key];
-        if is_stored(channel_id, receivers.seq, receivers.message_id) {
-            let reason = reason(receivers.seq, receivers.sent_at);
-            let unknown = receivers
+    for recipients in received {
+        let channel_id = ids[&recipients.key];
+        if is_stored(channel_id, recipients.seq, recipients.message_id) {
+            let reason = reason(recipients.seq, recipients.sent_at);
+            let unknown = recipients
                 .uids
                 .iter()
-                .filter(|uid| !core.members.contains(channel_id, uid));
+                .filter(|uid| !services.members.contains(channel_id, uid));
             hints.extend(unknown.map(|uid| MemberHint {
                 channel_id,
                 uid: uid.clone(),
@@ -239,28 +269,31 @@ async fn join_implied(
             }));
         }
     }
-    let held = join_members(core, &hints, locks).await?;
-    Ok(held.iter().map(|uid| uid.as_str().to_owned()).collect())
+    let locked_users = join_members(services, &hints, lock_policy).await?;
+    Ok(locked_users
+        .iter()
+        .map(|uid| uid.as_str().to_owned())
+        .collect())
 }
 
-fn reason(seq: Seq, sent_at: i64) -> Reason {
-    Reason::Message { seq, sent_at }
+fn reason(seq: Seq, sent_at: i64) -> JoinReason {
+    JoinReason::Message { seq, sent_at }
 }
 
-impl Incoming {
+impl MessageBatch {
     fn keys(&self) -> impl Iterator<Item = &ChannelKey> {
         self.messages
             .iter()
             .map(|incoming| &incoming.key)
-            .chain(self.receivers.iter().map(|receivers| &receivers.key))
+            .chain(self.recipients.iter().map(|recipients| &recipients.key))
     }
 
-    /// Those whom it may make members.
-    fn implied(&self) -> impl Iterator<Item = &str> {
+    /// Uids that may become members because of this batch.
+    fn implied_members(&self) -> impl Iterator<Item = &str> {
         let received = self
-            .receivers
+            .recipients
             .iter()
-            .flat_map(|receivers| receivers.uids.iter().map(Uid::as_str));
+            .flat_map(|recipients| recipients.uids.iter().map(Uid::as_str));
         self.messages
             .iter()
             .map(|incoming| incoming.message.from_uid.as_str())
@@ -268,45 +301,47 @@ impl Incoming {
     }
 }
 
-/// Bodies on their way into the database: the channels are locked, what is stored already is known.
-struct Batch {
-    /// By internal id, in the order in which they were locked.
-    heads: BTreeMap<i64, Head>,
+/// State of an open transaction that stores batches. The channels are locked, and the stored
+/// messages are known.
+struct IngestTransaction {
+    /// By internal id, in lock order.
+    heads: BTreeMap<i64, ChannelHead>,
     /// Seqs by channel and global id.
     by_id: HashMap<(i64, i64), Seq>,
-    by_position: HashMap<Position, i64>,
+    by_position: HashMap<MessagePosition, i64>,
     /// Channels whose head changed.
     touched: HashSet<i64>,
-    /// Not yet written; flushed before anything that must see them.
+    /// Not written yet; written before any statement that must see them.
     messages: Vec<StoredMessage>,
-    /// The newest own message of each sender; not yet written.
+    /// The newest own message of each sender; not written yet.
     own: HashMap<(i64, String), SenderMark>,
-    /// Of the body that is being taken in.
-    report: Report,
+    /// Results of the current batch.
+    report: IngestReport,
 }
 
-impl Batch {
+impl IngestTransaction {
     async fn begin(
         store: &Store,
         tx: &Tx,
         ids: &HashMap<ChannelKey, i64>,
-        bodies: &[Arc<Incoming>],
-        locks: Locks,
+        batches: &[Arc<MessageBatch>],
+        lock_policy: LockPolicy,
     ) -> Result<Self, StoreError> {
         let channel_ids: Vec<i64> = ids.values().copied().collect();
-        let heads = tx.lock_channels(&channel_ids, locks).await?;
-        if locks == Locks::Wait && heads.len() < channel_ids.len() {
+        let heads = tx.lock_channels(&channel_ids, lock_policy).await?;
+        if lock_policy == LockPolicy::Wait && heads.len() < channel_ids.len() {
             return Err(store.forget_channels(ids.keys()));
         }
-        let heads: BTreeMap<i64, Head> = heads.into_iter().map(|head| (head.id, head)).collect();
-        let messages = || bodies.iter().flat_map(|body| &body.messages);
+        let heads: BTreeMap<i64, ChannelHead> =
+            heads.into_iter().map(|head| (head.id, head)).collect();
+        let messages = || batches.iter().flat_map(|batch| &batch.messages);
         let named: Vec<(i64, i64)> = messages()
             .map(|incoming| (ids[&incoming.key], incoming.message.message_id))
             .collect();
         let by_id = tx.find_message_ids(&named).await?;
-        // Above the head there is nothing yet.
-        let below: Vec<Position> = messages()
-            .map(|incoming| Position {
+        // There are no messages above the head yet.
+        let below: Vec<MessagePosition> = messages()
+            .map(|incoming| MessagePosition {
                 channel_id: ids[&incoming.key],
                 seq: incoming.message.seq,
             })
@@ -324,20 +359,20 @@ impl Batch {
             touched: HashSet::new(),
             messages: Vec::new(),
             own: HashMap::new(),
-            report: Report::default(),
+            report: IngestReport::default(),
         })
     }
 
-    /// Takes in one body. Not all of it is written yet.
+    /// Adds a batch. It may not be written completely until [`IngestTransaction::flush`].
     async fn store(
         &mut self,
         tx: &Tx,
         ids: &HashMap<ChannelKey, i64>,
-        body: &Incoming,
-    ) -> Result<Report, StoreError> {
-        // Channel by channel, in the order of the locks; inside of a channel in the order given.
+        batch: &MessageBatch,
+    ) -> Result<IngestReport, StoreError> {
+        // Channels in lock order; within a channel in the given order.
         let mut by_channel: BTreeMap<i64, Vec<&IncomingMessage>> = BTreeMap::new();
-        for incoming in &body.messages {
+        for incoming in &batch.messages {
             by_channel
                 .entry(ids[&incoming.key])
                 .or_default()
@@ -357,7 +392,7 @@ impl Batch {
         channel_id: i64,
         message: &Message,
     ) -> Result<(), StoreError> {
-        let position = Position {
+        let position = MessagePosition {
             channel_id,
             seq: message.seq,
         };
@@ -367,13 +402,13 @@ impl Batch {
             } else {
                 self.conflict(
                     message,
-                    "a message with this id is stored under another seq; it stays there",
+                    "ignoring a message: its id is stored under another seq",
                 );
             }
             return Ok(());
         }
         if self.by_position.contains_key(&position) {
-            self.conflict(message, "another message has this seq; it stays");
+            self.conflict(message, "ignoring a message: another message has its seq");
             return Ok(());
         }
         self.by_id
@@ -410,8 +445,9 @@ impl Batch {
         Ok(())
     }
 
-    /// A message below the head: those whose position is above it must know that it came after
-    /// their mark; for its sender it reads the messages before it, if it is the newest own one.
+    /// Stores a message below the head. Users with a higher position must know that it arrived
+    /// after their mark. If it is the sender's newest own message, it marks the messages before it
+    /// as read.
     async fn store_late(
         &mut self,
         tx: &Tx,

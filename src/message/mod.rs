@@ -1,32 +1,33 @@
-//! Messages: sent here, or handed on by a `WuKongIM`; stored once, never changed.
+//! Messages: sent here, or forwarded by a `WuKongIM`; stored once and never changed.
 
-mod answer_bytes;
+mod answer_size;
 mod find;
 mod history;
 mod ingest;
-mod newest;
+mod recent_message_cache;
 mod send;
 
-pub use self::answer_bytes::AnswerBytes;
-pub(crate) use self::answer_bytes::{MESSAGE_BYTES, Weigh, fitting};
+pub use self::answer_size::AnswerSizeLimit;
+pub(crate) use self::answer_size::{MESSAGE_BYTES, SizedInAnswer, fit_newest_first};
 pub use self::find::find_messages;
 pub(crate) use self::history::list_after;
 pub use self::history::{HistoryPage, HistoryRequest, list_history};
-pub use self::ingest::{Incoming, IncomingMessage, Receivers, Report, ingest};
-pub use self::newest::{Newest, NewestCache, Recents};
-pub(crate) use self::send::Draft;
-pub use self::send::{SendRequest, Sent, send};
+pub(crate) use self::ingest::IngestHandler;
+pub use self::ingest::{IncomingMessage, IngestReport, MessageBatch, Recipients, ingest};
+pub use self::recent_message_cache::{CachedMessages, MessageSlice, RecentMessageCache};
+pub(crate) use self::send::SendHandler;
+pub use self::send::{SendReceipt, SendRequest, send};
 
 use std::ops::RangeInclusive;
 
 use crate::channel::ChannelKey;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Seq, check_key};
+pub use crate::store::ChannelSnapshotId;
 use crate::store::ConversationRow;
-pub use crate::store::HeadState;
 
-/// The seqs that this conversation's user may see: above the deletion watermark, and up to where a
-/// former member left.
+/// Returns the range of seqs that the conversation's user may see: above the deletion watermark,
+/// and for a former member up to the point of leaving.
 pub(crate) fn seqs_seen_by(row: &ConversationRow) -> RangeInclusive<Seq> {
     let highest = if row.is_member() {
         row.last_seq
@@ -36,39 +37,39 @@ pub(crate) fn seqs_seen_by(row: &ConversationRow) -> RangeInclusive<Seq> {
     row.deleted_to_seq + 1..=highest
 }
 
-/// A message as the store holds it.
+/// A message in the form of the store.
 pub(crate) type StoredMessage = entity::message::Model;
 
 /// A stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The channel as the sender names it: in a person channel the recipient's uid, whoever looks
-    /// at it.
+    /// The channel as the sender names it: in a person channel the recipient's uid, whoever reads
+    /// it.
     pub channel: ChannelRef,
     /// The global id (snowflake).
     pub message_id: i64,
-    /// The number in the channel.
+    /// The message's number in the channel.
     pub seq: Seq,
     /// The sender's deduplication key.
     pub client_msg_no: String,
-    /// Who sent it.
+    /// The sender's uid.
     pub from_uid: String,
-    /// When, epoch ms.
+    /// When the message was sent, epoch ms.
     pub sent_at: i64,
     /// Whether it counts as unread.
     pub red_dot: bool,
-    /// What else it carries.
+    /// Content, set by the sender.
     pub content: Content,
 }
 
-/// What a message carries, untouched by us.
+/// The content of a message, which the server does not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// `WuKongIM`'s setting bits.
     pub setting: u8,
-    /// A topic inside the channel, or empty.
+    /// A topic within the channel, or empty.
     pub topic: String,
-    /// Seconds until it expires, 0 for never.
+    /// Seconds until the message expires; 0 for never.
     pub expire: u32,
     /// Stream number, or empty.
     pub stream_no: String,
@@ -76,13 +77,13 @@ pub struct Content {
     pub stream_seq: u32,
     /// Stream state.
     pub stream_flag: u8,
-    /// The bytes as sent.
+    /// The payload as sent.
     pub payload: Vec<u8>,
 }
 
 impl Content {
     /// # Errors
-    /// [`Error::BadInput`] naming what is too long or holds control characters.
+    /// [`Error::BadInput`] for a field that is too long or contains control characters.
     pub(crate) fn check(&self, payload_bytes: usize) -> Result<(), Error> {
         check_key("topic", &self.topic)?;
         check_key("stream_no", &self.stream_no)?;
@@ -118,7 +119,8 @@ impl Message {
         }
     }
 
-    /// The channel as it is stored. In a person channel the sender is one of the two.
+    /// Returns the stored form of the channel. In a person channel the sender is one of the two
+    /// users.
     #[must_use]
     pub fn channel_key(&self) -> ChannelKey {
         if self.channel.channel_type == ChannelType::PERSON {
@@ -131,7 +133,7 @@ impl Message {
         }
     }
 
-    /// About how many bytes its texts take, as they are and as JSON.
+    /// Estimates the memory of the texts, as values and as JSON.
     fn bytes(&self) -> usize {
         let Content {
             topic,

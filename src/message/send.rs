@@ -1,111 +1,106 @@
-//! Sending: one message, one channel. The size of the group does not matter. Messages that are sent
-//! at the same time share a transaction, which writes nothing but the channels' side.
+//! Sending a message. The cost does not depend on the size of the group. Concurrent sends share a
+//! transaction, which writes only to the tables of channels.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use super::{Content, HeadState, Message};
-use crate::channel::{ChannelKey, MemberHint, Reason, join_members};
-use crate::core::Core;
+use super::{ChannelSnapshotId, Content, Message};
+use crate::batching::{BatchHandler, BatchReply, BatchResult, row_hash, shard_of};
+use crate::channel::{ChannelKey, JoinReason, MemberHint, join_members};
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Seq, Uid, check_key};
-use crate::store::{Head, Locks, OwnMessage, SenderMark, StoreError, Tx};
-use crate::together::{Answers, Done, lane, row};
+use crate::services::Services;
+use crate::store::{ChannelHead, LockPolicy, OwnMessage, SenderMark, StoreError, Tx};
 
 /// A message to send.
 #[derive(Clone, Debug)]
 pub struct SendRequest {
-    /// Who sends it.
+    /// The sender.
     pub from: Uid,
-    /// Where to, as the sender names it.
+    /// The channel as the sender names it.
     pub channel: ChannelRef,
-    /// The sender's deduplication key; without one, two equal sends are two messages.
+    /// The sender's deduplication key. Without a key, two equal sends are two messages.
     pub client_msg_no: Option<String>,
     /// Whether it counts as unread.
     pub red_dot: bool,
-    /// Whether it is only handed on, not stored (`no_persist` or `sync_once`).
+    /// Whether the message is only forwarded and not stored (`no_persist` or `sync_once`).
     pub transient: bool,
-    /// Whether only a member may send: a user who asks, in contrast to a service. Anybody may write
-    /// to a person.
+    /// Whether the sender must be a member: true for users, false for services. Anyone may write to
+    /// a person channel.
     pub as_member: bool,
-    /// The rest.
+    /// Payload and other content.
     pub content: Content,
 }
 
-/// What a sender is told.
+/// Result of a send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// The message as stored, or as it would have been (seq 0) when it is transient.
+pub struct SendReceipt {
+    /// The message as stored; if it is transient, as it would have been stored, with seq 0.
     pub message: Message,
-    /// Whether it was stored by an earlier request under the same `client_msg_no`.
+    /// Whether an earlier request stored it with the same `client_msg_no`.
     pub repeated: bool,
 }
 
-/// Stores a message; returns after the commit. A repeated (sender, channel, `client_msg_no`)
-/// answers with the first message.
+/// Stores a message and returns after the commit. A repeated (sender, channel, `client_msg_no`)
+/// returns the first message.
 ///
 /// # Errors
-/// [`Error::BadInput`] for a payload, number or topic that is too long, [`Error::NotFound`] for a
-/// channel that the sender is not in where that matters, [`Error::Store`].
-pub async fn send(core: &Arc<Core>, request: SendRequest) -> Result<Sent, Error> {
+/// [`Error::BadInput`] for a payload, number or topic that is too long; [`Error::NotFound`] for a
+/// channel of which the sender must be a member and is not; [`Error::Store`].
+pub async fn send(services: &Services, request: SendRequest) -> Result<SendReceipt, Error> {
     let given = request.client_msg_no.as_deref().filter(|no| !no.is_empty());
     if let Some(no) = given {
         check_key("client_msg_no", no)?;
     }
-    request.content.check(core.limits.payload_bytes)?;
-    let now_ms = core.clock.now_ms();
+    request.content.check(services.limits.payload_bytes)?;
+    let now_ms = services.clock.now_ms();
     let key = ChannelKey::new(&request.from, &request.channel);
     if request.as_member && request.channel.channel_type != ChannelType::PERSON {
-        let conversation = core
+        let conversation = services
             .store
-            .find_uncounted(&[(&request.from, &key)])
+            .find_without_counts(&[(&request.from, &key)])
             .await?
             .pop();
         if conversation.is_none_or(|(_, row)| !row.is_member()) {
             return Err(Error::NotFound("channel"));
         }
     }
-    let draft = Message {
+    let pending = Message {
         channel: request.channel,
-        message_id: core.ids.message_id(now_ms),
+        message_id: services.ids.message_id(now_ms),
         seq: 0,
-        client_msg_no: given.map_or_else(|| core.ids.client_msg_no(), str::to_owned),
+        client_msg_no: given.map_or_else(|| services.ids.client_msg_no(), str::to_owned),
         from_uid: request.from.as_str().to_owned(),
         sent_at: now_ms,
         red_dot: request.red_dot,
         content: request.content,
     };
     if request.transient {
-        return Ok(Sent {
-            message: draft,
+        return Ok(SendReceipt {
+            message: pending,
             repeated: false,
         });
     }
-    let draft = Draft {
+    let pending = PendingSend {
         key,
         may_repeat: given.is_some(),
-        message: draft,
+        message: pending,
     };
-    let shared = Arc::clone(core);
-    let lane = lane(&draft.key, core.store.writers());
-    core.sends
-        .run(lane, draft, move |drafts, locks| {
-            store(Arc::clone(&shared), drafts, locks)
-        })
-        .await
+    let shard = shard_of(&pending.key, services.store.write_shards());
+    services.sends.submit(shard, pending).await
 }
 
 /// A message that waits to be stored.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub(crate) struct PendingSend {
     key: ChannelKey,
-    /// Whether its sender gave it a `client_msg_no`.
+    /// Whether the sender set a `client_msg_no`.
     may_repeat: bool,
     message: Message,
 }
 
-impl Draft {
-    fn number(&self, ids: &HashMap<ChannelKey, i64>) -> (i64, &str, &str) {
+impl PendingSend {
+    fn idempotency_key(&self, ids: &HashMap<ChannelKey, i64>) -> (i64, &str, &str) {
         (
             ids[&self.key],
             &self.message.from_uid,
@@ -114,29 +109,51 @@ impl Draft {
     }
 }
 
-/// Stores messages of several senders in one transaction, in the order in which they came.
-async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>, locks: Locks) -> Answers<Sent> {
-    let keys: HashSet<&ChannelKey> = drafts.iter().map(|draft| &draft.key).collect();
-    let ids = core
+/// Stores messages of several senders in one transaction, in the order of arrival.
+pub(crate) struct SendHandler(pub(crate) Weak<Services>);
+
+impl BatchHandler for SendHandler {
+    type Request = PendingSend;
+    type Reply = SendReceipt;
+
+    async fn run(
+        &self,
+        batch: Vec<Arc<PendingSend>>,
+        lock_policy: LockPolicy,
+    ) -> BatchResult<SendReceipt> {
+        let services = Services::upgrade(&self.0)?;
+        store_batch(&services, &batch, lock_policy).await
+    }
+}
+
+async fn store_batch(
+    services: &Services,
+    sends: &[Arc<PendingSend>],
+    lock_policy: LockPolicy,
+) -> BatchResult<SendReceipt> {
+    let keys: HashSet<&ChannelKey> = sends.iter().map(|pending| &pending.key).collect();
+    let ids = services
         .store
         .ensure_channels(&keys.into_iter().collect::<Vec<_>>())
         .await?;
-    let held = join_senders(&core, &drafts, &ids, locks).await?;
-    let (core, drafts, ids, held) = (&*core, &drafts, &ids, &held);
-    let (sent, moved) = core
+    let locked_senders = join_senders(services, sends, &ids, lock_policy).await?;
+    let (ids, locked_senders) = (&ids, &locked_senders);
+    let (sent, appended) = services
         .store
         .transaction(|tx| async move {
-            let mut batch = Batch::begin(core, &tx, drafts, ids, locks).await?;
-            let mut sent = Vec::with_capacity(drafts.len());
-            for draft in drafts {
-                let from = draft.message.from_uid.as_str();
+            let mut batch = SendBatch::begin(services, &tx, sends, ids, lock_policy).await?;
+            let mut sent = Vec::with_capacity(sends.len());
+            for pending in sends {
+                let from = pending.message.from_uid.as_str();
                 sent.push(
-                    if locks == Locks::Skip && !batch.channels.contains_key(&ids[&draft.key]) {
-                        Done::Held(row(&draft.key))
-                    } else if held.iter().any(|uid| uid.as_str() == from) {
-                        Done::Held(row(&from))
+                    if lock_policy == LockPolicy::SkipLocked
+                        && !batch.channels.contains_key(&ids[&pending.key])
+                    {
+                        BatchReply::RowLocked(row_hash(&pending.key))
+                    } else if locked_senders.iter().any(|uid| uid.as_str() == from) {
+                        BatchReply::RowLocked(row_hash(&from))
                     } else {
-                        Done::Answer(Ok(batch.add(core, draft)?))
+                        BatchReply::Ready(Ok(batch.add(services, pending)?))
                     },
                 );
             }
@@ -144,58 +161,60 @@ async fn store(core: Arc<Core>, drafts: Vec<Arc<Draft>>, locks: Locks) -> Answer
             tx.commit((sent, batch.channels)).await
         })
         .await?;
-    let moved: Vec<&Moving> = moved
+    let appended: Vec<&ChannelAppend> = appended
         .values()
         .filter(|channel| !channel.messages.is_empty())
         .collect();
-    for channel in &moved {
-        core.newest.append(
+    for channel in &appended {
+        services.recent_messages.append(
             channel.head.id,
             channel.before,
-            channel.head.state(),
+            channel.head.snapshot_id(),
             &channel.messages,
         );
     }
-    core.bus.channels_moved(
-        moved
+    services.bus.channels_moved(
+        appended
             .iter()
             .map(|channel| (channel.head.id, &channel.head.key)),
     );
     let count = |repeated| {
         sent.iter()
-            .filter(|sent| matches!(sent, Done::Answer(Ok(sent)) if sent.repeated == repeated))
+            .filter(|sent| matches!(sent, BatchReply::Ready(Ok(sent)) if sent.repeated == repeated))
             .count()
     };
-    metrics::counter!("recents_messages_total", "result" => "repeated")
+    metrics::counter!(crate::metrics::MESSAGES_TOTAL, "result" => "repeated")
         .increment(count(true) as u64);
-    metrics::counter!("recents_messages_total", "result" => "stored")
+    metrics::counter!(crate::metrics::MESSAGES_TOTAL, "result" => "stored")
         .increment(count(false) as u64);
     Ok(sent)
 }
 
-/// The sender of a group's message is a member. The conversation must be there before the message
-/// commits: after a crash in between the message is not there, and the next attempt finds the
+/// Makes the senders of group messages members. The conversation must exist before the message
+/// commits: after a crash in between, the message does not exist, and the next attempt finds the
 /// conversation.
 ///
-/// Returns the senders who are to become members and whose locks somebody else holds.
+/// Returns the senders who could not join because another transaction holds their lock.
 async fn join_senders(
-    core: &Core,
-    drafts: &[Arc<Draft>],
+    services: &Services,
+    sends: &[Arc<PendingSend>],
     ids: &HashMap<ChannelKey, i64>,
-    locks: Locks,
+    lock_policy: LockPolicy,
 ) -> Result<HashSet<Uid>, Error> {
-    let mut open: Vec<&Draft> = drafts
+    let mut open: Vec<&PendingSend> = sends
         .iter()
         .map(Arc::as_ref)
-        .filter(|draft| implies_membership(core, ids, &draft.key, &draft.message.from_uid))
+        .filter(|pending| {
+            implies_membership(services, ids, &pending.key, &pending.message.from_uid)
+        })
         .collect();
     if open.is_empty() {
         return Ok(HashSet::new());
     }
-    // A repeated send stores nothing, so it implies nothing.
-    let stored = core
+    // A repeated send stores nothing, so it makes nobody a member.
+    let stored = services
         .store
-        .find_by_client_msg_nos(&numbers(open.iter().copied(), ids))
+        .find_by_client_msg_nos(&idempotency_keys(open.iter().copied(), ids))
         .await?;
     let stored: HashSet<(i64, &str, &str)> = stored
         .iter()
@@ -207,43 +226,43 @@ async fn join_senders(
             )
         })
         .collect();
-    open.retain(|draft| !stored.contains(&draft.number(ids)));
-    let channel_ids: Vec<i64> = open.iter().map(|draft| ids[&draft.key]).collect();
-    let heads = core.store.list_heads(&channel_ids).await?;
+    open.retain(|pending| !stored.contains(&pending.idempotency_key(ids)));
+    let channel_ids: Vec<i64> = open.iter().map(|pending| ids[&pending.key]).collect();
+    let heads = services.store.list_heads(&channel_ids).await?;
     let next: HashMap<i64, Seq> = heads
         .into_iter()
         .map(|head| (head.id, head.last_seq + 1))
         .collect();
-    let hints = open.into_iter().filter_map(|draft| {
-        let channel_id = ids[&draft.key];
-        let reason = Reason::Message {
+    let hints = open.into_iter().filter_map(|pending| {
+        let channel_id = ids[&pending.key];
+        let reason = JoinReason::Message {
             seq: *next.get(&channel_id)?,
-            sent_at: draft.message.sent_at,
+            sent_at: pending.message.sent_at,
         };
         Some(MemberHint {
             channel_id,
-            uid: Uid::parse("from_uid", draft.message.from_uid.as_str()).ok()?,
+            uid: Uid::parse("from_uid", pending.message.from_uid.as_str()).ok()?,
             reason,
         })
     });
-    join_members(core, &hints.collect::<Vec<_>>(), locks).await
+    join_members(services, &hints.collect::<Vec<_>>(), lock_policy).await
 }
 
-/// What names messages that may be repeats: channel, sender and the sender's number.
-fn numbers<'a>(
-    drafts: impl Iterator<Item = &'a Draft>,
+/// Returns the keys that identify repeated sends: channel, sender and `client_msg_no`.
+fn idempotency_keys<'a>(
+    sends: impl Iterator<Item = &'a PendingSend>,
     ids: &HashMap<ChannelKey, i64>,
 ) -> Vec<(i64, &'a str, &'a str)> {
-    drafts
-        .filter(|draft| draft.may_repeat)
-        .map(|draft| draft.number(ids))
+    sends
+        .filter(|pending| pending.may_repeat)
+        .map(|pending| pending.idempotency_key(ids))
         .collect()
 }
 
-/// Whether a message makes its sender a member who may not be one yet: not in a person channel,
-/// which has its two members by itself, and not in a channel that never shows.
+/// Returns whether a message may make its sender a member. Person channels have fixed members, and
+/// channels that are never listed need none.
 pub(super) fn implies_membership(
-    core: &Core,
+    services: &Services,
     ids: &HashMap<ChannelKey, i64>,
     key: &ChannelKey,
     from: &str,
@@ -254,49 +273,49 @@ pub(super) fn implies_membership(
     key.channel_type != ChannelType::PERSON
         && key.channel_type.is_listed()
         && !uid.is_system()
-        && !core.members.contains(ids[key], &uid)
+        && !services.members.contains(ids[key], &uid)
 }
 
-/// A locked channel that messages are appended to.
-struct Moving {
-    /// As it was found.
-    before: HeadState,
-    head: Head,
-    /// What is new, oldest first.
+/// Messages that are appended to a locked channel.
+struct ChannelAppend {
+    /// State of the channel before the append.
+    before: ChannelSnapshotId,
+    head: ChannelHead,
+    /// New messages, oldest first.
     messages: Vec<Arc<Message>>,
 }
 
-/// Messages on their way into the database: their channels are locked, what is stored already is
-/// known.
-struct Batch<'a> {
+/// State of an open transaction that stores sends. The channels are locked, and the stored messages
+/// are known.
+struct SendBatch<'a> {
     ids: &'a HashMap<ChannelKey, i64>,
     /// By internal id.
-    channels: BTreeMap<i64, Moving>,
-    /// By channel, sender and the sender's number.
+    channels: BTreeMap<i64, ChannelAppend>,
+    /// By channel, sender and `client_msg_no`.
     stored: HashMap<(i64, String, String), Message>,
     /// The newest own message of each sender.
     own: BTreeMap<(i64, String), SenderMark>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> SendBatch<'a> {
     async fn begin(
-        core: &Core,
+        services: &Services,
         tx: &Tx,
-        drafts: &[Arc<Draft>],
+        sends: &[Arc<PendingSend>],
         ids: &'a HashMap<ChannelKey, i64>,
-        locks: Locks,
+        lock_policy: LockPolicy,
     ) -> Result<Self, StoreError> {
         let heads = tx
-            .lock_channels(&ids.values().copied().collect::<Vec<_>>(), locks)
+            .lock_channels(&ids.values().copied().collect::<Vec<_>>(), lock_policy)
             .await?;
-        if locks == Locks::Wait && heads.len() < ids.len() {
-            return Err(core.store.forget_channels(ids.keys()));
+        if lock_policy == LockPolicy::Wait && heads.len() < ids.len() {
+            return Err(services.store.forget_channels(ids.keys()));
         }
-        let moving = |head: Head| {
+        let moving = |head: ChannelHead| {
             (
                 head.id,
-                Moving {
-                    before: head.state(),
+                ChannelAppend {
+                    before: head.snapshot_id(),
                     head,
                     messages: Vec::new(),
                 },
@@ -308,18 +327,18 @@ impl<'a> Batch<'a> {
             stored: HashMap::new(),
             own: BTreeMap::new(),
         };
-        let numbers = numbers(drafts.iter().map(Arc::as_ref), ids);
-        for stored in tx.find_by_client_msg_nos(&numbers).await? {
+        let idempotency_keys = idempotency_keys(sends.iter().map(Arc::as_ref), ids);
+        for stored in tx.find_by_client_msg_nos(&idempotency_keys).await? {
             if let Some(channel) = batch.channels.get(&stored.channel_id) {
                 let message = Message::new(stored, &channel.head.key);
-                batch.remember(channel.head.id, message);
+                batch.record_idempotency_key(channel.head.id, message);
             }
         }
         Ok(batch)
     }
 
-    /// The first one stays.
-    fn remember(&mut self, channel_id: i64, message: Message) {
+    /// Records a message for repeated sends; the first message with a key wins.
+    fn record_idempotency_key(&mut self, channel_id: i64, message: Message) {
         self.stored
             .entry((
                 channel_id,
@@ -329,37 +348,41 @@ impl<'a> Batch<'a> {
             .or_insert(message);
     }
 
-    /// Puts a message at the end of its channel; its sender has read everything before it.
-    fn add(&mut self, core: &Core, draft: &Draft) -> Result<Sent, StoreError> {
-        let channel_id = self.ids[&draft.key];
-        let Draft { message, .. } = draft;
-        if draft.may_repeat
+    /// Appends a message to its channel. The sender has thereby read everything before it.
+    fn add(
+        &mut self,
+        services: &Services,
+        pending: &PendingSend,
+    ) -> Result<SendReceipt, StoreError> {
+        let channel_id = self.ids[&pending.key];
+        let PendingSend { message, .. } = pending;
+        if pending.may_repeat
             && let Some(stored) = self.stored.get(&(
                 channel_id,
                 message.from_uid.clone(),
                 message.client_msg_no.clone(),
             ))
         {
-            return Ok(Sent {
+            return Ok(SendReceipt {
                 message: stored.clone(),
                 repeated: true,
             });
         }
-        let Some(Moving { head, messages, .. }) = self.channels.get_mut(&channel_id) else {
-            return Err(StoreError::Broken(
-                "a channel that was found cannot be locked".to_owned(),
+        let Some(ChannelAppend { head, messages, .. }) = self.channels.get_mut(&channel_id) else {
+            return Err(StoreError::Internal(
+                "cannot lock a channel that was found".to_owned(),
             ));
         };
         head.last_seq += 1;
         head.revision += 1;
         head.red_dots += i64::from(message.red_dot);
-        // The clock of another server may be ahead: a conversation never goes down by a new
-        // message.
+        // The clock of another server may be ahead: a new message never moves a conversation down.
         head.last_message_at = head.last_message_at.max(message.sent_at);
-        // Another id in another attempt: a server that drew the same bits may have given this one.
+        // Every attempt uses a new id: another server that drew the same random bits may have given
+        // this one.
         let message = Message {
             seq: head.last_seq,
-            message_id: core.ids.message_id(message.sent_at),
+            message_id: services.ids.message_id(message.sent_at),
             ..message.clone()
         };
         let mark = SenderMark {
@@ -370,25 +393,25 @@ impl<'a> Batch<'a> {
         messages.push(Arc::new(message.clone()));
         self.own
             .insert((channel_id, message.from_uid.clone()), mark);
-        if draft.may_repeat {
-            self.remember(channel_id, message.clone());
+        if pending.may_repeat {
+            self.record_idempotency_key(channel_id, message.clone());
         }
-        Ok(Sent {
+        Ok(SendReceipt {
             message,
             repeated: false,
         })
     }
 
     async fn write(&self, tx: &Tx) -> Result<(), StoreError> {
-        let moved: Vec<&Moving> = self
+        let appended: Vec<&ChannelAppend> = self
             .channels
             .values()
             .filter(|channel| !channel.messages.is_empty())
             .collect();
-        if moved.is_empty() {
+        if appended.is_empty() {
             return Ok(());
         }
-        let messages = moved.iter().flat_map(|channel| {
+        let messages = appended.iter().flat_map(|channel| {
             channel
                 .messages
                 .iter()
@@ -396,7 +419,7 @@ impl<'a> Batch<'a> {
         });
         tx.insert_messages(&messages.collect::<Vec<_>>()).await?;
         tx.write_heads(
-            &moved
+            &appended
                 .iter()
                 .map(|channel| &channel.head)
                 .collect::<Vec<_>>(),

@@ -1,34 +1,34 @@
-//! Is it alive, is it ready, how is it doing.
+//! Health checks and metrics.
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
-use super::legacy::{Answer, Refusal};
-use crate::app::App;
+use super::legacy::{ErrorResponse, JsonResponse};
+use crate::state::AppState;
 use crate::store::StoreError;
 use crate::telemetry;
 
-/// `GET /health`, as `WuKongIM`.
+/// Handles `GET /health`, which has the form of `WuKongIM`'s.
 pub async fn health() -> impl IntoResponse {
-    Answer(serde_json::json!({"status": "ok"}))
+    JsonResponse(serde_json::json!({"status": "ok"}))
 }
 
-/// `GET /livez`: the process answers.
+/// Handles `GET /livez`: the process is alive.
 pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database is reached and takes writes, its migrations are applied, and no
-/// shutdown has begun.
+/// Handles `GET /readyz`: the database is reachable and accepts writes, its migrations are applied,
+/// and no shutdown has begun.
 ///
 /// # Errors
-/// 503 with the reason in words.
+/// Returns 503 with the reason as text.
 pub async fn readyz(
-    State(app): State<App>,
+    State(app): State<AppState>,
 ) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
     match check(&app).await {
-        Ok(()) => Ok(app.core.store.limited_connections().map_or_else(
+        Ok(()) => Ok(app.core.store.reduced_connections().map_or_else(
             || "ready\n".to_owned(),
             |(allowed, most)| {
                 format!(
@@ -44,7 +44,7 @@ pub async fn readyz(
     }
 }
 
-async fn check(app: &App) -> Result<(), String> {
+async fn check(app: &AppState) -> Result<(), String> {
     if app.shutdown.is_cancelled() {
         return Err("shutting down".to_owned());
     }
@@ -71,15 +71,15 @@ async fn check(app: &App) -> Result<(), String> {
     }
 }
 
-/// `GET /metrics` in Prometheus' text format.
-pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    metrics::gauge!("recents_cache_bytes").set(app.core.newest.bytes() as f64);
-    metrics::gauge!("recents_log_lines_dropped").set(telemetry::dropped_log_lines() as f64);
+/// Handles `GET /metrics` in Prometheus' text format.
+pub async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
+    metrics::gauge!(crate::metrics::CACHE_BYTES).set(app.core.recent_messages.bytes() as f64);
+    metrics::gauge!(crate::metrics::LOG_LINES_DROPPED).set(telemetry::dropped_log_lines() as f64);
     let budgets = &app.budgets;
-    metrics::gauge!("recents_held_bytes").set(budgets.memory.held() as f64);
-    metrics::gauge!("recents_http_requests_running").set(budgets.requests.held() as f64);
-    metrics::gauge!("recents_open_connections").set(budgets.connections.held() as f64);
-    let text = telemetry::metrics().render() + &crate::graphql::figures::render();
+    metrics::gauge!(crate::metrics::HELD_BYTES).set(budgets.memory.held() as f64);
+    metrics::gauge!(crate::metrics::HTTP_REQUESTS_RUNNING).set(budgets.requests.held() as f64);
+    metrics::gauge!(crate::metrics::OPEN_CONNECTIONS).set(budgets.connections.held() as f64);
+    let text = telemetry::render_metrics() + &crate::graphql::operation_stats::render();
     (
         [(
             header::CONTENT_TYPE,
@@ -89,12 +89,12 @@ pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
     )
 }
 
-/// What answers where there is nothing.
-pub async fn not_found() -> Refusal {
-    Refusal(crate::error::Error::NotFound("page"))
+/// Responds to unknown paths.
+pub async fn not_found() -> ErrorResponse {
+    ErrorResponse(crate::error::Error::NotFound("page"))
 }
 
-/// What answers to a method that a path does not have.
-pub async fn method_not_allowed() -> Refusal {
-    Refusal(crate::error::Error::MethodNotAllowed)
+/// Responds to a method that the path does not support.
+pub async fn method_not_allowed() -> ErrorResponse {
+    ErrorResponse(crate::error::Error::MethodNotAllowed)
 }

@@ -1,37 +1,42 @@
-//! How `WuKongIM`'s routes read and answer: Go's leniency about keys, one envelope for every error.
+//! Requests and responses of `WuKongIM`'s routes: JSON with the leniency of Go's decoder, and one
+//! envelope for all errors.
 
-use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::app::App;
+use crate::auth::Caller;
 use crate::budget::{hold, parsed_size};
 use crate::error::Error;
+use crate::http::middleware::Interface;
 use crate::http::read_body;
+use crate::state::AppState;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// `{"status":200}`
-pub const DONE: Answer<Done> = Answer(Done { status: 200 });
+pub const OK: JsonResponse<StatusOk> = JsonResponse(StatusOk { status: 200 });
 
-/// The body that says nothing but that it is done.
+/// The body of a success without data.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
-pub struct Done {
-    /// 200
+#[schema(as = Done)]
+pub struct StatusOk {
+    /// Always 200.
     #[schema(example = 200)]
     pub status: u16,
 }
 
 /// `{"data":…,"status":200}`
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct DoneWith<T> {
-    /// What there is to say.
+pub struct DataResponse<T> {
+    /// The data of the response.
     pub data: T,
-    /// 200
+    /// Always 200.
     #[schema(example = 200)]
     pub status: u16,
 }
@@ -39,34 +44,34 @@ pub struct DoneWith<T> {
 /// The body of every error.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Envelope {
-    /// What is wrong, naming the field.
+    /// The problem, naming the field.
     #[schema(example = "uid must be a string")]
     pub msg: String,
-    /// The HTTP status again.
+    /// The HTTP status.
     #[schema(example = 400)]
     pub status: u16,
 }
 
-/// A JSON answer with status 200.
+/// A JSON response with status 200.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<T>(pub T);
+pub struct JsonResponse<T>(pub T);
 
-/// A JSON answer with status 200 that its handler has written, or could not write.
+/// A JSON response with status 200 that the handler has serialised, or failed to.
 #[derive(Debug)]
-pub struct Written(pub serde_json::Result<Vec<u8>>);
+pub struct RawJsonResponse(pub serde_json::Result<Vec<u8>>);
 
-impl<T: Serialize> IntoResponse for Answer<T> {
+impl<T: Serialize> IntoResponse for JsonResponse<T> {
     fn into_response(self) -> Response {
-        Written(serde_json::to_vec(&self.0)).into_response()
+        RawJsonResponse(serde_json::to_vec(&self.0)).into_response()
     }
 }
 
-impl IntoResponse for Written {
+impl IntoResponse for RawJsonResponse {
     fn into_response(self) -> Response {
         match self.0 {
             Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
             Err(error) => {
-                tracing::error!(error = %error, "an answer cannot be written as JSON");
+                tracing::error!(error = %error, "could not serialise a response as JSON");
                 envelope(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "internal error".to_owned(),
@@ -76,21 +81,21 @@ impl IntoResponse for Written {
     }
 }
 
-/// An [`Error`] in the envelope.
+/// An error response with [`Envelope`] as its body.
 #[derive(Debug)]
-pub struct Refusal(pub Error);
+pub struct ErrorResponse(pub Error);
 
-impl<E: Into<Error>> From<E> for Refusal {
+impl<E: Into<Error>> From<E> for ErrorResponse {
     fn from(error: E) -> Self {
         Self(error.into())
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         self.0.log();
         if matches!(self.0, Error::Unauthenticated(_)) {
-            // As WuKongIM: nothing but the status.
+            // WuKongIM sends the status without a body.
             return StatusCode::UNAUTHORIZED.into_response();
         }
         let status = self.0.kind().status;
@@ -104,6 +109,30 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// The interface with `WuKongIM`'s routes, for middleware.
+pub(crate) struct LegacyInterface;
+
+impl Interface for LegacyInterface {
+    const ALLOWS_EVERY_ORIGIN: bool = true;
+
+    fn refuse(_: &HeaderMap, error: Error) -> Response {
+        ErrorResponse(error).into_response()
+    }
+}
+
+/// Extracts the caller that the middleware authenticated.
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = ErrorResponse;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ErrorResponse> {
+        parts
+            .extensions
+            .get()
+            .cloned()
+            .ok_or(ErrorResponse(Error::Unauthenticated("a token is required")))
+    }
+}
+
 fn envelope(status: StatusCode, msg: String) -> Response {
     let body = serde_json::to_vec(&Envelope {
         msg,
@@ -113,28 +142,31 @@ fn envelope(status: StatusCode, msg: String) -> Response {
     (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
-/// The fields of a JSON object, read as Go would: keys in any case, unknown ones ignored, `null` or
-/// missing is the zero value, everything else exact.
+/// The body of a request, read like Go's decoder does: keys match in any case, unknown keys are
+/// ignored, `null` and missing fields have the zero value, and other values must have the exact
+/// type.
 #[derive(Clone, Debug, Default)]
-pub struct Fields {
+pub struct LegacyBody {
     prefix: String,
     map: Map<String, Value>,
 }
 
-impl FromRequest<App> for Fields {
-    type Rejection = Refusal;
+impl FromRequest<AppState> for LegacyBody {
+    type Rejection = ErrorResponse;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ErrorResponse> {
         let limits = &app.settings.limits;
         let body = read_body(request.into_body(), limits.body_bytes, limits).await?;
         Ok(Self::parse(&body)?)
     }
 }
 
-impl Fields {
+impl LegacyBody {
+    /// Parses a body.
+    ///
     /// # Errors
-    /// [`Error::BadRequest`] when the body is not one JSON object (or `null`, which is an empty
-    /// one).
+    /// [`Error::BadRequest`] if the body is not one JSON object (or `null`, which counts as an
+    /// empty one).
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(Error::BadRequest(
@@ -144,10 +176,10 @@ impl Fields {
         Self::from_value(parse_json(body)?, "the body", String::new())
     }
 
-    /// The pairs of a query string; those named in `numbers` are numbers, the others texts.
+    /// Reads the pairs of a query string; those named in `numbers` are numbers, the others strings.
     ///
     /// # Errors
-    /// [`Error::BadInput`] for a number that is none.
+    /// [`Error::BadInput`] if a number is invalid.
     pub fn from_query(query: &str, numbers: &[&str]) -> Result<Self, Error> {
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
         let mut map = Map::new();
@@ -181,10 +213,10 @@ impl Fields {
         }
     }
 
-    /// An object inside of an array, named `name`.
+    /// Reads an object inside of an array called `name`.
     ///
     /// # Errors
-    /// [`Error::BadInput`] when it is none.
+    /// [`Error::BadInput`] if the value is not an object.
     pub fn from_element(value: Value, name: &str) -> Result<Self, Error> {
         Self::from_value(value, name, format!("{name}."))
     }
@@ -203,13 +235,13 @@ impl Fields {
         found.filter(|value| !value.is_null())
     }
 
-    /// Whether there is anything under this key.
+    /// Returns whether the key has a value other than null.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    /// A text; missing is empty.
+    /// Reads a string; missing is empty.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -221,7 +253,7 @@ impl Fields {
         }
     }
 
-    /// A whole number of a range; missing is 0.
+    /// Reads an integer within a range; missing is 0.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -243,7 +275,7 @@ impl Fields {
             })
     }
 
-    /// A number of any size; missing is 0.
+    /// Reads an `int64`; missing is 0.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -251,7 +283,7 @@ impl Fields {
         self.integer(key, i64::MIN..=i64::MAX)
     }
 
-    /// A `uint8`; missing is 0.
+    /// Reads a `uint8`; missing is 0.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -260,7 +292,7 @@ impl Fields {
             .map(|number| u8::try_from(number).unwrap_or_default())
     }
 
-    /// A `uint32`; missing is 0.
+    /// Reads a `uint32`; missing is 0.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -269,7 +301,7 @@ impl Fields {
             .map(|number| u32::try_from(number).unwrap_or_default())
     }
 
-    /// A flag: 0 or missing is off, any other number on.
+    /// Reads a flag: 0 or missing is off, any other number is on.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -277,7 +309,7 @@ impl Fields {
         Ok(self.int64(key)? != 0)
     }
 
-    /// Bytes in standard padded base64; missing is empty.
+    /// Reads bytes in standard base64 with padding; missing is empty.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -288,7 +320,7 @@ impl Fields {
             .map_err(|_| Error::bad_input(self.name(key), "must be standard base64 with padding"))
     }
 
-    /// An array; missing is empty.
+    /// Reads an array; missing is empty.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -300,7 +332,7 @@ impl Fields {
         }
     }
 
-    /// An array of texts; missing is empty.
+    /// Reads an array of strings; missing is empty.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -318,7 +350,7 @@ impl Fields {
             .collect()
     }
 
-    /// An object; missing is an empty one.
+    /// Reads an object; missing is empty.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -327,7 +359,7 @@ impl Fields {
         Self::from_element(self.get(key).cloned().unwrap_or(Value::Null), &name)
     }
 
-    /// An array of objects; missing is empty.
+    /// Reads an array of objects; missing is empty.
     ///
     /// # Errors
     /// [`Error::BadInput`] naming the field.
@@ -340,11 +372,11 @@ impl Fields {
     }
 }
 
-/// One JSON value and nothing after it.
+/// Parses exactly one JSON value.
 ///
 /// # Errors
-/// [`Error::BadRequest`] that says where the JSON goes wrong; [`Error::Overloaded`],
-/// [`Error::TooManyAtOnce`] when there is no memory for it.
+/// [`Error::BadRequest`] with the position of the syntax error; [`Error::Overloaded`] or
+/// [`Error::TooManyAtOnce`] if there is no memory left for the value.
 pub fn parse_json(body: &[u8]) -> Result<Value, Error> {
     hold(parsed_size(body))?;
     serde_json::from_slice(body).map_err(|error| {
@@ -361,8 +393,8 @@ mod tests {
 
     use super::*;
 
-    fn fields(text: &str) -> Fields {
-        Fields::parse(text.as_bytes()).unwrap()
+    fn fields(text: &str) -> LegacyBody {
+        LegacyBody::parse(text.as_bytes()).unwrap()
     }
 
     fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
@@ -370,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_match_in_any_case_and_null_is_missing() {
+    fn keys_match_in_any_case_and_null_counts_as_missing() {
         let given = fields(r#"{"UID":"ann","Channel_Type":2,"payload":null,"zzz":[1]}"#);
         assert_eq!(given.string("uid").unwrap(), "ann");
         assert_eq!(given.uint8("channel_type").unwrap(), 2);
@@ -420,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_one_json_object() {
+    fn body_must_be_one_json_object() {
         for (body, text) in [
             ("", "the body must be a JSON object, but it is empty"),
             ("[]", "the body must be a JSON object"),
@@ -438,7 +470,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                refusal(Fields::parse(body.as_bytes()).map(|_| ())),
+                refusal(LegacyBody::parse(body.as_bytes()).map(|_| ())),
                 text,
                 "{body}"
             );
@@ -447,8 +479,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Fields::parse(&body);
+        fn arbitrary_bytes_do_not_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = LegacyBody::parse(&body);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The plain HTTP side: `WuKongIM`'s routes, health and metrics.
+//! The REST interface: `WuKongIM`'s routes, health and metrics.
 
 pub mod health;
 pub mod legacy;

@@ -1,4 +1,4 @@
-//! `/openapi.json`: what the plain routes take and answer.
+//! `/openapi.json`: the description of the REST routes.
 
 use axum::response::IntoResponse;
 use utoipa::openapi::content::ContentBuilder;
@@ -16,17 +16,18 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::auth::TOKEN;
+use crate::auth::TOKEN_HEADER;
 
-use super::legacy::{Answer, Done, DoneWith, Envelope};
-use super::wukong::shapes::{
-    BatchShape, ChannelMessages, ChannelShape, HeaderShape, HistoryShape, ListedItem, MaxSeq,
-    MessageShape, RemovedItem, SentShape, SyncEntry, SyncItem,
+use super::legacy::{DataResponse, Envelope, JsonResponse, StatusOk};
+use super::wukong::dto::{
+    ChannelDto, ChannelMessagesDto, ConversationDto, HistoryDto, ListedConversationDto, MaxSeqDto,
+    MessageDto, MessageHeaderDto, RemovedConversationDto, SendBatchDto, SentMessageDto,
+    SyncEntryDto,
 };
 
-/// `GET /openapi.json`
-pub async fn serve() -> impl IntoResponse {
-    Answer(document())
+/// Handles `GET /openapi.json`.
+pub async fn openapi_document() -> impl IntoResponse {
+    JsonResponse(document())
 }
 
 fn text(example: &str) -> Object {
@@ -48,17 +49,19 @@ fn texts(example: &str) -> Schema {
     ArrayBuilder::new().items(text(example)).build().into()
 }
 
-/// The seq up to which a route reads or deletes.
+/// Describes the seq up to which a route reads or deletes.
 fn up_to() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::Type(Type::Integer))
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-        .description(Some("up to this message; 0 or missing: to the end"))
+        .description(Some(
+            "the last message that the request covers; 0 or missing: all messages",
+        ))
         .examples([0])
         .build()
 }
 
-fn target(more: &[(&str, Object)]) -> ObjectBuilder {
+fn conversation_target(more: &[(&str, Object)]) -> ObjectBuilder {
     let builder = ObjectBuilder::new()
         .property("uid", text("u02"))
         .property("channel_id", text("team-1"))
@@ -88,12 +91,16 @@ fn header() -> ObjectBuilder {
         })
 }
 
-/// A route: its path, what it does, what it takes, the schema of what it answers.
-fn post(summary: &str, body: ObjectBuilder, answer: impl Into<RefOr<Schema>>) -> OperationBuilder {
+/// Describes a POST route: its summary, its body, and the schema of its response.
+fn post(
+    summary: &str,
+    body: ObjectBuilder,
+    response: impl Into<RefOr<Schema>>,
+) -> OperationBuilder {
     let body = ContentBuilder::new()
         .schema(Some(Schema::from(body.build())))
         .build();
-    with_answers(
+    with_responses(
         OperationBuilder::new()
             .summary(Some(summary))
             .request_body(Some(
@@ -102,11 +109,11 @@ fn post(summary: &str, body: ObjectBuilder, answer: impl Into<RefOr<Schema>>) ->
                     .content("application/json", body)
                     .build(),
             )),
-        answer,
+        response,
     )
 }
 
-fn refused(description: &str) -> Response {
+fn error_response(description: &str) -> Response {
     let content = ContentBuilder::new()
         .schema(Some(Ref::from_schema_name("Envelope")))
         .build();
@@ -116,30 +123,36 @@ fn refused(description: &str) -> Response {
         .build()
 }
 
-fn with_answers(operation: OperationBuilder, answer: impl Into<RefOr<Schema>>) -> OperationBuilder {
-    let content = ContentBuilder::new().schema(Some(answer.into())).build();
+fn with_responses(
+    operation: OperationBuilder,
+    response: impl Into<RefOr<Schema>>,
+) -> OperationBuilder {
+    let content = ContentBuilder::new().schema(Some(response.into())).build();
     let done = ResponseBuilder::new()
-        .description("done")
+        .description("success")
         .content("application/json", content)
         .build();
     operation
         .response("200", done)
         .response(
             "400",
-            refused("what was sent cannot be taken; msg names the field"),
+            error_response("the request is invalid; msg names the field"),
         )
         .response(
             "401",
             ResponseBuilder::new().description("no valid token").build(),
         )
-        .response("403", refused("a user's token, and not for this"))
-        .response("413", refused("the body is over the limit"))
+        .response("403", error_response("the token does not permit this"))
+        .response("413", error_response("the body is over the limit"))
         .response(
             "429",
-            refused("too many requests of this user or address, see Retry-After"),
+            error_response("too many requests of this user or address; see Retry-After"),
         )
-        .response("500", refused("our mistake"))
-        .response("503", refused("try again, see Retry-After"))
+        .response("500", error_response("internal error"))
+        .response(
+            "503",
+            error_response("temporarily unavailable; see Retry-After"),
+        )
 }
 
 fn channel_object() -> Object {
@@ -149,7 +162,7 @@ fn channel_object() -> Object {
         .build()
 }
 
-/// Routes that are asked by GET.
+/// Returns the routes with GET.
 fn queries() -> [(&'static str, OperationBuilder); 2] {
     let parameter = |name: &str, schema: Object| {
         ParameterBuilder::new()
@@ -163,7 +176,7 @@ fn queries() -> [(&'static str, OperationBuilder); 2] {
         .items(Ref::from_schema_name("ListedItem"))
         .build();
     let conversations = OperationBuilder::new()
-        .summary(Some("The list as v1 shows it"))
+        .summary(Some("The list as v1 returns it"))
         .parameter(parameter("uid", text("u02")));
     let max_seq = OperationBuilder::new()
         .summary(Some("A channel's largest message seq"))
@@ -171,15 +184,15 @@ fn queries() -> [(&'static str, OperationBuilder); 2] {
         .parameter(parameter("channel_type", integer(2)))
         .parameter(parameter("login_uid", text("u02")));
     [
-        ("/conversations", with_answers(conversations, list)),
+        ("/conversations", with_responses(conversations, list)),
         (
             "/channel/max_message_seq",
-            with_answers(max_seq, Ref::from_schema_name("MaxSeq")),
+            with_responses(max_seq, Ref::from_schema_name("MaxSeq")),
         ),
     ]
 }
 
-/// The document.
+/// Builds the document.
 #[must_use]
 pub fn document() -> OpenApi {
     let sync = ObjectBuilder::new()
@@ -292,7 +305,7 @@ pub fn document() -> OpenApi {
         let operation = OperationBuilder::new()
             .summary(Some(summary))
             .parameter(event.clone());
-        with_answers(operation.request_body(Some(body)), done())
+        with_responses(operation.request_body(Some(body)), done())
     };
     let secret = ParameterBuilder::new()
         .name("secret")
@@ -301,9 +314,9 @@ pub fn document() -> OpenApi {
         .schema(Some(text("s3cret")))
         .build();
     let secret_webhook =
-        webhook("The same, with ingest.webhook_secret set: whoever knows it needs no token")
+        webhook("Messages that a WuKongIM stored, authenticated by ingest.webhook_secret instead of a token")
             .parameter(secret.clone())
-            .response("404", refused("not the secret"))
+            .response("404", error_response("the secret is wrong"))
             .securities(Some([]));
     let datasource = || {
         let data = ObjectBuilder::new()
@@ -314,9 +327,9 @@ pub fn document() -> OpenApi {
             .property("cmd", text("getSubscribers"))
             .property("data", data)
             .required("cmd");
-        // An array of uids, or an object of flags.
+        // The answer is an array of uids or an object of flags.
         post(
-            "What a WuKongIM asks its business server, answered from what is known here",
+            "Queries of a WuKongIM to its business server, answered from the members stored here",
             question,
             Schema::Object(Object::with_type(SchemaType::AnyValue)),
         )
@@ -325,7 +338,7 @@ pub fn document() -> OpenApi {
         (
             "/conversation/sync",
             post(
-                "What changed since `version`, newest messages included",
+                "The changes since `version`, with the newest messages",
                 sync,
                 list,
             ),
@@ -333,7 +346,7 @@ pub fn document() -> OpenApi {
         (
             "/conversation/channels",
             post(
-                "Which conversations there are",
+                "The channels of a user's conversations",
                 user(),
                 array("ChannelShape"),
             ),
@@ -341,7 +354,7 @@ pub fn document() -> OpenApi {
         (
             "/conversation/syncByChannels",
             post(
-                "Conversations by their channels, in the order asked",
+                "Conversations by channel, in the requested order",
                 user()
                     .property("channels", named(&[]))
                     .property("msg_count", integer(15))
@@ -352,7 +365,7 @@ pub fn document() -> OpenApi {
         (
             "/conversation/syncMessages",
             post(
-                "Of each channel the newest messages above a seq",
+                "The newest messages of each channel above a seq",
                 user()
                     .property("channels", named(&[("last_msg_seq", integer(0))]))
                     .property("msg_count", integer(15)),
@@ -363,19 +376,23 @@ pub fn document() -> OpenApi {
             "/conversations/setUnread",
             post(
                 "Sets the unread count",
-                target(&[("unread", integer(0))]),
+                conversation_target(&[("unread", integer(0))]),
                 done(),
             ),
         ),
         (
             "/conversations/clearUnread",
-            post("Marks a conversation as read", target(&[]), done()),
+            post(
+                "Marks a conversation as read",
+                conversation_target(&[]),
+                done(),
+            ),
         ),
         (
             "/conversations/delete",
             post(
                 "Deletes a conversation up to its last message",
-                target(&[]),
+                conversation_target(&[]),
                 done(),
             ),
         ),
@@ -386,16 +403,19 @@ pub fn document() -> OpenApi {
         (
             "/message/sendbatch",
             post(
-                "Sends a person message to each of many",
+                "Sends a person message to each of many users",
                 batch,
                 Ref::from_schema_name("BatchShape"),
             ),
         ),
-        ("/channel/info", post("Marks a channel", info, done())),
+        (
+            "/channel/info",
+            post("Sets the marks of a channel", info, done()),
+        ),
         (
             "/channel/delete",
             post(
-                "Deletes a channel: its conversations go from everybody's list",
+                "Deletes a channel; its conversations disappear from all lists",
                 channel_only(),
                 done(),
             ),
@@ -415,7 +435,7 @@ pub fn document() -> OpenApi {
         (
             "/user/token",
             post(
-                "Answered for business servers that say it at their start; nothing comes of it",
+                "Accepted for business servers that call it at startup; has no effect",
                 token,
                 done(),
             ),
@@ -423,7 +443,7 @@ pub fn document() -> OpenApi {
         (
             "/user/device_quit",
             post(
-                "Answered as WuKongIM does; nothing comes of it",
+                "Accepted for compatibility with WuKongIM; has no effect",
                 user().property("device_flag", integer(0)),
                 done(),
             ),
@@ -431,7 +451,7 @@ pub fn document() -> OpenApi {
         (
             "/user/systemuids_add",
             post(
-                "Answered as WuKongIM does; nothing comes of it",
+                "Accepted for compatibility with WuKongIM; has no effect",
                 uids(),
                 done(),
             ),
@@ -439,7 +459,7 @@ pub fn document() -> OpenApi {
         (
             "/user/systemuids_remove",
             post(
-                "Answered as WuKongIM does; nothing comes of it",
+                "Accepted for compatibility with WuKongIM; has no effect",
                 uids(),
                 done(),
             ),
@@ -447,7 +467,7 @@ pub fn document() -> OpenApi {
         (
             "/channel",
             post(
-                "Makes a channel or changes one",
+                "Creates or changes a channel",
                 channel.property("reset", integer(0)),
                 done(),
             ),
@@ -473,27 +493,31 @@ pub fn document() -> OpenApi {
             "/datasource/{secret}",
             datasource()
                 .parameter(secret)
-                .response("404", refused("not the secret"))
+                .response("404", error_response("the secret is wrong"))
                 .securities(Some([])),
         ),
     ];
     let plain = [
         (
             "/livez",
-            "Whether the process answers",
+            "Whether the process is alive",
             "text/plain; charset=utf-8",
         ),
         (
             "/readyz",
-            "Whether it can work: the database is reached and takes writes, and no shutdown has begun",
+            "Whether the server is ready: the database is reachable and accepts writes, and no shutdown has begun",
             "text/plain; charset=utf-8",
         ),
         (
             "/metrics",
-            "Figures in Prometheus' text format",
+            "Metrics in Prometheus' text format",
             "text/plain; version=0.0.4; charset=utf-8",
         ),
-        ("/health", "As WuKongIM", "application/json; charset=utf-8"),
+        (
+            "/health",
+            "Whether the process is alive, in the form of WuKongIM",
+            "application/json; charset=utf-8",
+        ),
     ];
     let paths = operations
         .into_iter()
@@ -505,7 +529,7 @@ pub fn document() -> OpenApi {
         .fold(paths, |paths, (path, summary, kind)| {
             let content = ContentBuilder::new().schema(Some(Object::new())).build();
             let done = ResponseBuilder::new()
-                .description("it is so")
+                .description("success")
                 .content(kind, content)
                 .build();
             let mut operation = OperationBuilder::new()
@@ -513,8 +537,12 @@ pub fn document() -> OpenApi {
                 .response("200", done)
                 .securities(Some([]));
             if path == "/readyz" {
-                operation = operation
-                    .response("503", ResponseBuilder::new().description("why not").build());
+                operation = operation.response(
+                    "503",
+                    ResponseBuilder::new()
+                        .description("not ready; the body has the reason")
+                        .build(),
+                );
             }
             paths.path(path, PathItem::new(HttpMethod::Get, operation.build()))
         });
@@ -526,23 +554,29 @@ pub fn document() -> OpenApi {
     let paths = paths.build();
     let components = ComponentsBuilder::new()
         .schema(Envelope::name(), Envelope::schema())
-        .schema(Done::name(), Done::schema())
-        .schema(HeaderShape::name(), HeaderShape::schema())
-        .schema(MessageShape::name(), MessageShape::schema())
-        .schema(SyncItem::name(), SyncItem::schema())
-        .schema(SentShape::name(), SentShape::schema())
-        .schema(SyncEntry::name(), SyncEntry::schema())
-        .schema(RemovedItem::name(), RemovedItem::schema())
-        .schema(ListedItem::name(), ListedItem::schema())
-        .schema(ChannelShape::name(), ChannelShape::schema())
-        .schema(ChannelMessages::name(), ChannelMessages::schema())
-        .schema(HistoryShape::name(), HistoryShape::schema())
-        .schema(MaxSeq::name(), MaxSeq::schema())
-        .schema(BatchShape::name(), BatchShape::schema())
-        .schema("Sent", DoneWith::<SentShape>::schema())
+        .schema(StatusOk::name(), StatusOk::schema())
+        .schema(MessageHeaderDto::name(), MessageHeaderDto::schema())
+        .schema(MessageDto::name(), MessageDto::schema())
+        .schema(ConversationDto::name(), ConversationDto::schema())
+        .schema(SentMessageDto::name(), SentMessageDto::schema())
+        .schema(SyncEntryDto::name(), SyncEntryDto::schema())
+        .schema(
+            RemovedConversationDto::name(),
+            RemovedConversationDto::schema(),
+        )
+        .schema(
+            ListedConversationDto::name(),
+            ListedConversationDto::schema(),
+        )
+        .schema(ChannelDto::name(), ChannelDto::schema())
+        .schema(ChannelMessagesDto::name(), ChannelMessagesDto::schema())
+        .schema(HistoryDto::name(), HistoryDto::schema())
+        .schema(MaxSeqDto::name(), MaxSeqDto::schema())
+        .schema(SendBatchDto::name(), SendBatchDto::schema())
+        .schema("Sent", DataResponse::<SentMessageDto>::schema())
         .security_scheme(
             "token",
-            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(TOKEN))),
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(TOKEN_HEADER))),
         )
         .security_scheme(
             "bearer",
@@ -552,7 +586,7 @@ pub fn document() -> OpenApi {
     let about = InfoBuilder::new()
         .title("recents")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("The routes of WuKongIM that recents serves. For everything else there is GraphQL at /graphql."))
+        .description(Some("The WuKongIM routes that recents serves. All other features are in the GraphQL API at /graphql."))
         .build();
     let anonymous: [&str; 0] = [];
     let securities = ["token", "bearer"].map(|scheme| SecurityRequirement::new(scheme, anonymous));
@@ -569,7 +603,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reference_leads_somewhere() {
+    fn all_references_resolve() {
         let document = serde_json::to_value(document()).unwrap();
         let text = document.to_string();
         for reference in text.split("#/components/schemas/").skip(1) {

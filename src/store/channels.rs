@@ -1,8 +1,8 @@
 //! `channel`: identity and head.
 //!
-//! A channel's id is derived from its type and key, so a name needs no look-up. Two names may share
-//! a derived id; the row that is there tells, and the other one takes the next id of its sequence.
-//! Rows are never removed, so a name keeps its id for good.
+//! The id of a channel is derived from its type and key, so no look-up by name is needed. Two
+//! channels may have the same derived id; the stored row shows the conflict, and the other channel
+//! takes the next id of its sequence. Rows are never deleted, so a channel keeps its id.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -11,25 +11,25 @@ use entity::channel::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Order, Query, SelectStatement};
 use sea_orm::{DbBackend, DbErr, QueryResult};
 
+use super::bulk::{self, UpsertSpec, is_one_of};
 use super::conversations::person_conversations;
-use super::rows::{self, Target, is_one_of};
-use super::{ATTEMPTS, Locks, ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use super::{LockPolicy, MAX_ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::channel::ChannelKey;
 use crate::error::Error;
 use crate::ids::{ChannelType, Seq};
 
-/// The head of a channel, as read under its lock.
+/// The head of a channel, read under its lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The channel's internal id.
+pub struct ChannelHead {
+    /// Internal id of the channel.
     pub id: i64,
-    /// Who it is.
+    /// Identity of the channel.
     pub key: ChannelKey,
-    /// The largest message seq, 0 before the first.
+    /// The largest message seq; 0 before the first message.
     pub last_seq: Seq,
-    /// Grows with every change that members see.
+    /// Grows with every change that members can see.
     pub revision: i64,
-    /// Red-dot messages so far.
+    /// Number of red-dot messages so far.
     pub red_dots: i64,
     /// When the message with `last_seq` was sent, epoch ms.
     pub last_message_at: i64,
@@ -37,28 +37,28 @@ pub struct Head {
     pub late_revision: i64,
     /// Bits: 1 large, 2 banned, 4 disbanded.
     pub flags: i64,
-    /// Messages up to this seq went when the channel was deleted.
+    /// Messages up to this seq were deleted with the channel.
     pub cleared_to_seq: Seq,
-    /// When all members were removed last, epoch ms.
+    /// When all members were last removed, epoch ms.
     pub cleared_at: i64,
 }
 
-/// A state of a channel, as far as its messages go. The revision alone would do, but for a database
-/// that was restored to an earlier state under a running server.
+/// Identifies a state of a channel's messages. The revision alone would suffice, except after a
+/// database is restored to an earlier state under a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HeadState {
-    /// The channel's revision.
+pub struct ChannelSnapshotId {
+    /// Revision of the channel.
     pub revision: i64,
-    /// The channel's last seq.
+    /// The largest message seq.
     pub last_seq: Seq,
     /// When the message with `last_seq` was sent, epoch ms.
     pub last_message_at: i64,
 }
 
-impl Head {
-    /// As far as its messages go.
-    pub(crate) fn state(&self) -> HeadState {
-        HeadState {
+impl ChannelHead {
+    /// Identifies the current state of the channel's messages.
+    pub(crate) fn snapshot_id(&self) -> ChannelSnapshotId {
+        ChannelSnapshotId {
             revision: self.revision,
             last_seq: self.last_seq,
             last_message_at: self.last_message_at,
@@ -66,7 +66,7 @@ impl Head {
     }
 }
 
-const HEAD: [Column; 11] = [
+const HEAD_COLUMNS: [Column; 11] = [
     Column::Id,
     Column::ChannelType,
     Column::ChannelKey,
@@ -80,8 +80,8 @@ const HEAD: [Column; 11] = [
     Column::ClearedAt,
 ];
 
-fn head(row: &QueryResult) -> Result<Head, DbErr> {
-    Ok(Head {
+fn head(row: &QueryResult) -> Result<ChannelHead, DbErr> {
+    Ok(ChannelHead {
         id: row.try_get_by_index(0)?,
         key: ChannelKey {
             channel_type: ChannelType::from_stored(row.try_get_by_index(1)?),
@@ -98,7 +98,7 @@ fn head(row: &QueryResult) -> Result<Head, DbErr> {
     })
 }
 
-/// Channels by their internal ids, with their keys.
+/// Selects channels by their internal ids, with their keys.
 fn by_id(backend: DbBackend, ids: impl IntoIterator<Item = i64>) -> SelectStatement {
     let id = is_one_of(backend, Column::Id, ids);
     Query::select()
@@ -115,22 +115,22 @@ fn key_from(row: &QueryResult) -> Result<ChannelKey, DbErr> {
     })
 }
 
-/// Internal ids of channels, as far as they are known without asking the database.
-struct Search<'a> {
+/// Result of a search for channels by key.
+struct ChannelSearch<'a> {
     found: HashMap<ChannelKey, i64>,
-    /// Channels that are not there, with the ids that they would get.
+    /// Channels that do not exist, with the ids that they would get.
     missing: Vec<(&'a ChannelKey, i64)>,
 }
 
 impl Store {
-    /// The internal id of a channel, if it exists.
+    /// Returns the internal id of a channel, if it exists.
     pub(crate) async fn find_channel(&self, key: &ChannelKey) -> Result<Option<i64>, StoreError> {
         Ok(self.find_channels(&[key]).await?.remove(key))
     }
 
-    /// A channel's internal id, and the seqs of its messages but for those that went when it was
-    /// deleted.
-    pub(crate) async fn find_seqs(
+    /// Returns a channel's internal id and the range of its seqs, without the messages that were
+    /// deleted with the channel.
+    pub(crate) async fn find_channel_seqs(
         &self,
         key: &ChannelKey,
     ) -> Result<Option<(i64, RangeInclusive<Seq>)>, StoreError> {
@@ -149,13 +149,13 @@ impl Store {
         Ok(Some((channel_id, cleared + 1..=row.try_get_by_index(1)?)))
     }
 
-    /// The heads of channels, read without a lock.
-    pub(crate) async fn list_heads(&self, ids: &[i64]) -> Result<Vec<Head>, StoreError> {
+    /// Reads the heads of channels without a lock.
+    pub(crate) async fn list_heads(&self, ids: &[i64]) -> Result<Vec<ChannelHead>, StoreError> {
         let mut heads = Vec::with_capacity(ids.len());
         for ids in ids.chunks(ROWS_PER_STATEMENT) {
             let id = is_one_of(self.backend(), Column::Id, ids.iter().copied());
             let select = Query::select()
-                .columns(HEAD)
+                .columns(HEAD_COLUMNS)
                 .from(Entity)
                 .and_where(id)
                 .to_owned();
@@ -166,7 +166,7 @@ impl Store {
         Ok(heads)
     }
 
-    /// The internal ids of those of these channels that there are.
+    /// Returns the internal ids of the channels that exist.
     pub(crate) async fn find_channels(
         &self,
         keys: &[&ChannelKey],
@@ -174,15 +174,19 @@ impl Store {
         Ok(self.search_channels(keys).await?.found)
     }
 
-    /// The id under which a channel is, or would be, if no other channel has it; no statement.
-    pub(super) fn likely_id(&self, key: &ChannelKey) -> i64 {
+    /// Returns the id that a channel has, or would get if no other channel has it. Runs no
+    /// statement.
+    pub(super) fn probable_id(&self, key: &ChannelKey) -> i64 {
         self.channel_ids
             .get(key)
             .unwrap_or_else(|| key.derived_id(0))
     }
 
-    async fn search_channels<'a>(&self, keys: &[&'a ChannelKey]) -> Result<Search<'a>, StoreError> {
-        let mut search = Search {
+    async fn search_channels<'a>(
+        &self,
+        keys: &[&'a ChannelKey],
+    ) -> Result<ChannelSearch<'a>, StoreError> {
+        let mut search = ChannelSearch {
             found: HashMap::with_capacity(keys.len()),
             missing: Vec::new(),
         };
@@ -195,7 +199,7 @@ impl Store {
                 None => open.push(key),
             }
         }
-        // Two that make the same ones wait for each other in one order.
+        // Servers that create the same channels at the same time lock them in the same order.
         open.sort_unstable();
         open.dedup();
         let mut attempt = 0;
@@ -224,15 +228,15 @@ impl Store {
         Ok(search)
     }
 
-    /// The internal ids of channels; those that are missing are made before. Both sides of a person
-    /// channel have their conversation before the channel is there, so that its first message needs
+    /// Returns the internal ids of channels and creates the missing ones. Both users of a person
+    /// channel get their conversations before the channel exists, so that its first message needs
     /// no other row.
     pub(crate) async fn ensure_channels(
         &self,
         keys: &[&ChannelKey],
     ) -> Result<HashMap<ChannelKey, i64>, Error> {
-        for _ in 0..ATTEMPTS {
-            let Search { found, missing } = self.search_channels(keys).await?;
+        for _ in 0..MAX_ATTEMPTS {
+            let ChannelSearch { found, missing } = self.search_channels(keys).await?;
             if missing.is_empty() {
                 return Ok(found);
             }
@@ -245,11 +249,12 @@ impl Store {
                 self.insert_channels(missing).await?;
             }
         }
-        Err(StoreError::Contended("channels could not be made".to_owned()).into())
+        Err(StoreError::Conflict("channels could not be created".to_owned()).into())
     }
 
-    /// A channel is not where it was: the database was restored to an earlier state. The next
-    /// request looks again.
+    /// Removes channels from the cache of ids and returns an error. Called if a known channel is
+    /// missing because the database was restored to an earlier state; the next request searches
+    /// again.
     pub(crate) fn forget_channels<'a>(
         &self,
         keys: impl Iterator<Item = &'a ChannelKey>,
@@ -257,7 +262,7 @@ impl Store {
         for key in keys {
             self.channel_ids.invalidate(key);
         }
-        StoreError::Unavailable("a channel that was found is gone".to_owned())
+        StoreError::Unavailable("a known channel does not exist any more".to_owned())
     }
 
     async fn insert_channels(&self, missing: &[(&ChannelKey, i64)]) -> Result<(), Error> {
@@ -273,8 +278,8 @@ impl Store {
                 key.key.as_str().into(),
             ]);
         }
-        // Another server may have made it just now, or another channel with that id; the next
-        // search tells.
+        // Another server may have created the channel just now, or another channel may have the id;
+        // the next search shows it.
         insert.on_conflict(
             OnConflict::column(Column::Id)
                 .do_nothing_on([Column::Flags])
@@ -286,29 +291,29 @@ impl Store {
 
 impl Tx {
     /// Locks one channel and reads its head.
-    pub(crate) async fn lock_channel(&self, id: i64) -> Result<Option<Head>, StoreError> {
-        Ok(self.lock_channels(&[id], Locks::Wait).await?.pop())
+    pub(crate) async fn lock_channel(&self, id: i64) -> Result<Option<ChannelHead>, StoreError> {
+        Ok(self.lock_channels(&[id], LockPolicy::Wait).await?.pop())
     }
 
-    /// Locks channels in the order of their ids and reads their heads; those that somebody else
-    /// holds are missing, where nobody waits.
+    /// Locks channels in the order of their ids and reads their heads. With
+    /// [`LockPolicy::SkipLocked`] channels locked by other transactions are missing.
     pub(crate) async fn lock_channels(
         &self,
         ids: &[i64],
-        locks: Locks,
-    ) -> Result<Vec<Head>, StoreError> {
+        lock_policy: LockPolicy,
+    ) -> Result<Vec<ChannelHead>, StoreError> {
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
         let mut heads = Vec::with_capacity(sorted.len());
         for ids in sorted.chunks(ROWS_PER_STATEMENT) {
             let select = Query::select()
-                .columns(HEAD)
+                .columns(HEAD_COLUMNS)
                 .from(Entity)
                 .and_where(is_one_of(self.backend(), Column::Id, ids.iter().copied()))
                 .order_by(Column::Id, Order::Asc)
                 .to_owned();
-            for row in self.lock(select, locks).await? {
+            for row in self.lock(select, lock_policy).await? {
                 heads.push(head(&row)?);
             }
         }
@@ -316,7 +321,7 @@ impl Tx {
     }
 
     /// Writes the heads of locked channels.
-    pub(crate) async fn write_heads(&self, heads: &[&Head]) -> Result<(), StoreError> {
+    pub(crate) async fn write_heads(&self, heads: &[&ChannelHead]) -> Result<(), StoreError> {
         if let [head] = heads {
             let update = Query::update()
                 .table(Entity)
@@ -332,10 +337,10 @@ impl Tx {
                 ])
                 .and_where(Expr::col(Column::Id).eq(head.id))
                 .to_owned();
-            self.open.execute(&update).await?;
+            self.inner.execute(&update).await?;
             return Ok(());
         }
-        // All of them exist and are locked: the conflict is the update.
+        // All channels exist and are locked, so every insert becomes an update.
         let rows = heads.iter().map(|head| {
             vec![
                 head.id.into(),
@@ -351,12 +356,12 @@ impl Tx {
                 head.cleared_at.into(),
             ]
         });
-        let target = Target {
-            columns: &HEAD,
+        let spec = UpsertSpec {
+            columns: &HEAD_COLUMNS,
             key: &[Column::Id],
-            update: &HEAD[3..],
+            update: &HEAD_COLUMNS[3..],
             unchanged: Column::Flags,
         };
-        rows::write::<Entity>(&self.open, &target, rows.collect()).await
+        bulk::upsert::<Entity>(&self.inner, &spec, rows.collect()).await
     }
 }

@@ -1,4 +1,4 @@
-//! Connections: what is set on each engine, so that the same protocol holds on all of them.
+//! Connection settings of each engine, which make the protocol hold on all of them.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -18,27 +18,27 @@ use sea_orm::sqlx::{AssertSqlSafe, Connection, Database as SqlxDatabase, Executo
 use sea_orm::{SqlxError, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector};
 
 use super::files::Files;
-use super::pool::{Limits, Link, Pool, Server};
-use super::uncancelled::is_clean;
+use super::finish_on_drop::is_clean;
+use super::pool::{DirectConnection, Pool, PoolLimits, ServerConnector};
 use super::{Store, StoreError, options};
-use crate::config::Database;
+use crate::config::DatabaseConfig;
 
-/// A connection that was not used for so long is asked whether it still is one.
-const IDLE: Duration = Duration::from_secs(1);
-/// Statements that a connection keeps prepared. (MySQL and MariaDB allow 16,382 on all
-/// connections.)
-const STATEMENTS: usize = 300;
-/// Pages of 4 KiB that SQLite's log holds before they are brought into the file: a page that is
-/// written again meanwhile is brought in once. (1,000, its default, is 250 messages for as many
-/// groups.)
-const LOG_PAGES: &str = "8000";
-/// MySQL's and MariaDB's number for a variable that is not known.
+/// Connections that were idle for longer than this are pinged before use.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
+/// Number of prepared statements that a connection keeps. (MySQL and MariaDB allow 16,382 on all
+/// connections together.)
+const STATEMENT_CACHE_SIZE: usize = 300;
+/// Number of 4 KiB pages in SQLite's write-ahead log before a checkpoint copies them into the file:
+/// a page that is written several times meanwhile is copied once. (The default of 1,000 is 250
+/// messages for as many groups.)
+const WAL_AUTOCHECKPOINT_PAGES: &str = "8000";
+/// MySQL's and MariaDB's error number for an unknown variable.
 const UNKNOWN_VARIABLE: u16 = 1193;
 
-pub(super) async fn connect(settings: &Database) -> Result<Store, StoreError> {
+pub(super) async fn connect(settings: &DatabaseConfig) -> Result<Store, StoreError> {
     let url = settings.url.reveal();
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    options::check(scheme, url).map_err(StoreError::Broken)?;
+    options::check(scheme, url).map_err(StoreError::Internal)?;
     match scheme {
         "sqlite" => sqlite(settings, url).await,
         "postgres" | "postgresql" => postgres(settings, url),
@@ -46,36 +46,35 @@ pub(super) async fn connect(settings: &Database) -> Result<Store, StoreError> {
     }
 }
 
-fn limits(settings: &Database, most: u32) -> Limits {
-    Limits {
-        most,
-        acquire: Duration::from_secs(settings.acquire_seconds),
-        statement: Duration::from_secs(settings.statement_seconds),
+fn pool_limits(settings: &DatabaseConfig, max_connections: u32) -> PoolLimits {
+    PoolLimits {
+        max_connections,
+        acquire_timeout: Duration::from_secs(settings.acquire_seconds),
+        statement_timeout: Duration::from_secs(settings.statement_seconds),
     }
 }
 
-fn pool<DB: SqlxDatabase>(settings: &Database) -> PoolOptions<DB> {
+fn pool<DB: SqlxDatabase>(settings: &DatabaseConfig) -> PoolOptions<DB> {
     PoolOptions::new()
         .acquire_timeout(Duration::from_secs(settings.acquire_seconds))
-        // No round trip before each use, but before the use of one that was idle: the database may
-        // have been restarted.
+        // Avoids a round trip before each use, except for connections that were idle: the database
+        // may have been restarted.
         .test_before_acquire(false)
         .before_acquire(|connection: &mut DB::Connection, since| {
             Box::pin(async move {
-                if since.idle_for > IDLE {
+                if since.idle_for > PING_AFTER_IDLE {
                     connection.ping().await?;
                 }
                 Ok(true)
             })
         })
         .after_release(|connection: &mut DB::Connection, _| {
-            Box::pin(async move { closes(is_clean(connection).await) })
+            Box::pin(async move { close_unless(is_clean(connection).await) })
         })
 }
 
-/// What the library is told of a connection that came back: one that is not clean is closed without
-/// a word.
-fn closes(is_clean: bool) -> Result<bool, SqlxError> {
+/// The result of `after_release`: the error makes the library close the connection without logging.
+fn close_unless(is_clean: bool) -> Result<bool, SqlxError> {
     if is_clean {
         Ok(true)
     } else {
@@ -83,16 +82,16 @@ fn closes(is_clean: bool) -> Result<bool, SqlxError> {
     }
 }
 
-/// PostgreSQL (and what speaks its protocol).
-fn postgres(settings: &Database, url: &str) -> Result<Store, StoreError> {
+/// Connects to PostgreSQL, or a database that speaks its protocol.
+fn postgres(settings: &DatabaseConfig, url: &str) -> Result<Store, StoreError> {
     let timeout = format!("{}s", settings.statement_seconds);
     let mut options = PgConnectOptions::from_str(url)
-        .map_err(|error| options::refused(&error))?
+        .map_err(|error| options::redacted_error(&error))?
         .application_name("recents");
     let mut preamble = None;
     if settings.transaction_pooler {
-        // The next transaction may be on another connection: nothing is kept on one, what others
-        // prepared there is thrown away, and nothing is asked of the pooler that it does not know.
+        // The next transaction may run on another server connection: keep no prepared statements,
+        // discard those of other clients, and send no startup option that the pooler does not know.
         options = options.statement_cache_capacity(0).extra_float_digits(None);
         preamble = Some(format!(
             "DEALLOCATE ALL; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '{timeout}'; \
@@ -106,57 +105,61 @@ fn postgres(settings: &Database, url: &str) -> Result<Store, StoreError> {
             ("idle_in_transaction_session_timeout", timeout.as_str()),
         ]);
     }
-    let place = place(
+    let address = address(
         options.get_socket().cloned(),
         options.get_host(),
         options.get_port(),
     );
-    let link_options = options.clone();
+    let connect_options = options.clone();
     let pool: PgPoolOptions = pool(settings);
-    let server = Server {
-        place,
-        pool: Box::new(move |most| {
+    let server = ServerConnector {
+        address,
+        new_pool: Box::new(move |most| {
             let pool = pool
                 .clone()
                 .max_connections(most)
                 .connect_lazy_with(options.clone());
             SqlxPostgresConnector::from_sqlx_postgres_pool(pool)
         }),
-        link: Box::new(move || {
-            let options = link_options.clone();
-            Box::pin(async move { Ok(Link::Postgres(PgConnection::connect_with(&options).await?)) })
+        connect: Box::new(move || {
+            let options = connect_options.clone();
+            Box::pin(async move {
+                Ok(DirectConnection::Postgres(
+                    PgConnection::connect_with(&options).await?,
+                ))
+            })
         }),
     };
-    let pool = Pool::of(server, limits(settings, settings.max_connections));
+    let pool = Pool::for_server(server, pool_limits(settings, settings.max_connections));
     Ok(Store {
         preamble: preamble.map(Arc::from),
-        ..Store::over(pool.clone(), pool, settings.max_connections)
+        ..Store::from_pools(pool.clone(), pool, settings.max_connections)
     })
 }
 
-/// Where a server is.
-fn place(socket: Option<PathBuf>, host: &str, port: u16) -> String {
+/// Formats the address of a server.
+fn address(socket: Option<PathBuf>, host: &str, port: u16) -> String {
     socket.map_or_else(
         || format!("the database at {host}:{port}"),
         |path| format!("the database at {}", path.display()),
     )
 }
 
-/// MySQL, MariaDB (and what speaks their protocol).
-fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
+/// Connects to MySQL or MariaDB, or a database that speaks their protocol.
+fn mysql(settings: &DatabaseConfig, url: &str) -> Result<Store, StoreError> {
     let url = url
         .strip_prefix("mariadb:")
         .map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
     let mut options =
-        MySqlConnectOptions::from_str(&url).map_err(|error| options::refused(&error))?;
+        MySqlConnectOptions::from_str(&url).map_err(|error| options::redacted_error(&error))?;
     if !url.contains("statement-cache-capacity") {
-        // A statement that is given up is told to the server in a packet of its own, and the next
-        // one waits 40 ms for that packet to be acknowledged: there is no TCP_NODELAY.
-        options = options.statement_cache_capacity(STATEMENTS);
+        // Closing a prepared statement takes a packet of its own, and the next statement waits 40
+        // ms for its acknowledgement, because TCP_NODELAY is off.
+        options = options.statement_cache_capacity(STATEMENT_CACHE_SIZE);
     }
     let seconds = settings.statement_seconds;
-    let optimistic = Arc::new(AtomicBool::new(false));
-    let found = Arc::clone(&optimistic);
+    let is_galera = Arc::new(AtomicBool::new(false));
+    let found = Arc::clone(&is_galera);
     let pool: MySqlPoolOptions =
         pool(settings).after_connect(move |connection: &mut MySqlConnection, _| {
             let found = Arc::clone(&found);
@@ -164,7 +167,7 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
                 connection
                     .execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
                     .await?;
-                // What does not fit is an error, never cut off.
+                // Values that do not fit are errors instead of being truncated.
                 connection
                     .execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
                     .await?;
@@ -173,7 +176,7 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
                         "SET SESSION innodb_lock_wait_timeout = {seconds}"
                     )))
                     .await?;
-                // MariaDB and MySQL call the time limit of a statement by different names.
+                // MariaDB and MySQL have different names for the statement timeout.
                 let mariadb = AssertSqlSafe(format!("SET SESSION max_statement_time = {seconds}"));
                 if connection.execute(mariadb).await.is_err() {
                     connection
@@ -184,8 +187,8 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
                         .await?;
                 }
                 if is_cluster_node(connection).await? {
-                    // Reads wait for what was committed on the other nodes: a client may have seen
-                    // it there.
+                    // Reads wait for commits of the other nodes: the client may have seen them
+                    // there.
                     connection
                         .execute("SET SESSION wsrep_sync_wait = 1")
                         .await?;
@@ -194,61 +197,64 @@ fn mysql(settings: &Database, url: &str) -> Result<Store, StoreError> {
                 Ok(())
             })
         });
-    // On a node of a cluster nothing was committed by itself in a transaction: outside of one it
-    // is.
-    let patience = Duration::from_secs(seconds);
-    let is_cluster = Arc::clone(&optimistic);
+    // Autocommit is off inside of transactions on a Galera node; it must be on outside of them.
+    let timeout = Duration::from_secs(seconds);
+    let is_cluster = Arc::clone(&is_galera);
     let pool = pool.after_release(move |connection: &mut MySqlConnection, _| {
         let is_cluster = is_cluster.load(Ordering::Relaxed);
         Box::pin(async move {
             if is_cluster && !connection.should_flush() && !connection.is_in_transaction() {
                 return match tokio::time::timeout(
-                    patience,
+                    timeout,
                     connection.execute("ROLLBACK; SET autocommit = 1"),
                 )
                 .await
                 {
                     Ok(result) => result.map(|_| true),
-                    Err(_) => closes(false),
+                    Err(_) => close_unless(false),
                 };
             }
-            closes(is_clean(connection).await)
+            close_unless(is_clean(connection).await)
         })
     });
-    let place = place(
+    let address = address(
         options.get_socket().cloned(),
         options.get_host(),
         options.get_port(),
     );
-    let link_options = options.clone();
-    let server = Server {
-        place,
-        pool: Box::new(move |most| {
+    let connect_options = options.clone();
+    let server = ServerConnector {
+        address,
+        new_pool: Box::new(move |most| {
             let pool = pool
                 .clone()
                 .max_connections(most)
                 .connect_lazy_with(options.clone());
             SqlxMySqlConnector::from_sqlx_mysql_pool(pool)
         }),
-        link: Box::new(move || {
-            let options = link_options.clone();
-            Box::pin(async move { Ok(Link::MySql(MySqlConnection::connect_with(&options).await?)) })
+        connect: Box::new(move || {
+            let options = connect_options.clone();
+            Box::pin(async move {
+                Ok(DirectConnection::MySql(
+                    MySqlConnection::connect_with(&options).await?,
+                ))
+            })
         }),
     };
-    let pool = Pool::of(server, limits(settings, settings.max_connections));
+    let pool = Pool::for_server(server, pool_limits(settings, settings.max_connections));
     Ok(Store {
-        optimistic,
-        ..Store::over(pool.clone(), pool, settings.max_connections)
+        is_galera,
+        ..Store::from_pools(pool.clone(), pool, settings.max_connections)
     })
 }
 
-/// Whether this is a node of a Galera cluster. One that is not ready says so; then there is no
-/// connection, because one that was taken for another would answer with what is old.
+/// Returns whether the server is a node of a Galera cluster. If a node is not ready, the query
+/// fails and there is no connection: a node mistaken for a single server would return stale data.
 async fn is_cluster_node(connection: &mut MySqlConnection) -> Result<bool, SqlxError> {
     match connection.fetch_one("SELECT @@wsrep_on").await {
         Ok(row) => Ok(row.try_get::<i64, _>(0)? == 1),
         Err(SqlxError::Database(error)) => match error.try_downcast_ref::<MySqlDatabaseError>() {
-            // Only servers that can be a node know this variable.
+            // Only servers with Galera support know this variable.
             Some(known) if known.number() == UNKNOWN_VARIABLE => Ok(false),
             _ => Err(SqlxError::Database(error)),
         },
@@ -256,10 +262,10 @@ async fn is_cluster_node(connection: &mut MySqlConnection) -> Result<bool, SqlxE
     }
 }
 
-/// Two processes that switch a new file to write-ahead mode at once are told that it is locked,
-/// whatever the busy timeout.
+/// Opens the file, and retries while it is locked: if two processes switch a new file to
+/// write-ahead mode at the same time, one gets an error whatever the busy timeout is.
 async fn open_file(
-    settings: &Database,
+    settings: &DatabaseConfig,
     pool: SqlitePoolOptions,
     options: &SqliteConnectOptions,
 ) -> Result<SqlitePool, StoreError> {
@@ -271,7 +277,7 @@ async fn open_file(
             .await
             .map_err(StoreError::from)
         {
-            Err(StoreError::Contended(_)) if Instant::now() < deadline => {
+            Err(StoreError::Conflict(_)) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await
             }
             result => return result,
@@ -279,24 +285,25 @@ async fn open_file(
     }
 }
 
-/// SQLite: one connection that writes and several that read, in write-ahead mode; a commit is on
-/// the disk when it returns.
-async fn sqlite(settings: &Database, url: &str) -> Result<Store, StoreError> {
+/// Opens SQLite in write-ahead mode: one connection writes and several read. A commit is on disk
+/// when it returns.
+async fn sqlite(settings: &DatabaseConfig, url: &str) -> Result<Store, StoreError> {
     if url.contains(":memory:") || url.contains("mode=memory") {
-        return Err(StoreError::Broken(
-            "an in-memory SQLite database would be another one for each connection".to_owned(),
+        return Err(StoreError::Internal(
+            "an in-memory SQLite database is not supported: each connection would have a database of its own".to_owned(),
         ));
     }
     let options = SqliteConnectOptions::from_str(url)
-        .map_err(|error| options::refused(&error))?
+        .map_err(|error| options::redacted_error(&error))?
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(settings.statement_seconds))
         .foreign_keys(false)
         .pragma("cache_size", "-16384")
-        .pragma("wal_autocheckpoint", LOG_PAGES)
+        .pragma("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)
         .statement_cache_capacity(256);
-    // It stays: with its last connection the log would go, and another one would come.
+    // The writer's connection stays open: closing the last connection would delete the log, and
+    // create another one later.
     let writer: SqlitePoolOptions = pool(settings)
         .max_connections(1)
         .idle_timeout(None)
@@ -306,21 +313,21 @@ async fn sqlite(settings: &Database, url: &str) -> Result<Store, StoreError> {
     let files = Files::new(options.get_filename());
     let most = settings.max_connections - 1;
     let readers: SqlitePoolOptions = pool(settings).max_connections(most);
-    // There are many of them, and the system keeps the pages of the file, too.
+    // Readers are many, and the operating system caches the file's pages as well.
     let options = options
         .create_if_missing(false)
         .pragma("query_only", "on")
         .pragma("cache_size", "-4096");
     let readers = readers.connect_lazy_with(options);
     let pool = |pool, most| {
-        Pool::over(
+        Pool::from_connection(
             SqlxSqliteConnector::from_sqlx_sqlite_pool(pool),
-            limits(settings, most),
+            pool_limits(settings, most),
         )
     };
     Ok(Store {
         files: Some(Arc::new(files)),
-        ..Store::over(
+        ..Store::from_pools(
             pool(readers, most),
             pool(writer, 1),
             settings.max_connections,
@@ -336,7 +343,7 @@ mod tests {
     use crate::config::Settings;
 
     #[tokio::test]
-    async fn a_commit_of_sqlite_is_on_the_disk_and_readers_cannot_write() {
+    async fn sqlite_commits_are_durable_and_readers_are_read_only() {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::default().database;
         settings.url = format!(
@@ -362,7 +369,7 @@ mod tests {
                     .unwrap(),
                 "wal"
             );
-            // 2 is FULL: a commit waits until the log is on the disk.
+            // 2 is FULL: a commit waits until the log is on disk.
             assert_eq!(
                 ask("synchronous").await.try_get_by_index::<i64>(0).unwrap(),
                 2

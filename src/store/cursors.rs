@@ -1,4 +1,4 @@
-//! `user_cursor`: the largest version given out for a user. Its row is the user's lock.
+//! `user_cursor`: the largest version given to a user. The row is also the user's lock.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,17 +6,17 @@ use entity::user_cursor::{Column, Entity};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::{OnConflict, Order, Query};
 
-use super::rows::{self, Target, is_one_of};
-use super::{Locks, ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use super::bulk::{self, UpsertSpec, is_one_of};
+use super::{LockPolicy, ROWS_PER_STATEMENT, Store, StoreError, Tx};
 use crate::error::Error;
 use crate::ids::{Uid, Version};
 
 impl Store {
-    /// Makes the cursors that are missing, in a transaction of their own: a missing row cannot be
-    /// locked, and inserting it inside of the transaction that locks it deadlocks on MySQL.
+    /// Creates missing cursors in a transaction of their own: a missing row cannot be locked, and
+    /// inserting it in the transaction that locks it deadlocks on MySQL.
     pub(crate) async fn ensure_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
         if self.backend() == DbBackend::MySql && !uids.is_empty() {
-            // An insert of a row that is there waits for whoever has locked it.
+            // On MySQL, inserting a row that exists waits for its lock.
             return self
                 .insert_cursors(&self.list_without_cursor(uids).await?)
                 .await;
@@ -24,7 +24,7 @@ impl Store {
         self.insert_cursors(uids).await
     }
 
-    /// The same for cursors that were just looked for, and are missing.
+    /// Creates cursors that are known to be missing.
     pub(crate) async fn insert_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
         for uids in uids.chunks(ROWS_PER_STATEMENT) {
             let mut insert = Query::insert()
@@ -70,12 +70,12 @@ impl Store {
 }
 
 impl Tx {
-    /// Locks users in the order of their uids and reads their cursors; those whom somebody else
-    /// holds are missing, where nobody waits.
+    /// Locks users in the order of their uids and reads their cursors. With
+    /// [`LockPolicy::SkipLocked`] users locked by other transactions are missing.
     pub(crate) async fn lock_users(
         &self,
         uids: &[Uid],
-        locks: Locks,
+        lock_policy: LockPolicy,
     ) -> Result<HashMap<String, Version>, StoreError> {
         let mut sorted: Vec<&str> = uids.iter().map(Uid::as_str).collect();
         sorted.sort_unstable();
@@ -87,14 +87,14 @@ impl Tx {
                 .and_where(is_one_of(self.backend(), Column::Uid, uids.iter().copied()))
                 .order_by(Column::Uid, Order::Asc)
                 .to_owned();
-            for row in self.lock(select, locks).await? {
+            for row in self.lock(select, lock_policy).await? {
                 cursors.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             }
         }
         Ok(cursors)
     }
 
-    /// Writes the cursors of locked users to whom these versions were given.
+    /// Writes the new cursors of locked users.
     pub(super) async fn write_cursors<'a>(
         &self,
         given: impl Iterator<Item = (&'a str, Version)>,
@@ -104,7 +104,7 @@ impl Tx {
             let cursor = largest.entry(uid).or_insert(version);
             *cursor = version.max(*cursor);
         }
-        let target = Target {
+        let spec = UpsertSpec {
             columns: &[Column::Uid, Column::Version],
             key: &[Column::Uid],
             update: &[Column::Version],
@@ -113,6 +113,6 @@ impl Tx {
         let rows = largest
             .into_iter()
             .map(|(uid, version)| vec![uid.into(), version.into()]);
-        rows::write::<Entity>(&self.open, &target, rows.collect()).await
+        bulk::upsert::<Entity>(&self.inner, &spec, rows.collect()).await
     }
 }

@@ -1,67 +1,68 @@
-//! What a failing database means, decided in one place.
+//! Classification of database errors.
 
 use sea_orm::sqlx::error::{DatabaseError, ErrorKind};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlxError};
 
-/// A failure of the database, by what can be done about it. The texts are for the log only.
+/// A database error, classified by the possible reactions. The texts are for the log only.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Rolled back for the sake of another transaction: begin again.
-    #[error("contended: {0}")]
-    Contended(String),
-    /// The connection broke, or COMMIT failed without a rollback. Whether it was committed is not
-    /// known, so nothing may begin again.
+    /// Rolled back because of a concurrent transaction. The transaction can be retried.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// The connection broke, or COMMIT failed without a rollback. It is not known whether the
+    /// transaction was committed, so it must not be retried.
     #[error("connection lost: {0}")]
-    Lost(String),
-    /// Cannot be reached, is starting, full, read-only, or too slow: try later.
+    ConnectionLost(String),
+    /// The database cannot be reached, is starting, full, read-only or too slow. The request can be
+    /// repeated later.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// The database's file holds what is no database: somebody must look at it.
+    /// The database file is corrupt. An operator must repair it.
     #[error("damaged: {0}")]
     Damaged(String),
-    /// Anything else is our mistake.
-    #[error("broken: {0}")]
-    Broken(String),
+    /// Any other error: a mistake in this program.
+    #[error("internal: {0}")]
+    Internal(String),
 }
 
 impl StoreError {
-    /// Whether the same request may succeed later.
+    /// Returns whether the same request may succeed later.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Contended(_) | Self::Lost(_) | Self::Unavailable(_) | Self::Damaged(_)
+            Self::Conflict(_) | Self::ConnectionLost(_) | Self::Unavailable(_) | Self::Damaged(_)
         )
     }
 
     pub(crate) fn is_retryable(&self) -> bool {
-        matches!(self, Self::Contended(_))
+        matches!(self, Self::Conflict(_))
     }
 
-    /// What a caller may read.
+    /// The text for clients.
     pub(crate) fn public_text(&self) -> &'static str {
         match self {
-            Self::Contended(_) => "too busy just now, try again",
-            Self::Lost(_) => {
+            Self::Conflict(_) => "too busy just now, try again",
+            Self::ConnectionLost(_) => {
                 "the database did not confirm this, so its outcome is not known: repeating it is safe (for a message: with the \
                  same client_msg_no), try again"
             }
             Self::Unavailable(_) | Self::Damaged(_) => {
                 "the database cannot be reached just now, try again"
             }
-            Self::Broken(_) => "internal error",
+            Self::Internal(_) => "internal error",
         }
     }
 
-    /// The meaning of a failed COMMIT. Only after a sure rollback may a transaction begin again:
+    /// Classifies an error of COMMIT. A transaction may be retried only after a certain rollback:
     /// every other error leaves open whether the database committed, whatever the same code means
-    /// after a statement.
-    pub(super) fn of_commit(error: &DbErr) -> Self {
+    /// for a statement.
+    pub(super) fn from_commit_error(error: &DbErr) -> Self {
         let text = format!("COMMIT: {error}");
         if was_rolled_back(error) {
-            Self::Contended(text)
+            Self::Conflict(text)
         } else {
-            Self::Lost(text)
+            Self::ConnectionLost(text)
         }
     }
 }
@@ -78,7 +79,7 @@ fn was_rolled_back(error: &DbErr) -> bool {
     };
     let code = error.code().unwrap_or_default();
     if let Some(mysql) = error.try_downcast_ref::<sea_orm::SqlxMySqlError>() {
-        // Deadlock; a node of a cluster says the same when its certification of the transaction
+        // Deadlock. A Galera node reports the same code when the certification of the transaction
         // fails.
         return mysql.number() == 1213;
     }
@@ -103,7 +104,7 @@ impl From<DbErr> for StoreError {
             DbErr::Conn(RuntimeErr::SqlxError(inner))
             | DbErr::Exec(RuntimeErr::SqlxError(inner))
             | DbErr::Query(RuntimeErr::SqlxError(inner)) => classify(inner, text),
-            _ => Self::Broken(text),
+            _ => Self::Internal(text),
         }
     }
 }
@@ -116,43 +117,43 @@ impl From<SqlxError> for StoreError {
 
 fn classify(error: &SqlxError, text: String) -> StoreError {
     match error {
-        SqlxError::Io(_) | SqlxError::Protocol(_) => StoreError::Lost(text),
+        SqlxError::Io(_) | SqlxError::Protocol(_) => StoreError::ConnectionLost(text),
         SqlxError::Tls(_)
         | SqlxError::PoolTimedOut
         | SqlxError::PoolClosed
         | SqlxError::WorkerCrashed
         | SqlxError::BeginFailed => StoreError::Unavailable(text),
         SqlxError::Database(error) => classify_database(error.as_ref(), text),
-        _ => StoreError::Broken(text),
+        _ => StoreError::Internal(text),
     }
 }
 
 fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
-    // Two that inserted the same row at once: the next attempt finds it.
+    // Two transactions inserted the same row at the same time: the next attempt finds it.
     if error.kind() == ErrorKind::UniqueViolation {
-        return StoreError::Contended(text);
+        return StoreError::Conflict(text);
     }
     let code = error.code().unwrap_or_default();
     if let Some(mysql) = error.try_downcast_ref::<sea_orm::SqlxMySqlError>() {
         return match mysql.number() {
             // Lock wait timeout, deadlock, lock table full, snapshot isolation (record has changed
             // since last read); TiDB: write conflict, schema changed, can be retried.
-            1020 | 1205 | 1206 | 1213 | 8002 | 8022 | 8028 | 9007 => StoreError::Contended(text),
-            // Two migrations on two nodes of a cluster that made, or removed, the same table,
-            // column or index: the next attempt finds it.
-            1050 | 1051 | 1060 | 1061 | 1091 => StoreError::Contended(text),
-            // No savepoint: our mark at the beginning was rolled back meanwhile. A function or
-            // procedure that does not exist has the same number.
-            1305 if mysql.message().starts_with("SAVEPOINT") => StoreError::Contended(text),
+            1020 | 1205 | 1206 | 1213 | 8002 | 8022 | 8028 | 9007 => StoreError::Conflict(text),
+            // Two migrations on two Galera nodes created, or dropped, the same table, column or
+            // index: the next attempt sees it.
+            1050 | 1051 | 1060 | 1061 | 1091 => StoreError::Conflict(text),
+            // Missing savepoint: the transaction was rolled back after our marker. A missing
+            // function or procedure has the same number.
+            1305 if mysql.message().starts_with("SAVEPOINT") => StoreError::Conflict(text),
             // Connection killed, disconnected by the server.
-            1927 | 4031 => StoreError::Lost(text),
+            1927 | 4031 => StoreError::ConnectionLost(text),
             // Too many connections (1226: of this user), shutting down, disk full, read-only (1290,
             // 1792, 1836), out of resources, killed (1317), statement timeout (1969 MariaDB, 3024
             // MySQL), host blocked or unknown, a node of a cluster that is not ready (1047) or lost
             // the majority while it committed (1180).
             1021 | 1037 | 1040 | 1041 | 1047 | 1053 | 1114 | 1129 | 1135 | 1180 | 1203 | 1226
             | 1290 | 1317 | 1792 | 1836 | 1969 | 3024 | 3100 => StoreError::Unavailable(text),
-            _ => StoreError::Broken(text),
+            _ => StoreError::Internal(text),
         };
     }
     if error
@@ -161,9 +162,9 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
     {
         return match code.as_ref() {
             // Serialization failure, deadlock, lock not available.
-            "40001" | "40P01" | "55P03" => StoreError::Contended(text),
-            // Ended by an administrator or a crash; the transaction was idle, or took, too long.
-            "57P01" | "57P02" | "25P03" | "25P04" => StoreError::Lost(text),
+            "40001" | "40P01" | "55P03" => StoreError::Conflict(text),
+            // Ended by an administrator or a crash, or idle or running for too long.
+            "57P01" | "57P02" | "25P03" | "25P04" => StoreError::ConnectionLost(text),
             // Connection exceptions, insufficient resources (disk, memory, connections), operator
             // intervention (shutdown, starting, statement timeout), read-only transaction, system
             // errors.
@@ -174,18 +175,18 @@ fn classify_database(error: &dyn DatabaseError, text: String) -> StoreError {
             {
                 StoreError::Unavailable(text)
             }
-            _ => StoreError::Broken(text),
+            _ => StoreError::Internal(text),
         };
     }
-    // SQLite: the low byte of an extended code is its kind.
+    // SQLite: the low byte of an extended code is the primary code.
     match code.parse::<i32>().map(|code| code & 0xff) {
         // BUSY, LOCKED
-        Ok(5 | 6) => StoreError::Contended(text),
+        Ok(5 | 6) => StoreError::Conflict(text),
         // PERM, INTERRUPT, READONLY, IOERR, FULL, CANTOPEN
         Ok(3 | 8 | 9 | 10 | 13 | 14) => StoreError::Unavailable(text),
         // CORRUPT, NOTADB
         Ok(11 | 26) => StoreError::Damaged(text),
-        _ => StoreError::Broken(text),
+        _ => StoreError::Internal(text),
     }
 }
 
@@ -196,7 +197,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_a_commit_that_was_surely_rolled_back_may_begin_again() {
+    async fn only_a_commit_with_certain_rollback_is_retried() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}?mode=rwc", folder.path().join("db").display());
         let connection = Database::connect(&url).await.unwrap();
@@ -224,8 +225,8 @@ mod tests {
             .execute_unprepared("PRAGMA busy_timeout = 0; INSERT INTO one VALUES (1)")
             .await
             .unwrap();
-        let busy = StoreError::of_commit(&writer.commit().await.unwrap_err());
-        assert!(matches!(busy, StoreError::Contended(_)), "{busy:?}");
+        let busy = StoreError::from_commit_error(&writer.commit().await.unwrap_err());
+        assert!(matches!(busy, StoreError::Conflict(_)), "{busy:?}");
         reader.rollback().await.unwrap();
 
         let writer = connection.begin().await.unwrap();
@@ -233,7 +234,10 @@ mod tests {
             .execute_unprepared("INSERT INTO other VALUES (7)")
             .await
             .unwrap();
-        let refused = StoreError::of_commit(&writer.commit().await.unwrap_err());
-        assert!(matches!(refused, StoreError::Lost(_)), "{refused:?}");
+        let refused = StoreError::from_commit_error(&writer.commit().await.unwrap_err());
+        assert!(
+            matches!(refused, StoreError::ConnectionLost(_)),
+            "{refused:?}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Whether SQLite's files are still those that it has open. One that was removed or replaced is
-//! written to all the same, and what was written is gone with the process.
+//! Detection of removed or replaced SQLite files. SQLite continues to write to such a file, and the
+//! writes are lost when the process ends.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,11 +8,11 @@ use std::sync::OnceLock;
 
 use super::StoreError;
 
-/// Device and number of a file.
+/// Device and inode number of a file.
 type Identity = (u64, u64);
 
-/// The database, its log, and the log's index. Each is remembered when it is first seen: the
-/// writer's connection is there, and never goes, so the files stay what they are.
+/// The database, its log, and the log's index. Each identity is stored when the file is first seen:
+/// the writer's connection stays open, so the files never change.
 #[derive(Debug)]
 pub(super) struct Files([(PathBuf, OnceLock<Identity>); 3]);
 
@@ -24,7 +24,7 @@ impl Files {
             (PathBuf::from(path), OnceLock::new())
         });
         let files = Self(files);
-        // The database is open already.
+        // The database file exists already.
         if let (path, identity) = &files.0[0]
             && let Some(found) = identify(path)
         {
@@ -34,24 +34,24 @@ impl Files {
     }
 
     /// # Errors
-    /// [`StoreError::Unavailable`] when a file is gone, or is another one.
+    /// [`StoreError::Unavailable`] if a file was removed or replaced.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         for (path, identity) in &self.0 {
             match (identify(path), identity.get()) {
                 (Some(found), Some(known)) if found == *known => {}
-                // Not written to yet.
+                // Nothing was written to it yet.
                 (None, None) => {}
                 (Some(found), None) => {
                     let _ = identity.set(found);
                 }
                 (found, Some(_)) => {
                     let what = if found.is_some() {
-                        "is another file now"
+                        "was replaced by another file"
                     } else {
-                        "is gone"
+                        "was removed"
                     };
                     return Err(StoreError::Unavailable(format!(
-                        "{} {what}: nothing that is written lasts",
+                        "{} {what}: writes would be lost",
                         path.display()
                     )));
                 }

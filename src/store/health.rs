@@ -1,5 +1,4 @@
-//! Whether the database takes writes: what transactions met lately, and a write of our own when
-//! somebody asks.
+//! Health of the database: the results of recent transactions, and a test write for health checks.
 
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -10,81 +9,79 @@ use sea_orm::sea_query::{OnConflict, Query};
 use super::{Store, StoreError};
 use crate::error::Error;
 
-/// For so long one that failed counts, unless another one succeeds.
-const REMEMBERED: Duration = Duration::from_secs(5);
-/// One that is given up earlier was not slow; its caller went away.
-const SLOW: Duration = Duration::from_secs(1);
-/// For so long an answer stands, however often it is asked for.
-const STANDS: Duration = Duration::from_secs(1);
+/// How long a failed transaction marks the database unhealthy, unless a later one succeeds.
+const FAILURE_TTL: Duration = Duration::from_secs(5);
+/// Transactions cancelled sooner than this were dropped by their caller, not by a slow database.
+const SLOW_TRANSACTION: Duration = Duration::from_secs(1);
+/// How long the result of a test write is reused.
+const PROBE_TTL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// When a transaction last found the database unable, and why; nothing when one succeeded
-    /// since.
+    /// Time and error of the last failed transaction; `None` after a success.
     failed: Mutex<Option<(Instant, StoreError)>>,
-    /// What says that the database's file is damaged. That does not pass.
+    /// The error that reported a corrupt database file. It is never cleared.
     damaged: OnceLock<StoreError>,
     probed: tokio::sync::Mutex<Option<(Instant, Result<(), StoreError>)>>,
 }
 
-/// A transaction that runs. Dropped before it is heeded, somebody gave it up.
-pub(super) struct Running<'a> {
+/// Tracks a running transaction. A guard that is dropped before [`TransactionGuard::record`]
+/// belongs to a cancelled transaction.
+pub(super) struct TransactionGuard<'a> {
     health: &'a Health,
     begun: Instant,
-    is_over: bool,
+    is_recorded: bool,
 }
 
-impl Running<'_> {
-    pub(super) fn heed<T>(mut self, result: &Result<T, Error>) {
-        self.is_over = true;
+impl TransactionGuard<'_> {
+    pub(super) fn record<T>(mut self, result: &Result<T, Error>) {
+        self.is_recorded = true;
         if let Err(Error::Store(error @ StoreError::Damaged(_))) = result {
-            self.health.damaged(error);
+            self.health.record_damage(error);
         }
         let failed = match result {
-            Err(Error::Store(error @ (StoreError::Lost(_) | StoreError::Unavailable(_)))) => {
-                Some((Instant::now(), error.clone()))
-            }
+            Err(Error::Store(
+                error @ (StoreError::ConnectionLost(_) | StoreError::Unavailable(_)),
+            )) => Some((Instant::now(), error.clone())),
             Ok(_) => None,
             Err(_) => return,
         };
-        self.health.set(failed);
+        self.health.set_failure(failed);
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for TransactionGuard<'_> {
     fn drop(&mut self) {
-        if !self.is_over && self.begun.elapsed() > SLOW {
-            let error = StoreError::Unavailable(
-                "a transaction took so long that it was given up".to_owned(),
-            );
-            self.health.set(Some((Instant::now(), error)));
+        if !self.is_recorded && self.begun.elapsed() > SLOW_TRANSACTION {
+            let error = StoreError::Unavailable("a slow transaction was cancelled".to_owned());
+            self.health.set_failure(Some((Instant::now(), error)));
         }
     }
 }
 
 impl Health {
-    pub(super) fn run(&self) -> Running<'_> {
-        Running {
+    pub(super) fn start(&self) -> TransactionGuard<'_> {
+        TransactionGuard {
             health: self,
             begun: Instant::now(),
-            is_over: false,
+            is_recorded: false,
         }
     }
 
-    pub(super) fn damaged(&self, error: &StoreError) {
+    pub(super) fn record_damage(&self, error: &StoreError) {
         if self.damaged.set(error.clone()).is_ok() {
-            tracing::error!(error = %error, "the database's file is damaged: this server is not ready until it was started anew");
+            tracing::error!(error = %error, "the database file is corrupt: this server stays unready until it is restarted");
         }
     }
 
-    fn set(&self, failed: Option<(Instant, StoreError)>) {
+    fn set_failure(&self, failed: Option<(Instant, StoreError)>) {
         *self
             .failed
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = failed;
     }
 
-    fn failed_lately(&self) -> Option<StoreError> {
+    fn recent_failure(&self) -> Option<StoreError> {
         if let Some(error) = self.damaged.get() {
             return Some(error.clone());
         }
@@ -94,36 +91,36 @@ impl Health {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         failed
             .as_ref()
-            .filter(|(at, _)| at.elapsed() < REMEMBERED)
+            .filter(|(at, _)| at.elapsed() < FAILURE_TTL)
             .map(|(_, error)| error.clone())
     }
 }
 
 impl Store {
-    /// Whether the database answers and takes writes.
+    /// Checks that the database answers and accepts writes.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The reason if it does not.
     pub async fn check(&self) -> Result<(), StoreError> {
-        if let Some(error) = self.health.failed_lately() {
+        if let Some(error) = self.health.recent_failure() {
             return Err(error);
         }
-        // Who asks at the same time waits for the same answer.
+        // Concurrent callers share one test write.
         let mut probed = self.health.probed.lock().await;
         if let Some((at, result)) = &*probed
-            && at.elapsed() < STANDS
+            && at.elapsed() < PROBE_TTL
         {
             return result.clone();
         }
         let result = self.probe().await;
         if let Err(error @ StoreError::Damaged(_)) = &result {
-            self.health.damaged(error);
+            self.health.record_damage(error);
         }
         *probed = Some((Instant::now(), result.clone()));
         result
     }
 
-    /// Writes a row that is nobody's: no uid is empty.
+    /// Writes the row with the empty uid, which no user has.
     async fn probe(&self) -> Result<(), StoreError> {
         let mut upsert = Query::insert()
             .into_table(Entity)
@@ -135,7 +132,7 @@ impl Store {
             .to_owned();
         upsert.on_conflict(conflict);
         let tx = self.begin().await?;
-        tx.open.execute(&upsert).await?;
+        tx.inner.execute(&upsert).await?;
         tx.commit(()).await
     }
 }

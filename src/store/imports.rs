@@ -1,4 +1,4 @@
-//! `import_progress`: how far recordings have been imported.
+//! `import_progress`: how many lines of each recording have been imported.
 
 use entity::import_progress::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
@@ -7,7 +7,7 @@ use super::{Store, StoreError};
 use crate::error::Error;
 
 impl Store {
-    /// Lines of a recording that are in the database for good.
+    /// Returns how many lines of a recording are committed.
     pub(crate) async fn count_imported_lines(&self, recording: &str) -> Result<u64, StoreError> {
         let select = Query::select()
             .column(Column::Lines)
@@ -22,8 +22,8 @@ impl Store {
         Ok(lines.map_or(0, |lines| u64::try_from(lines).unwrap_or_default()))
     }
 
-    /// Remembers that so many lines are in the database. One that is not remembered is imported
-    /// again, which changes nothing.
+    /// Stores how many lines are committed. Lines that are not counted are imported again, which
+    /// changes nothing.
     pub(crate) async fn write_imported_lines(
         &self,
         recording: &str,

@@ -1,4 +1,4 @@
-//! `message`: what was said.
+//! `message`: stored messages.
 
 use std::collections::HashMap;
 
@@ -9,27 +9,28 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{DbBackend, DbErr, QueryResult, Value};
 
-use super::rows::{self, Target, for_each, is_one_of, padded};
-use super::{Ask, ROWS_PER_STATEMENT, Store, StoreError, Tx};
+use super::bulk::{self, UpsertSpec, is_one_of, join_values, pad_to_power_of_two};
+use super::{ROWS_PER_STATEMENT, RunQuery, Store, StoreError, Tx};
 use crate::ids::Seq;
 
-/// Channels of one statement that reads ranges: the planners of MySQL and MariaDB give up on longer
-/// lists.
+/// Maximum number of channels in one statement that reads ranges: the planners of MySQL and MariaDB
+/// fall back to full scans for longer lists.
 const RANGES_PER_STATEMENT: usize = 1000;
-/// A CASE of more branches is slow to plan.
+/// Maximum number of branches in one CASE: more are slow to plan.
 const HEADS_PER_STATEMENT: usize = 200;
-/// Messages that one statement names by channel and id: longer lists of alternatives are slow to
-/// plan on MySQL and MariaDB.
+/// Maximum number of messages that one statement selects by channel and id: longer lists of
+/// alternatives are slow to plan on MySQL and MariaDB.
 const IDS_PER_STATEMENT: usize = 256;
-/// Bytes of payload in one statement: below the packet size that MySQL takes by default.
+/// Maximum payload bytes in one statement: below MySQL's default packet size.
 const BYTES_PER_STATEMENT: usize = 4 << 20;
-/// The parameters of a message row allow fewer rows than [`ROWS_PER_STATEMENT`].
+/// Maximum number of messages in one insert: a message row has many parameters, so the limit is
+/// lower than [`ROWS_PER_STATEMENT`].
 const MESSAGES_PER_STATEMENT: usize = 500;
 
-/// A range of one channel's messages, both ends included.
+/// A range of seqs in one channel, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// The channel's internal id.
+pub struct SeqRange {
+    /// Internal id of the channel.
     pub channel_id: i64,
     /// The first seq.
     pub from: Seq,
@@ -37,12 +38,12 @@ pub struct Window {
     pub to: Seq,
 }
 
-/// Where a message is stored.
+/// Place of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Position {
-    /// The channel's internal id.
+pub struct MessagePosition {
+    /// Internal id of the channel.
     pub channel_id: i64,
-    /// Its number there.
+    /// The seq in the channel.
     pub seq: Seq,
 }
 
@@ -84,15 +85,15 @@ fn model(row: &QueryResult) -> Result<Model, DbErr> {
     })
 }
 
-/// A message, and how long its payload is: of long ones the payload may not have been read yet.
+/// A message with the length of its payload. A long payload may not have been read yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Measured {
+pub(crate) struct PartialMessage {
     pub(crate) message: Model,
-    /// Bytes of the payload.
+    /// Length of the payload in bytes.
     pub(crate) payload_bytes: usize,
 }
 
-impl Measured {
+impl PartialMessage {
     fn read(row: &QueryResult) -> Result<Self, DbErr> {
         let bytes: i64 = row.try_get_by_index(COLUMNS.len())?;
         Ok(Self {
@@ -105,8 +106,8 @@ impl Measured {
         self.message.payload.len() < self.payload_bytes
     }
 
-    fn position(&self) -> Position {
-        Position {
+    fn position(&self) -> MessagePosition {
+        MessagePosition {
             channel_id: self.message.channel_id,
             seq: self.message.seq,
         }
@@ -126,8 +127,8 @@ fn select() -> SelectStatement {
         .to_owned()
 }
 
-/// The columns of [`Measured`]: payloads of at most `up_to` bytes, and how long all of them are. A
-/// length is read without the payload.
+/// Selects the columns of [`PartialMessage`]: payloads of at most `up_to` bytes, and the lengths of
+/// all payloads. A length is read without its payload.
 fn select_up_to(backend: DbBackend, up_to: usize) -> SelectStatement {
     let payload = || Expr::col((Entity, Column::Payload));
     let length = || Expr::from(Func::cust("LENGTH").arg(payload()));
@@ -153,20 +154,21 @@ fn select_up_to(backend: DbBackend, up_to: usize) -> SelectStatement {
         .to_owned()
 }
 
-/// Ranges by the shape that each planner can use: of a list that is joined, MySQL and MariaDB read
-/// the whole channel for each range; they need the ranges as constants.
+/// Selects ranges in the form that each planner can use: if the ranges are a joined table, MySQL
+/// and MariaDB read the whole channel for each range; they need constants.
 fn in_windows(
     backend: DbBackend,
     mut select: SelectStatement,
-    windows: &[Window],
+    windows: &[SeqRange],
 ) -> SelectStatement {
     if backend == DbBackend::MySql {
-        let any = padded(windows.to_vec())
-            .into_iter()
-            .fold(Condition::any(), |any, window| {
+        let any = pad_to_power_of_two(windows.to_vec()).into_iter().fold(
+            Condition::any(),
+            |any, window| {
                 let seqs = Expr::col(Column::Seq).between(window.from, window.to);
                 any.add(Expr::col(Column::ChannelId).eq(window.channel_id).and(seqs))
-            });
+            },
+        );
         return select.cond_where(any).to_owned();
     }
     let wanted = [
@@ -193,11 +195,11 @@ fn in_windows(
                 .between(Expr::col(("w", "from")), Expr::col(("w", "to"))),
         )
         .to_owned();
-    for_each(backend, wanted, found)
+    join_values(backend, wanted, found)
 }
 
-fn newest_bounds(heads: &[Position], count: u64) -> SelectStatement {
-    // What came after the head that was read belongs to a later answer.
+fn newest_bounds(heads: &[MessagePosition], count: u64) -> SelectStatement {
+    // Messages newer than the head that was read belong to a later answer.
     let head = heads.iter().fold(CaseStatement::new(), |case, head| {
         case.case(
             Expr::col((channel::Entity, channel::Column::Id)).eq(head.channel_id),
@@ -226,15 +228,15 @@ fn newest_bounds(heads: &[Position], count: u64) -> SelectStatement {
         .to_owned()
 }
 
-/// Messages by the internal ids of their channels and their global ids. As constants on MySQL and
-/// MariaDB, see [`in_windows`].
+/// Selects messages by the internal ids of their channels and their global ids. MySQL and MariaDB
+/// need constants, see [`in_windows`].
 fn by_message_ids(
     backend: DbBackend,
     mut select: SelectStatement,
     ids: &[(i64, i64)],
 ) -> SelectStatement {
     if backend == DbBackend::MySql {
-        let any = padded(ids.to_vec()).into_iter().fold(
+        let any = pad_to_power_of_two(ids.to_vec()).into_iter().fold(
             Condition::any(),
             |any, (channel_id, message_id)| {
                 any.add(
@@ -253,15 +255,15 @@ fn by_message_ids(
     select
         .and_where(Expr::col((Entity, Column::ChannelId)).equals(("w", "channel_id")))
         .and_where(Expr::col((Entity, Column::MessageId)).equals(("w", "message_id")));
-    for_each(
+    join_values(
         backend,
         [("channel_id", channels), ("message_id", messages)],
         select,
     )
 }
 
-/// The payloads of these ranges, and whose they are.
-fn payloads(backend: DbBackend, windows: &[Window]) -> SelectStatement {
+/// Selects the payloads of ranges with their positions.
+fn payloads(backend: DbBackend, windows: &[SeqRange]) -> SelectStatement {
     let columns = [Column::ChannelId, Column::Seq, Column::Payload].map(|column| (Entity, column));
     in_windows(
         backend,
@@ -270,7 +272,12 @@ fn payloads(backend: DbBackend, windows: &[Window]) -> SelectStatement {
     )
 }
 
-fn page(mut select: SelectStatement, window: Window, limit: u64, newest: bool) -> SelectStatement {
+fn page(
+    mut select: SelectStatement,
+    window: SeqRange,
+    limit: u64,
+    newest: bool,
+) -> SelectStatement {
     select
         .and_where(Expr::col(Column::ChannelId).eq(window.channel_id))
         .and_where(Expr::col(Column::Seq).between(window.from, window.to))
@@ -281,9 +288,9 @@ fn page(mut select: SelectStatement, window: Window, limit: u64, newest: bool) -
 
 fn by_client_msg_nos(backend: DbBackend, named: &[(i64, &str, &str)]) -> SelectStatement {
     if backend == DbBackend::MySql {
-        // As constants: of a list that is joined they read the whole channel where most messages
-        // have the same number, or none.
-        let any = padded(named.to_vec()).into_iter().fold(
+        // Constants: with a joined table MySQL and MariaDB would read the whole channel if most
+        // messages have the same number, or none.
+        let any = pad_to_power_of_two(named.to_vec()).into_iter().fold(
             Condition::any(),
             |any, (channel_id, from, no)| {
                 any.add(
@@ -322,8 +329,8 @@ fn by_client_msg_nos(backend: DbBackend, named: &[(i64, &str, &str)]) -> SelectS
         .and_where(Expr::col((Entity, Column::FromUid)).equals(("w", "from_uid")))
         .to_owned();
     if backend == DbBackend::Sqlite {
-        // SQLite would rather read the whole channel than an index and then a few of its messages;
-        // the index alone it reads.
+        // SQLite would read the whole channel instead of the index and the few matching messages;
+        // the join on the key makes it read the index alone first.
         let same = Condition::all()
             .add(Expr::col((Entity, Column::ChannelId)).equals(("k", Column::ChannelId)))
             .add(Expr::col((Entity, Column::Seq)).equals(("k", Column::Seq)));
@@ -333,11 +340,11 @@ fn by_client_msg_nos(backend: DbBackend, named: &[(i64, &str, &str)]) -> SelectS
     } else {
         found.cond_where(by_number("message"));
     }
-    for_each(backend, wanted, found)
+    join_values(backend, wanted, found)
 }
 
 async fn find_by_client_msg_nos(
-    connection: &impl Ask,
+    connection: &impl RunQuery,
     named: &[(i64, &str, &str)],
 ) -> Result<Vec<Model>, StoreError> {
     if named.is_empty() {
@@ -345,7 +352,7 @@ async fn find_by_client_msg_nos(
     }
     let mut found = models(
         &connection
-            .ask(&by_client_msg_nos(connection.backend(), named))
+            .run_query(&by_client_msg_nos(connection.backend(), named))
             .await?,
     )?;
     found.sort_unstable_by_key(|message| message.seq);
@@ -353,9 +360,9 @@ async fn find_by_client_msg_nos(
 }
 
 async fn find_positions(
-    connection: &impl Ask,
-    positions: &[Position],
-) -> Result<HashMap<Position, i64>, StoreError> {
+    connection: &impl RunQuery,
+    positions: &[MessagePosition],
+) -> Result<HashMap<MessagePosition, i64>, StoreError> {
     let mut found = HashMap::new();
     for positions in positions.chunks(ROWS_PER_STATEMENT / 4) {
         let mut channels: HashMap<i64, Vec<Seq>> = HashMap::new();
@@ -379,8 +386,8 @@ async fn find_positions(
             .from(Entity)
             .cond_where(any)
             .to_owned();
-        for row in connection.ask(&statement).await? {
-            let position = Position {
+        for row in connection.run_query(&statement).await? {
+            let position = MessagePosition {
                 channel_id: row.try_get_by_index(1)?,
                 seq: row.try_get_by_index(2)?,
             };
@@ -391,7 +398,7 @@ async fn find_positions(
 }
 
 async fn find_message_ids(
-    connection: &impl Ask,
+    connection: &impl RunQuery,
     ids: &[(i64, i64)],
 ) -> Result<HashMap<(i64, i64), Seq>, StoreError> {
     let mut found = HashMap::with_capacity(ids.len());
@@ -400,7 +407,7 @@ async fn find_message_ids(
             [Column::ChannelId, Column::MessageId, Column::Seq].map(|column| (Entity, column));
         let select = Query::select().columns(columns).from(Entity).to_owned();
         for row in connection
-            .ask(&by_message_ids(connection.backend(), select, ids))
+            .run_query(&by_message_ids(connection.backend(), select, ids))
             .await?
         {
             found.insert(
@@ -413,26 +420,28 @@ async fn find_message_ids(
 }
 
 impl Store {
-    /// The messages of ranges, by channel, newest first; payloads of at most `up_to` bytes.
+    /// Returns the messages of ranges by channel, newest first, with payloads of at most `up_to`
+    /// bytes.
     pub(crate) async fn list_windows(
         &self,
-        windows: &[Window],
+        windows: &[SeqRange],
         up_to: usize,
-    ) -> Result<HashMap<i64, Vec<Measured>>, StoreError> {
-        let mut by_channel: HashMap<i64, Vec<Measured>> = HashMap::with_capacity(windows.len());
+    ) -> Result<HashMap<i64, Vec<PartialMessage>>, StoreError> {
+        let mut by_channel: HashMap<i64, Vec<PartialMessage>> =
+            HashMap::with_capacity(windows.len());
         for windows in windows.chunks(RANGES_PER_STATEMENT) {
             let statement =
                 in_windows(self.backend(), select_up_to(self.backend(), up_to), windows);
             for row in self.query_all(&statement).await? {
-                let measured = Measured::read(&row)?;
+                let partial = PartialMessage::read(&row)?;
                 by_channel
-                    .entry(measured.message.channel_id)
+                    .entry(partial.message.channel_id)
                     .or_default()
-                    .push(measured);
+                    .push(partial);
             }
         }
         for messages in by_channel.values_mut() {
-            messages.sort_unstable_by_key(|measured| std::cmp::Reverse(measured.message.seq));
+            messages.sort_unstable_by_key(|partial| std::cmp::Reverse(partial.message.seq));
         }
         Ok(by_channel)
     }
@@ -440,16 +449,16 @@ impl Store {
     /// Reads the payloads that were too long to be read with their messages.
     pub(crate) async fn read_payloads(
         &self,
-        messages: Vec<&mut Measured>,
+        messages: Vec<&mut PartialMessage>,
     ) -> Result<(), StoreError> {
-        let mut lacking: HashMap<Position, &mut Measured> = messages
+        let mut lacking: HashMap<MessagePosition, &mut PartialMessage> = messages
             .into_iter()
-            .filter(|measured| measured.lacks_payload())
-            .map(|lacks| (lacks.position(), lacks))
+            .filter(|partial| partial.lacks_payload())
+            .map(|partial| (partial.position(), partial))
             .collect();
-        let windows: Vec<Window> = lacking
+        let windows: Vec<SeqRange> = lacking
             .keys()
-            .map(|at| Window {
+            .map(|at| SeqRange {
                 channel_id: at.channel_id,
                 from: at.seq,
                 to: at.seq,
@@ -457,23 +466,23 @@ impl Store {
             .collect();
         for windows in windows.chunks(RANGES_PER_STATEMENT) {
             for row in self.query_all(&payloads(self.backend(), windows)).await? {
-                let position = Position {
+                let position = MessagePosition {
                     channel_id: row.try_get_by_index(0)?,
                     seq: row.try_get_by_index(1)?,
                 };
-                if let Some(measured) = lacking.get_mut(&position) {
-                    measured.message.payload = row.try_get_by_index(2)?;
+                if let Some(partial) = lacking.get_mut(&position) {
+                    partial.message.payload = row.try_get_by_index(2)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Where the newest `count` messages up to a head of each channel begin, whatever holes its
-    /// seqs have. Channels with fewer are not in the answer.
+    /// Returns for each channel the first seq of the newest `count` messages up to a head, even if
+    /// its seqs have gaps. Channels with fewer messages are missing.
     pub(crate) async fn list_newest_bounds(
         &self,
-        heads: &[Position],
+        heads: &[MessagePosition],
         count: u64,
     ) -> Result<HashMap<i64, Seq>, StoreError> {
         let mut bounds = HashMap::new();
@@ -487,26 +496,26 @@ impl Store {
         Ok(bounds)
     }
 
-    /// Messages by the internal ids of their channels and their global ids; payloads of at most
-    /// `up_to` bytes.
+    /// Returns messages by the internal ids of their channels and their global ids, with payloads
+    /// of at most `up_to` bytes.
     pub(crate) async fn list_messages(
         &self,
         ids: &[(i64, i64)],
         up_to: usize,
-    ) -> Result<Vec<Measured>, StoreError> {
+    ) -> Result<Vec<PartialMessage>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
         for ids in ids.chunks(IDS_PER_STATEMENT) {
             let statement =
                 by_message_ids(self.backend(), select_up_to(self.backend(), up_to), ids);
             for row in self.query_all(&statement).await? {
-                found.push(Measured::read(&row)?);
+                found.push(PartialMessage::read(&row)?);
             }
         }
         Ok(found)
     }
 
-    /// The seqs of those of these messages that are stored, by their channels' internal ids and
-    /// their global ids.
+    /// Returns the seqs of stored messages by the internal ids of their channels and their global
+    /// ids.
     pub(crate) async fn find_message_ids(
         &self,
         ids: &[(i64, i64)],
@@ -514,16 +523,15 @@ impl Store {
         find_message_ids(self, ids).await
     }
 
-    /// Which of these positions are taken, and by which message.
+    /// Returns the global ids of the messages at these positions, if any.
     pub(crate) async fn find_positions(
         &self,
-        positions: &[Position],
-    ) -> Result<HashMap<Position, i64>, StoreError> {
+        positions: &[MessagePosition],
+    ) -> Result<HashMap<MessagePosition, i64>, StoreError> {
         find_positions(self, positions).await
     }
 
-    /// The messages that these senders sent to these channels under these numbers: (channel,
-    /// sender, number). The oldest first.
+    /// Returns the messages with these keys of (channel, sender, `client_msg_no`), oldest first.
     pub(crate) async fn find_by_client_msg_nos(
         &self,
         named: &[(i64, &str, &str)],
@@ -531,25 +539,25 @@ impl Store {
         find_by_client_msg_nos(self, named).await
     }
 
-    /// At most `limit` messages of a range of one channel, from its end (`newest`) or its
-    /// beginning; payloads of at most `up_to` bytes.
+    /// Returns at most `limit` messages of a range in one channel, from its end (`newest`) or its
+    /// beginning, with payloads of at most `up_to` bytes.
     pub(crate) async fn list_page(
         &self,
-        window: Window,
+        window: SeqRange,
         limit: u64,
         newest: bool,
         up_to: usize,
-    ) -> Result<Vec<Measured>, StoreError> {
+    ) -> Result<Vec<PartialMessage>, StoreError> {
         let statement = page(select_up_to(self.backend(), up_to), window, limit, newest);
         let rows = self.query_all(&statement).await?;
         rows.iter()
-            .map(|row| Measured::read(row).map_err(StoreError::from))
+            .map(|row| PartialMessage::read(row).map_err(StoreError::from))
             .collect()
     }
 }
 
 impl Tx {
-    /// As [`Store::find_by_client_msg_nos`], of locked channels.
+    /// Like [`Store::find_by_client_msg_nos`], for locked channels.
     pub(crate) async fn find_by_client_msg_nos(
         &self,
         named: &[(i64, &str, &str)],
@@ -557,7 +565,7 @@ impl Tx {
         find_by_client_msg_nos(self, named).await
     }
 
-    /// As [`Store::find_message_ids`], of locked channels.
+    /// Like [`Store::find_message_ids`], for locked channels.
     pub(crate) async fn find_message_ids(
         &self,
         ids: &[(i64, i64)],
@@ -565,15 +573,15 @@ impl Tx {
         find_message_ids(self, ids).await
     }
 
-    /// As [`Store::find_positions`], of locked channels.
+    /// Like [`Store::find_positions`], for locked channels.
     pub(crate) async fn find_positions(
         &self,
-        positions: &[Position],
-    ) -> Result<HashMap<Position, i64>, StoreError> {
+        positions: &[MessagePosition],
+    ) -> Result<HashMap<MessagePosition, i64>, StoreError> {
         find_positions(self, positions).await
     }
 
-    /// How many red-dot messages of others than `uid` there are above `seq` in a locked channel.
+    /// Counts the red-dot messages above `seq` in a locked channel that `uid` did not send.
     pub(crate) async fn count_red_dots_above(
         &self,
         channel_id: i64,
@@ -588,14 +596,14 @@ impl Tx {
             .and_where(Expr::col(Column::RedDot).eq(true))
             .and_where(Expr::col(Column::FromUid).ne(uid))
             .to_owned();
-        let row = self.open.query_one(&statement).await?;
+        let row = self.inner.query_one(&statement).await?;
         Ok(row
             .map(|row| row.try_get_by_index(0))
             .transpose()?
             .unwrap_or_default())
     }
 
-    /// Stores messages. Their channels are locked.
+    /// Inserts messages into locked channels.
     pub(crate) async fn insert_messages(&self, messages: &[Model]) -> Result<(), StoreError> {
         let mut rest = messages;
         while !rest.is_empty() {
@@ -627,13 +635,13 @@ impl Tx {
                     message.payload.clone().into(),
                 ]
             });
-            let target = Target {
+            let spec = UpsertSpec {
                 columns: &COLUMNS,
                 key: &[],
                 update: &[],
                 unchanged: Column::RedDot,
             };
-            rows::write::<Entity>(&self.open, &target, rows.collect()).await?;
+            bulk::upsert::<Entity>(&self.inner, &spec, rows.collect()).await?;
             rest = &rest[fit..];
         }
         Ok(())
@@ -645,8 +653,8 @@ pub(super) fn hot_statements(
     backend: DbBackend,
     channel_id: i64,
 ) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
-    let windows: Vec<Window> = (0..20)
-        .map(|_| Window {
+    let windows: Vec<SeqRange> = (0..20)
+        .map(|_| SeqRange {
             channel_id,
             from: 380,
             to: 400,
@@ -660,9 +668,9 @@ pub(super) fn hot_statements(
         ),
         ("long payloads", payloads(backend, &windows), &["message"]),
         (
-            "where the newest begin",
+            "first seqs of the newest",
             newest_bounds(
-                &[Position {
+                &[MessagePosition {
                     channel_id,
                     seq: 400,
                 }],

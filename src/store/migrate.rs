@@ -1,4 +1,4 @@
-//! Migrations under a lock: two servers may start at once on an empty database.
+//! Migrations under a lock, because two servers may start at the same time on an empty database.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,24 +9,24 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
 
 use super::{Store, StoreError};
 
-/// How long one server waits for another's migration.
+/// How long a server waits for another server's migration.
 const WAIT_SECONDS: u32 = 60;
-/// How long a database may refuse connections that it had allowed.
-const REFUSED: Duration = Duration::from_secs(5);
-/// How long a server on a node of a cluster waits before it looks again.
-const PAUSE: Duration = Duration::from_millis(500);
-/// The lock where locks have numbers.
-const LOCK: i64 = 5_001_001;
-/// The lock where locks have names, of at most 64 characters, and belong to the whole server.
-/// (MySQL 9.6 has no `MD5()` any more.)
+/// How long to retry when a database refuses connections that it had allowed.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before a server on a cluster node checks the migrations again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Number of the lock on engines that number locks.
+const LOCK_NUMBER: i64 = 5_001_001;
+/// Name of the lock on engines that name locks. It is valid for the whole server and has at most 64
+/// characters. (MySQL 9.6 removed `MD5()`.)
 const LOCK_NAME: &str = "LEFT(SHA2(CONCAT('recents ', DATABASE()), 256), 60)";
 
-/// One migration and whether it is applied.
+/// A migration and whether it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationStatus {
-    /// The migration's name.
+    /// Name of the migration.
     pub name: String,
-    /// Whether this database has it.
+    /// Whether it is applied to this database.
     pub applied: bool,
 }
 
@@ -36,39 +36,41 @@ enum Direction {
 }
 
 impl Store {
-    /// Applies what is missing.
+    /// Applies the missing migrations.
     ///
-    /// No lock reaches the other nodes of a cluster, so servers that start together on several
-    /// nodes may apply the same step at once. The step is done by the first of them, statement by
-    /// statement; the others' statements fail, and they look again.
+    /// No lock covers all nodes of a cluster, so servers that start on several nodes may apply the
+    /// same migration at the same time. The first server applies it, statement by statement; the
+    /// statements of the others fail, and they check again.
     ///
     /// # Errors
-    /// What the database says.
+    /// Any database error.
     pub async fn migrate_up(&self) -> Result<(), StoreError> {
         let begun = Instant::now();
         loop {
             match self.apply_missing().await {
-                Err(error) if error.is_passing() && begun.elapsed() < self.migration_patience() => {
-                    tracing::info!(%error, "the database is not migrated yet: looking again");
-                    tokio::time::sleep(PAUSE).await;
+                Err(error)
+                    if error.is_transient() && begun.elapsed() < self.migration_timeout() =>
+                {
+                    tracing::info!(%error, "migration failed, retrying");
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                 }
                 result => return result,
             }
         }
     }
 
-    /// For so long it is tried again: on a node of a cluster others may migrate; elsewhere a
-    /// connection may be refused for a moment.
-    fn migration_patience(&self) -> Duration {
-        if self.optimistic.load(Ordering::Relaxed) {
+    /// How long to retry: on a cluster node another server may be migrating; elsewhere a connection
+    /// may be refused for a moment.
+    fn migration_timeout(&self) -> Duration {
+        if self.is_galera.load(Ordering::Relaxed) {
             Duration::from_secs(WAIT_SECONDS.into())
         } else {
-            REFUSED
+            REFUSAL_TIMEOUT
         }
     }
 
     async fn apply_missing(&self) -> Result<(), StoreError> {
-        // A database that a newer server has migrated further is fine: its steps only add.
+        // A database that a newer server has migrated further is fine: its migrations only add.
         if self
             .migration_status()
             .await?
@@ -80,27 +82,27 @@ impl Store {
         self.migrate(Direction::Up).await
     }
 
-    /// Takes back the last `steps` migrations, or all of them.
+    /// Reverts the last `steps` migrations, or all of them.
     ///
     /// # Errors
-    /// What the database says.
+    /// Any database error.
     pub async fn migrate_down(&self, steps: Option<u32>) -> Result<(), StoreError> {
         self.migrate(Direction::Down(steps)).await
     }
 
-    /// Our migrations in order. Those that only a newer server knows are not ours to judge.
+    /// Returns our migrations in order. Migrations that only a newer server knows are ignored.
     ///
     /// # Errors
-    /// What the database says.
+    /// Any database error.
     pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, StoreError> {
-        let (tx, place) = self.begin().await?.open.into_inner()?;
+        let (tx, permit) = self.begin().await?.inner.into_inner()?;
         let asking = async move {
             let applied = migration::list_applied(&tx).await;
             let ended = tx.rollback().await;
-            drop(place);
+            drop(permit);
             ended.and(applied)
         };
-        let applied = self.write.finish(asking).await?;
+        let applied = self.write.run_to_completion(asking).await?;
         let status = MIGRATIONS.iter().map(|migration| MigrationStatus {
             name: migration.name.to_owned(),
             applied: applied.contains(migration.name),
@@ -110,11 +112,11 @@ impl Store {
 
     async fn migrate(&self, direction: Direction) -> Result<(), StoreError> {
         // On SQLite the write transaction is the lock.
-        let (tx, _place) = self.begin().await?.open.into_inner()?;
+        let (tx, _permit) = self.begin().await?.inner.into_inner()?;
         match tx.get_database_backend() {
             DbBackend::MySql => {
-                // DDL commits at once there, so the lock belongs to the session and the migration
-                // runs beside it.
+                // DDL commits at once on MySQL, so the lock belongs to the session and the
+                // migration runs on another connection.
                 wait_for_lock(&tx).await?;
                 let result = run(&self.write.current(), direction).await;
                 tx.execute_unprepared(&format!("SELECT RELEASE_LOCK({LOCK_NAME})"))
@@ -124,11 +126,11 @@ impl Store {
             }
             backend => {
                 if backend == DbBackend::Postgres {
-                    // Waiting for another server's migration, and a long one of our own, are no
-                    // slow statements.
+                    // Waiting for another server's migration, and a long migration, must not hit
+                    // the statement timeout.
                     tx.execute_unprepared("SET LOCAL statement_timeout = 0")
                         .await?;
-                    let lock = Expr::cust(format!("pg_advisory_xact_lock({LOCK})"));
+                    let lock = Expr::cust(format!("pg_advisory_xact_lock({LOCK_NUMBER})"));
                     tx.query_one(Query::select().expr(lock)).await?;
                 }
                 run(&tx, direction).await?;
@@ -139,8 +141,7 @@ impl Store {
     }
 }
 
-/// Asks again every second: the limit on the time of a statement is shorter than a migration may
-/// be.
+/// Requests the lock every second: the statement timeout is shorter than a migration may take.
 async fn wait_for_lock(tx: &DatabaseTransaction) -> Result<(), StoreError> {
     let lock = format!("GET_LOCK({LOCK_NAME}, 1)");
     for _ in 0..WAIT_SECONDS {
@@ -152,7 +153,7 @@ async fn wait_for_lock(tx: &DatabaseTransaction) -> Result<(), StoreError> {
         }
     }
     Err(StoreError::Unavailable(format!(
-        "another server migrates for more than {WAIT_SECONDS} s"
+        "another server has been migrating for more than {WAIT_SECONDS} s"
     )))
 }
 

@@ -1,37 +1,37 @@
-//! The only place that knows sea-orm and SQL.
+//! Database access. This is the only module that knows sea-orm and SQL.
 //!
-//! Reading needs no transaction: every use case reads what belongs together in one statement.
-//! Writing happens in `Store::transaction`, which begins again when the database says so (deadlock,
-//! serialization failure).
+//! Reads need no transaction: every use case reads in one statement the data that must be
+//! consistent. Writes run in `Store::transaction`, which starts again after a deadlock or a
+//! serialization failure.
 //!
-//! No transaction writes to both sides: messages lock their channel and write `channel`, `message`,
-//! `sender_mark` and `late_message` (removals of many, `pending_removal`); users' changes lock
-//! `user_cursor` and write `conversation`, and read heads without a lock. Several locks are taken
-//! by key order.
+//! No transaction writes both to channels and to users. Messages lock their channel and write
+//! `channel`, `message`, `sender_mark` and `late_message` (bulk removals also write
+//! `pending_removal`). Changes by users lock `user_cursor`, write `conversation`, and read heads
+//! without a lock. A transaction that needs several locks takes them in key order.
 //!
 //! How to add a query:
-//! 1. A method of `Store` (outside of transactions) or `Tx` (inside) beside its table: `channels`,
-//!    `conversations`, `messages`, `cursors`. sea-query builds it, so that every engine gets its
-//!    own dialect.
-//! 2. When it is on the hot path: a line in that file's `hot_statements`; `tests/statements.rs`
-//!    asks every engine for its plan.
+//! 1. Add a method to `Store` (outside of transactions) or `Tx` (inside) next to its table:
+//!    `channels`, `conversations`, `messages`, `cursors`. Build the statement with sea-query, so
+//!    that every engine gets its own dialect.
+//! 2. If the query is on the hot path, add a line to that file's `hot_statements`;
+//!    `tests/it/storage/query_plans.rs` checks its plan on every engine.
 
+mod bulk;
 mod channels;
 mod connect;
 mod conversations;
 mod cursors;
 mod error;
 mod files;
+mod finish_on_drop;
 mod health;
 mod imports;
 mod messages;
 mod migrate;
 mod options;
+mod pending_removals;
 mod pool;
-mod removals;
-mod rows;
 mod sender_marks;
-mod uncancelled;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -43,124 +43,128 @@ use sea_orm::sea_query::{InsertStatement, LockBehavior, LockType, SelectStatemen
 use sea_orm::{DbBackend, QueryResult, StatementBuilder};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use self::channels::{Head, HeadState};
-pub use self::conversations::{Changed, ConversationRow, Counts, Membership, SenderMark};
-pub(crate) use self::conversations::{Counted, View};
+pub use self::channels::{ChannelHead, ChannelSnapshotId};
+pub use self::conversations::{
+    ChangedConversations, ConversationRow, Counts, Membership, SenderMark,
+};
+pub(crate) use self::conversations::{CountRequest, MemberView};
 pub use self::error::StoreError;
-pub(crate) use self::messages::Measured;
-pub use self::messages::{Position, Window};
+pub(crate) use self::messages::PartialMessage;
+pub use self::messages::{MessagePosition, SeqRange};
 pub use self::migrate::MigrationStatus;
-use self::pool::{Open, Pool};
-pub(crate) use self::removals::PendingRemoval;
+pub(crate) use self::pending_removals::PendingRemoval;
+use self::pool::{OpenTransaction, Pool};
 pub(crate) use self::sender_marks::OwnMessage;
 use crate::channel::ChannelKey;
-use crate::config::Database;
+use crate::config::DatabaseConfig;
 use crate::error::Error;
 
-/// How often a transaction is begun again before the caller is told that it is too busy.
-const ATTEMPTS: u32 = 20;
-/// What follows BEGIN on a node of a cluster. MariaDB (10.11) may roll a transaction back for the
-/// sake of another node's while it prepares a statement of it, and says nothing of it: the
-/// statements after that one succeed. So nothing is committed by itself, and the savepoint tells
-/// whether it is the transaction that was begun.
-const MARK_BEGINNING: &str = "SET autocommit = 0; SAVEPOINT begun";
-/// What comes before COMMIT then: it fails when the transaction is another one.
-const CHECK_BEGINNING: &str = "RELEASE SAVEPOINT begun";
-/// Rows of one multi-row statement at most: below every engine's limit on parameters.
+/// How many times a transaction is tried before the caller gets a conflict error.
+const MAX_ATTEMPTS: u32 = 20;
+/// Statements that follow BEGIN on a Galera node. MariaDB (10.11) may roll a transaction back in
+/// favour of another node's transaction while it prepares a statement, and reports no error: the
+/// following statements succeed. With autocommit off such statements are not committed one by one,
+/// and the savepoint shows whether the transaction is still the one that was begun.
+const BEGIN_MARKER: &str = "SET autocommit = 0; SAVEPOINT begun";
+/// Statement that precedes COMMIT on a Galera node. It fails if the transaction was replaced.
+const VERIFY_MARKER: &str = "RELEASE SAVEPOINT begun";
+/// Maximum number of rows in one multi-row statement: below every engine's limit on parameters.
 const ROWS_PER_STATEMENT: usize = 1024;
 
-/// Channels whose ids are remembered: about 20 MB.
+/// Maximum number of channels in the cache of channel ids: about 20 MB.
 const KNOWN_CHANNELS: u64 = 100_000;
 
-/// The database.
+/// A database and its connection pools.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// For statements outside of transactions. SQLite: connections that only read.
+    /// Runs statements outside of transactions. On SQLite its connections are read-only.
     read: Pool,
-    /// For transactions. SQLite: one connection, because there is one writer.
+    /// Runs transactions. On SQLite it has one connection, because SQLite allows one writer.
     write: Pool,
-    /// SQLite's files: what is written into one that was removed is gone.
+    /// SQLite's files, to detect that they were removed or replaced: writes to a removed file are
+    /// lost.
     files: Option<Arc<files::Files>>,
-    /// What begins every transaction, where nothing can be set on connections because a pooler
-    /// shares them out (`database.transaction_pooler`). Reads are transactions then, too.
+    /// The first statement of every transaction with `database.transaction_pooler`: a pooler shares
+    /// its connections, so session settings are not possible. Reads then run in transactions, too.
     preamble: Option<Arc<str>>,
-    /// Whether the database is a cluster whose nodes do not see each other's row locks.
-    optimistic: Arc<AtomicBool>,
-    /// Whether the database can leave out rows that others hold.
-    skips: Arc<AtomicBool>,
-    waiters: Arc<Semaphore>,
-    /// How many connections there are at most.
+    /// Whether the database is a Galera cluster, whose nodes do not see each other's row locks.
+    is_galera: Arc<AtomicBool>,
+    /// Whether the database supports `SKIP LOCKED`.
+    supports_skip_locked: Arc<AtomicBool>,
+    lock_wait_permits: Arc<Semaphore>,
+    /// Maximum number of connections.
     connections: u32,
-    /// Internal ids of channels that are there. A channel keeps its id for good.
+    /// Internal ids of existing channels. The id of a channel never changes.
     channel_ids: Cache<ChannelKey, i64>,
     health: Arc<health::Health>,
 }
 
-/// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
+/// An open transaction. It is rolled back if it is dropped without [`Tx::commit`].
 #[derive(Debug)]
 pub struct Tx {
-    open: Open,
-    optimistic: bool,
+    inner: OpenTransaction,
+    is_galera: bool,
     files: Option<Arc<files::Files>>,
-    skips: Arc<AtomicBool>,
+    supports_skip_locked: Arc<AtomicBool>,
 }
 
-/// What to do about a row that somebody else has locked.
+/// How to treat rows that another transaction has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Locks {
-    /// Wait for it.
+pub(crate) enum LockPolicy {
+    /// Waits for the lock.
     Wait,
-    /// Go on without it.
-    Skip,
+    /// Leaves out locked rows.
+    SkipLocked,
 }
 
 impl Tx {
     fn backend(&self) -> DbBackend {
-        self.open.backend()
+        self.inner.backend()
     }
 
-    /// The rows of `select`, locked. A database that cannot leave out what others hold (`TiDB`;
-    /// `MariaDB` before 10.6) waits for it.
+    /// Returns the rows of `select` after locking them. Databases without `SKIP LOCKED` (`TiDB`;
+    /// `MariaDB` before 10.6) wait for locked rows.
     async fn lock(
         &self,
         mut select: SelectStatement,
-        locks: Locks,
+        lock_policy: LockPolicy,
     ) -> Result<Vec<QueryResult>, StoreError> {
-        if locks == Locks::Wait || !self.skips.load(Ordering::Relaxed) {
-            return Ok(self.open.query_all(select.lock(LockType::Update)).await?);
+        if lock_policy == LockPolicy::Wait || !self.supports_skip_locked.load(Ordering::Relaxed) {
+            return Ok(self.inner.query_all(select.lock(LockType::Update)).await?);
         }
         let skipping = select.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
         let rows = self
-            .open
+            .inner
             .query_all(skipping)
             .await
             .map_err(StoreError::from);
-        if let Err(StoreError::Broken(text)) = rows {
-            self.skips.store(false, Ordering::Relaxed);
+        if let Err(StoreError::Internal(text)) = rows {
+            self.supports_skip_locked.store(false, Ordering::Relaxed);
             tracing::warn!(
                 reason = text,
-                "the database cannot leave out locked rows: requests that are done together wait for them"
+                "the database does not support SKIP LOCKED: batches wait for locked rows"
             );
-            return Err(StoreError::Contended(text));
+            return Err(StoreError::Conflict(text));
         }
         rows
     }
 
-    /// Commits; only then is there a result to answer with.
+    /// Commits and returns `result`, so that a caller has no result before the commit.
     ///
     /// # Errors
-    /// What the database says. [`StoreError::Lost`]: whether it was committed is not known.
+    /// Any database error. After [`StoreError::ConnectionLost`] it is not known whether the
+    /// transaction was committed.
     pub async fn commit<T, E: From<StoreError>>(self, result: T) -> Result<T, E> {
-        if self.optimistic {
-            self.open
-                .execute_unprepared(CHECK_BEGINNING)
+        if self.is_galera {
+            self.inner
+                .execute_unprepared(VERIFY_MARKER)
                 .await
                 .map_err(StoreError::from)?;
         }
-        self.open
+        self.inner
             .commit()
             .await
-            .map_err(|error| StoreError::of_commit(&error))?;
+            .map_err(|error| StoreError::from_commit_error(&error))?;
         if let Some(files) = self.files {
             files.check()?;
         }
@@ -169,23 +173,24 @@ impl Tx {
 }
 
 impl Store {
-    /// Connects, lazily: the first statement tells whether the database is there.
+    /// Creates the connection pools. Connections are made lazily: the first statement shows whether
+    /// the database can be reached.
     ///
     /// # Errors
-    /// A URL that is none.
-    pub async fn connect(settings: &Database) -> Result<Self, StoreError> {
+    /// An invalid URL.
+    pub async fn connect(settings: &DatabaseConfig) -> Result<Self, StoreError> {
         connect::connect(settings).await
     }
 
-    fn over(read: Pool, write: Pool, connections: u32) -> Self {
+    fn from_pools(read: Pool, write: Pool, connections: u32) -> Self {
         Self {
             read,
             write,
             files: None,
             preamble: None,
-            optimistic: Arc::default(),
-            skips: Arc::new(AtomicBool::new(true)),
-            waiters: Arc::new(Semaphore::new((connections as usize / 2).max(1))),
+            is_galera: Arc::default(),
+            supports_skip_locked: Arc::new(AtomicBool::new(true)),
+            lock_wait_permits: Arc::new(Semaphore::new((connections as usize / 2).max(1))),
             connections,
             channel_ids: Cache::new(KNOWN_CHANNELS),
             health: Arc::default(),
@@ -196,60 +201,60 @@ impl Store {
         self.write.backend()
     }
 
-    /// Waits until the database can be reached, for so long at most; a database that refuses us for
-    /// good is not waited for.
+    /// Waits up to `seconds` until the database can be reached. Returns at once if the database
+    /// refuses the connection permanently.
     ///
     /// # Errors
-    /// Where it is, and the reason.
-    pub async fn wait(&self, seconds: u64) -> Result<(), StoreError> {
+    /// The address and the reason.
+    pub async fn wait_until_reachable(&self, seconds: u64) -> Result<(), StoreError> {
         self.write
             .wait_for_server(Duration::from_secs(seconds))
             .await
     }
 
-    /// How many connections the database allows, and how many it should, where it allows fewer.
+    /// Returns (allowed, configured) numbers of connections if the database allows fewer
+    /// connections than configured.
     #[must_use]
-    pub fn limited_connections(&self) -> Option<(u32, u32)> {
-        self.write.limited()
+    pub fn reduced_connections(&self) -> Option<(u32, u32)> {
+        self.write.reduced_limit()
     }
 
-    /// A place for each transaction that may wait at once for rows that others hold: half of the
-    /// connections always go on.
-    pub(crate) fn waiters(&self) -> &Arc<Semaphore> {
-        &self.waiters
+    /// Permits for transactions that may wait for row locks at the same time: half of the
+    /// connections, so that the other half always makes progress.
+    pub(crate) fn lock_wait_permits(&self) -> &Arc<Semaphore> {
+        &self.lock_wait_permits
     }
 
-    /// One of these places.
-    pub(crate) async fn may_wait(&self) -> Option<SemaphorePermit<'_>> {
-        self.waiters.acquire().await.ok()
+    /// Waits for a permit of [`Store::lock_wait_permits`].
+    pub(crate) async fn acquire_lock_wait_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.lock_wait_permits.acquire().await.ok()
     }
 
-    /// As [`Store::transaction`], where `work` waits for rows that others hold, and is not done
-    /// together with others.
-    pub(crate) async fn waiting_transaction<T, Work>(
+    /// Runs [`Store::transaction`] for `work` that waits for row locks and is not part of a batch.
+    pub(crate) async fn lock_waiting_transaction<T, Work>(
         &self,
         work: impl FnMut(Tx) -> Work,
     ) -> Result<T, Error>
     where
         Work: Future<Output = Result<T, Error>>,
     {
-        let _place = self.may_wait().await;
+        let _permit = self.acquire_lock_wait_permit().await;
         self.transaction(work).await
     }
 
-    /// How many transactions that write are worth having at once.
-    pub(crate) fn writers(&self) -> u64 {
+    /// Number of concurrent write transactions that improves throughput.
+    pub(crate) fn write_shards(&self) -> u64 {
         match self.backend() {
             DbBackend::Sqlite => 1,
             _ => u64::from(self.connections / 2).clamp(1, 2),
         }
     }
 
-    /// Does `work` in a transaction, again from its beginning when the database rolled it back for
-    /// the sake of another.
+    /// Runs `work` in a transaction. After a deadlock or a serialization failure it starts again
+    /// from the beginning.
     ///
     /// # Errors
-    /// What `work` fails with.
+    /// The error of `work`.
     pub(crate) async fn transaction<T, Work>(
         &self,
         mut work: impl FnMut(Tx) -> Work,
@@ -257,7 +262,7 @@ impl Store {
     where
         Work: Future<Output = Result<T, Error>>,
     {
-        let running = self.health.run();
+        let guard = self.health.start();
         let mut attempt = 0;
         loop {
             let result = match self.begin().await {
@@ -265,22 +270,22 @@ impl Store {
                 Err(error) => Err(error.into()),
             };
             match &result {
-                Err(Error::Store(error)) if begins_again(error, &mut attempt).await => {}
+                Err(Error::Store(error)) if should_retry(error, &mut attempt).await => {}
                 _ => {
-                    running.heed(&result);
+                    guard.record(&result);
                     return result;
                 }
             }
         }
     }
 
-    /// Begins a transaction. A restarted database leaves dead connections in the pool, and nothing
-    /// has been done on one yet: then the next connection is tried.
+    /// Begins a transaction. A restarted database leaves dead connections in the pool; nothing has
+    /// been done on such a connection yet, so the next one is tried.
     async fn begin(&self) -> Result<Tx, StoreError> {
         let mut attempt = 0;
         loop {
             match self.begin_once().await {
-                Err(StoreError::Lost(_)) if attempt < self.connections => attempt += 1,
+                Err(StoreError::ConnectionLost(_)) if attempt < self.connections => attempt += 1,
                 result => return result,
             }
         }
@@ -290,29 +295,29 @@ impl Store {
         if let Some(files) = &self.files {
             files.check()?;
         }
-        let open = self.write.begin(self.preamble.clone()).await?;
-        let optimistic = self.optimistic.load(Ordering::Relaxed);
-        if optimistic {
-            open.execute_unprepared(MARK_BEGINNING).await?;
+        let inner = self.write.begin(self.preamble.clone()).await?;
+        let is_galera = self.is_galera.load(Ordering::Relaxed);
+        if is_galera {
+            inner.execute_unprepared(BEGIN_MARKER).await?;
         }
         Ok(Tx {
-            open,
-            optimistic,
+            inner,
+            is_galera,
             files: self.files.clone(),
-            skips: Arc::clone(&self.skips),
+            supports_skip_locked: Arc::clone(&self.supports_skip_locked),
         })
     }
 
-    /// Reads outside of a transaction of its caller's: one statement, one moment. Where the
-    /// connection breaks, another one reads.
+    /// Reads outside of a caller's transaction: one statement, one snapshot. If the connection
+    /// breaks, another connection runs the statement.
     async fn query_all(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
         let (mut attempt, mut broken) = (0, 0);
         loop {
             match self.read_once(statement).await {
-                Err(StoreError::Lost(_)) if broken < self.connections => broken += 1,
-                Err(error) if begins_again(&error, &mut attempt).await => {}
+                Err(StoreError::ConnectionLost(_)) if broken < self.connections => broken += 1,
+                Err(error) if should_retry(&error, &mut attempt).await => {}
                 Err(error @ StoreError::Damaged(_)) => {
-                    self.health.damaged(&error);
+                    self.health.record_damage(&error);
                     return Err(error);
                 }
                 result => return result,
@@ -328,11 +333,11 @@ impl Store {
                 .await;
         }
         let tx = self.begin_once().await?;
-        let rows = tx.open.query_all(statement).await?;
+        let rows = tx.inner.query_all(statement).await?;
         tx.commit(rows).await
     }
 
-    /// Reads at most one row.
+    /// Returns the first row, if any.
     async fn query_one(
         &self,
         statement: &SelectStatement,
@@ -340,16 +345,19 @@ impl Store {
         Ok(self.query_all(statement).await?.into_iter().next())
     }
 
-    /// One statement that inserts, again when the database says so.
+    /// Runs one insert statement in a transaction.
     async fn insert(&self, statement: &InsertStatement) -> Result<(), Error> {
         self.transaction(|tx| async move {
-            tx.open.execute(statement).await.map_err(StoreError::from)?;
+            tx.inner
+                .execute(statement)
+                .await
+                .map_err(StoreError::from)?;
             tx.commit(()).await
         })
         .await
     }
 
-    /// Closes the connections.
+    /// Closes all connections.
     pub async fn close(&self) {
         for pool in [&self.read, &self.write] {
             pool.close().await;
@@ -357,46 +365,45 @@ impl Store {
     }
 }
 
-/// Where statements can be asked: outside of a transaction, or in one.
-trait Ask: Sync {
+/// Runs queries outside of a transaction (`Store`) or inside of one (`Tx`).
+trait RunQuery: Sync {
     fn backend(&self) -> DbBackend;
-    fn ask(
+    fn run_query(
         &self,
         statement: &SelectStatement,
     ) -> impl Future<Output = Result<Vec<QueryResult>, StoreError>> + Send;
 }
 
-impl Ask for Store {
+impl RunQuery for Store {
     fn backend(&self) -> DbBackend {
         self.backend()
     }
 
-    async fn ask(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
+    async fn run_query(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
         self.query_all(statement).await
     }
 }
 
-impl Ask for Tx {
+impl RunQuery for Tx {
     fn backend(&self) -> DbBackend {
         self.backend()
     }
 
-    async fn ask(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
-        Ok(self.open.query_all(statement).await?)
+    async fn run_query(&self, statement: &SelectStatement) -> Result<Vec<QueryResult>, StoreError> {
+        Ok(self.inner.query_all(statement).await?)
     }
 }
 
-/// Whether what failed is to be begun again, after a pause: the database rolled it back for the
-/// sake of another.
-async fn begins_again(error: &StoreError, attempt: &mut u32) -> bool {
+/// Returns whether to retry after a deadlock or serialization failure, sleeping first.
+async fn should_retry(error: &StoreError, attempt: &mut u32) -> bool {
     *attempt += 1;
-    if !error.is_retryable() || *attempt >= ATTEMPTS {
+    if !error.is_retryable() || *attempt >= MAX_ATTEMPTS {
         return false;
     }
-    metrics::counter!("recents_transactions_retried_total").increment(1);
-    tracing::debug!(error = %error, attempt, "a transaction begins again");
-    // A little longer each time, so that the same two do not meet again; no need for randomness:
-    // they wake in the order in which they were rolled back.
+    metrics::counter!(crate::metrics::TRANSACTIONS_RETRIED_TOTAL).increment(1);
+    tracing::debug!(error = %error, attempt, "retrying a transaction");
+    // The pause grows, so that the same two transactions do not collide again. No randomness is
+    // needed: they wake up in the order in which they were rolled back.
     tokio::time::sleep(Duration::from_millis(
         u64::from(*attempt * *attempt).min(100),
     ))
@@ -404,8 +411,8 @@ async fn begins_again(error: &StoreError, attempt: &mut u32) -> bool {
     true
 }
 
-/// The statements of the hot path as text, each with the tables that its plan must never read as a
-/// whole: for tests that ask the engines for their plans.
+/// Statements of the hot path as text, each with the tables that its plan must not scan. For tests
+/// that check the plans of the engines.
 #[doc(hidden)]
 #[must_use]
 pub fn hot_statements(

@@ -1,5 +1,5 @@
-//! Options of a database URL: those that the library would ignore are refused, because somebody
-//! relies on them. Values are never shown.
+//! Validation of the options in a database URL. Options that the library would ignore are refused,
+//! because the operator relies on them. Error messages never contain values.
 
 use sea_orm::SqlxError;
 
@@ -44,31 +44,30 @@ const MYSQL: &[&str] = &[
 const SQLITE: &[&str] = &["mode", "cache", "immutable", "vfs"];
 
 /// # Errors
-/// The first option that this kind of database does not know, with the nearest one that it knows.
+/// Names the first unknown option, and the most similar known one.
 pub(super) fn check(scheme: &str, url: &str) -> Result<(), String> {
     let known = match scheme {
         "sqlite" => SQLITE,
         "postgres" | "postgresql" => POSTGRES,
         _ => MYSQL,
     };
-    // What follows a # is no option, but an option may be meant.
+    // The text after a # is not an option, but may have been meant as one.
     if scheme != "sqlite" && url.contains('#') {
         return Err(
-            "a # in database.url ends it: a # in the password or in an option is written %23"
-                .to_owned(),
+            "a # ends database.url: write a # in the password or in an option as %23".to_owned(),
         );
     }
     let Some((_, options)) = url.split_once('?') else {
         return Ok(());
     };
     for option in options.split('&').filter(|option| !option.is_empty()) {
-        let name = decoded(option.split('=').next().unwrap_or_default());
+        let name = percent_decode(option.split('=').next().unwrap_or_default());
         let is_setting =
             scheme.starts_with("postgres") && name.starts_with("options[") && name.ends_with(']');
         if known.contains(&name.as_str()) || is_setting {
             continue;
         }
-        // Something without a value may be a secret in the wrong place.
+        // A part without a value may be a misplaced secret.
         let name = if option.contains('=') && is_name(&name) {
             format!(" {name}")
         } else {
@@ -81,7 +80,7 @@ pub(super) fn check(scheme: &str, url: &str) -> Result<(), String> {
             .max_by(|(one, _), (other, _)| one.total_cmp(other))
             .filter(|(nearness, _)| *nearness > 0.8);
         let hint = nearest.map_or_else(
-            || format!("known are {}", known.join(", ")),
+            || format!("known options are {}", known.join(", ")),
             |(_, known)| format!("did you mean {known}?"),
         );
         return Err(format!("unknown option{name} in database.url; {hint}"));
@@ -89,17 +88,17 @@ pub(super) fn check(scheme: &str, url: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Why the library refuses a URL, without the values that it quotes.
-pub(super) fn refused(error: &SqlxError) -> StoreError {
+/// Converts the library's error about a URL, without the quoted values.
+pub(super) fn redacted_error(error: &SqlxError) -> StoreError {
     let text = error.to_string();
     let parts = text
         .split('"')
         .enumerate()
         .map(|(at, part)| if at % 2 == 1 { "…" } else { part });
-    StoreError::Broken(parts.collect::<Vec<_>>().join("\""))
+    StoreError::Internal(parts.collect::<Vec<_>>().join("\""))
 }
 
-/// Whether it looks like the name of an option.
+/// Returns whether the text looks like the name of an option.
 fn is_name(text: &str) -> bool {
     text.len() <= 40
         && text
@@ -107,7 +106,7 @@ fn is_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_[].".contains(&byte))
 }
 
-fn decoded(name: &str) -> String {
+fn percent_decode(name: &str) -> String {
     serde_urlencoded::from_str::<Vec<(String, String)>>(name)
         .ok()
         .and_then(|mut pairs| pairs.pop())
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_that_would_be_ignored_are_refused_with_the_nearest_and_without_their_values() {
+    fn unknown_options_are_refused_with_a_suggestion_and_without_values() {
         for (url, text) in [
             (
                 "postgres://me:hush@host/db?ssl_mode=hush",
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_refused_are_not_shown() {
+    fn errors_do_not_contain_refused_values() {
         use std::str::FromStr;
         let errors = [
             sea_orm::sqlx::postgres::PgConnectOptions::from_str("postgres://host/db?sslmode=hush")
@@ -179,7 +178,7 @@ mod tests {
                 .unwrap_err(),
         ];
         for error in errors {
-            let text = refused(&error).to_string();
+            let text = redacted_error(&error).to_string();
             assert!(
                 error.to_string().contains("hush")
                     && !text.contains("hush")
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn known_options_are_taken() {
+    fn known_options_are_accepted() {
         for url in [
             "postgres://me:p@host/db?sslmode=require&options[search_path]=x&statement-cache-capacity=0",
             "postgres://host/db?ssl%2Dmode=require&",

@@ -1,7 +1,7 @@
-//! The connections: who gets one, how many the database allows, and what is asked on them.
+//! Connection pool: hands out connections, and adapts to the number that the database allows.
 //!
-//! Everything that is asked is finished, also when nobody waits for the answer any more (see
-//! `uncancelled`); waiting for a connection is given up at once.
+//! Statements run to completion even if their caller is cancelled (see `finish_on_drop`); waiting
+//! for a connection ends with the caller.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -19,32 +19,31 @@ use sea_orm::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::StoreError;
-use super::uncancelled::{go_on, uncancelled};
+use super::finish_on_drop::{finish_on_drop, spawn_with_timeout};
 
-/// When a connection is so long in coming, the database is asked for the reason: the library keeps
-/// it to itself.
-const SLOW: Duration = Duration::from_millis(300);
-/// For so long after the number of connections was found, refusals are those of connections that
-/// are still being closed.
-const SETTLES: Duration = Duration::from_secs(5);
-/// How often a database that allowed fewer connections than it should is asked for more.
-const ASKS_FOR_MORE: Duration = Duration::from_secs(30);
-/// How long a database that is waited for is left alone between two attempts.
-const PAUSE: Duration = Duration::from_millis(500);
-/// For so long a reason explains why there is no connection.
-const EXPLAINS: Duration = Duration::from_secs(30);
-/// What is added to the time limit of a statement before one that was given up is taken for dead.
-const GRACE: Duration = Duration::from_secs(2);
+/// If a new connection takes longer than this, a separate connection attempt finds the reason,
+/// which the library does not report.
+const SLOW_CONNECT: Duration = Duration::from_millis(300);
+/// How long after a resize refusals are attributed to connections that are still closing.
+const RESIZE_COOLDOWN: Duration = Duration::from_secs(5);
+/// How often a database that allowed fewer connections than configured is asked for more.
+const GROWTH_PROBE_INTERVAL: Duration = Duration::from_secs(30);
+/// Pause between two attempts to reach the database at startup.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the reason of a refusal is added to timeout errors.
+const REFUSAL_TTL: Duration = Duration::from_secs(30);
+/// Added to the statement timeout before an abandoned statement counts as dead.
+const ABANDON_GRACE: Duration = Duration::from_secs(2);
 
-/// A connection beside those of the pool.
-pub(super) enum Link {
+/// A connection outside of the pool.
+pub(super) enum DirectConnection {
     Postgres(PgConnection),
     MySql(MySqlConnection),
 }
 
-impl Link {
+impl DirectConnection {
     async fn close(self) {
-        // Nothing was done on it.
+        // Nothing was done on it, so a failed close has no effect.
         let _ = match self {
             Self::Postgres(connection) => connection.close().await,
             Self::MySql(connection) => connection.close().await,
@@ -52,86 +51,92 @@ impl Link {
     }
 }
 
-/// How connections to a server are made. SQLite has none.
-pub(super) struct Server {
-    /// Where it is, for messages.
-    pub(super) place: String,
-    /// A pool of so many connections.
-    pub(super) pool: Box<dyn Fn(u32) -> DatabaseConnection + Send + Sync>,
-    /// One connection.
-    pub(super) link: Box<dyn Fn() -> BoxFuture<'static, Result<Link, SqlxError>> + Send + Sync>,
+/// Makes connections to a database server. SQLite has none.
+pub(super) struct ServerConnector {
+    /// The address, for messages.
+    pub(super) address: String,
+    /// Creates a pool of the given size.
+    pub(super) new_pool: Box<dyn Fn(u32) -> DatabaseConnection + Send + Sync>,
+    /// Opens a single connection.
+    pub(super) connect:
+        Box<dyn Fn() -> BoxFuture<'static, Result<DirectConnection, SqlxError>> + Send + Sync>,
 }
 
-/// Connections of one kind. A clone is the same.
+/// A connection pool. Cheap to clone (`Arc`).
 #[derive(Clone)]
-pub(super) struct Pool(Arc<Shared>);
+pub(super) struct Pool(Arc<PoolState>);
 
-struct Shared {
+struct PoolState {
     connection: RwLock<DatabaseConnection>,
     backend: DbBackend,
-    /// A place for each connection that there may be. Whoever waits here has asked nothing yet.
-    places: Arc<Semaphore>,
-    most: u32,
-    acquire: Duration,
-    /// How long what was given up may go on.
-    patience: Duration,
-    server: Option<Server>,
-    /// Connections that are just being made.
-    coming: AtomicU32,
-    /// How many the database allows, as far as is known, and when that was found.
+    /// One permit for each allowed connection. A caller that waits here has sent nothing yet.
+    permits: Arc<Semaphore>,
+    max_connections: u32,
+    acquire_timeout: Duration,
+    /// How long an abandoned statement may run.
+    abandon_timeout: Duration,
+    server: Option<ServerConnector>,
+    /// Number of connections that are being opened.
+    connecting: AtomicU32,
+    /// Number of connections that the database allows, as far as known, and the time of the last
+    /// change.
     allowed: AtomicU32,
-    found: Mutex<Option<Instant>>,
-    finding: tokio::sync::Mutex<()>,
-    /// Why there was no connection, when that was last so.
-    refusal: Mutex<Option<(Instant, String)>>,
+    resized_at: Mutex<Option<Instant>>,
+    resize_lock: tokio::sync::Mutex<()>,
+    /// Time and reason of the last refused connection.
+    last_refusal: Mutex<Option<(Instant, String)>>,
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Pool")
-            .field("most", &self.0.most)
+            .field("max_connections", &self.0.max_connections)
             .finish_non_exhaustive()
     }
 }
 
-/// How many connections, and for how long what is waited for.
+/// Size and timeouts of a pool.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) most: u32,
-    pub(super) acquire: Duration,
+pub(super) struct PoolLimits {
+    pub(super) max_connections: u32,
+    pub(super) acquire_timeout: Duration,
     /// The time limit of a statement.
-    pub(super) statement: Duration,
+    pub(super) statement_timeout: Duration,
 }
 
 impl Pool {
-    /// Connections of a server's.
-    pub(super) fn of(server: Server, limits: Limits) -> Self {
-        let connection = (server.pool)(limits.most);
+    /// Creates a pool of connections to a server.
+    pub(super) fn for_server(server: ServerConnector, limits: PoolLimits) -> Self {
+        let connection = (server.new_pool)(limits.max_connections);
         Self::new(connection, Some(server), limits)
     }
 
-    /// Connections that are there.
-    pub(super) fn over(connection: DatabaseConnection, limits: Limits) -> Self {
+    /// Wraps an existing pool (SQLite).
+    pub(super) fn from_connection(connection: DatabaseConnection, limits: PoolLimits) -> Self {
         Self::new(connection, None, limits)
     }
 
-    fn new(mut connection: DatabaseConnection, server: Option<Server>, limits: Limits) -> Self {
+    fn new(
+        mut connection: DatabaseConnection,
+        server: Option<ServerConnector>,
+        limits: PoolLimits,
+    ) -> Self {
         let backend = connection.get_database_backend();
-        measure(&mut connection);
-        Self(Arc::new(Shared {
+        record_metrics(&mut connection);
+        Self(Arc::new(PoolState {
             connection: RwLock::new(connection),
             backend,
-            places: Arc::new(Semaphore::new(limits.most as usize)),
-            most: limits.most,
-            acquire: limits.acquire,
-            patience: limits.statement + GRACE,
+            permits: Arc::new(Semaphore::new(limits.max_connections as usize)),
+            max_connections: limits.max_connections,
+            acquire_timeout: limits.acquire_timeout,
+            abandon_timeout: limits.statement_timeout + ABANDON_GRACE,
             server,
-            coming: AtomicU32::new(0),
-            allowed: AtomicU32::new(limits.most),
-            found: Mutex::default(),
-            finding: tokio::sync::Mutex::default(),
-            refusal: Mutex::default(),
+            connecting: AtomicU32::new(0),
+            allowed: AtomicU32::new(limits.max_connections),
+            resized_at: Mutex::default(),
+            resize_lock: tokio::sync::Mutex::default(),
+            last_refusal: Mutex::default(),
         }))
     }
 
@@ -139,7 +144,7 @@ impl Pool {
         self.0.backend
     }
 
-    /// The library's pool, for what is done before anybody is served.
+    /// The library's pool, for work before the server accepts requests.
     pub(super) fn current(&self) -> DatabaseConnection {
         self.0
             .connection
@@ -148,84 +153,90 @@ impl Pool {
             .clone()
     }
 
-    /// How many connections the database allows, where that is less than what is configured: both
-    /// numbers.
-    pub(super) fn limited(&self) -> Option<(u32, u32)> {
+    /// Returns (allowed, configured) numbers of connections if the database allows fewer than
+    /// configured.
+    pub(super) fn reduced_limit(&self) -> Option<(u32, u32)> {
         let allowed = self.0.allowed.load(Ordering::Relaxed);
-        (allowed < self.0.most).then_some((allowed, self.0.most))
+        (allowed < self.0.max_connections).then_some((allowed, self.0.max_connections))
     }
 
-    /// Asks for rows outside of a transaction.
+    /// Runs a query outside of a transaction.
     pub(super) async fn query_all(
         &self,
         statement: Statement,
     ) -> Result<Vec<QueryResult>, StoreError> {
-        let (place, connection) = self.enter().await?;
+        let (permit, connection) = self.acquire().await?;
         let work = async move {
             let rows = connection.query_all_raw(statement).await;
-            drop(place);
+            drop(permit);
             rows
         };
-        uncancelled(self.0.patience, work)
+        finish_on_drop(self.0.abandon_timeout, work)
             .await
             .map_err(|error| self.explain(error))
     }
 
-    /// Begins a transaction, with `first` as its first statement.
-    pub(super) async fn begin(&self, first: Option<Arc<str>>) -> Result<Open, StoreError> {
-        let (place, connection) = self.enter().await?;
-        let patience = self.0.patience;
-        // SQLite must say at BEGIN that it is going to write; READ COMMITTED is set on every
-        // connection of the others.
+    /// Begins a transaction; `first` is its first statement.
+    pub(super) async fn begin(
+        &self,
+        first: Option<Arc<str>>,
+    ) -> Result<OpenTransaction, StoreError> {
+        let (permit, connection) = self.acquire().await?;
+        let abandon_timeout = self.0.abandon_timeout;
+        // SQLite must know at BEGIN that the transaction will write. On the other engines READ
+        // COMMITTED is set on every connection.
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
         };
         let work = async move {
             let tx = connection.begin_with_options(options).await?;
-            let open = Open(Arc::new(Transaction {
+            let open = OpenTransaction(Arc::new(Transaction {
                 backend: tx.get_database_backend(),
                 tx: Some(tx),
-                place: Some(place),
-                patience,
+                permit: Some(permit),
+                abandon_timeout,
             }));
             if let Some(first) = first {
                 open.0.tx()?.execute_unprepared(&first).await?;
             }
             Ok(open)
         };
-        uncancelled(patience, work)
+        finish_on_drop(abandon_timeout, work)
             .await
             .map_err(|error| self.explain(error))
     }
 
-    /// Does `work`, which uses connections, to its end.
-    pub(super) async fn finish<T: Send + 'static>(
+    /// Runs `work`, which uses connections, to completion.
+    pub(super) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> T {
-        uncancelled(self.0.patience, work).await
+        finish_on_drop(self.0.abandon_timeout, work).await
     }
 
-    /// A place, and the pool that has a connection for it.
-    async fn enter(&self) -> Result<(OwnedSemaphorePermit, DatabaseConnection), StoreError> {
-        let acquired =
-            tokio::time::timeout(self.0.acquire, Arc::clone(&self.0.places).acquire_owned()).await;
-        let Ok(Ok(place)) = acquired else {
+    /// Waits for a permit, and returns it with the pool that has a connection for it.
+    async fn acquire(&self) -> Result<(OwnedSemaphorePermit, DatabaseConnection), StoreError> {
+        let acquired = tokio::time::timeout(
+            self.0.acquire_timeout,
+            Arc::clone(&self.0.permits).acquire_owned(),
+        )
+        .await;
+        let Ok(Ok(permit)) = acquired else {
             let text = format!(
                 "none of {} connections was free within {} s",
-                self.0.most,
-                self.0.acquire.as_secs()
+                self.0.max_connections,
+                self.0.acquire_timeout.as_secs()
             );
             return Err(StoreError::Unavailable(self.with_reason(text)));
         };
         if let Some(server) = &self.0.server {
-            self.ask_for_more();
-            let deadline = Instant::now() + self.0.acquire;
-            while room(&self.current()) > 0 {
-                match self.come(server).await {
+            self.probe_for_growth();
+            let deadline = Instant::now() + self.0.acquire_timeout;
+            while connections_left(&self.current()) > 0 {
+                match self.open_connection(server).await {
                     Ok(()) => {
-                        // It is looked at once more on its way into the pool.
+                        // The pool checks the connection once more before it counts as idle.
                         for _ in 0..50 {
                             if is_free(&self.current()) {
                                 break;
@@ -235,44 +246,43 @@ impl Pool {
                         break;
                     }
                     Err(error) if is_too_many(&error) && Instant::now() < deadline => {
-                        self.find_allowed(server, &error).await
+                        self.shrink_to_allowed(server, &error).await
                     }
                     Err(error) => return Err(self.explain(error)),
                 }
             }
         }
-        Ok((place, self.current()))
+        Ok((permit, self.current()))
     }
 
-    /// Gets another connection, and leaves it in the pool. The library asks again and again and
-    /// says nothing when the database refuses, so when it takes long the reason is found out beside
-    /// it.
-    async fn come(&self, server: &Server) -> Result<(), DbErr> {
+    /// Opens a connection and leaves it in the pool. The library retries without reporting a
+    /// refusal, so after [`SLOW_CONNECT`] a separate attempt finds the reason.
+    async fn open_connection(&self, server: &ServerConnector) -> Result<(), DbErr> {
         let connection = self.current();
-        let _coming = Coming::new(&self.0.coming);
-        let mut acquired = Box::pin(acquire(&connection));
-        let why = async {
-            tokio::time::sleep(SLOW).await;
-            // One of those who wait finds it out for all.
-            let Ok(_one) = self.0.finding.try_lock() else {
+        let _guard = ConnectingGuard::new(&self.0.connecting);
+        let mut acquired = Box::pin(acquire_and_release(&connection));
+        let find_reason = async {
+            tokio::time::sleep(SLOW_CONNECT).await;
+            // One of the waiting callers finds the reason for all.
+            let Ok(_guard) = self.0.resize_lock.try_lock() else {
                 return std::future::pending().await;
             };
             loop {
-                match self.reach(server).await {
+                match self.probe_server(server).await {
                     Err(error) if is_too_many(&error) => return error,
-                    _ => tokio::time::sleep(SLOW).await,
+                    _ => tokio::time::sleep(SLOW_CONNECT).await,
                 }
             }
         };
         tokio::select! {
             acquired = &mut acquired => acquired,
-            refused = why => Err(refused),
+            refused = find_reason => Err(refused),
         }
     }
 
-    /// Whether the server is there, by a connection of its own.
-    async fn reach(&self, server: &Server) -> Result<(), DbErr> {
-        let result = match tokio::time::timeout(self.0.acquire, (server.link)()).await {
+    /// Checks with a separate connection that the server can be reached.
+    async fn probe_server(&self, server: &ServerConnector) -> Result<(), DbErr> {
+        let result = match tokio::time::timeout(self.0.acquire_timeout, (server.connect)()).await {
             Ok(Ok(link)) => {
                 link.close().await;
                 return Ok(());
@@ -284,60 +294,64 @@ impl Pool {
             )),
         };
         let error = DbErr::Conn(sea_orm::RuntimeErr::SqlxError(Arc::new(result)));
-        let text = format!("{}: {error}", server.place);
+        let text = format!("{}: {error}", server.address);
         *self
             .0
-            .refusal
+            .last_refusal
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), text));
         Err(error)
     }
 
-    /// The database refused one more: those that there are must do.
-    async fn find_allowed(&self, server: &Server, refusal: &DbErr) {
-        let finding = self.0.finding.lock().await;
+    /// Shrinks the pool to the connections that exist, because the database refused another one.
+    async fn shrink_to_allowed(&self, server: &ServerConnector, refusal: &DbErr) {
+        let resize_lock = self.0.resize_lock.lock().await;
         if self
             .0
-            .found
+            .resized_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .is_some_and(|at| at.elapsed() < SETTLES)
+            .is_some_and(|at| at.elapsed() < RESIZE_COOLDOWN)
         {
-            drop(finding);
+            drop(resize_lock);
             tokio::time::sleep(Duration::from_millis(50)).await;
             return;
         }
         let there = size(&self.current())
-            .saturating_sub(self.0.coming.load(Ordering::Relaxed))
+            .saturating_sub(self.0.connecting.load(Ordering::Relaxed))
             .max(1);
         tracing::warn!(
             allowed = there,
-            max_connections = self.0.most,
+            max_connections = self.0.max_connections,
             refusal = %refusal,
-            "the database allows {there} connections just now, not the {} of database.max_connections: requests share them",
-            self.0.most
+            "the database allows only {there} connections at present, not the {} of database.max_connections",
+            self.0.max_connections
         );
-        self.replace(server, there);
+        self.replace_pool(server, there);
     }
 
-    /// Asks a database that allowed too few for more, now and then.
-    fn ask_for_more(&self) {
-        let Some((allowed, most)) = self.limited() else {
+    /// From time to time asks a database that allowed too few connections for more.
+    fn probe_for_growth(&self) {
+        let Some((allowed, most)) = self.reduced_limit() else {
             return;
         };
         {
-            let mut found = self.0.found.lock().unwrap_or_else(PoisonError::into_inner);
-            if found.is_some_and(|at| at.elapsed() < ASKS_FOR_MORE) {
+            let mut resized_at = self
+                .0
+                .resized_at
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if resized_at.is_some_and(|at| at.elapsed() < GROWTH_PROBE_INTERVAL) {
                 return;
             }
-            *found = Some(Instant::now());
+            *resized_at = Some(Instant::now());
         }
         let pool = self.clone();
         tokio::spawn(async move {
             let Some(server) = &pool.0.server else { return };
             let mut links = Vec::new();
             for _ in allowed..most {
-                match tokio::time::timeout(pool.0.acquire, (server.link)()).await {
+                match tokio::time::timeout(pool.0.acquire_timeout, (server.connect)()).await {
                     Ok(Ok(link)) => links.push(link),
                     _ => break,
                 }
@@ -352,16 +366,16 @@ impl Pool {
                     max_connections = most,
                     "the database allows more connections again"
                 );
-                pool.replace(server, allowed + more);
+                pool.replace_pool(server, allowed + more);
             }
         });
     }
 
-    /// A pool of so many instead of the one that there is, whose connections are closed when they
-    /// are free.
-    fn replace(&self, server: &Server, allowed: u32) {
-        let mut connection = (server.pool)(allowed);
-        measure(&mut connection);
+    /// Replaces the pool by one with `allowed` connections. The connections of the old pool are
+    /// closed when they become idle.
+    fn replace_pool(&self, server: &ServerConnector, allowed: u32) {
+        let mut connection = (server.new_pool)(allowed);
+        record_metrics(&mut connection);
         let old = std::mem::replace(
             &mut *self
                 .0
@@ -371,12 +385,16 @@ impl Pool {
             connection,
         );
         self.0.allowed.store(allowed, Ordering::Relaxed);
-        *self.0.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        metrics::gauge!("recents_database_connections_allowed").set(f64::from(allowed));
+        *self
+            .0
+            .resized_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        metrics::gauge!(crate::metrics::DATABASE_CONNECTIONS_ALLOWED).set(f64::from(allowed));
         tokio::spawn(async move { old.close().await });
     }
 
-    /// Waits for the server, if it is one that cannot be reached just now; for `wait` at most.
+    /// Waits up to `wait` for a server that cannot be reached at present.
     pub(super) async fn wait_for_server(&self, wait: Duration) -> Result<(), StoreError> {
         let Some(server) = &self.0.server else {
             return Ok(());
@@ -384,13 +402,13 @@ impl Pool {
         let begun = Instant::now();
         let mut told = None;
         loop {
-            let Err(error) = self.reach(server).await else {
+            let Err(error) = self.probe_server(server).await else {
                 return Ok(());
             };
             let error = StoreError::from(error);
-            let is_over = begun.elapsed() + PAUSE > wait;
+            let is_over = begun.elapsed() + RETRY_INTERVAL > wait;
             match error {
-                StoreError::Unavailable(text) | StoreError::Lost(text) if is_over => {
+                StoreError::Unavailable(text) | StoreError::ConnectionLost(text) if is_over => {
                     let waited = if wait.is_zero() {
                         String::new()
                     } else {
@@ -398,25 +416,25 @@ impl Pool {
                     };
                     return Err(StoreError::Unavailable(format!(
                         "{} cannot be reached{waited}: {text}",
-                        server.place
+                        server.address
                     )));
                 }
-                StoreError::Unavailable(text) | StoreError::Lost(text) => {
+                StoreError::Unavailable(text) | StoreError::ConnectionLost(text) => {
                     if told.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(5)) {
                         told = Some(Instant::now());
                         let seconds = (wait - begun.elapsed()).as_secs();
                         tracing::warn!(
-                            database = server.place,
+                            database = server.address,
                             reason = text,
                             "waiting for the database, {seconds} s at most"
                         );
                     }
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                 }
-                StoreError::Broken(text) => {
+                StoreError::Internal(text) => {
                     return Err(StoreError::Unavailable(format!(
                         "{} refuses: {text}",
-                        server.place
+                        server.address
                     )));
                 }
                 other => return Err(other),
@@ -424,7 +442,7 @@ impl Pool {
         }
     }
 
-    /// An error, with the reason for which there was no connection.
+    /// Converts an error, and adds the reason why there was no connection.
     fn explain(&self, error: DbErr) -> StoreError {
         let is_time_out = matches!(error, DbErr::ConnectionAcquire(_));
         match StoreError::from(error) {
@@ -438,11 +456,11 @@ impl Pool {
     fn with_reason(&self, text: String) -> String {
         let refusal = self
             .0
-            .refusal
+            .last_refusal
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         match &*refusal {
-            Some((at, reason)) if at.elapsed() < EXPLAINS => format!("{text}; {reason}"),
+            Some((at, reason)) if at.elapsed() < REFUSAL_TTL => format!("{text}; {reason}"),
             _ => text,
         }
     }
@@ -450,36 +468,36 @@ impl Pool {
     /// Closes all connections.
     pub(super) async fn close(&self) {
         if let Err(error) = self.current().close_by_ref().await {
-            tracing::warn!(error = %error, "a connection did not close");
+            tracing::warn!(error = %error, "cannot close the connections");
         }
     }
 }
 
-/// Counts a connection that is being made.
-struct Coming<'a>(&'a AtomicU32);
+/// Counts a connection while it is being opened.
+struct ConnectingGuard<'a>(&'a AtomicU32);
 
-impl<'a> Coming<'a> {
+impl<'a> ConnectingGuard<'a> {
     fn new(count: &'a AtomicU32) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Coming<'_> {
+impl Drop for ConnectingGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-fn measure(connection: &mut DatabaseConnection) {
+fn record_metrics(connection: &mut DatabaseConnection) {
     connection.set_metric_callback(|info| {
-        metrics::counter!("recents_sql_statements_total").increment(1);
-        metrics::histogram!("recents_sql_seconds").record(info.elapsed.as_secs_f64());
+        metrics::counter!(crate::metrics::SQL_STATEMENTS_TOTAL).increment(1);
+        metrics::histogram!(crate::metrics::SQL_SECONDS).record(info.elapsed.as_secs_f64());
     });
 }
 
-/// How many connections may still be made, where none is free.
-fn room(connection: &DatabaseConnection) -> u32 {
+/// Returns how many more connections the pool may open, if none is idle.
+fn connections_left(connection: &DatabaseConnection) -> u32 {
     let (idle, size, most) = match connection.get_database_backend() {
         DbBackend::Postgres => {
             let pool = connection.get_postgres_connection_pool();
@@ -522,8 +540,8 @@ fn size(connection: &DatabaseConnection) -> u32 {
     }
 }
 
-/// Takes a connection, and gives it back.
-async fn acquire(connection: &DatabaseConnection) -> Result<(), DbErr> {
+/// Takes a connection and returns it to the pool.
+async fn acquire_and_release(connection: &DatabaseConnection) -> Result<(), DbErr> {
     let result = match connection.get_database_backend() {
         DbBackend::Postgres => connection
             .get_postgres_connection_pool()
@@ -546,7 +564,7 @@ async fn acquire(connection: &DatabaseConnection) -> Result<(), DbErr> {
     })
 }
 
-/// Whether the database has no connection left for us.
+/// Returns whether the database refused the connection because it has too many.
 fn is_too_many(error: &DbErr) -> bool {
     let (DbErr::Conn(sea_orm::RuntimeErr::SqlxError(inner))
     | DbErr::Exec(sea_orm::RuntimeErr::SqlxError(inner))
@@ -558,48 +576,48 @@ fn is_too_many(error: &DbErr) -> bool {
         return false;
     };
     match error.try_downcast_ref::<sea_orm::SqlxMySqlError>() {
-        // Too many connections; of this user; of this user by its own limit.
+        // Too many connections in total, for this user, or by the user's own limit.
         Some(mysql) => [1040, 1203, 1226].contains(&mysql.number()),
         None => error.code().as_deref() == Some("53300"),
     }
 }
 
-/// An open transaction. Dropped, it is rolled back, and only then can its connection be used again.
+/// An open transaction. After a drop it is rolled back; only then can its connection be used again.
 #[derive(Clone, Debug)]
-pub(super) struct Open(Arc<Transaction>);
+pub(super) struct OpenTransaction(Arc<Transaction>);
 
 #[derive(Debug)]
 struct Transaction {
     backend: DbBackend,
-    /// Until it is committed or rolled back.
+    /// `None` after commit or rollback.
     tx: Option<DatabaseTransaction>,
-    place: Option<OwnedSemaphorePermit>,
-    patience: Duration,
+    permit: Option<OwnedSemaphorePermit>,
+    abandon_timeout: Duration,
 }
 
 impl Transaction {
     fn tx(&self) -> Result<&DatabaseTransaction, DbErr> {
         self.tx
             .as_ref()
-            .ok_or_else(|| DbErr::Custom("the transaction is over".to_owned()))
+            .ok_or_else(|| DbErr::Custom("the transaction has ended".to_owned()))
     }
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
         let Some(tx) = self.tx.take() else { return };
-        let place = self.place.take();
-        go_on(self.patience, async move {
-            // One that fails leaves the connection as one that is closed when it comes back.
+        let permit = self.permit.take();
+        spawn_with_timeout(self.abandon_timeout, async move {
+            // After a failed rollback the pool closes the connection.
             if let Err(error) = tx.rollback().await {
-                tracing::debug!(error = %error, "a transaction could not be rolled back: its connection is closed");
+                tracing::debug!(error = %error, "cannot roll back a transaction: closing its connection");
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-impl Open {
+impl OpenTransaction {
     pub(super) fn backend(&self) -> DbBackend {
         self.0.backend
     }
@@ -609,7 +627,7 @@ impl Open {
         statement: &impl StatementBuilder,
     ) -> Result<Vec<QueryResult>, DbErr> {
         let (transaction, statement) = (Arc::clone(&self.0), statement.build(&self.0.backend));
-        uncancelled(self.0.patience, async move {
+        finish_on_drop(self.0.abandon_timeout, async move {
             transaction.tx()?.query_all_raw(statement).await
         })
         .await
@@ -631,7 +649,7 @@ impl Open {
 
     pub(super) async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         let transaction = Arc::clone(&self.0);
-        uncancelled(self.0.patience, async move {
+        finish_on_drop(self.0.abandon_timeout, async move {
             transaction.tx()?.execute_raw(statement).await
         })
         .await
@@ -639,33 +657,33 @@ impl Open {
 
     pub(super) async fn execute_unprepared(&self, sql: &'static str) -> Result<ExecResult, DbErr> {
         let transaction = Arc::clone(&self.0);
-        uncancelled(self.0.patience, async move {
+        finish_on_drop(self.0.abandon_timeout, async move {
             transaction.tx()?.execute_unprepared(sql).await
         })
         .await
     }
 
-    /// Commits. Nobody else has the transaction: its statements are done one after the other.
+    /// Commits. This is the only handle: statements run one after the other.
     pub(super) async fn commit(self) -> Result<(), DbErr> {
-        let patience = self.0.patience;
-        let (tx, place) = self.into_inner()?;
+        let abandon_timeout = self.0.abandon_timeout;
+        let (tx, permit) = self.into_inner()?;
         let work = async move {
             let result = tx.commit().await;
-            drop(place);
+            drop(permit);
             result
         };
-        uncancelled(patience, work).await
+        finish_on_drop(abandon_timeout, work).await
     }
 
-    /// The library's transaction, for what is done before anybody is served.
+    /// Returns the library's transaction, for work before the server accepts requests.
     pub(super) fn into_inner(
         self,
     ) -> Result<(DatabaseTransaction, Option<OwnedSemaphorePermit>), DbErr> {
         let transaction = Arc::into_inner(self.0);
         let taken = transaction
-            .and_then(|mut transaction| Some((transaction.tx.take()?, transaction.place.take())));
+            .and_then(|mut transaction| Some((transaction.tx.take()?, transaction.permit.take())));
         taken.ok_or_else(|| {
-            DbErr::Custom("a statement of the transaction is still being done".to_owned())
+            DbErr::Custom("a statement of the transaction is still running".to_owned())
         })
     }
 }

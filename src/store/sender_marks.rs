@@ -1,10 +1,10 @@
-//! `sender_mark` and `late_message`: what messages leave beside their channel, so that they touch
-//! nothing that belongs to readers.
+//! `sender_mark` and `late_message`: data about messages that is stored per channel, so that
+//! sending does not write to rows of readers.
 
 use entity::{late_message, sender_mark};
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 
-use super::rows::{self, Target};
+use super::bulk::{self, UpsertSpec};
 use super::{SenderMark, StoreError, Tx};
 use crate::ids::Seq;
 
@@ -17,7 +17,7 @@ pub(crate) struct OwnMessage {
 }
 
 impl Tx {
-    /// The newest own message of a user in a locked channel.
+    /// Returns the newest own message of a user in a locked channel.
     pub(crate) async fn find_sender_mark(
         &self,
         channel_id: i64,
@@ -30,7 +30,7 @@ impl Tx {
             .and_where(Expr::col(Column::ChannelId).eq(channel_id))
             .and_where(Expr::col(Column::Uid).eq(uid))
             .to_owned();
-        let Some(row) = self.open.query_one(&select).await? else {
+        let Some(row) = self.inner.query_one(&select).await? else {
             return Ok(SenderMark::default());
         };
         Ok(SenderMark {
@@ -40,7 +40,7 @@ impl Tx {
         })
     }
 
-    /// Writes the newest own messages of senders. The channels are locked.
+    /// Writes the newest own messages of senders in locked channels.
     pub(crate) async fn write_sender_marks(
         &self,
         mut own: Vec<OwnMessage>,
@@ -69,16 +69,16 @@ impl Tx {
                 ]
             },
         );
-        let target = Target {
+        let spec = UpsertSpec {
             columns: &COLUMNS,
             key: &COLUMNS[..2],
             update: &COLUMNS[2..],
             unchanged: Column::Seq,
         };
-        rows::write::<Entity>(&self.open, &target, rows.collect()).await
+        bulk::upsert::<Entity>(&self.inner, &spec, rows.collect()).await
     }
 
-    /// Remembers that a red-dot message came late. The channel is locked.
+    /// Records a late red-dot message in a locked channel.
     pub(crate) async fn insert_late_message(
         &self,
         channel_id: i64,
@@ -90,7 +90,7 @@ impl Tx {
             .into_table(Entity)
             .columns([Column::ChannelId, Column::Revision, Column::Seq])
             .to_owned();
-        self.open
+        self.inner
             .execute(insert.values_panic([channel_id.into(), revision.into(), seq.into()]))
             .await?;
         Ok(())

@@ -82,7 +82,8 @@ fn use_cases_do_not_depend_on_interfaces() {
             &[
                 "crate::graphql",
                 "crate::rest",
-                "crate::app",
+                "crate::server",
+                "crate::state",
                 "async_graphql",
                 "axum",
             ],
@@ -97,7 +98,8 @@ fn live_does_not_depend_on_interfaces() {
         &[
             "crate::graphql",
             "crate::rest",
-            "crate::app",
+            "crate::server",
+            "crate::state",
             "async_graphql",
             "axum",
         ],

@@ -1,70 +1,71 @@
-//! Channels and who is in them.
+//! Mutations of channels and their members.
 
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 
-use super::super::context::ContextExt;
-use super::super::error::{At, Root};
-use super::super::types::{Channel, ChannelTarget};
 use crate::auth::Action;
 use crate::channel::{self as channels, CreateChannel, FlagChanges};
 use crate::error::Error;
+use crate::graphql::context::ContextExt;
+use crate::graphql::error::{InArgument, RootResult};
+use crate::graphql::types::{Channel, ChannelTarget};
 use crate::ids::Uid;
 
-/// What `createChannel` takes.
+/// The input of `createChannel`.
 #[derive(Clone, Debug, InputObject)]
 pub struct CreateChannelInput {
     #[graphql(flatten)]
     target: ChannelTarget,
-    /// The users to add. Nobody is removed.
+    /// The users to add. No member is removed.
     uids: Option<Vec<ID>>,
-    /// Whether to mark it as a group of very many members. Null: as it is.
+    /// Whether the channel is marked as a group of very many members. Null leaves the mark
+    /// unchanged.
     large: Option<bool>,
-    /// Whether to mark it as banned. Null: as it is.
+    /// Whether the channel is marked as banned. Null leaves the mark unchanged.
     ban: Option<bool>,
-    /// Whether to mark it as disbanded. Null: as it is.
+    /// Whether the channel is marked as disbanded. Null leaves the mark unchanged.
     disband: Option<bool>,
 }
 
-/// What `createChannel` returns.
+/// The result of `createChannel`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct CreateChannelPayload {
     /// The channel.
     channel: Channel,
 }
 
-/// What `addMembers` takes.
+/// The input of `addMembers`.
 #[derive(Clone, Debug, InputObject)]
 pub struct AddMembersInput {
     #[graphql(flatten)]
     target: ChannelTarget,
-    /// The users to add. Nobody is removed.
+    /// The users to add. No member is removed.
     uids: Vec<ID>,
 }
 
-/// What `addMembers` returns.
+/// The result of `addMembers`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct AddMembersPayload {
     /// The channel.
     channel: Channel,
 }
 
-/// What `replaceMembers` takes.
+/// The input of `replaceMembers`.
 #[derive(Clone, Debug, InputObject)]
 pub struct ReplaceMembersInput {
     #[graphql(flatten)]
     target: ChannelTarget,
-    /// The users who are members from now on. Everybody else is removed.
+    /// The new members. All other users are removed.
     uids: Vec<ID>,
 }
 
-/// What `replaceMembers` returns.
+/// The result of `replaceMembers`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct ReplaceMembersPayload {
     /// The channel.
     channel: Channel,
 }
 
-/// What `removeMembers` takes.
+/// The input of `removeMembers`.
 #[derive(Clone, Debug, InputObject)]
 pub struct RemoveMembersInput {
     #[graphql(flatten)]
@@ -73,24 +74,24 @@ pub struct RemoveMembersInput {
     uids: Vec<ID>,
 }
 
-/// What `removeMembers` returns.
+/// The result of `removeMembers`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct RemoveMembersPayload {
     /// The channel.
     channel: Channel,
 }
 
-/// What `deleteChannel` takes.
+/// The input of `deleteChannel`.
 #[derive(Clone, Debug, InputObject)]
 pub struct DeleteChannelInput {
     #[graphql(flatten)]
     target: ChannelTarget,
 }
 
-/// What `deleteChannel` returns.
+/// The result of `deleteChannel`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct DeleteChannelPayload {
-    /// The channel that is empty now.
+    /// The channel, which is empty now.
     channel: Channel,
 }
 
@@ -100,20 +101,20 @@ fn parse_uids(uids: Vec<ID>) -> std::result::Result<Vec<Uid>, Error> {
         .collect()
 }
 
-/// Channels and who is in them: for services only.
+/// Mutations of channels and their members, for services only.
 #[derive(Debug, Default)]
 pub struct ChannelMutation;
 
 #[Object]
 impl ChannelMutation {
-    /// Creates a channel, or changes an existing one, and adds members. What is left out stays as
-    /// it is. A person channel needs no creation, and cannot be changed.
+    /// Creates a channel or changes an existing one, and adds members. Omitted fields stay
+    /// unchanged. A person channel needs no creation and cannot be changed.
     async fn create_channel(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The channel, and its change.")] input: CreateChannelInput,
-    ) -> Root<CreateChannelPayload> {
-        let _timed = ctx.changing();
+        #[graphql(desc = "The channel and its change.")] input: CreateChannelInput,
+    ) -> RootResult<CreateChannelPayload> {
+        let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let request = CreateChannel {
             channel: input.target.parse()?,
@@ -122,93 +123,97 @@ impl ChannelMutation {
                 ban: input.ban,
                 disband: input.disband,
             },
-            uids: parse_uids(input.uids.unwrap_or_default()).at("input")?,
+            uids: parse_uids(input.uids.unwrap_or_default()).in_argument("input")?,
             reset: false,
         };
         channels::create_channel(ctx.core(), &request)
             .await
-            .at("input")?;
+            .in_argument("input")?;
         Ok(Some(CreateChannelPayload {
             channel: request.channel.into(),
         }))
     }
 
-    /// Adds members, who see what is sent from now on. An unknown channel is created.
+    /// Adds members, who see messages sent from now on. An unknown channel is created.
     async fn add_members(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The channel, and its change.")] input: AddMembersInput,
-    ) -> Root<AddMembersPayload> {
-        let _timed = ctx.changing();
+        #[graphql(desc = "The channel and its change.")] input: AddMembersInput,
+    ) -> RootResult<AddMembersPayload> {
+        let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::add_members(
             ctx.core(),
             &channel,
-            &parse_uids(input.uids).at("input")?,
+            &parse_uids(input.uids).in_argument("input")?,
             false,
         )
         .await
-        .at("input")?;
+        .in_argument("input")?;
         Ok(Some(AddMembersPayload {
             channel: channel.into(),
         }))
     }
 
-    /// Sets the members: adds those that are missing, who see what is sent from now on, and removes
-    /// everybody else. An unknown channel is created.
+    /// Sets the members: adds those that are missing, who see messages sent from now on, and
+    /// removes all others. An unknown channel is created.
     async fn replace_members(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The channel, and its change.")] input: ReplaceMembersInput,
-    ) -> Root<ReplaceMembersPayload> {
-        let _timed = ctx.changing();
+        #[graphql(desc = "The channel and its change.")] input: ReplaceMembersInput,
+    ) -> RootResult<ReplaceMembersPayload> {
+        let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::add_members(
             ctx.core(),
             &channel,
-            &parse_uids(input.uids).at("input")?,
+            &parse_uids(input.uids).in_argument("input")?,
             true,
         )
         .await
-        .at("input")?;
+        .in_argument("input")?;
         Ok(Some(ReplaceMembersPayload {
             channel: channel.into(),
         }))
     }
 
-    /// Removes members; their conversations go.
+    /// Removes members and their conversations.
     async fn remove_members(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The channel, and its change.")] input: RemoveMembersInput,
-    ) -> Root<RemoveMembersPayload> {
-        let _timed = ctx.changing();
+        #[graphql(desc = "The channel and its change.")] input: RemoveMembersInput,
+    ) -> RootResult<RemoveMembersPayload> {
+        let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::remove_members(ctx.core(), &channel, &parse_uids(input.uids).at("input")?)
-            .await
-            .at("input")?;
+        channels::remove_members(
+            ctx.core(),
+            &channel,
+            &parse_uids(input.uids).in_argument("input")?,
+        )
+        .await
+        .in_argument("input")?;
         Ok(Some(RemoveMembersPayload {
             channel: channel.into(),
         }))
     }
 
-    /// Deletes a channel: its conversations go from everybody's list, and what was said never shows
-    /// again. Who makes it again begins with an empty one. Deleting a deleted or unknown one
-    /// changes nothing.
+    /// Deletes a channel: its conversations disappear from all lists, and its messages never show
+    /// again. If the channel is created again, it starts empty. Deleting a deleted or unknown
+    /// channel changes nothing.
     async fn delete_channel(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The channel.")] input: DeleteChannelInput,
-    ) -> Root<DeleteChannelPayload> {
-        let _timed = ctx.changing();
+    ) -> RootResult<DeleteChannelPayload> {
+        let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::delete_channel(ctx.core(), &channel)
             .await
-            .at("input")?;
+            .in_argument("input")?;
         Ok(Some(DeleteChannelPayload {
             channel: channel.into(),
         }))

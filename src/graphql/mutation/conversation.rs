@@ -1,156 +1,156 @@
-//! What a user changes in the own list.
+//! Mutations of a user's conversations.
 
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 
-use super::super::context::ContextExt;
-use super::super::error::{At, Root};
-use super::super::scalars::UInt53;
-use super::super::types::{
-    Conversation, ConversationTarget, RemovedConversation, SummaryOf, parse_channel_types,
+use crate::conversation::{self as conversations, DeleteOutcome};
+use crate::graphql::context::ContextExt;
+use crate::graphql::error::{InArgument, RootResult};
+use crate::graphql::scalars::UInt53;
+use crate::graphql::types::{
+    Conversation, ConversationTarget, LazyUnreadSummary, RemovedConversation, parse_channel_types,
 };
-use crate::conversation::{self as conversations, Deleted};
 
-/// What `setUnread` takes.
+/// The input of `setUnread`.
 #[derive(Clone, Debug, InputObject)]
 pub struct SetUnreadInput {
     #[graphql(flatten)]
     target: ConversationTarget,
-    /// How many are unread, at least 0.
+    /// The number of unread messages, at least 0.
     unread: i32,
-    /// Count only up to the message with this number: messages that came later are unread on top.
+    /// The number of the last message that `unread` covers: later messages are added to it.
     /// Defaults to the last message.
     up_to: Option<UInt53>,
 }
 
-/// What `setUnread` returns.
+/// The result of `setUnread`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct SetUnreadPayload {
-    /// As it is now.
+    /// The conversation after the change.
     conversation: Conversation,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
-    /// cannot be read.
-    unread_summary: Option<SummaryOf>,
+    /// The unread totals of all of the user's conversations after the change. Null beside an error
+    /// if they cannot be read.
+    unread_summary: Option<LazyUnreadSummary>,
 }
 
-/// What `clearUnread` takes.
+/// The input of `clearUnread`.
 #[derive(Clone, Debug, InputObject)]
 pub struct ClearUnreadInput {
     #[graphql(flatten)]
     target: ConversationTarget,
-    /// Only up to the message with this number: what came later stays unread. A number above the
-    /// last message is kept, and the messages up to it are read when they come. Defaults to the
-    /// last message.
+    /// The number of the last message to mark as read: later messages stay unread. If it is above
+    /// the last message, it is kept, and messages up to it are read when they arrive. Defaults to
+    /// the last message.
     up_to: Option<UInt53>,
 }
 
-/// What `clearUnread` returns.
+/// The result of `clearUnread`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct ClearUnreadPayload {
-    /// As it is now.
+    /// The conversation after the change.
     conversation: Conversation,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
-    /// cannot be read.
-    unread_summary: Option<SummaryOf>,
+    /// The unread totals of all of the user's conversations after the change. Null beside an error
+    /// if they cannot be read.
+    unread_summary: Option<LazyUnreadSummary>,
 }
 
-/// What `deleteConversation` takes.
+/// The input of `deleteConversation`.
 #[derive(Clone, Debug, InputObject)]
 pub struct DeleteConversationInput {
     #[graphql(flatten)]
     target: ConversationTarget,
-    /// Only up to the message with this number: later messages still show. A number above the last
-    /// message is kept, and the messages up to it are deleted when they come. Defaults to the last
-    /// message.
+    /// The number of the last message to delete: later messages still show. If it is above the last
+    /// message, it is kept, and messages up to it are deleted when they arrive. Defaults to the
+    /// last message.
     up_to: Option<UInt53>,
 }
 
-/// What `deleteConversation` returns.
+/// The result of `deleteConversation`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct DeleteConversationPayload {
-    /// The conversation that does not show any more. Null where messages above `upTo` still show.
+    /// The conversation that is not listed any more. Null if messages above `upTo` still show.
     removed: Option<RemovedConversation>,
-    /// The conversation, where messages above `upTo` still show.
+    /// The conversation, if messages above `upTo` still show.
     conversation: Option<Conversation>,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
-    /// cannot be read.
-    unread_summary: Option<SummaryOf>,
+    /// The unread totals of all of the user's conversations after the change. Null beside an error
+    /// if they cannot be read.
+    unread_summary: Option<LazyUnreadSummary>,
 }
 
-/// What `markAllRead` takes.
+/// The input of `markAllRead`.
 #[derive(Clone, Debug, InputObject)]
 pub struct MarkAllReadInput {
     /// The user's ID. Defaults to the authenticated user; required for service tokens.
     uid: Option<ID>,
-    /// Only those of these channel types.
+    /// Only conversations of these channel types.
     channel_types: Option<Vec<i32>>,
-    /// Leave alone conversations that changed after this version, which the user has not seen as
-    /// they are: the `version` of the list on the screen.
+    /// The `version` of the list that the user sees. Conversations that changed after it are left
+    /// unread.
     up_to_version: Option<UInt53>,
 }
 
-/// What `markAllRead` returns.
+/// The result of `markAllRead`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct MarkAllReadPayload {
-    /// Those that had unread messages, as they are now; newest activity first.
+    /// The conversations that had unread messages, after the change; newest activity first.
     conversations: Vec<Conversation>,
-    /// What is still unread: of other channel types, or said since. Null beside an error, if it
-    /// cannot be read.
-    unread_summary: Option<SummaryOf>,
+    /// The unread totals after the change: of other channel types, or of messages sent since. Null
+    /// beside an error if they cannot be read.
+    unread_summary: Option<LazyUnreadSummary>,
 }
 
-/// What `pinConversation` takes.
+/// The input of `pinConversation`.
 #[derive(Clone, Debug, InputObject)]
 pub struct PinConversationInput {
     #[graphql(flatten)]
     target: ConversationTarget,
-    /// Whether it is pinned from now on.
+    /// Whether to pin or to unpin the conversation.
     #[graphql(default_with = "Some(true)")]
     pinned: Option<bool>,
 }
 
-/// What `pinConversation` returns.
+/// The result of `pinConversation`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct PinConversationPayload {
-    /// As it is now.
+    /// The conversation after the change.
     conversation: Conversation,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
-    /// cannot be read.
-    unread_summary: Option<SummaryOf>,
+    /// The unread totals of all of the user's conversations after the change. Null beside an error
+    /// if they cannot be read.
+    unread_summary: Option<LazyUnreadSummary>,
 }
 
-/// What `muteConversation` takes.
+/// The input of `muteConversation`.
 #[derive(Clone, Debug, InputObject)]
 pub struct MuteConversationInput {
     #[graphql(flatten)]
     target: ConversationTarget,
-    /// Whether it is muted from now on.
+    /// Whether to mute or to unmute the conversation.
     #[graphql(default_with = "Some(true)")]
     muted: Option<bool>,
 }
 
-/// What `muteConversation` returns.
+/// The result of `muteConversation`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct MuteConversationPayload {
-    /// As it is now.
+    /// The conversation after the change.
     conversation: Conversation,
-    /// Unread in all of the user's conversations, after this change. Null beside an error, if it
-    /// cannot be read.
-    unread_summary: Option<SummaryOf>,
+    /// The unread totals of all of the user's conversations after the change. Null beside an error
+    /// if they cannot be read.
+    unread_summary: Option<LazyUnreadSummary>,
 }
 
-/// What a user changes in the own list.
+/// Mutations of a user's conversations.
 #[derive(Debug, Default)]
 pub struct ConversationMutation;
 
 #[Object]
 impl ConversationMutation {
-    /// Sets how many messages of a conversation are unread, for all devices of the user.
+    /// Sets the number of unread messages of a conversation, for all devices of the user.
     async fn set_unread(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The conversation, and its change.")] input: SetUnreadInput,
-    ) -> Root<SetUnreadPayload> {
-        let _timed = ctx.changing();
+        #[graphql(desc = "The conversation and its change.")] input: SetUnreadInput,
+    ) -> RootResult<SetUnreadPayload> {
+        let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation = conversations::set_unread(
             ctx.core(),
@@ -160,10 +160,10 @@ impl ConversationMutation {
             input.up_to.map(UInt53::signed),
         )
         .await
-        .at("input")?;
+        .in_argument("input")?;
         Ok(Some(SetUnreadPayload {
             conversation: conversation.into(),
-            unread_summary: Some(SummaryOf(uid)),
+            unread_summary: Some(LazyUnreadSummary(uid)),
         }))
     }
 
@@ -172,9 +172,9 @@ impl ConversationMutation {
     async fn clear_unread(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The conversation, and its change.")] input: ClearUnreadInput,
-    ) -> Root<ClearUnreadPayload> {
-        let _timed = ctx.changing();
+        #[graphql(desc = "The conversation and its change.")] input: ClearUnreadInput,
+    ) -> RootResult<ClearUnreadPayload> {
+        let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation = conversations::set_unread(
             ctx.core(),
@@ -186,45 +186,45 @@ impl ConversationMutation {
         .await?;
         Ok(Some(ClearUnreadPayload {
             conversation: conversation.into(),
-            unread_summary: Some(SummaryOf(uid)),
+            unread_summary: Some(LazyUnreadSummary(uid)),
         }))
     }
 
     /// Deletes a conversation up to its last message, or up to `upTo`; the next message brings it
-    /// back. Deleting a deleted one changes nothing.
+    /// back. Deleting a deleted conversation changes nothing.
     async fn delete_conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The conversation, and its change.")] input: DeleteConversationInput,
-    ) -> Root<DeleteConversationPayload> {
-        let _timed = ctx.changing();
+        #[graphql(desc = "The conversation and its change.")] input: DeleteConversationInput,
+    ) -> RootResult<DeleteConversationPayload> {
+        let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
         let up_to = input.up_to.map(UInt53::signed);
         let deleted = conversations::delete_conversation(ctx.core(), &uid, &channel, up_to).await?;
         let (removed, conversation) = match deleted {
-            Deleted::Removed(removed) => (Some(RemovedConversation(removed)), None),
-            Deleted::StillShows(conversation) => (None, Some(conversation.into())),
+            DeleteOutcome::Removed(removed) => (Some(RemovedConversation(removed)), None),
+            DeleteOutcome::StillListed(conversation) => (None, Some(conversation.into())),
         };
         Ok(Some(DeleteConversationPayload {
             removed,
             conversation,
-            unread_summary: Some(SummaryOf(uid)),
+            unread_summary: Some(LazyUnreadSummary(uid)),
         }))
     }
 
-    /// Marks all conversations as read, muted ones too, for all devices of the user.
+    /// Marks all conversations as read, including muted ones, for all devices of the user.
     async fn mark_all_read(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which conversations.")] input: MarkAllReadInput,
-    ) -> Root<MarkAllReadPayload> {
-        let _timed = ctx.changing();
-        let uid = ctx.viewer(input.uid.as_ref()).at("input")?;
+        #[graphql(desc = "The conversations to mark as read.")] input: MarkAllReadInput,
+    ) -> RootResult<MarkAllReadPayload> {
+        let _timer = ctx.time_mutation();
+        let uid = ctx.viewer(input.uid.as_ref()).in_argument("input")?;
         let only = input
             .channel_types
             .map(|types| parse_channel_types("channel_types", &types))
             .transpose()
-            .at("input")?;
+            .in_argument("input")?;
         let changed = conversations::mark_all_read(
             ctx.core(),
             &uid,
@@ -234,42 +234,42 @@ impl ConversationMutation {
         .await?;
         Ok(Some(MarkAllReadPayload {
             conversations: changed.into_iter().map(Conversation::from).collect(),
-            unread_summary: Some(SummaryOf(uid)),
+            unread_summary: Some(LazyUnreadSummary(uid)),
         }))
     }
 
-    /// Pins a conversation above the others, or unpins it, on all devices of the user.
+    /// Pins a conversation above the others, or unpins it, for all devices of the user.
     async fn pin_conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The conversation, and its change.")] input: PinConversationInput,
-    ) -> Root<PinConversationPayload> {
-        let _timed = ctx.changing();
+        #[graphql(desc = "The conversation and its change.")] input: PinConversationInput,
+    ) -> RootResult<PinConversationPayload> {
+        let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation =
             conversations::set_pinned(ctx.core(), &uid, &channel, input.pinned.unwrap_or(true))
                 .await?;
         Ok(Some(PinConversationPayload {
             conversation: conversation.into(),
-            unread_summary: Some(SummaryOf(uid)),
+            unread_summary: Some(LazyUnreadSummary(uid)),
         }))
     }
 
-    /// Mutes a conversation, or unmutes it, on all devices of the user: what is unread in it is
-    /// counted apart.
+    /// Mutes or unmutes a conversation, for all devices of the user. Unread messages of muted
+    /// conversations are counted separately.
     async fn mute_conversation(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The conversation, and its change.")] input: MuteConversationInput,
-    ) -> Root<MuteConversationPayload> {
-        let _timed = ctx.changing();
+        #[graphql(desc = "The conversation and its change.")] input: MuteConversationInput,
+    ) -> RootResult<MuteConversationPayload> {
+        let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation =
             conversations::set_muted(ctx.core(), &uid, &channel, input.muted.unwrap_or(true))
                 .await?;
         Ok(Some(MuteConversationPayload {
             conversation: conversation.into(),
-            unread_summary: Some(SummaryOf(uid)),
+            unread_summary: Some(LazyUnreadSummary(uid)),
         }))
     }
 }

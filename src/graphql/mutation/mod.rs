@@ -1,5 +1,5 @@
-//! What can be changed. Every payload returns what changed, so that normalised caches follow. One
-//! file for each kind of thing.
+//! The root type of mutations. Every payload returns the changed objects, so that normalised caches
+//! can update themselves. There is one file for each kind of object.
 
 mod channel;
 mod conversation;
@@ -7,7 +7,7 @@ mod message;
 
 use async_graphql::MergedObject;
 
-/// What can be changed.
+/// Mutations.
 #[derive(Debug, Default, MergedObject)]
 pub struct Mutation(
     conversation::ConversationMutation,

@@ -1,15 +1,15 @@
 use async_graphql::{Context, ID, InputObject, Object};
 
-use super::super::context::ContextExt;
-use super::super::error::Result;
-use super::id::NodeId;
+use super::node_id::NodeId;
 use crate::channel::Flags;
+use crate::graphql::context::ContextExt;
+use crate::graphql::error::Result;
 use crate::ids::ChannelRef;
 
-/// Which channel.
+/// The name of a channel.
 #[derive(Clone, Debug, InputObject)]
 pub struct ChannelInput {
-    /// The channel's id; for a person channel the other one's uid.
+    /// The channel's ID; for a person channel the other user's uid.
     channel_id: ID,
     /// 1 person, 2 group, 3 customer service, … up to 255.
     channel_type: i32,
@@ -24,11 +24,11 @@ impl ChannelInput {
     }
 }
 
-/// Where messages go.
+/// A channel, to which messages are sent.
 #[derive(Clone, Debug)]
 pub struct Channel {
     channel: ChannelRef,
-    /// `None` until they are asked for.
+    /// `None` until a field needs them.
     flags: Option<Flags>,
 }
 
@@ -61,15 +61,15 @@ impl Channel {
     }
 }
 
-/// Where messages go.
+/// A channel, to which messages are sent.
 #[Object]
 impl Channel {
-    /// The global id.
+    /// The global ID.
     pub(super) async fn id(&self) -> ID {
         NodeId::Channel(self.channel.clone()).encode()
     }
 
-    /// The channel's id.
+    /// The channel's ID.
     async fn channel_id(&self) -> ID {
         ID(self.channel.channel_id.clone())
     }
@@ -79,17 +79,17 @@ impl Channel {
         i32::from(self.channel.channel_type.number())
     }
 
-    /// Whether it is marked as a group of very many members.
+    /// Whether the channel is marked as a group of very many members.
     async fn large(&self, ctx: &Context<'_>) -> Result<bool> {
         Ok(self.flags(ctx).await?.large)
     }
 
-    /// Whether it is marked as banned.
+    /// Whether the channel is marked as banned.
     async fn ban(&self, ctx: &Context<'_>) -> Result<bool> {
         Ok(self.flags(ctx).await?.ban)
     }
 
-    /// Whether it is marked as disbanded.
+    /// Whether the channel is marked as disbanded.
     async fn disband(&self, ctx: &Context<'_>) -> Result<bool> {
         Ok(self.flags(ctx).await?.disband)
     }

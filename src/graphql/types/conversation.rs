@@ -2,33 +2,34 @@ use std::sync::Arc;
 
 use async_graphql::{Context, ID, Object};
 
-use super::super::context::ContextExt;
-use super::super::error::Result;
-use super::super::query::check_count;
-use super::super::scalars::{DateTime, UInt53};
-use super::id::NodeId;
-use super::{Message, Messages, int};
-use crate::conversation::{self as conversations, Item, RecentsKey};
-use crate::message::{self, Recents};
+use super::node_id::NodeId;
+use super::{Message, MessageList, int};
+use crate::conversation::{self as conversations, ConversationWithMessages, RecentMessagesKey};
+use crate::graphql::context::ContextExt;
+use crate::graphql::error::Result;
+use crate::graphql::query::check_count;
+use crate::graphql::scalars::{DateTime, UInt53};
+use crate::message::{self, MessageSlice};
 
-/// Messages that `recents` returns where nothing else is said.
-pub(in crate::graphql) const RECENTS: i32 = 20;
+/// Number of messages that `recents` returns by default.
+pub(in crate::graphql) const DEFAULT_RECENT_MESSAGES: i32 = 20;
 
 /// One user's view of one channel.
 #[derive(Clone, Debug)]
 pub struct Conversation {
     conversation: conversations::Conversation,
-    /// What a sync loaded with it.
-    loaded: Option<Loaded>,
+    /// The messages that were loaded together with the conversation.
+    preloaded: Option<PreloadedMessages>,
 }
 
 #[derive(Clone, Debug)]
-struct Loaded {
+struct PreloadedMessages {
     last: Option<Arc<message::Message>>,
-    recents: Recents,
-    /// `recents` are the newest of this many; 0 when the client left out those it holds.
+    recents: MessageSlice,
+    /// `recents` has the newest messages, up to this number; 0 if messages that the client holds
+    /// are left out.
     complete_to: usize,
-    /// Whether they are what `recents` returns where nothing else is said.
+    /// Whether `recents` without `last` returns these messages.
     default: bool,
 }
 
@@ -36,17 +37,17 @@ impl From<conversations::Conversation> for Conversation {
     fn from(conversation: conversations::Conversation) -> Self {
         Self {
             conversation,
-            loaded: None,
+            preloaded: None,
         }
     }
 }
 
 impl Conversation {
-    /// A conversation of a sync that asked for `msg_count` messages, and for those only that the
-    /// client lacks if `partial`.
-    pub(super) fn of_sync(item: Item, msg_count: u32, partial: bool) -> Self {
+    /// Creates a conversation of a sync with `msg_count` messages. With `partial`, messages that
+    /// the client holds are left out.
+    pub(super) fn from_sync(item: ConversationWithMessages, msg_count: u32, partial: bool) -> Self {
         let complete_to = if partial { 0 } else { msg_count as usize };
-        let loaded = Loaded {
+        let preloaded = PreloadedMessages {
             last: item.last_message,
             recents: item.recents,
             complete_to,
@@ -54,11 +55,11 @@ impl Conversation {
         };
         Self {
             conversation: item.conversation,
-            loaded: Some(loaded),
+            preloaded: Some(preloaded),
         }
     }
 
-    /// Conversations with their newest `count` messages: one read for all of them.
+    /// Loads the newest `count` messages of all conversations in one read.
     pub(super) async fn load_all(
         ctx: &Context<'_>,
         conversations: Vec<conversations::Conversation>,
@@ -67,17 +68,18 @@ impl Conversation {
         if count == 0 {
             return Ok(conversations.into_iter().map(Self::from).collect());
         }
-        let keys: Vec<RecentsKey> = conversations
+        let keys: Vec<RecentMessagesKey> = conversations
             .iter()
             .map(|conversation| Self::key(conversation, count))
             .collect();
-        let _turn = ctx.work().turn().await;
-        let found = conversations::list_recents(ctx.core(), &keys, &ctx.work().bytes).await?;
-        let loaded = conversations
+        let _permit = ctx.operation().acquire_permit().await;
+        let found =
+            conversations::list_recent_messages(ctx.core(), &keys, &ctx.operation().bytes).await?;
+        let preloaded = conversations
             .into_iter()
             .zip(found)
             .map(|(conversation, recents)| {
-                let loaded = Loaded {
+                let preloaded = PreloadedMessages {
                     last: recents.first().cloned(),
                     recents,
                     complete_to: count as usize,
@@ -85,30 +87,30 @@ impl Conversation {
                 };
                 Self {
                     conversation,
-                    loaded: Some(loaded),
+                    preloaded: Some(preloaded),
                 }
             });
-        Ok(loaded.collect())
+        Ok(preloaded.collect())
     }
 
-    fn key(conversation: &conversations::Conversation, count: u32) -> RecentsKey {
-        RecentsKey {
-            channel_id: conversation.channel_id,
-            key: conversation.key.clone(),
+    fn key(conversation: &conversations::Conversation, count: u32) -> RecentMessagesKey {
+        RecentMessagesKey {
+            channel_pk: conversation.channel_pk,
+            channel_key: conversation.channel_key.clone(),
             above: conversation.deleted_to_seq,
             head: conversation.head,
             count,
         }
     }
 
-    async fn newest(&self, ctx: &Context<'_>, count: u32) -> Result<Recents> {
+    async fn newest(&self, ctx: &Context<'_>, count: u32) -> Result<MessageSlice> {
         let key = Self::key(&self.conversation, count);
         Ok(ctx.loaders().load_one(key).await?.unwrap_or_default())
     }
 
     async fn last(&self, ctx: &Context<'_>) -> Result<Option<Arc<message::Message>>> {
-        match &self.loaded {
-            Some(loaded) => Ok(loaded.last.clone()),
+        match &self.preloaded {
+            Some(preloaded) => Ok(preloaded.last.clone()),
             None => Ok(self.newest(ctx, 1).await?.first().cloned()),
         }
     }
@@ -117,26 +119,27 @@ impl Conversation {
 /// One user's view of one channel.
 #[Object]
 impl Conversation {
-    /// The global id: the same in every answer.
+    /// The global ID: the same in every answer.
     pub(super) async fn id(&self) -> ID {
         NodeId::Conversation(
             self.conversation.uid.clone(),
-            self.conversation.channel.clone(),
+            self.conversation.channel_ref.clone(),
         )
         .encode()
     }
 
-    /// The channel's id; for a person channel the other one's uid.
+    /// The channel's ID; for a person channel the other user's uid.
     async fn channel_id(&self) -> ID {
-        ID(self.conversation.channel.channel_id.clone())
+        ID(self.conversation.channel_ref.channel_id.clone())
     }
 
     /// 1 person, 2 group, 3 customer service, … up to 255.
     async fn channel_type(&self) -> i32 {
-        i32::from(self.conversation.channel.channel_type.number())
+        i32::from(self.conversation.channel_ref.channel_type.number())
     }
 
-    /// Red-dot messages of others above the read position, unless the user set a number.
+    /// The number of red-dot messages of others above the read position, unless the user set a
+    /// number.
     async fn unread(&self) -> i32 {
         int(self.conversation.unread)
     }
@@ -152,12 +155,12 @@ impl Conversation {
     }
 
     /// The read position: the number of the last message that the user has read, sent or deleted.
-    /// It is above `lastMsgSeq` where the user has read messages that have not arrived yet.
+    /// It is above `lastMsgSeq` if the user has read messages that have not arrived here yet.
     async fn read_seq(&self) -> UInt53 {
         self.conversation.read_seq.into()
     }
 
-    /// The last message's client number.
+    /// The last message's deduplication key.
     async fn last_client_msg_no(&self, ctx: &Context<'_>) -> Result<String> {
         Ok(self
             .last(ctx)
@@ -166,55 +169,55 @@ impl Conversation {
             .unwrap_or_default())
     }
 
-    /// The user's version of the last change that was given out.
+    /// The user's version of the last change that was returned.
     async fn version(&self) -> UInt53 {
         self.conversation.version.into()
     }
 
-    /// When it was pinned; null when it is not.
+    /// When the conversation was pinned; null if it is not pinned.
     async fn pinned_at(&self) -> Option<DateTime> {
         (self.conversation.pinned_at > 0).then_some(DateTime(self.conversation.pinned_at))
     }
 
-    /// Whether the user muted it.
+    /// Whether the user muted the conversation.
     async fn muted(&self) -> bool {
         self.conversation.muted
     }
 
     /// The newest message.
     async fn last_message(&self, ctx: &Context<'_>) -> Option<Result<Message>> {
-        // Null in its place where it fails: what stands beside it goes on.
+        // A failure makes this field null; the other fields are not affected.
         self.last(ctx)
             .await
             .transpose()
             .map(|last| last.map(Message))
     }
 
-    /// The newest messages, newest first. Without `last`: what `conversations` was asked for with
-    /// `msgCount`, elsewhere 20.
+    /// The newest messages, newest first. Without `last`: as many as `msgCount` of `conversations`
+    /// says, elsewhere 20.
     async fn recents(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "At most this many.")] last: Option<i32>,
-    ) -> Result<Messages> {
-        let messages = match (&self.loaded, last) {
-            (Some(loaded), None) if loaded.default => loaded.recents.clone(),
-            (loaded, last) => {
+        #[graphql(desc = "The maximum number of messages.")] last: Option<i32>,
+    ) -> Result<MessageList> {
+        let messages = match (&self.preloaded, last) {
+            (Some(preloaded), None) if preloaded.default => preloaded.recents.clone(),
+            (preloaded, last) => {
                 let limit = ctx.core().limits.msg_count;
                 let count = check_count(
                     "last",
-                    last.unwrap_or(RECENTS.min(int(i64::from(limit)))),
+                    last.unwrap_or(DEFAULT_RECENT_MESSAGES.min(int(i64::from(limit)))),
                     limit,
                 )?;
-                match loaded {
-                    _ if count == 0 => Recents::default(),
-                    Some(loaded) if count as usize <= loaded.complete_to => {
-                        loaded.recents.clone().above(0, count as usize)
+                match preloaded {
+                    _ if count == 0 => MessageSlice::default(),
+                    Some(preloaded) if count as usize <= preloaded.complete_to => {
+                        preloaded.recents.clone().above(0, count as usize)
                     }
                     _ => self.newest(ctx, count).await?,
                 }
             }
         };
-        Ok(Messages(messages))
+        Ok(MessageList(messages))
     }
 }

@@ -3,21 +3,21 @@ use std::sync::Arc;
 use async_graphql::{ID, InputObject, Object, SimpleObject};
 use bytes::Bytes;
 
-use super::super::json::as_json;
-use super::super::scalars::{Base64, DateTime, Json, UInt53};
-use super::id::NodeId;
+use super::node_id::NodeId;
+use crate::graphql::json::as_json;
+use crate::graphql::scalars::{Base64, DateTime, Json, UInt53};
 use crate::message;
 
-/// How a message to send is to be treated.
+/// Delivery flags of a message to send.
 #[derive(Clone, Copy, Debug, InputObject)]
 pub struct MessageHeaderInput {
-    /// Only hand it on, do not store it.
+    /// Whether the message is delivered without being stored.
     #[graphql(default_with = "Some(false)")]
     no_persist: Option<bool>,
-    /// It counts as unread.
+    /// Whether the message counts as unread.
     #[graphql(default_with = "Some(true)")]
     red_dot: Option<bool>,
-    /// A command for clients: handed on, not stored.
+    /// Whether the message is a command for clients, which is delivered without being stored.
     #[graphql(default_with = "Some(false)")]
     sync_once: Option<bool>,
 }
@@ -37,24 +37,24 @@ impl MessageHeaderInput {
         self.red_dot.unwrap_or(true)
     }
 
-    /// Whether it is handed on and not stored.
+    /// Returns whether the message is delivered without being stored.
     pub(in crate::graphql) fn transient(self) -> bool {
         self.no_persist.unwrap_or_default() || self.sync_once.unwrap_or_default()
     }
 }
 
-/// How a message was to be treated.
+/// Delivery flags of a message.
 #[derive(Clone, Copy, Debug, SimpleObject)]
 pub struct MessageHeader {
-    /// It was not stored.
+    /// Whether the message was not stored.
     no_persist: bool,
-    /// It counts as unread.
+    /// Whether the message counts as unread.
     red_dot: bool,
-    /// It was a command for clients.
+    /// Whether the message was a command for clients.
     sync_once: bool,
 }
 
-/// A message. Once stored it never changes.
+/// A message. Stored messages never change.
 #[derive(Clone, Debug)]
 pub struct Message(pub Arc<message::Message>);
 
@@ -64,20 +64,20 @@ impl From<message::Message> for Message {
     }
 }
 
-/// A message. Once stored it never changes.
+/// A message. Stored messages never change.
 #[Object]
 impl Message {
-    /// The global id.
+    /// The global ID.
     pub(super) async fn id(&self) -> ID {
         NodeId::Message(self.0.channel_key(), self.0.message_id).encode()
     }
 
-    /// The message's id in the messaging system, a number above 2^53 in a string.
+    /// The message's ID in the messaging system: a number, above 2^53, as a string.
     async fn message_id(&self) -> ID {
         ID(self.0.message_id.to_string())
     }
 
-    /// The message's number in its channel: 1, 2, 3 …; 0 when it was not stored.
+    /// The message's number in its channel: 1, 2, 3 …; 0 if it was not stored.
     async fn message_seq(&self) -> UInt53 {
         self.0.seq.into()
     }
@@ -87,12 +87,12 @@ impl Message {
         &self.0.client_msg_no
     }
 
-    /// Who sent it.
+    /// The sender's uid.
     async fn from_uid(&self) -> ID {
         ID(self.0.from_uid.clone())
     }
 
-    /// The channel's id; in a person channel the recipient's uid.
+    /// The channel's ID; in a person channel the recipient's uid.
     async fn channel_id(&self) -> ID {
         ID(self.0.channel.channel_id.clone())
     }
@@ -102,7 +102,7 @@ impl Message {
         i32::from(self.0.channel.channel_type.number())
     }
 
-    /// How it was to be treated.
+    /// The delivery flags.
     async fn header(&self) -> MessageHeader {
         let stored = self.0.seq > 0;
         MessageHeader {
@@ -117,27 +117,27 @@ impl Message {
         i32::from(self.0.content.setting)
     }
 
-    /// A topic inside the channel.
+    /// A topic within the channel.
     async fn topic(&self) -> Option<&str> {
         Some(self.0.content.topic.as_str()).filter(|topic| !topic.is_empty())
     }
 
-    /// When it was sent.
+    /// When the message was sent.
     async fn sent_at(&self) -> DateTime {
         DateTime(self.0.sent_at)
     }
 
-    /// Seconds until it expires, 0 for never.
+    /// Seconds until the message expires, 0 for never.
     async fn expire(&self) -> UInt53 {
         i64::from(self.0.content.expire).into()
     }
 
-    /// The bytes as sent.
+    /// The content as sent.
     async fn payload(&self) -> Base64 {
         Base64(self.0.content.payload.clone())
     }
 
-    /// The payload as it was sent, where it is JSON (RFC 8259) that nests at most 500 levels deep;
+    /// The payload as a JSON value, if it is JSON (RFC 8259) that nests at most 500 levels deep;
     /// otherwise null.
     async fn content(&self) -> Option<Json> {
         as_json(&self.0.content.payload).map(|json| Json(Bytes::copy_from_slice(json)))

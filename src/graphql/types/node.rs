@@ -2,41 +2,40 @@ use std::collections::HashMap;
 
 use async_graphql::{Context, ID, Interface};
 
-use super::super::context::ContextExt;
-use super::super::error::Result;
-use super::id::NodeId;
+use super::node_id::NodeId;
 use super::{Channel, Conversation, Message, UnreadSummary};
 use crate::error::Error;
+use crate::graphql::context::ContextExt;
+use crate::graphql::error::Result;
 
-/// What has a global id.
+/// An object with a global ID.
 #[derive(Clone, Debug, Interface)]
 #[graphql(field(
     name = "id",
     ty = "ID",
-    desc = "The global id: the same in every answer."
+    desc = "The global ID: the same in every answer."
 ))]
 pub enum Node {
     /// One user's view of one channel.
     Conversation(Conversation),
     /// A message.
     Message(Message),
-    /// Where messages go.
+    /// A channel, to which messages are sent.
     Channel(Channel),
-    /// What is unread in all of a user's conversations.
+    /// The unread totals of all of a user's conversations.
     UnreadSummary(UnreadSummary),
 }
 
 impl Node {
-    /// What a client's id names; `argument` is where it gave the id.
+    /// Decodes the ID given in `argument`.
     pub(in crate::graphql) fn parse_id(
         id: &ID,
         argument: &'static str,
     ) -> std::result::Result<NodeId, Error> {
-        NodeId::decode(id)
-            .ok_or_else(|| Error::bad_input(argument, "must be an id that an answer returned"))
+        NodeId::decode(id).ok_or_else(|| Error::bad_input(argument, "must be an id from an answer"))
     }
 
-    /// Those of these things that there are, in their places; one batch for each kind.
+    /// Loads the objects that exist, in the order of `ids`, with one batch for each kind.
     pub(in crate::graphql) async fn load(
         ctx: &Context<'_>,
         ids: &[NodeId],
@@ -55,13 +54,13 @@ impl Node {
             _ => None,
         });
         let uids = ids.iter().filter_map(|id| match id {
-            NodeId::UnreadSummary(uid) if ctx.caller().knows_of(uid) => Some(uid.clone()),
+            NodeId::UnreadSummary(uid) if ctx.caller().may_see(uid) => Some(uid.clone()),
             _ => None,
         });
         let summaries = async {
             let mut summaries = HashMap::new();
             for uid in uids {
-                let summary = UnreadSummary::load(ctx.work(), &uid).await?;
+                let summary = UnreadSummary::load(ctx.operation(), &uid).await?;
                 summaries.insert(uid, summary);
             }
             Ok(summaries)

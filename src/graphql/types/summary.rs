@@ -7,14 +7,14 @@ use async_graphql::{
     ContextSelectionSet, ID, Object, OutputType, Positioned, ServerResult, SimpleObject, Value,
 };
 
-use super::super::error::Result;
-use super::super::work::Work;
-use super::id::NodeId;
 use super::int;
+use super::node_id::NodeId;
 use crate::conversation;
+use crate::graphql::error::Result;
+use crate::graphql::operation_context::OperationContext;
 use crate::ids::Uid;
 
-/// Unread in all of a user's conversations.
+/// The unread totals of all of a user's conversations.
 #[derive(Clone, Debug)]
 pub struct UnreadSummary {
     uid: Uid,
@@ -22,21 +22,21 @@ pub struct UnreadSummary {
 }
 
 impl UnreadSummary {
-    /// Of a user; read once for the whole operation, and again after a mutation.
-    pub(in crate::graphql) async fn load(work: &Work, uid: &Uid) -> Result<Self> {
+    /// Loads a user's summary once for the whole operation, and again after a mutation.
+    pub(in crate::graphql) async fn load(operation: &OperationContext, uid: &Uid) -> Result<Self> {
         Ok(Self {
             uid: uid.clone(),
-            summary: work.summary(uid).await?,
+            summary: operation.summary(uid).await?,
         })
     }
 }
 
-/// The summary of this user, read when it is asked for: beside what a mutation returns it tells the
-/// state after the mutation.
+/// A summary that is read when its fields are resolved, so that in a mutation's payload it shows
+/// the state after the mutation.
 #[derive(Clone, Debug)]
-pub struct SummaryOf(pub Uid);
+pub struct LazyUnreadSummary(pub Uid);
 
-impl OutputType for SummaryOf {
+impl OutputType for LazyUnreadSummary {
     fn type_name() -> Cow<'static, str> {
         UnreadSummary::type_name()
     }
@@ -50,8 +50,8 @@ impl OutputType for SummaryOf {
         ctx: &ContextSelectionSet<'_>,
         field: &Positioned<Field>,
     ) -> ServerResult<Value> {
-        let work: &Arc<Work> = ctx.data_unchecked();
-        let loaded = UnreadSummary::load(work, &self.0).await;
+        let operation: &Arc<OperationContext> = ctx.data_unchecked();
+        let loaded = UnreadSummary::load(operation, &self.0).await;
         let summary = loaded.map_err(|error| {
             ctx.set_error_path(async_graphql::Error::from(error).into_server_error(field.pos))
         })?;
@@ -59,7 +59,7 @@ impl OutputType for SummaryOf {
     }
 }
 
-/// Unread in all of a user's conversations.
+/// The unread totals of all of a user's conversations.
 #[Object]
 impl UnreadSummary {
     /// The global ID: the same in every answer for this user.
@@ -67,27 +67,28 @@ impl UnreadSummary {
         NodeId::UnreadSummary(self.uid.clone()).encode()
     }
 
-    /// Unread messages in conversations that are not muted.
+    /// The number of unread messages in conversations that are not muted.
     async fn total(&self) -> i32 {
         int(self.summary.total.unread)
     }
 
-    /// Conversations with unread messages that are not muted.
+    /// The number of conversations with unread messages that are not muted.
     async fn conversations(&self) -> i32 {
         int(self.summary.total.conversations)
     }
 
-    /// Unread messages in muted conversations.
+    /// The number of unread messages in muted conversations.
     async fn muted_total(&self) -> i32 {
         int(self.summary.muted.unread)
     }
 
-    /// Muted conversations with unread messages.
+    /// The number of muted conversations with unread messages.
     async fn muted_conversations(&self) -> i32 {
         int(self.summary.muted.conversations)
     }
 
-    /// By channel type, those that are not muted; types without unread messages are left out.
+    /// The totals of conversations that are not muted, by channel type; types without unread
+    /// messages are left out.
     async fn by_channel_type(&self) -> Vec<ChannelTypeSummary> {
         let by_type = self.summary.by_channel_type.iter();
         by_type
@@ -100,13 +101,13 @@ impl UnreadSummary {
     }
 }
 
-/// Unread in the conversations of one channel type.
+/// The unread totals of the conversations of one channel type.
 #[derive(Clone, Copy, Debug, SimpleObject)]
 pub struct ChannelTypeSummary {
     /// 1 person, 2 group, 3 customer service, … up to 255.
     channel_type: i32,
-    /// Unread messages.
+    /// The number of unread messages.
     total: i32,
-    /// Conversations with unread messages.
+    /// The number of conversations with unread messages.
     conversations: i32,
 }

@@ -1,14 +1,16 @@
 use async_graphql::{Context, ID, Object};
 
-use super::super::context::ContextExt;
-use super::super::error::Result;
-use super::super::scalars::UInt53;
-use super::id::NodeId;
+use super::node_id::NodeId;
 use super::{Conversation, UnreadSummary};
-use crate::conversation::{Item, Removed, SyncAnswer, SyncRequest, Wanted};
+use crate::conversation::{
+    ConversationRemoval, ConversationWithMessages, SyncAnswer, SyncDetail, SyncRequest,
+};
+use crate::graphql::context::ContextExt;
+use crate::graphql::error::Result;
+use crate::graphql::scalars::UInt53;
 use crate::ids::Uid;
 
-/// What changed.
+/// The changes of a user's conversations.
 #[derive(Debug)]
 pub struct ConversationSync {
     uid: Uid,
@@ -16,15 +18,15 @@ pub struct ConversationSync {
     reset: bool,
     has_more: bool,
     conversations: Vec<Conversation>,
-    removed: Vec<Removed>,
+    removed: Vec<ConversationRemoval>,
 }
 
 impl ConversationSync {
     pub(in crate::graphql) fn new(request: SyncRequest, answer: SyncAnswer) -> Self {
         let partial = !request.last_msg_seqs.is_empty();
-        let conversation = |item: Item| match request.wanted {
-            Wanted::Messages => Conversation::of_sync(item, request.msg_count, partial),
-            Wanted::Conversations | Wanted::Version => item.conversation.into(),
+        let conversation = |item: ConversationWithMessages| match request.detail {
+            SyncDetail::Messages => Conversation::from_sync(item, request.msg_count, partial),
+            SyncDetail::Conversations | SyncDetail::Version => item.conversation.into(),
         };
         Self {
             version: answer.version,
@@ -37,33 +39,33 @@ impl ConversationSync {
     }
 }
 
-/// What changed.
+/// The changes of a user's conversations.
 #[Object]
 impl ConversationSync {
-    /// Store it and pass it next time.
+    /// The version to pass next time.
     async fn version(&self) -> UInt53 {
         self.version.into()
     }
 
-    /// The version asked with was none of ours (of a restored database, or of another server): this
-    /// is everything, forget the rest.
+    /// Whether the given version is unknown (it comes from a restored database or from another
+    /// server): this answer has all conversations, and the client must drop others.
     async fn reset(&self) -> bool {
         self.reset
     }
 
-    /// There is more: ask again at once with `version`. Only with `first`.
+    /// Whether there are more changes: ask again at once with `version`. Only with `first`.
     async fn has_more(&self) -> bool {
         self.has_more
     }
 
-    /// What is new or changed; newest activity first, with `first` in order of version.
+    /// The new and changed conversations; newest activity first, with `first` in order of version.
     async fn conversations(&self, ctx: &Context<'_>) -> &[Conversation] {
-        let _turn = ctx.work().turn().await;
+        let _permit = ctx.operation().acquire_permit().await;
         &self.conversations
     }
 
-    /// What does not show any more: deleted, left, or outside of the filters asked with. Empty on a
-    /// full answer.
+    /// The conversations that are not listed any more: deleted, left, or outside of the given
+    /// filters. Empty on a full answer.
     async fn removed(&self) -> Vec<RemovedConversation> {
         self.removed
             .iter()
@@ -72,35 +74,35 @@ impl ConversationSync {
             .collect()
     }
 
-    /// Unread in all of the user's conversations.
+    /// The unread totals of all of the user's conversations.
     async fn unread_summary(&self, ctx: &Context<'_>) -> Result<UnreadSummary> {
-        UnreadSummary::load(ctx.work(), &self.uid).await
+        UnreadSummary::load(ctx.operation(), &self.uid).await
     }
 }
 
-/// A conversation that does not show any more.
+/// A conversation that is not listed any more.
 #[derive(Clone, Debug)]
-pub struct RemovedConversation(pub Removed);
+pub struct RemovedConversation(pub ConversationRemoval);
 
-/// A conversation that does not show any more.
+/// A conversation that is not listed any more.
 #[Object]
 impl RemovedConversation {
-    /// The id that the conversation had.
+    /// The global ID that the conversation had.
     async fn id(&self) -> ID {
-        NodeId::Conversation(self.0.uid.clone(), self.0.channel.clone()).encode()
+        NodeId::Conversation(self.0.uid.clone(), self.0.channel_ref.clone()).encode()
     }
 
-    /// The channel's id; for a person channel the other one's uid.
+    /// The channel's ID; for a person channel the other user's uid.
     async fn channel_id(&self) -> ID {
-        ID(self.0.channel.channel_id.clone())
+        ID(self.0.channel_ref.channel_id.clone())
     }
 
     /// 1 person, 2 group, 3 customer service, … up to 255.
     async fn channel_type(&self) -> i32 {
-        i32::from(self.0.channel.channel_type.number())
+        i32::from(self.0.channel_ref.channel_type.number())
     }
 
-    /// The user's version of that change.
+    /// The user's version of this change.
     async fn version(&self) -> UInt53 {
         self.0.version.into()
     }

@@ -1,19 +1,19 @@
 //! `/channel/…`
 
-use super::super::legacy::{Answer, DONE, Done, Fields};
 use crate::auth::{Action, Caller};
 use crate::channel::{self as channels, CreateChannel, Flags};
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, ChannelType, Uid};
+use crate::rest::legacy::{JsonResponse, LegacyBody, OK, StatusOk};
+use crate::services::Services;
 
-const NO_ID: &str = "频道ID不能为空！";
-const NO_TYPE: &str = "频道类型错误！";
-const NO_SUBSCRIBERS: &str = "订阅者不能为空！";
-const IS_PERSON: &str = "暂不支持个人频道！";
-const PERSON_SUBSCRIBERS: &str = "个人频道不支持添加订阅者！";
+const ERR_CHANNEL_ID_EMPTY: &str = "频道ID不能为空！";
+const ERR_CHANNEL_TYPE: &str = "频道类型错误！";
+const ERR_SUBSCRIBERS_EMPTY: &str = "订阅者不能为空！";
+const ERR_PERSON_CHANNEL: &str = "暂不支持个人频道！";
+const ERR_PERSON_CHANNEL_MEMBERS: &str = "个人频道不支持添加订阅者！";
 
-fn uids(fields: &Fields) -> Result<Vec<Uid>, Error> {
+fn parse_uids(fields: &LegacyBody) -> Result<Vec<Uid>, Error> {
     fields
         .strings("subscribers")?
         .into_iter()
@@ -21,19 +21,23 @@ fn uids(fields: &Fields) -> Result<Vec<Uid>, Error> {
         .collect()
 }
 
-/// `POST /channel`
+/// Handles `POST /channel`.
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::Store`].
-pub async fn create(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn create(
+    core: &Services,
+    caller: &Caller,
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
     let flags = Flags {
         large: fields.flag("large")?,
         ban: fields.flag("ban")?,
         disband: fields.flag("disband")?,
     };
     let reset = fields.flag("reset")?;
-    let uids = uids(fields)?;
-    let channel = target(caller, fields)?;
+    let uids = parse_uids(fields)?;
+    let channel = parse_channel(caller, fields)?;
     channels::create_channel(
         core,
         &CreateChannel {
@@ -44,43 +48,47 @@ pub async fn create(core: &Core, caller: &Caller, fields: &Fields) -> Result<Ans
         },
     )
     .await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
-/// `POST /channel/subscriber_add`
+/// Handles `POST /channel/subscriber_add`.
 ///
 /// # Errors
-/// As [`create`].
+/// Like [`create`].
 pub async fn subscriber_add(
-    core: &Core,
+    core: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Done>, Error> {
-    let (channel, uids) = members(caller, fields)?;
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
+    let (channel, uids) = parse_member_change(caller, fields)?;
     channels::add_members(core, &channel, &uids, fields.flag("reset")?).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
-/// `POST /channel/subscriber_remove`
+/// Handles `POST /channel/subscriber_remove`.
 ///
 /// # Errors
-/// As [`create`].
+/// Like [`create`].
 pub async fn subscriber_remove(
-    core: &Core,
+    core: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Done>, Error> {
-    let (channel, uids) = members(caller, fields)?;
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
+    let (channel, uids) = parse_member_change(caller, fields)?;
     channels::remove_members(core, &channel, &uids).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
-/// `POST /channel/info`: what a channel is marked as.
+/// Handles `POST /channel/info`: sets the marks of a channel.
 ///
 /// # Errors
-/// As [`create`].
-pub async fn info(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
-    let channel = target(caller, fields)?;
+/// Like [`create`].
+pub async fn info(
+    core: &Services,
+    caller: &Caller,
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
+    let channel = parse_channel(caller, fields)?;
     let flags = Flags {
         large: fields.flag("large")?,
         ban: fields.flag("ban")?,
@@ -96,65 +104,72 @@ pub async fn info(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answe
         },
     )
     .await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
-/// `POST /channel/delete`: its conversations go from everybody's list.
+/// Handles `POST /channel/delete`: its conversations disappear from all lists.
 ///
 /// # Errors
-/// As [`create`].
-pub async fn delete(core: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
-    channels::delete_channel(core, &target(caller, fields)?).await?;
-    Ok(DONE)
-}
-
-/// `POST /channel/subscriber_remove_all`: the channel stays.
-///
-/// # Errors
-/// As [`create`].
-pub async fn subscriber_remove_all(
-    core: &Core,
+/// Like [`create`].
+pub async fn delete(
+    core: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Done>, Error> {
-    channels::remove_all_members(core, &target(caller, fields)?).await?;
-    Ok(DONE)
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
+    channels::delete_channel(core, &parse_channel(caller, fields)?).await?;
+    Ok(OK)
 }
 
-/// The channel that a call is about.
-fn target(caller: &Caller, fields: &Fields) -> Result<ChannelRef, Error> {
+/// Handles `POST /channel/subscriber_remove_all`: the channel stays.
+///
+/// # Errors
+/// Like [`create`].
+pub async fn subscriber_remove_all(
+    core: &Services,
+    caller: &Caller,
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
+    channels::remove_all_members(core, &parse_channel(caller, fields)?).await?;
+    Ok(OK)
+}
+
+/// Reads the channel of a request.
+fn parse_channel(caller: &Caller, fields: &LegacyBody) -> Result<ChannelRef, Error> {
     caller.check(Action::ManageChannels)?;
     let channel_id = fields.string("channel_id")?;
     let channel_type = fields.uint8("channel_type")?;
     if channel_id.is_empty() {
-        return Err(Error::BadRequest(NO_ID.into()));
+        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()));
     }
     if channel_type == 0 {
-        return Err(Error::BadRequest(NO_TYPE.into()));
+        return Err(Error::BadRequest(ERR_CHANNEL_TYPE.into()));
     }
     if channel_type == ChannelType::PERSON.number() {
-        return Err(Error::BadRequest(IS_PERSON.into()));
+        return Err(Error::BadRequest(ERR_PERSON_CHANNEL.into()));
     }
     ChannelRef::parse(channel_id, i64::from(channel_type))
 }
 
-/// The channel and the users of a change of members; type 0 is a group.
-fn members(caller: &Caller, fields: &Fields) -> Result<(ChannelRef, Vec<Uid>), Error> {
+/// Reads the channel and the users of a change of members; type 0 is a group.
+fn parse_member_change(
+    caller: &Caller,
+    fields: &LegacyBody,
+) -> Result<(ChannelRef, Vec<Uid>), Error> {
     caller.check(Action::ManageChannels)?;
     let channel_id = fields.string("channel_id")?;
     let channel_type = match fields.uint8("channel_type")? {
         0 => ChannelType::GROUP.number(),
         given => given,
     };
-    let uids = uids(fields)?;
+    let uids = parse_uids(fields)?;
     if channel_id.is_empty() {
-        return Err(Error::BadRequest(NO_ID.into()));
+        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()));
     }
     if uids.is_empty() {
-        return Err(Error::BadRequest(NO_SUBSCRIBERS.into()));
+        return Err(Error::BadRequest(ERR_SUBSCRIBERS_EMPTY.into()));
     }
     if channel_type == ChannelType::PERSON.number() {
-        return Err(Error::BadRequest(PERSON_SUBSCRIBERS.into()));
+        return Err(Error::BadRequest(ERR_PERSON_CHANNEL_MEMBERS.into()));
     }
     Ok((
         ChannelRef::parse(channel_id, i64::from(channel_type))?,

@@ -3,34 +3,39 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::super::legacy::{Answer, DONE, Done, Fields, Written};
-use super::shapes::{
-    ChannelMessages, ChannelShape, ListedItem, MessageShape, SyncEntry, SyncItem, write_entries,
+use super::dto::{
+    ChannelDto, ChannelMessagesDto, ConversationDto, ListedConversationDto, MessageDto,
+    SyncEntryDto, write_entries,
 };
-use super::viewer;
+use super::parse_viewer;
 use crate::auth::{Action, Caller};
 use crate::conversation::{
-    self as conversations, Filter, SyncRequest, Wanted, parse_last_msg_seqs,
+    self as conversations, SyncDetail, SyncFilter, SyncRequest, parse_last_msg_seqs,
 };
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
+use crate::rest::legacy::{JsonResponse, LegacyBody, OK, RawJsonResponse, StatusOk};
+use crate::services::Services;
 
-/// Conversations of a page where `page_size` is not given.
-const PAGE_SIZE: usize = 100;
-/// What is answered to who names no user.
-const NOBODY: &str = "uid cannot be empty";
-/// Messages of a channel where `msg_count` is not given.
-const MESSAGES: u32 = 15;
-/// Conversations of a page at most.
+/// Conversations of a page if `page_size` is not given.
+const DEFAULT_PAGE_SIZE: usize = 100;
+/// `WuKongIM`'s error for a request without a user.
+const ERR_UID_EMPTY: &str = "uid cannot be empty";
+/// Messages of a channel if `msg_count` is not given.
+const DEFAULT_MSG_COUNT: u32 = 15;
+/// Maximum number of conversations of a page.
 const MAX_PAGE_SIZE: i64 = 500;
 
-/// `POST /conversation/sync`
+/// Handles `POST /conversation/sync`.
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::ConversationsOff`],
 /// [`Error::Store`].
-pub async fn sync(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<Written, Error> {
+pub async fn sync(
+    core: &Arc<Services>,
+    caller: &Caller,
+    fields: &LegacyBody,
+) -> Result<RawJsonResponse, Error> {
     let uid = fields.string("uid")?;
     let version = fields.int64("version")?;
     let last_msg_seqs = fields.string("last_msg_seqs")?;
@@ -39,10 +44,10 @@ pub async fn sync(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<
     let include_removed = fields.flag("include_removed")?;
     let page = usize::try_from(fields.int64("page")?).unwrap_or(0);
     let page_size = match fields.int64("page_size")? {
-        ..=0 => PAGE_SIZE,
-        size => usize::try_from(size.min(MAX_PAGE_SIZE)).unwrap_or(PAGE_SIZE),
+        ..=0 => DEFAULT_PAGE_SIZE,
+        size => usize::try_from(size.min(MAX_PAGE_SIZE)).unwrap_or(DEFAULT_PAGE_SIZE),
     };
-    // Each once: they are looked through for every conversation.
+    // Duplicates are removed because the types are compared with every conversation.
     let mut exclude_channel_types = BTreeSet::new();
     for number in fields.array("exclude_channel_types")? {
         let number = if number.is_null() {
@@ -69,7 +74,7 @@ pub async fn sync(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<
     }
     core.check_conversations_on()?;
     if uid.is_empty() {
-        return Ok(Written(write_entries(&[])));
+        return Ok(RawJsonResponse(write_entries(&[])));
     }
     if last_msg_seqs.split('|').count() > core.limits.last_msg_seqs {
         return Err(Error::bad_input(
@@ -83,21 +88,21 @@ pub async fn sync(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<
         uid,
         version,
         last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
-        always,
+        force_include: always,
         msg_count: u32::try_from(msg_count.clamp(0, i64::from(core.limits.msg_count)))
             .unwrap_or_default(),
-        filter: Filter {
+        filter: SyncFilter {
             only_unread,
             exclude_channel_types: exclude_channel_types.into_iter().collect(),
         },
         first: None,
-        wanted: Wanted::Messages,
+        detail: SyncDetail::Messages,
     };
     let answer = conversations::sync(core, &request).await?;
-    let mut items: Vec<SyncItem> = answer
+    let mut items: Vec<ConversationDto> = answer
         .conversations
         .into_iter()
-        .map(SyncItem::from)
+        .map(ConversationDto::from)
         .collect();
     if page > 0 {
         items = items
@@ -105,159 +110,165 @@ pub async fn sync(core: &Arc<Core>, caller: &Caller, fields: &Fields) -> Result<
             .skip((page - 1).saturating_mul(page_size))
             .take(page_size)
             .collect();
-        // Pages are no cursor: what changes between two of them would be lost.
+        // The versions of a page must not be used as a cursor: changes between two pages would be
+        // lost.
         for item in &mut items {
             item.version = 0;
         }
     }
-    let mut entries: Vec<SyncEntry> = items.into_iter().map(SyncEntry::Item).collect();
+    let mut entries: Vec<SyncEntryDto> = items.into_iter().map(SyncEntryDto::Item).collect();
     if include_removed && page == 0 {
         entries.extend(
             answer
                 .removed
                 .into_iter()
-                .map(|removed| SyncEntry::Removed(removed.into())),
+                .map(|removed| SyncEntryDto::Removed(removed.into())),
         );
     }
-    Ok(Written(write_entries(&entries)))
+    Ok(RawJsonResponse(write_entries(&entries)))
 }
 
-/// `GET /conversations?uid=`: the list as v1 shows it.
+/// Handles `GET /conversations?uid=`: the list as v1 returns it.
 ///
 /// # Errors
-/// As [`sync`].
+/// Like [`sync`].
 pub async fn list(
-    core: &Core,
+    core: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Vec<ListedItem>>, Error> {
-    let uid = viewer(caller, fields, "uid", NOBODY)?;
-    let items = conversations::show_all(core, &uid, 0).await?.into_iter();
-    let listed = items.map(|item| ListedItem {
-        channel_id: item.conversation.channel.channel_id,
-        channel_type: item.conversation.channel.channel_type.number(),
+    fields: &LegacyBody,
+) -> Result<JsonResponse<Vec<ListedConversationDto>>, Error> {
+    let uid = parse_viewer(caller, fields, "uid", ERR_UID_EMPTY)?;
+    let items = conversations::list_conversations_with_messages(core, &uid, 0)
+        .await?
+        .into_iter();
+    let listed = items.map(|item| ListedConversationDto {
+        channel_id: item.conversation.channel_ref.channel_id,
+        channel_type: item.conversation.channel_ref.channel_type.number(),
         unread: item.conversation.unread,
         timestamp: item.conversation.last_activity_at.div_euclid(1000),
-        last_message: item.last_message.as_deref().map(MessageShape::from),
+        last_message: item.last_message.as_deref().map(MessageDto::from),
     });
-    Ok(Answer(listed.collect()))
+    Ok(JsonResponse(listed.collect()))
 }
 
-/// `POST /conversation/channels`: which conversations there are, person channels by the peer's uid.
+/// Handles `POST /conversation/channels`: the channels of a user's conversations; person channels
+/// are named by the peer's uid.
 ///
 /// # Errors
-/// As [`sync`].
+/// Like [`sync`].
 pub async fn channels(
-    core: &Core,
+    core: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Vec<ChannelShape>>, Error> {
-    let uid = viewer(caller, fields, "uid", NOBODY)?;
-    let items = conversations::show_all(core, &uid, 0).await?.into_iter();
-    let names = items.map(|item| ChannelShape {
-        channel_id: item.conversation.channel.channel_id,
-        channel_type: item.conversation.channel.channel_type.number(),
+    fields: &LegacyBody,
+) -> Result<JsonResponse<Vec<ChannelDto>>, Error> {
+    let uid = parse_viewer(caller, fields, "uid", ERR_UID_EMPTY)?;
+    let items = conversations::list_conversations_with_messages(core, &uid, 0)
+        .await?
+        .into_iter();
+    let names = items.map(|item| ChannelDto {
+        channel_id: item.conversation.channel_ref.channel_id,
+        channel_type: item.conversation.channel_ref.channel_type.number(),
     });
-    Ok(Answer(names.collect()))
+    Ok(JsonResponse(names.collect()))
 }
 
-/// `POST /conversation/syncByChannels`: one entry for each channel asked for, in the order asked.
-/// Its versions are no cursor.
+/// Handles `POST /conversation/syncByChannels`: one entry for each requested channel, in the same
+/// order. Its versions must not be used as a cursor.
 ///
 /// # Errors
-/// As [`sync`].
+/// Like [`sync`].
 pub async fn sync_by_channels(
-    core: &Core,
+    core: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Written, Error> {
-    let uid = viewer(caller, fields, "uid", NOBODY)?;
-    let named = named_channels(core, fields)?;
-    if named.is_empty() {
+    fields: &LegacyBody,
+) -> Result<RawJsonResponse, Error> {
+    let uid = parse_viewer(caller, fields, "uid", ERR_UID_EMPTY)?;
+    let requested = parse_channels(core, fields)?;
+    if requested.is_empty() {
         return Err(Error::BadRequest("channels cannot be empty".into()));
     }
     let msg_count = message_count(core, fields)?;
-    let channels: Vec<ChannelRef> = named
+    let channels: Vec<ChannelRef> = requested
         .iter()
-        .filter_map(|named| named.channel.clone())
+        .filter_map(|requested| requested.channel.clone())
         .collect();
-    let items = conversations::show(core, &uid, &channels, msg_count).await?;
-    let entries = named.into_iter().map(|named| {
-        let found = named
+    let items =
+        conversations::get_conversations_with_messages(core, &uid, &channels, msg_count).await?;
+    let entries = requested.into_iter().map(|requested| {
+        let found = requested
             .channel
             .as_ref()
             .and_then(|channel| items.get(channel))
             .cloned();
-        SyncEntry::Item(found.map_or_else(
-            || SyncItem::none(named.channel_id, named.channel_type),
-            SyncItem::from,
+        SyncEntryDto::Item(found.map_or_else(
+            || ConversationDto::absent(requested.channel_id, requested.channel_type),
+            ConversationDto::from,
         ))
     });
-    Ok(Written(write_entries(&entries.collect::<Vec<_>>())))
+    Ok(RawJsonResponse(write_entries(&entries.collect::<Vec<_>>())))
 }
 
-/// `POST /conversation/syncMessages`: of each channel asked for the newest messages above the seq
-/// that the client holds.
+/// Handles `POST /conversation/syncMessages`: for each requested channel, the newest messages above
+/// the seq that the client holds.
 ///
 /// # Errors
-/// As [`sync`].
+/// Like [`sync`].
 pub async fn sync_messages(
-    core: &Core,
+    core: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Vec<ChannelMessages>>, Error> {
-    let uid = viewer(caller, fields, "uid", NOBODY)?;
-    let named = named_channels(core, fields)?;
+    fields: &LegacyBody,
+) -> Result<JsonResponse<Vec<ChannelMessagesDto>>, Error> {
+    let uid = parse_viewer(caller, fields, "uid", ERR_UID_EMPTY)?;
+    let requested = parse_channels(core, fields)?;
     let msg_count = message_count(core, fields)?;
-    let channels: Vec<ChannelRef> = named
+    let channels: Vec<ChannelRef> = requested
         .iter()
-        .filter_map(|named| named.channel.clone())
+        .filter_map(|requested| requested.channel.clone())
         .collect();
-    let items = conversations::show(core, &uid, &channels, msg_count).await?;
-    let entries = named.into_iter().map(|named| {
-        let found = named
+    let items =
+        conversations::get_conversations_with_messages(core, &uid, &channels, msg_count).await?;
+    let entries = requested.into_iter().map(|requested| {
+        let found = requested
             .channel
             .as_ref()
             .and_then(|channel| items.get(channel));
         let newer = found
             .into_iter()
             .flat_map(|item| item.recents.iter())
-            .filter(|message| message.seq > named.last_msg_seq);
-        ChannelMessages {
-            messages: newer
-                .map(|message| MessageShape::from(&**message))
-                .collect(),
-            channel_id: named.channel_id,
-            channel_type: named.channel_type,
+            .filter(|message| message.seq > requested.last_msg_seq);
+        ChannelMessagesDto {
+            messages: newer.map(|message| MessageDto::from(&**message)).collect(),
+            channel_id: requested.channel_id,
+            channel_type: requested.channel_type,
         }
     });
-    Ok(Answer(entries.collect()))
+    Ok(JsonResponse(entries.collect()))
 }
 
-/// A channel as a client names it; one that cannot be is one that does not exist.
-struct Named {
+/// A channel as a client names it. An invalid name is treated as a channel that does not exist.
+struct RequestedChannel {
     channel_id: String,
     channel_type: u8,
     channel: Option<ChannelRef>,
     last_msg_seq: i64,
 }
 
-fn named_channels(core: &Core, fields: &Fields) -> Result<Vec<Named>, Error> {
-    let named = fields.objects("channels")?;
+fn parse_channels(core: &Services, fields: &LegacyBody) -> Result<Vec<RequestedChannel>, Error> {
+    let requested = fields.objects("channels")?;
     let limit = core.limits.page_size as usize;
-    if named.len() > limit {
+    if requested.len() > limit {
         return Err(Error::bad_input(
             "channels",
             format!("must have at most {limit} entries"),
         ));
     }
-    named
+    requested
         .into_iter()
         .map(|fields| {
             let (channel_id, channel_type) =
                 (fields.string("channel_id")?, fields.uint8("channel_type")?);
             let channel = ChannelRef::parse(channel_id.as_str(), i64::from(channel_type)).ok();
-            Ok(Named {
+            Ok(RequestedChannel {
                 channel_id,
                 channel_type,
                 channel,
@@ -267,31 +278,31 @@ fn named_channels(core: &Core, fields: &Fields) -> Result<Vec<Named>, Error> {
         .collect()
 }
 
-/// Messages of a channel, where nothing, or nothing that is a number of them, is said: as
-/// `WuKongIM`.
-fn message_count(core: &Core, fields: &Fields) -> Result<u32, Error> {
+/// Reads the number of messages for each channel. If it is missing or not positive, the default
+/// applies, as in `WuKongIM`.
+fn message_count(core: &Services, fields: &LegacyBody) -> Result<u32, Error> {
     Ok(match fields.int64("msg_count")? {
-        ..=0 => MESSAGES,
+        ..=0 => DEFAULT_MSG_COUNT,
         given => u32::try_from(given)
             .unwrap_or(u32::MAX)
             .min(core.limits.msg_count),
     })
 }
 
-/// The uid and the channel that a request is about, if the caller may act for the user; an empty
-/// uid is refused with `WuKongIM`'s words. Whose conversation, which channel, and the seq up to
-/// which it is read or deleted; 0 or missing: to the end.
-fn target(
+/// Reads the user, the channel, and the seq up to which to read or delete (0 or missing: all
+/// messages). The caller must be allowed to act for the user; an empty uid is refused with the
+/// given text, which is `WuKongIM`'s.
+fn parse_target(
     caller: &Caller,
-    fields: &Fields,
-    no_uid: &'static str,
+    fields: &LegacyBody,
+    err_uid_empty: &'static str,
 ) -> Result<(Uid, ChannelRef, Option<Seq>), Error> {
     let uid = fields.string("uid")?;
     let channel_id = fields.string("channel_id")?;
     let channel_type = fields.uint8("channel_type")?;
     let up_to = Some(Seq::from(fields.uint32("message_seq")?)).filter(|seq| *seq > 0);
     if uid.is_empty() {
-        return Err(Error::BadRequest(no_uid.into()));
+        return Err(Error::BadRequest(err_uid_empty.into()));
     }
     if channel_id.is_empty() || channel_type == 0 {
         return Err(Error::BadRequest(
@@ -307,50 +318,50 @@ fn target(
     ))
 }
 
-/// What is not there needs no change: on these routes that is a success.
-fn done<T>(result: Result<T, Error>) -> Result<Answer<Done>, Error> {
+/// Turns a missing conversation into a success: on these routes there is nothing to change then.
+fn ok_if_absent<T>(result: Result<T, Error>) -> Result<JsonResponse<StatusOk>, Error> {
     match result {
-        Ok(_) | Err(Error::NotFound(_)) => Ok(DONE),
+        Ok(_) | Err(Error::NotFound(_)) => Ok(OK),
         Err(error) => Err(error),
     }
 }
 
-/// `POST /conversations/setUnread`
+/// Handles `POST /conversations/setUnread`.
 ///
 /// # Errors
-/// As [`sync`].
+/// Like [`sync`].
 pub async fn set_unread(
-    core: &Arc<Core>,
+    core: &Arc<Services>,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Done>, Error> {
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
     let unread = fields.int64("unread")?;
-    let (uid, channel, up_to) = target(caller, fields, "UID cannot be empty")?;
-    done(conversations::set_unread(core, &uid, &channel, unread, up_to).await)
+    let (uid, channel, up_to) = parse_target(caller, fields, "UID cannot be empty")?;
+    ok_if_absent(conversations::set_unread(core, &uid, &channel, unread, up_to).await)
 }
 
-/// `POST /conversations/clearUnread`
+/// Handles `POST /conversations/clearUnread`.
 ///
 /// # Errors
-/// As [`sync`].
+/// Like [`sync`].
 pub async fn clear_unread(
-    core: &Arc<Core>,
+    core: &Arc<Services>,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Done>, Error> {
-    let (uid, channel, up_to) = target(caller, fields, NOBODY)?;
-    done(conversations::set_unread(core, &uid, &channel, 0, up_to).await)
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
+    let (uid, channel, up_to) = parse_target(caller, fields, ERR_UID_EMPTY)?;
+    ok_if_absent(conversations::set_unread(core, &uid, &channel, 0, up_to).await)
 }
 
-/// `POST /conversations/delete`
+/// Handles `POST /conversations/delete`.
 ///
 /// # Errors
-/// As [`sync`].
+/// Like [`sync`].
 pub async fn delete(
-    core: &Arc<Core>,
+    core: &Arc<Services>,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Done>, Error> {
-    let (uid, channel, up_to) = target(caller, fields, "Uid cannot be empty")?;
-    done(conversations::delete_conversation(core, &uid, &channel, up_to).await)
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
+    let (uid, channel, up_to) = parse_target(caller, fields, "Uid cannot be empty")?;
+    ok_if_absent(conversations::delete_conversation(core, &uid, &channel, up_to).await)
 }

@@ -1,19 +1,19 @@
-//! `/datasource`: what a `WuKongIM` asks the business server (`datasource.addr`), answered from
-//! what we know: who is in a channel.
+//! `/datasource`: the queries of a `WuKongIM` to its business server (`datasource.addr`), answered
+//! from the members stored here.
 
 use serde_json::{Value, json};
 
-use super::super::legacy::Fields;
 use crate::channel::list_members;
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::ChannelRef;
+use crate::rest::legacy::LegacyBody;
+use crate::services::Services;
 
-/// `POST /datasource` with `{"cmd","data"}`. Lists that we do not keep are empty.
+/// Answers `POST /datasource` with `{"cmd","data"}`. Lists that are not stored here are empty.
 ///
 /// # Errors
-/// [`Error::BadInput`] naming the field, or for a command that there is not; [`Error::Store`].
-pub async fn answer(core: &Core, fields: &Fields) -> Result<Value, Error> {
+/// [`Error::BadInput`] naming the field, or for an unknown command; [`Error::Store`].
+pub async fn answer_query(core: &Services, fields: &LegacyBody) -> Result<Value, Error> {
     let command = fields.string("cmd")?;
     let data = fields.object("data")?;
     let channel = || {

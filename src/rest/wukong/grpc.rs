@@ -1,9 +1,9 @@
-//! The webhook over gRPC, on a port of its own (`webhook.grpcAddr` there):
-//! `wkhook.WebhookService/SendWebhook`. A `WuKongIM` can send no token with it, so only loopback
-//! and `ingest.grpc_peers` are let in.
+//! The webhook over gRPC, on a port of its own (`webhook.grpcAddr` in `WuKongIM`'s configuration):
+//! `wkhook.WebhookService/SendWebhook`. A `WuKongIM` cannot send a token with it, so only loopback
+//! addresses and `ingest.grpc_peers` are accepted.
 //!
-//! The service is written by hand, as tonic's generator would: it is one call with four fields, and
-//! so needs no protobuf compiler.
+//! The service is written by hand in the form of tonic's generated code: for one call with four
+//! fields that is simpler than a dependency on a protobuf compiler.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,19 +26,19 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use super::webhook::deliver;
-use crate::app::App;
+use super::webhook::handle_webhook;
 use crate::budget::{Holder, Reservation};
 use crate::config::address_range;
-use crate::http::{OPEN, Watched, admit, set_options, watch};
+use crate::http::{MonitoredSocket, OPEN_CONNECTION_BYTES, admit_connection, monitor, set_options};
+use crate::state::AppState;
 
-/// Webhooks of one connection at once.
-const STREAMS: u32 = 32;
-const HEADER_BYTES: u32 = 16 * 1024;
+/// Maximum number of concurrent webhooks of one connection.
+const MAX_CONCURRENT_STREAMS: u32 = 32;
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Bytes of webhooks that a connection may send before they are read.
-const WINDOW: u32 = 256 * 1024;
-/// Webhooks that a peer takes back before they are looked at.
-const RESETS: usize = 20;
+const FLOW_CONTROL_WINDOW: u32 = 256 * 1024;
+/// Maximum number of webhooks that a peer cancels before they are processed.
+const MAX_PENDING_RESETS: usize = 20;
 const METHOD: &str = "/wkhook.WebhookService/SendWebhook";
 
 /// `wkhook.EventReq`
@@ -55,10 +55,10 @@ pub struct EventReq {
 /// `wkhook.EventResp`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EventResp {
-    /// Whether it is stored.
+    /// Whether the event was processed.
     #[prost(enumeration = "EventStatus", tag = "1")]
     pub status: i32,
-    /// Why not.
+    /// The error text.
     #[prost(bytes = "vec", tag = "2")]
     pub data: Vec<u8>,
 }
@@ -67,29 +67,29 @@ pub struct EventResp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum EventStatus {
-    /// It is not stored; sending it again may help.
+    /// The event was not processed; sending it again may help.
     Error = 0,
-    /// It is stored.
+    /// The event was processed.
     Success = 1,
 }
 
-/// The service.
+/// The gRPC service, and the peers that may call it.
 #[derive(Clone)]
-struct Webhook {
-    app: App,
+struct WebhookService {
+    app: AppState,
     peers: Vec<IpNet>,
 }
 
-impl NamedService for Webhook {
+impl NamedService for WebhookService {
     const NAME: &'static str = "wkhook.WebhookService";
 }
 
-type Answering<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-impl Service<http::Request<Body>> for Webhook {
+impl Service<http::Request<Body>> for WebhookService {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Answering<Result<Self::Response, Infallible>>;
+    type Future = BoxFuture<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -109,7 +109,7 @@ impl Service<http::Request<Body>> for Webhook {
                 Ok(reservation) => reservation,
                 Err(error) => return Ok(Status::resource_exhausted(error.to_string()).into_http()),
             };
-            let request = request.map(|body| counted(reservation.clone(), body));
+            let request = request.map(|body| with_memory_accounting(reservation.clone(), body));
             let limit = service.app.settings.limits.webhook_body_bytes;
             let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(limit);
             Ok(reservation.scope(grpc.unary(service, request)).await)
@@ -117,8 +117,8 @@ impl Service<http::Request<Body>> for Webhook {
     }
 }
 
-/// A body whose bytes are held as they come.
-fn counted(reservation: Reservation, body: Body) -> Body {
+/// Reserves memory for the bytes of a body as they arrive.
+fn with_memory_accounting(reservation: Reservation, body: Body) -> Body {
     let frames = BodyStream::new(body).map(move |frame| {
         let frame = frame?;
         let bytes = frame.data_ref().map_or(0, Bytes::len);
@@ -130,15 +130,15 @@ fn counted(reservation: Reservation, body: Body) -> Body {
     Body::new(StreamBody::new(frames))
 }
 
-impl UnaryService<EventReq> for Webhook {
+impl UnaryService<EventReq> for WebhookService {
     type Response = EventResp;
-    type Future = Answering<Result<Response<EventResp>, Status>>;
+    type Future = BoxFuture<Result<Response<EventResp>, Status>>;
 
     fn call(&mut self, request: Request<EventReq>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
             let EventReq { event, data } = request.into_inner();
-            let answer = match deliver(&service.app.core, &event, &data).await {
+            let answer = match handle_webhook(&service.app.core, &event, &data).await {
                 Ok(_) => EventResp {
                     status: EventStatus::Success.into(),
                     data: Vec::new(),
@@ -156,10 +156,10 @@ impl UnaryService<EventReq> for Webhook {
     }
 }
 
-/// A connection of a known peer.
-struct Peer(Watched<TcpStream>, TcpConnectInfo);
+/// A connection of an allowed peer.
+struct PeerConnection(MonitoredSocket<TcpStream>, TcpConnectInfo);
 
-impl Connected for Peer {
+impl Connected for PeerConnection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
@@ -167,7 +167,7 @@ impl Connected for Peer {
     }
 }
 
-impl AsyncRead for Peer {
+impl AsyncRead for PeerConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -177,7 +177,7 @@ impl AsyncRead for Peer {
     }
 }
 
-impl AsyncWrite for Peer {
+impl AsyncWrite for PeerConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -195,34 +195,41 @@ impl AsyncWrite for Peer {
     }
 }
 
-impl Webhook {
-    /// A connection of a peer that may send webhooks; others are closed before they have said
-    /// anything.
-    fn admit(&self, socket: TcpStream) -> Option<Peer> {
+impl WebhookService {
+    /// Returns the connection if the peer may send webhooks; other connections are closed before
+    /// anything is read.
+    fn admit_connection(&self, socket: TcpStream) -> Option<PeerConnection> {
         let info = socket.connect_info();
         let peer = info.remote_addr()?.ip().to_canonical();
-        if !self.is_known(peer) {
-            tracing::warn!(%peer, "a connection for webhooks over gRPC is closed: its address is not in ingest.grpc_peers");
+        if !self.is_allowed(peer) {
+            tracing::warn!(%peer, "refused a connection for webhooks over gRPC: its address is not in ingest.grpc_peers");
             return None;
         }
-        self.app.services.add(peer);
-        let meter = admit(&self.app, peer, OPEN + WINDOW as usize)?;
-        // Streams have no heads of a request that could be waited for.
-        meter.request();
+        self.app.service_addresses.add(peer);
+        let meter = admit_connection(
+            &self.app,
+            peer,
+            OPEN_CONNECTION_BYTES + FLOW_CONTROL_WINDOW as usize,
+        )?;
+        // The timeout for the head of an HTTP/1 request does not apply to HTTP/2 streams.
+        meter.request_started();
         set_options(&socket, &self.app.settings).ok()?;
-        Some(Peer(watch(socket, meter, &self.app.settings.limits), info))
+        Some(PeerConnection(
+            monitor(socket, meter, &self.app.settings.limits),
+            info,
+        ))
     }
 
-    fn is_known(&self, peer: IpAddr) -> bool {
+    fn is_allowed(&self, peer: IpAddr) -> bool {
         peer.is_loopback() || self.peers.iter().any(|range| range.contains(&peer))
     }
 }
 
-/// Serves until a shutdown begins, and finishes what it has begun.
+/// Serves until a shutdown begins, and completes the calls in progress.
 ///
 /// # Errors
-/// What the system says.
-pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
+/// Returns an error of the operating system.
+pub async fn serve(app: AppState, listener: TcpListener) -> anyhow::Result<()> {
     let peers = app
         .settings
         .ingest
@@ -230,7 +237,7 @@ pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
         .iter()
         .filter_map(|range| address_range(range))
         .collect();
-    let service = Webhook {
+    let service = WebhookService {
         app: app.clone(),
         peers,
     };
@@ -239,18 +246,20 @@ pub async fn serve(app: App, listener: TcpListener) -> anyhow::Result<()> {
     tracing::info!(?address, "listening for webhooks over gRPC");
     let limits = app.settings.limits.clone();
     let connections = TcpListenerStream::new(listener).filter_map(move |accepted| {
-        let connection = accepted.map(|socket| known.admit(socket)).transpose();
+        let connection = accepted
+            .map(|socket| known.admit_connection(socket))
+            .transpose();
         std::future::ready(connection)
     });
     let shutdown = app.shutdown.clone();
     let ping = Duration::from_secs(app.settings.live.ping_seconds);
     tonic::transport::Server::builder()
         .timeout(Duration::from_secs(limits.request_seconds))
-        .max_concurrent_streams(STREAMS)
-        .initial_connection_window_size(WINDOW)
-        .initial_stream_window_size(WINDOW)
-        .http2_max_header_list_size(HEADER_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(RESETS))
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .initial_connection_window_size(FLOW_CONTROL_WINDOW)
+        .initial_stream_window_size(FLOW_CONTROL_WINDOW)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .http2_keepalive_interval(Some(ping))
         .http2_keepalive_timeout(Some(ping))
         .add_service(service)

@@ -1,32 +1,33 @@
 //! `/channel/messagesync` and `/channel/max_message_seq`: a channel's messages, page by page.
 
-use super::super::legacy::{Answer, Fields};
-use super::shapes::{HistoryShape, MaxSeq, MessageShape};
-use super::viewer;
+use super::dto::{HistoryDto, MaxSeqDto, MessageDto};
+use super::parse_viewer;
 use crate::auth::Caller;
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::ChannelRef;
-use crate::message::{AnswerBytes, HistoryRequest, list_history};
+use crate::message::{AnswerSizeLimit, HistoryRequest, list_history};
+use crate::rest::legacy::{JsonResponse, LegacyBody};
+use crate::services::Services;
 
-/// v2's words to who names no user, and no channel.
-const NOBODY: &str = "login_uid不能为空！";
-const NO_CHANNEL: &str = "channel_id不能为空！";
-/// Messages of a page at most.
+/// `WuKongIM` v2's errors for a request without a user, and for one without a channel.
+const ERR_LOGIN_UID_EMPTY: &str = "login_uid不能为空！";
+const ERR_CHANNEL_ID_EMPTY: &str = "channel_id不能为空！";
+/// Maximum number of messages of a page.
 const MAX_LIMIT: i64 = 10_000;
 
-/// `POST /channel/messagesync`: `pull_mode` 0 goes to older messages, 1 to newer ones; the start is
-/// in the page, the end is not; both 0 are the latest. As far as the user may see them: a service
-/// that names somebody who was never in the channel sees all of it.
+/// Handles `POST /channel/messagesync`. `pull_mode` 0 returns older messages, 1 newer ones; the
+/// start is included, the end is not; 0 for both returns the latest messages. The result has the
+/// messages that the user may see; a service that names a user who was never in the channel gets
+/// all messages.
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::ConversationsOff`],
 /// [`Error::Store`].
 pub async fn message_sync(
-    core: &Core,
+    core: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<HistoryShape>, Error> {
+    fields: &LegacyBody,
+) -> Result<JsonResponse<HistoryDto>, Error> {
     let (channel_id, channel_type) = (fields.string("channel_id")?, fields.uint8("channel_type")?);
     let (start, end) = (
         i64::from(fields.uint32("start_message_seq")?),
@@ -34,29 +35,28 @@ pub async fn message_sync(
     );
     let limit = fields.int64("limit")?;
     let newer = fields.flag("pull_mode")?;
-    // What is of a wrong type is named before what is missing.
+    // Types are checked before missing fields, as in WuKongIM.
     fields.string("login_uid")?;
     if channel_id.is_empty() {
-        return Err(Error::BadRequest(NO_CHANNEL.into()));
+        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()));
     }
-    let uid = viewer(caller, fields, "login_uid", NOBODY)?;
+    let uid = parse_viewer(caller, fields, "login_uid", ERR_LOGIN_UID_EMPTY)?;
     if limit <= 0 {
         return Err(Error::bad_input(
             "limit",
             format!("must be between 1 and {MAX_LIMIT}"),
         ));
     }
-    let empty = HistoryShape {
+    let empty = HistoryDto {
         start_message_seq: start,
         end_message_seq: end,
         more: 0,
         messages: Vec::new(),
     };
     if start == 0 && end > 0 {
-        return Ok(Answer(empty));
+        return Ok(JsonResponse(empty));
     }
-    // Down: from below the start's next one, as far as the end. Up: from the start on, as far as
-    // the end.
+    // Older: from the start down to the end, newest first. Newer: from the start up to the end.
     let (after, before, newest) = match (start, newer) {
         (0, _) => (None, None, true),
         (_, true) => (Some(start - 1), (end > 0).then_some(end), false),
@@ -71,35 +71,41 @@ pub async fn message_sync(
         newest,
         as_service: caller.user().is_none(),
     };
-    match list_history(core, &request, &AnswerBytes::new(core.limits.answer_bytes)).await {
+    match list_history(
+        core,
+        &request,
+        &AnswerSizeLimit::new(core.limits.answer_bytes),
+    )
+    .await
+    {
         Ok(page) => {
-            Ok(Answer(HistoryShape {
-                // Not whether there is anything beyond the end that was given.
+            Ok(JsonResponse(HistoryDto {
+                // `has_next` would also count messages beyond the given end.
                 more: u8::from(page.is_cut),
-                messages: page.messages.iter().map(MessageShape::from).collect(),
+                messages: page.messages.iter().map(MessageDto::from).collect(),
                 ..empty
             }))
         }
-        Err(Error::NotFound(_)) => Ok(Answer(empty)),
+        Err(Error::NotFound(_)) => Ok(JsonResponse(empty)),
         Err(error) => Err(error),
     }
 }
 
-/// `GET /channel/max_message_seq?channel_id=&channel_type=&login_uid=`
+/// Handles `GET /channel/max_message_seq?channel_id=&channel_type=&login_uid=`.
 ///
 /// # Errors
-/// As [`message_sync`].
+/// Like [`message_sync`].
 pub async fn max_message_seq(
-    core: &Core,
+    core: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<MaxSeq>, Error> {
+    fields: &LegacyBody,
+) -> Result<JsonResponse<MaxSeqDto>, Error> {
     let (channel_id, channel_type) = (fields.string("channel_id")?, fields.uint8("channel_type")?);
     if channel_id.is_empty() {
-        return Err(Error::BadRequest(NO_CHANNEL.into()));
+        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()));
     }
     let request = HistoryRequest {
-        uid: viewer(caller, fields, "login_uid", NOBODY)?,
+        uid: parse_viewer(caller, fields, "login_uid", ERR_LOGIN_UID_EMPTY)?,
         channel: ChannelRef::parse(channel_id, i64::from(channel_type))?,
         after: None,
         before: None,
@@ -107,11 +113,17 @@ pub async fn max_message_seq(
         newest: true,
         as_service: caller.user().is_none(),
     };
-    match list_history(core, &request, &AnswerBytes::new(core.limits.answer_bytes)).await {
-        Ok(page) => Ok(Answer(MaxSeq {
+    match list_history(
+        core,
+        &request,
+        &AnswerSizeLimit::new(core.limits.answer_bytes),
+    )
+    .await
+    {
+        Ok(page) => Ok(JsonResponse(MaxSeqDto {
             message_seq: page.messages.last().map_or(0, |message| message.seq),
         })),
-        Err(Error::NotFound(_)) => Ok(Answer(MaxSeq { message_seq: 0 })),
+        Err(Error::NotFound(_)) => Ok(JsonResponse(MaxSeqDto { message_seq: 0 })),
         Err(error) => Err(error),
     }
 }

@@ -2,34 +2,34 @@
 
 use std::sync::Arc;
 
-use super::super::legacy::{Answer, DoneWith, Fields};
-use super::shapes::{BatchShape, SentShape};
+use super::dto::{SendBatchDto, SentMessageDto};
 use crate::auth::Caller;
-use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{COMMAND_SUFFIX, ChannelRef, ChannelType, Uid};
 use crate::message::{self as messages, Content, SendRequest};
+use crate::rest::legacy::{DataResponse, JsonResponse, LegacyBody};
+use crate::services::Services;
 
-/// `WuKongIM`'s words for a send that names neither a channel nor, for a command, subscribers.
-const NOWHERE: &str = "无法处理发送消息请求！";
+/// `WuKongIM`'s error for a message without a channel, or for a command without subscribers.
+const ERR_NO_RECIPIENT: &str = "无法处理发送消息请求！";
 
-/// Receivers of one `sendbatch` of a service.
-const RECEIVERS: usize = 1000;
-/// The same of a user.
-const RECEIVERS_OF_USER: usize = 100;
+/// Maximum number of receivers of one `sendbatch` of a service.
+const MAX_RECEIVERS: usize = 1000;
+/// Maximum number of receivers of one `sendbatch` of a user.
+const MAX_RECEIVERS_FOR_USER: usize = 100;
 
-/// `POST /message/sendbatch`: one person message to each. Whom it could not be sent to is named,
-/// with the reason. `count` is told how many messages there are before the first is sent, and may
-/// refuse them all: each of a user's counts as a request.
+/// Handles `POST /message/sendbatch`: sends a person message to each subscriber, and returns those
+/// it could not be sent to, with the reasons. `count` gets the number of messages before the first
+/// one is sent, and may refuse all of them: each message of a user counts as a request.
 ///
 /// # Errors
-/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], what `count` says.
+/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], or the error of `count`.
 pub(super) async fn send_batch(
-    core: &Arc<Core>,
+    core: &Arc<Services>,
     caller: &Caller,
-    fields: &Fields,
+    fields: &LegacyBody,
     count: impl FnOnce(usize) -> Result<(), Error>,
-) -> Result<Answer<BatchShape>, Error> {
+) -> Result<JsonResponse<SendBatchDto>, Error> {
     let header = fields.object("header")?;
     let (no_persist, red_dot, sync_once) = (
         header.flag("no_persist")?,
@@ -48,15 +48,15 @@ pub(super) async fn send_batch(
     if payload.is_empty() {
         return Err(Error::BadRequest("payload不能为空！".into()));
     }
-    let most = if caller.user().is_some() {
-        RECEIVERS_OF_USER
+    let limit = if caller.user().is_some() {
+        MAX_RECEIVERS_FOR_USER
     } else {
-        RECEIVERS
+        MAX_RECEIVERS
     };
-    if subscribers.len() > most {
+    if subscribers.len() > limit {
         return Err(Error::bad_input(
             "subscribers",
-            format!("must name at most {most} users"),
+            format!("must name at most {limit} users"),
         ));
     }
     let from = caller.sender(Some(Uid::parse("from_uid", from_uid)?))?;
@@ -66,7 +66,7 @@ pub(super) async fn send_batch(
     };
     content.check(core.limits.payload_bytes)?;
     count(subscribers.len())?;
-    let mut answer = BatchShape::default();
+    let mut answer = SendBatchDto::default();
     for to in subscribers {
         let sent = async {
             let request = SendRequest {
@@ -86,19 +86,19 @@ pub(super) async fn send_batch(
             answer.reason.push(error.to_string());
         }
     }
-    Ok(Answer(answer))
+    Ok(JsonResponse(answer))
 }
 
-/// `POST /message/send`
+/// Handles `POST /message/send`.
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::NotFound`] for a user who
 /// is not in the channel, [`Error::Store`].
 pub async fn send(
-    core: &Arc<Core>,
+    core: &Arc<Services>,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<DoneWith<SentShape>>, Error> {
+    fields: &LegacyBody,
+) -> Result<JsonResponse<DataResponse<SentMessageDto>>, Error> {
     let header = fields.object("header")?;
     let (no_persist, red_dot, sync_once) = (
         header.flag("no_persist")?,
@@ -127,9 +127,10 @@ pub async fn send(
     };
     let from = caller.sender(from)?;
     let channel = if channel_id.trim_matches(' ').is_empty() {
-        // A command to named users goes nowhere that is stored; its sender still wants an id.
+        // A command to named users is not stored in any channel, but its sender still expects an
+        // id.
         if subscribers.is_empty() || !sync_once {
-            return Err(Error::BadRequest(NOWHERE.into()));
+            return Err(Error::BadRequest(ERR_NO_RECIPIENT.into()));
         }
         ChannelRef {
             channel_type: ChannelType::GROUP,
@@ -149,10 +150,10 @@ pub async fn send(
         content,
     };
     let message = messages::send(core, request).await?.message;
-    let data = SentShape {
+    let data = SentMessageDto {
         client_msg_no: message.client_msg_no,
         message_id: message.message_id,
         message_seq: message.seq,
     };
-    Ok(Answer(DoneWith { data, status: 200 }))
+    Ok(JsonResponse(DataResponse { data, status: 200 }))
 }

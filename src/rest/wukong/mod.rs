@@ -1,18 +1,19 @@
-//! `WuKongIM`'s routes: frozen names, our own semantics behind them.
+//! `WuKongIM`'s routes: their names and formats are frozen, and the use cases behind them are the
+//! same as GraphQL's.
 //!
-//! How to add a route: a function `(core, caller, fields) → answer` in the file of its family,
-//! which reads the fields, asks whether the caller may, and calls a use case; its line in
-//! [`routes`]; its path in `rest::openapi`; its wrong inputs in `tests/bad_input.rs`, and who may
-//! call it in `tests/permissions.rs`.
+//! How to add a route: write a function `(core, caller, fields) → answer` in the file of its
+//! family, which reads the fields, checks the caller's permission, and calls a use case; add it to
+//! [`routes`] and its description to `rest::openapi`; test its invalid inputs in `bad_input` and
+//! its callers in `permissions`.
 
 pub mod channel;
 pub mod conversation;
 pub mod datasource;
-pub(crate) mod feed;
+pub mod dto;
 pub mod grpc;
 pub mod history;
+pub(crate) mod inbound;
 pub mod message;
-pub mod shapes;
 pub mod user;
 pub mod webhook;
 
@@ -21,24 +22,24 @@ use axum::extract::{RawQuery, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
-use super::legacy::{Fields, Refusal};
-use crate::app::App;
+use super::legacy::{ErrorResponse, LegacyBody};
 use crate::auth::{Action, Caller};
 use crate::budget::turn;
 use crate::error::Error;
 use crate::ids::Uid;
+use crate::state::AppState;
 
-/// Whom a request is about, named in `field`, if the caller may act for that user; nobody is
-/// refused with `WuKongIM`'s words.
-fn viewer(
+/// Reads the user of a request from `field` and checks that the caller may act for this user. An
+/// empty uid is refused with `err_empty`, which is `WuKongIM`'s text.
+fn parse_viewer(
     caller: &Caller,
-    fields: &Fields,
+    fields: &LegacyBody,
     field: &'static str,
-    nobody: &'static str,
+    err_empty: &'static str,
 ) -> Result<Uid, Error> {
     let uid = fields.string(field)?;
     if uid.is_empty() {
-        return Err(Error::BadRequest(nobody.into()));
+        return Err(Error::BadRequest(err_empty.into()));
     }
     let uid = Uid::parse(field, uid)?;
     caller.check(Action::ActFor(&uid))?;
@@ -46,40 +47,44 @@ fn viewer(
 }
 
 async fn send_batch(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
-    fields: Fields,
-) -> Result<impl IntoResponse, Refusal> {
+    fields: LegacyBody,
+) -> Result<impl IntoResponse, ErrorResponse> {
     let _turn = turn().await;
-    // The request itself was counted when it came.
+    // The request itself was counted on arrival.
     let count = |messages: usize| {
         caller.user().map_or(Ok(()), |uid| {
-            app.rates.check_user_for(uid, messages.saturating_sub(1))
+            app.rate_limiter
+                .check_user_operations(uid, messages.saturating_sub(1))
         })
     };
     Ok(message::send_batch(&app.core, &caller, &fields, count).await?)
 }
 
-/// The routes at the root.
-pub fn routes() -> Router<App> {
-    /// A handler of `(core, caller, fields) → Result<answer, Error>`.
+/// Returns the routes.
+pub fn routes() -> Router<AppState> {
+    /// Makes a POST handler from a function `(core, caller, fields) → Result<answer, Error>`.
     macro_rules! legacy {
         ($call:path) => {
             post(
-                |State(app): State<App>, caller: Caller, fields: Fields| async move {
+                |State(app): State<AppState>, caller: Caller, fields: LegacyBody| async move {
                     let _turn = turn().await;
-                    Ok::<_, Refusal>($call(&app.core, &caller, &fields).await?.into_response())
+                    Ok::<_, ErrorResponse>(
+                        $call(&app.core, &caller, &fields).await?.into_response(),
+                    )
                 },
             )
         };
     }
-    /// The same for a GET, whose query is read as fields; the names after it are those of numbers.
+    /// Makes a GET handler, whose query is read as fields; the names after the function are those
+    /// of numbers.
     macro_rules! legacy_get {
         ($call:path $(, $number:literal)*) => {
-            get(|State(app): State<App>, caller: Caller, RawQuery(query): RawQuery| async move {
-                let fields = Fields::from_query(&query.unwrap_or_default(), &[$($number),*])?;
+            get(|State(app): State<AppState>, caller: Caller, RawQuery(query): RawQuery| async move {
+                let fields = LegacyBody::from_query(&query.unwrap_or_default(), &[$($number),*])?;
                 let _turn = turn().await;
-                Ok::<_, Refusal>($call(&app.core, &caller, &fields).await?.into_response())
+                Ok::<_, ErrorResponse>($call(&app.core, &caller, &fields).await?.into_response())
             })
         };
     }

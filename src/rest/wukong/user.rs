@@ -1,16 +1,20 @@
-//! `/user/…`: what a business server says of its users at its start. recents keeps no sessions: it
-//! is answered as `WuKongIM` does, and nothing comes of it.
+//! `/user/…`: calls that business servers make at startup. recents keeps no sessions, so these
+//! routes respond as `WuKongIM` does and have no effect.
 
-use super::super::legacy::{Answer, DONE, Done, Fields};
 use crate::auth::{Action, Caller};
-use crate::core::Core;
 use crate::error::Error;
+use crate::rest::legacy::{JsonResponse, LegacyBody, OK, StatusOk};
+use crate::services::Services;
 
-/// `POST /user/token`: tokens of `WuKongIM`'s own protocol mean nothing here.
+/// Handles `POST /user/token`: tokens of `WuKongIM`'s own protocol are not used here.
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, [`Error::Forbidden`].
-pub async fn token(_: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<Done>, Error> {
+pub async fn token(
+    _: &Services,
+    caller: &Caller,
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
     caller.check(Action::ManageChannels)?;
     let (uid, token) = (fields.string("uid")?, fields.string("token")?);
     fields.uint8("device_flag")?;
@@ -21,35 +25,35 @@ pub async fn token(_: &Core, caller: &Caller, fields: &Fields) -> Result<Answer<
     if token.is_empty() {
         return Err(Error::BadRequest("token不能为空！".into()));
     }
-    Ok(DONE)
+    Ok(OK)
 }
 
-/// `POST /user/device_quit`: nobody is connected here.
+/// Handles `POST /user/device_quit`: there are no device sessions to end.
 ///
 /// # Errors
-/// As [`token`].
+/// Like [`token`].
 pub async fn device_quit(
-    _: &Core,
+    _: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Done>, Error> {
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
     caller.check(Action::ManageChannels)?;
     fields.string("uid")?;
     fields.int64("device_flag")?;
-    Ok(DONE)
+    Ok(OK)
 }
 
-/// `POST /user/systemuids_add` and `/user/systemuids_remove`: who may write to everybody is for
-/// `WuKongIM` to know.
+/// Handles `POST /user/systemuids_add` and `/user/systemuids_remove`: only `WuKongIM` needs the
+/// list of system users.
 ///
 /// # Errors
-/// As [`token`].
+/// Like [`token`].
 pub async fn system_uids(
-    _: &Core,
+    _: &Services,
     caller: &Caller,
-    fields: &Fields,
-) -> Result<Answer<Done>, Error> {
+    fields: &LegacyBody,
+) -> Result<JsonResponse<StatusOk>, Error> {
     caller.check(Action::ManageChannels)?;
     fields.strings("uids")?;
-    Ok(DONE)
+    Ok(OK)
 }

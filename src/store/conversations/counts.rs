@@ -1,10 +1,10 @@
-//! What the mark and the head of a conversation do not say together: messages that were read before
-//! they came, and messages that came late. Both are rare, so they are counted in a statement of
-//! their own, which reads the head again: a row and any newer head belong together, a head and
-//! counts of another moment do not.
+//! Counts that the mark and the head of a conversation do not contain: messages that were read
+//! before they arrived, and messages that arrived late. Both are rare, so a separate statement
+//! counts them and reads the head again: a row is valid with any newer head, but a head and counts
+//! must come from the same snapshot.
 //!
-//! The bounds stand in the statement as constants: MySQL and MariaDB use no range of the second
-//! column of a key when its bounds come from a joined table.
+//! The bounds are constants in the statement: MySQL and MariaDB cannot use a range on the second
+//! column of a key if its bounds come from a joined table.
 
 use entity::{channel, late_message, message, sender_mark};
 use sea_orm::DbBackend;
@@ -12,25 +12,25 @@ use sea_orm::sea_query::{
     Condition, Expr, ExprTrait, Func, JoinType, Query, SelectStatement, UnionType,
 };
 
-use super::super::rows::padded;
-use super::super::{Ask, StoreError};
+use super::super::bulk::pad_to_power_of_two;
+use super::super::{RunQuery, StoreError};
 use super::{Columns, ConversationRow, Counts, SenderMark};
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Uid};
 
-/// Conversations of one statement.
+/// Maximum number of conversations in one statement.
 const ROWS_PER_STATEMENT: usize = 64;
 
-/// A conversation that may need counts, and the seq up to which its user wants to read, where one
-/// is named.
-pub(crate) struct Counted<'a> {
+/// A conversation that may need counts, and the seq up to which its user wants to read, if given.
+pub(crate) struct CountRequest<'a> {
     pub(crate) uid: &'a Uid,
     pub(crate) row: &'a mut ConversationRow,
     pub(crate) up_to: Option<Seq>,
 }
 
 impl ConversationRow {
-    /// Whether the row does not say how much is unread, or how much is above `up_to`.
+    /// Returns whether the row alone does not determine how many messages are unread, or how many
+    /// are above `up_to`.
     pub(crate) fn needs_counts(&self, up_to: Option<Seq>) -> bool {
         let position = Ord::max(self.read_seq, self.own.seq);
         let is_ahead = self.read_seq > self.marked_seq && self.last_seq > self.marked_seq;
@@ -41,12 +41,12 @@ impl ConversationRow {
     }
 }
 
-/// Counts for those rows that need it. They get the present head with the counts.
+/// Counts for the rows that need it. They get the current head with the counts.
 pub(super) async fn count(
-    connection: &impl Ask,
-    rows: &mut [Counted<'_>],
+    connection: &impl RunQuery,
+    rows: &mut [CountRequest<'_>],
 ) -> Result<(), StoreError> {
-    let mut open: Vec<&mut Counted> = rows
+    let mut open: Vec<&mut CountRequest> = rows
         .iter_mut()
         .filter(|counted| counted.row.needs_counts(counted.up_to))
         .collect();
@@ -54,8 +54,8 @@ pub(super) async fn count(
         let mut again = Vec::new();
         for some in chunks(&mut open) {
             let statement = heads_and_counts(connection.backend(), &some);
-            let mut some: Vec<Option<&mut Counted>> = some.into_iter().map(Some).collect();
-            for found in connection.ask(&statement).await? {
+            let mut some: Vec<Option<&mut CountRequest>> = some.into_iter().map(Some).collect();
+            for found in connection.run_query(&statement).await? {
                 let columns = &mut Columns::new(&found);
                 let at = usize::try_from(columns.next::<i64>()?).unwrap_or(usize::MAX);
                 let Some(counted) = some.get_mut(at).and_then(Option::take) else {
@@ -71,7 +71,7 @@ pub(super) async fn count(
     Ok(())
 }
 
-fn chunks<'a, 'b>(open: &mut Vec<&'b mut Counted<'a>>) -> Vec<Vec<&'b mut Counted<'a>>> {
+fn chunks<'a, 'b>(open: &mut Vec<&'b mut CountRequest<'a>>) -> Vec<Vec<&'b mut CountRequest<'a>>> {
     let mut chunks = Vec::with_capacity(open.len().div_ceil(ROWS_PER_STATEMENT));
     while !open.is_empty() {
         chunks.push(open.drain(..open.len().min(ROWS_PER_STATEMENT)).collect());
@@ -79,8 +79,8 @@ fn chunks<'a, 'b>(open: &mut Vec<&'b mut Counted<'a>>) -> Vec<Vec<&'b mut Counte
     chunks
 }
 
-/// Takes over the head and the counts. False when an own message moved the position meanwhile, and
-/// with it the bounds.
+/// Sets the head and the counts. Returns false if a newer own message moved the position, and with
+/// it the bounds.
 fn take_over(row: &mut ConversationRow, columns: &mut Columns<'_>) -> Result<bool, StoreError> {
     row.last_seq = columns.next()?;
     row.revision = columns.next()?;
@@ -103,9 +103,9 @@ fn take_over(row: &mut ConversationRow, columns: &mut Columns<'_>) -> Result<boo
     Ok(is_same)
 }
 
-fn heads_and_counts(backend: DbBackend, rows: &[&mut Counted<'_>]) -> SelectStatement {
+fn heads_and_counts(backend: DbBackend, rows: &[&mut CountRequest<'_>]) -> SelectStatement {
     let of = |at: usize| head_and_counts(at, rows[at].uid, rows[at].row, rows[at].up_to);
-    let mut all = padded((0..rows.len()).collect()).into_iter();
+    let mut all = pad_to_power_of_two((0..rows.len()).collect()).into_iter();
     let mut statement = of(all.next().unwrap_or_default());
     if backend == DbBackend::MySql {
         statement.unions(all.map(|at| (UnionType::All, of(at))));
@@ -115,8 +115,8 @@ fn heads_and_counts(backend: DbBackend, rows: &[&mut Counted<'_>]) -> SelectStat
     statement
 }
 
-/// All counts, whether they are needed or not: the head may have moved since. The ranges that are
-/// not needed are empty.
+/// Selects the head and all counts, even those that are not needed, because the head may have
+/// moved. Ranges that are not needed are empty.
 fn head_and_counts(
     at: usize,
     uid: &Uid,

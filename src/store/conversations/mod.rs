@@ -1,9 +1,9 @@
 //! `conversation`: users' views of channels, read together with the head of the channel: the
 //! channel row and the user's `sender_mark`.
 //!
-//! `docs/ARCHITECTURE.md` says how unread is stored ("Marks"). The common case reads one row and
-//! one head. Where messages above the head were read, or late messages came since the mark,
-//! [`counts`] adds what has to be counted.
+//! `docs/ARCHITECTURE.md` describes how unread is stored ("Marks"). The common case reads one row
+//! and one head. If messages above the head were read, or late messages arrived after the mark,
+//! [`counts`] runs another statement.
 
 mod counts;
 mod read;
@@ -12,31 +12,33 @@ mod write;
 
 use sea_orm::{DbErr, QueryResult, TryGetable};
 
-pub(crate) use self::counts::Counted;
-pub(crate) use self::read::View;
+pub(crate) use self::counts::CountRequest;
+pub(crate) use self::read::MemberView;
 pub(super) use self::statements::hot_statements;
 pub(super) use self::write::person_conversations;
 use crate::channel::ChannelKey;
 use crate::ids::{ChannelType, Seq, Version};
 
-/// Conversations that one statement names by user and channel: all that are changed at once.
+/// Maximum number of conversations that one statement selects by user and channel; also the largest
+/// number of conversations in one update.
 const PAIRS_PER_STATEMENT: usize = 512;
 
-/// Whether a user is in a channel.
+/// Membership of a user in a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
-    /// There is no row: the user was never in it.
+    /// There is no row: the user was never a member.
     Absent,
-    /// In it.
+    /// The user is a member.
     Member,
-    /// Not any more, or removed before anybody knew the user as a member.
+    /// The user left, or was removed before becoming known as a member.
     Left,
-    /// Removed with all other members, and not told yet: the stored row still says member.
+    /// Removed together with all members. The stored row still says member, and no version reports
+    /// the removal yet.
     Removed,
 }
 
 impl Membership {
-    /// Only read, never stored.
+    /// Exists only in query results, never in the database.
     const REMOVED: i16 = 2;
 
     pub(crate) fn stored(self) -> i16 {
@@ -53,36 +55,37 @@ impl Membership {
     }
 }
 
-/// A user's newest own message in a channel; all zero where there is none.
+/// A user's newest own message in a channel; all zero if there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SenderMark {
-    /// Its seq.
+    /// Seq of the message.
     pub seq: Seq,
     /// The value of the channel's `red_dots` at which no message of others above it was unread.
     pub red_dots: i64,
-    /// The channel's revision after it was stored.
+    /// The channel's revision after the message was stored.
     pub revision: i64,
 }
 
-/// Red-dot messages that had to be counted, of the same moment as the head; 0 in the common case.
+/// Numbers of red-dot messages that had to be counted, from the same snapshot as the head; 0 in the
+/// common case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Above `marked_seq`, up to `read_seq`: read before they came.
+    /// Above `marked_seq` and at most `read_seq`: read before they arrived.
     pub ahead: i64,
-    /// Late ones since the mark that are at or below both `marked_seq` and the position.
+    /// Late messages since the mark that are at or below both `marked_seq` and the position.
     pub late: i64,
-    /// Late ones since the own message that are below it.
+    /// Late messages since the own message that are below it.
     pub late_own: i64,
-    /// Of others above the position, and above the seq that a user named, where one did.
+    /// Messages of others above the position, and above the seq that the user named, if any.
     pub above: i64,
 }
 
-/// One user's view of one channel, with the channel's head as it was read in the same statement.
+/// One user's view of one channel, with the channel's head from the same statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConversationRow {
-    /// The channel's internal id.
+    /// Internal id of the channel.
     pub channel_id: i64,
-    /// The channel's identity.
+    /// Identity of the channel.
     pub key: ChannelKey,
     /// Head: the channel's largest message seq.
     pub last_seq: Seq,
@@ -94,12 +97,12 @@ pub struct ConversationRow {
     pub last_message_at: i64,
     /// Head: the revision of the newest late message.
     pub late_revision: i64,
-    /// Head: the user's newest own message. Read only where the revision is above
-    /// `marked_revision`: a mark is never below it.
+    /// Head: the user's newest own message. It is read only if the revision is above
+    /// `marked_revision`; otherwise the mark covers it.
     pub own: SenderMark,
-    /// Head: what had to be counted.
+    /// Head: counted messages.
     pub counts: Counts,
-    /// Whether the user is in the channel.
+    /// Membership of the user.
     pub membership: Membership,
     /// The seq up to which the user has read; an own message may be above it.
     pub read_seq: Seq,
@@ -111,26 +114,26 @@ pub struct ConversationRow {
     pub marked_seq: Seq,
     /// The deletion watermark: the user's, or the channel's where that is higher.
     pub deleted_to_seq: Seq,
-    /// Messages up to this seq do not make the conversation show.
+    /// Messages up to this seq do not make the conversation listed.
     pub joined_seq: Seq,
     /// The channel's `last_seq` when the user left.
     pub left_seq: Seq,
     /// When the user left, epoch ms.
     pub left_at: i64,
-    /// The channel's removals of many when the user joined.
+    /// Number of bulk removals in the channel when the user joined.
     pub joined_removals: i64,
-    /// The user's version of the last stamped change, 0 before the first.
+    /// The user's version of the last stamped change; 0 before the first.
     pub version: Version,
-    /// The revision that `version` stands for.
+    /// The channel revision that `version` covers.
     pub stamped_revision: i64,
-    /// When it was pinned, 0 when it is not.
+    /// When the user pinned it, epoch ms; 0 if it is not pinned.
     pub pinned_at: i64,
-    /// Whether it is muted.
+    /// Whether the user muted it.
     pub muted: bool,
 }
 
 impl ConversationRow {
-    /// The conversation that a member of an empty channel has.
+    /// The conversation of a member in an empty channel.
     pub(crate) fn empty(channel_id: i64, key: ChannelKey) -> Self {
         Self {
             channel_id,
@@ -159,7 +162,7 @@ impl ConversationRow {
         }
     }
 
-    /// Whether the user is in the channel.
+    /// Returns whether the user is a member.
     #[must_use]
     pub fn is_member(&self) -> bool {
         self.membership == Membership::Member
@@ -168,16 +171,16 @@ impl ConversationRow {
 
 /// What a sync reads in one statement.
 #[derive(Clone, Debug)]
-pub struct Changed {
-    /// The user's cursor; `None` when the user has none yet.
+pub struct ChangedConversations {
+    /// The user's cursor; `None` if the user has none yet.
     pub cursor: Option<Version>,
-    /// The conversations asked for.
+    /// The selected conversations.
     pub rows: Vec<ConversationRow>,
 }
 
-/// The columns of a [`ConversationRow`]: table, column, name in an answer. [`row_from`] reads them
-/// in this order. `membership` and `left_seq` are what they are after a removal of all members,
-/// also where the row does not say so yet.
+/// The columns of a [`ConversationRow`]: table, column, name in the result. [`row_from`] reads them
+/// in this order. `membership` and `left_seq` take a removal of all members into account, even if
+/// it is not yet written to the row.
 const COLUMNS: [(&str, &str, &str); 26] = [
     ("ch", "id", "channel_id"),
     ("ch", "channel_type", "channel_type"),
@@ -207,7 +210,7 @@ const COLUMNS: [(&str, &str, &str); 26] = [
     ("c", "muted", "muted"),
 ];
 
-/// Reads the columns of an answer one after the other.
+/// Reads the columns of a result row in order.
 struct Columns<'a> {
     row: &'a QueryResult,
     at: usize,
@@ -223,7 +226,7 @@ impl<'a> Columns<'a> {
         self.row.try_get_by_index(self.at - 1)
     }
 
-    /// A number of an outer join, 0 where nothing was joined.
+    /// Returns a number of an outer join; 0 if no row was joined.
     fn number(&mut self) -> Result<i64, DbErr> {
         Ok(self.next::<Option<i64>>()?.unwrap_or_default())
     }

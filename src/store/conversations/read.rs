@@ -1,4 +1,4 @@
-//! Reading conversations.
+//! Queries for conversations.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,25 +7,26 @@ use entity::user_cursor;
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{DbErr, QueryResult};
 
-use super::super::rows::is_one_of;
-use super::super::{Ask, ROWS_PER_STATEMENT, Store, StoreError, Tx};
-use super::counts::{Counted, count};
+use super::super::bulk::is_one_of;
+use super::super::{ROWS_PER_STATEMENT, RunQuery, Store, StoreError, Tx};
+use super::counts::{CountRequest, count};
 use super::statements::{
-    changed, changed_of, channel_ids_of, list_changed, members_of, of_pairs, removed_of, stale_of,
-    views,
+    select_by_ids, select_changed, select_changed_of_users, select_changed_with_cursor,
+    select_channel_ids, select_member_views, select_members, select_removed_members,
+    select_stale_users,
 };
-use super::{COLUMNS, Changed, ConversationRow, PAIRS_PER_STATEMENT, row_from};
+use super::{COLUMNS, ChangedConversations, ConversationRow, PAIRS_PER_STATEMENT, row_from};
 use crate::channel::ChannelKey;
 use crate::ids::{Uid, Version};
 
-/// What a user is to a channel, member or not.
+/// A user's relation to a channel, member or not.
 #[derive(Clone, Debug)]
-pub(crate) struct View {
+pub(crate) struct MemberView {
     pub(crate) uid: Uid,
     pub(crate) row: ConversationRow,
-    /// When all members of the channel were removed last, epoch ms.
+    /// When all members of the channel were last removed, epoch ms.
     pub(crate) cleared_at: i64,
-    /// Removals of many members of the channel so far.
+    /// Number of bulk removals in the channel so far.
     pub(crate) removals: i64,
 }
 
@@ -38,17 +39,18 @@ fn rows_from(found: &[QueryResult]) -> Result<Vec<ConversationRow>, StoreError> 
 
 fn uid_at(row: &QueryResult, index: usize) -> Result<Uid, StoreError> {
     let uid: String = row.try_get_by_index(index)?;
-    Uid::parse("uid", uid).map_err(|_| StoreError::Broken("a stored uid cannot be read".to_owned()))
+    Uid::parse("uid", uid)
+        .map_err(|_| StoreError::Internal("a stored uid cannot be read".to_owned()))
 }
 
 async fn count_all(
-    connection: &impl Ask,
+    connection: &impl RunQuery,
     uid: &Uid,
     rows: &mut [ConversationRow],
 ) -> Result<(), StoreError> {
-    let mut counted: Vec<Counted> = rows
+    let mut counted: Vec<CountRequest> = rows
         .iter_mut()
-        .map(|row| Counted {
+        .map(|row| CountRequest {
             uid,
             row,
             up_to: None,
@@ -58,13 +60,13 @@ async fn count_all(
 }
 
 async fn find_pairs(
-    connection: &impl Ask,
+    connection: &impl RunQuery,
     pairs: &[(&Uid, i64)],
 ) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
     let mut found = Vec::with_capacity(pairs.len());
     for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
         for row in connection
-            .ask(&of_pairs(connection.backend(), pairs))
+            .run_query(&select_by_ids(connection.backend(), pairs))
             .await?
         {
             found.push((uid_at(&row, COLUMNS.len())?, row_from(&row)?));
@@ -73,11 +75,17 @@ async fn find_pairs(
     Ok(found)
 }
 
-async fn find_views(connection: &impl Ask, pairs: &[(&Uid, i64)]) -> Result<Vec<View>, StoreError> {
+async fn find_member_views(
+    connection: &impl RunQuery,
+    pairs: &[(&Uid, i64)],
+) -> Result<Vec<MemberView>, StoreError> {
     let mut found = Vec::with_capacity(pairs.len());
     for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
-        for row in connection.ask(&views(connection.backend(), pairs)).await? {
-            found.push(View {
+        for row in connection
+            .run_query(&select_member_views(connection.backend(), pairs))
+            .await?
+        {
+            found.push(MemberView {
                 uid: uid_at(&row, COLUMNS.len())?,
                 row: row_from(&row)?,
                 cleared_at: row.try_get_by_index(COLUMNS.len() + 1)?,
@@ -89,26 +97,26 @@ async fn find_views(connection: &impl Ask, pairs: &[(&Uid, i64)]) -> Result<Vec<
 }
 
 impl Store {
-    /// The user's cursor and the conversations that changed since `version` (0: all), of one
-    /// moment: one statement. Where nothing is stale the rows have their counts; where something
-    /// is, they will be read again under the user's lock.
+    /// Returns the user's cursor and the conversations that changed since `version` (0: all), from
+    /// one statement and therefore one snapshot. If no row is stale, the rows have their counts;
+    /// otherwise they will be read again under the user's lock.
     pub(crate) async fn list_changed(
         &self,
         uid: &Uid,
         version: Version,
-    ) -> Result<Changed, StoreError> {
+    ) -> Result<ChangedConversations, StoreError> {
         let found = self
-            .query_all(&list_changed(self.backend(), uid, version))
+            .query_all(&select_changed_with_cursor(self.backend(), uid, version))
             .await?;
         let Some(first) = found.first() else {
-            return Ok(Changed {
+            return Ok(ChangedConversations {
                 cursor: None,
                 rows: Vec::new(),
             });
         };
         let cursor = first.try_get_by_index(COLUMNS.len())?;
         if first.try_get_by_index::<Option<i64>>(0)?.is_none() {
-            return Ok(Changed {
+            return Ok(ChangedConversations {
                 cursor,
                 rows: Vec::new(),
             });
@@ -120,20 +128,24 @@ impl Store {
         {
             count_all(self, uid, &mut rows).await?;
         }
-        Ok(Changed { cursor, rows })
+        Ok(ChangedConversations { cursor, rows })
     }
 
-    /// All conversations of a user that can show in a list.
+    /// Returns all conversations of a user in channels of a listed type.
     pub(crate) async fn list_conversations(
         &self,
         uid: &Uid,
     ) -> Result<Vec<ConversationRow>, StoreError> {
-        let mut rows = rows_from(&self.query_all(&changed(self.backend(), uid, 0)).await?)?;
+        let mut rows = rows_from(
+            &self
+                .query_all(&select_changed(self.backend(), uid, 0))
+                .await?,
+        )?;
         count_all(self, uid, &mut rows).await?;
         Ok(rows)
     }
 
-    /// Whether the user is or was in any channel.
+    /// Returns whether the user is or was a member of any channel.
     pub(crate) async fn has_conversations(&self, uid: &Uid) -> Result<bool, StoreError> {
         let select = Query::select()
             .column(Column::ChannelId)
@@ -144,15 +156,15 @@ impl Store {
         Ok(self.query_one(&select).await?.is_some())
     }
 
-    /// Those of these conversations that there are, with their users and their counts.
+    /// Returns the conversations that exist, with their users and counts.
     pub(crate) async fn find_conversations(
         &self,
         names: &[(&Uid, &ChannelKey)],
     ) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
-        let mut rows = self.find_uncounted(names).await?;
-        let mut counted: Vec<Counted> = rows
+        let mut rows = self.find_without_counts(names).await?;
+        let mut counted: Vec<CountRequest> = rows
             .iter_mut()
-            .map(|(uid, row)| Counted {
+            .map(|(uid, row)| CountRequest {
                 uid,
                 row,
                 up_to: None,
@@ -162,20 +174,20 @@ impl Store {
         Ok(rows)
     }
 
-    /// As [`Store::find_conversations`], without counts.
-    pub(crate) async fn find_uncounted(
+    /// Like [`Store::find_conversations`], without counts.
+    pub(crate) async fn find_without_counts(
         &self,
         names: &[(&Uid, &ChannelKey)],
     ) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
         let pairs: Vec<(&Uid, i64)> = names
             .iter()
-            .map(|(uid, key)| (*uid, self.likely_id(key)))
+            .map(|(uid, key)| (*uid, self.probable_id(key)))
             .collect();
         let mut found = find_pairs(self, &pairs).await?;
         let wanted: HashSet<(&Uid, &ChannelKey)> = names.iter().copied().collect();
         found.retain(|(uid, row)| wanted.contains(&(uid, &row.key)));
         if found.len() < wanted.len() {
-            // Of a name that was not found another channel may have the likely id.
+            // Another channel may have the probable id of a conversation that was not found.
             let there: HashSet<(&Uid, &ChannelKey)> =
                 found.iter().map(|(uid, row)| (uid, &row.key)).collect();
             let missing: Vec<(&Uid, &ChannelKey)> = wanted
@@ -195,29 +207,32 @@ impl Store {
         Ok(found)
     }
 
-    /// What these users are to these channels, in no order; channels that are not there are left
-    /// out.
-    pub(crate) async fn find_views(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<View>, StoreError> {
-        find_views(self, pairs).await
+    /// Returns the relations of users to channels, in no order. Channels that do not exist are
+    /// missing.
+    pub(crate) async fn find_member_views(
+        &self,
+        pairs: &[(&Uid, i64)],
+    ) -> Result<Vec<MemberView>, StoreError> {
+        find_member_views(self, pairs).await
     }
 
-    /// Counts what these rows need.
-    pub(crate) async fn count(&self, rows: &mut [Counted<'_>]) -> Result<(), StoreError> {
+    /// Fills in the counts that these rows need.
+    pub(crate) async fn count(&self, rows: &mut [CountRequest<'_>]) -> Result<(), StoreError> {
         count(self, rows).await
     }
 
-    /// The channels that a user is in, by their internal ids.
+    /// Returns the internal ids of the channels of a user.
     pub(crate) async fn list_channel_ids(&self, uid: &Uid) -> Result<Vec<i64>, StoreError> {
-        let rows = self.query_all(&channel_ids_of(uid)).await?;
+        let rows = self.query_all(&select_channel_ids(uid)).await?;
         Ok(rows
             .iter()
             .map(|row| row.try_get_by_index(0))
             .collect::<Result<_, DbErr>>()?)
     }
 
-    /// Those of these users for whom there is something above the version beside them, or something
-    /// that has no version yet. Two statements for each 500 of them.
-    pub(crate) async fn list_behind(
+    /// Returns those users who have a change above the given version, or a change that has no
+    /// version yet. Runs two statements for each 512 users.
+    pub(crate) async fn list_users_behind(
         &self,
         known: &[(&Uid, Version)],
     ) -> Result<HashSet<String>, StoreError> {
@@ -247,36 +262,39 @@ impl Store {
                     behind.insert(uid);
                 }
             }
-            for row in self.query_all(&stale_of(self.backend(), &uids)).await? {
+            for row in self
+                .query_all(&select_stale_users(self.backend(), &uids))
+                .await?
+            {
                 behind.insert(row.try_get_by_index(0)?);
             }
         }
         Ok(behind)
     }
 
-    /// The members of a channel.
+    /// Returns the members of a channel.
     pub(crate) async fn list_members(&self, channel_id: i64) -> Result<Vec<String>, StoreError> {
-        let found = self.query_all(&members_of(channel_id)).await?;
+        let found = self.query_all(&select_members(channel_id)).await?;
         found
             .iter()
             .map(|row| row.try_get_by_index(0).map_err(StoreError::from))
             .collect()
     }
 
-    /// Some members of a channel, if there are more than `limit`; all otherwise.
+    /// Returns at most `limit` members of a channel.
     pub(crate) async fn list_some_members(
         &self,
         channel_id: i64,
         limit: usize,
     ) -> Result<Vec<Uid>, StoreError> {
         let found = self
-            .query_all(members_of(channel_id).limit(limit as u64))
+            .query_all(select_members(channel_id).limit(limit as u64))
             .await?;
         found.iter().map(|row| uid_at(row, 0)).collect()
     }
 
-    /// The next users after `after` whose rows do not say yet that they were removed with all
-    /// members by this removal.
+    /// Returns the next users after `after` whose rows do not contain this removal of all members
+    /// yet.
     pub(crate) async fn list_removed(
         &self,
         channel_id: i64,
@@ -285,15 +303,20 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Uid>, StoreError> {
         let found = self
-            .query_all(&removed_of(channel_id, number, after, limit as u64))
+            .query_all(&select_removed_members(
+                channel_id,
+                number,
+                after,
+                limit as u64,
+            ))
             .await?;
         found.iter().map(|row| uid_at(row, 0)).collect()
     }
 }
 
 impl Tx {
-    /// What changed since the version beside each user (0: all), by user, under the users' locks,
-    /// with counts.
+    /// Returns for each locked user the conversations that changed since the given version (0:
+    /// all), with counts.
     pub(crate) async fn list_changed(
         &self,
         wanted: &[(&Uid, Version)],
@@ -304,16 +327,16 @@ impl Tx {
                 (*uid).clone(),
                 rows_from(
                     &self
-                        .open
-                        .query_all(&changed(self.backend(), uid, *version))
+                        .inner
+                        .query_all(&select_changed(self.backend(), uid, *version))
                         .await?,
                 )?,
             );
         } else {
             for wanted in wanted.chunks(ROWS_PER_STATEMENT / 4) {
                 for row in self
-                    .open
-                    .query_all(&changed_of(self.backend(), wanted))
+                    .inner
+                    .query_all(&select_changed_of_users(self.backend(), wanted))
                     .await?
                 {
                     found
@@ -324,7 +347,7 @@ impl Tx {
             }
         }
         let counted = found.iter_mut().flat_map(|(uid, rows)| {
-            rows.iter_mut().map(move |row| Counted {
+            rows.iter_mut().map(move |row| CountRequest {
                 uid,
                 row,
                 up_to: None,
@@ -334,7 +357,7 @@ impl Tx {
         Ok(found)
     }
 
-    /// Reads conversations of locked users: those that there are, without counts.
+    /// Returns the conversations of locked users that exist, without counts.
     pub(crate) async fn find_conversations(
         &self,
         pairs: &[(&Uid, i64)],
@@ -342,13 +365,16 @@ impl Tx {
         find_pairs(self, pairs).await
     }
 
-    /// As [`Store::find_views`], of locked users.
-    pub(crate) async fn find_views(&self, pairs: &[(&Uid, i64)]) -> Result<Vec<View>, StoreError> {
-        find_views(self, pairs).await
+    /// Like [`Store::find_member_views`], for locked users.
+    pub(crate) async fn find_member_views(
+        &self,
+        pairs: &[(&Uid, i64)],
+    ) -> Result<Vec<MemberView>, StoreError> {
+        find_member_views(self, pairs).await
     }
 
-    /// Counts what these rows need.
-    pub(crate) async fn count(&self, rows: &mut [Counted<'_>]) -> Result<(), StoreError> {
+    /// Fills in the counts that these rows need.
+    pub(crate) async fn count(&self, rows: &mut [CountRequest<'_>]) -> Result<(), StoreError> {
         count(self, rows).await
     }
 }

@@ -1,5 +1,5 @@
-//! The statements that read conversations. In all of them `c` is the conversation, `ch` its
-//! channel, `own` the user's sender mark.
+//! Statements that read conversations. In all of them `c` is the conversation, `ch` its channel,
+//! and `own` the user's sender mark.
 
 use entity::conversation::{Column, Entity};
 use entity::{channel, sender_mark, user_cursor};
@@ -9,7 +9,7 @@ use sea_orm::sea_query::{
     Query, SelectStatement, Value,
 };
 
-use super::super::rows::{for_each, is_one_of, lateral, listed};
+use super::super::bulk::{is_one_of, join_values, lateral_join, values_table};
 use super::{COLUMNS, Membership};
 use crate::ids::{ChannelType, Uid, Version};
 
@@ -41,22 +41,23 @@ fn with_columns(mut select: SelectStatement) -> SelectStatement {
     select
 }
 
-/// All members were removed since the user joined, and the row does not say so yet.
+/// The condition that all members were removed since the user joined, and the row does not contain
+/// it yet.
 fn is_cleared() -> Expr {
     let joined_before = Expr::col(("ch", channel::Column::ClearedRemovals))
         .gt(Expr::col(("c", Column::JoinedRemovals)));
     joined_before.and(Expr::col(("c", Column::Membership)).eq(Membership::Member.stored()))
 }
 
-/// Conversations with their heads.
-fn joined(backend: DbBackend) -> SelectStatement {
-    // The mark of a conversation that has seen the present revision is above every own message:
-    // then no row is looked for, because NULL is equal to nothing.
+/// Selects conversations with their heads.
+fn select_conversations(backend: DbBackend) -> SelectStatement {
+    // The mark of a conversation that has seen the current revision is above every own message. The
+    // NULL of the CASE then matches no row.
     let channel_id = CaseStatement::new().case(
         Expr::col(("ch", channel::Column::Revision)).gt(Expr::col(("c", Column::MarkedRevision))),
         Expr::col(("c", Column::ChannelId)),
     );
-    let mut select = from_joined();
+    let mut select = from_conversations_with_channels();
     join_own_mark(
         backend,
         &mut select,
@@ -66,8 +67,8 @@ fn joined(backend: DbBackend) -> SelectStatement {
     with_columns(select)
 }
 
-/// Joins a user's mark in a channel, where there is one. PostgreSQL would rather read all marks of
-/// the user in all channels; behind an OFFSET it looks up each.
+/// Left-joins a user's mark in a channel. PostgreSQL would rather read all marks of the user in all
+/// channels; the OFFSET forces one look-up for each row.
 fn join_own_mark(
     backend: DbBackend,
     select: &mut SelectStatement,
@@ -102,8 +103,8 @@ fn join_own_mark(
     }
 }
 
-/// Conversations with their channels: no columns yet.
-fn from_joined() -> SelectStatement {
+/// Joins conversations with their channels, without columns.
+fn from_conversations_with_channels() -> SelectStatement {
     Query::select()
         .from_as(Entity, "c")
         .join_as(
@@ -115,10 +116,10 @@ fn from_joined() -> SelectStatement {
         .to_owned()
 }
 
-/// The channel is of a type that shows in lists. The types stand in the text: of placeholders
-/// PostgreSQL assumes that nearly all channels are of these types, and reads every channel there is
-/// to find the few that are left.
-fn can_be_listed() -> Expr {
+/// The condition that the channel has a listed type. The types are constants: with placeholders
+/// PostgreSQL assumes that nearly all channels have these types, and scans all channels to find the
+/// remaining few.
+fn has_listable_type() -> Expr {
     let never = ChannelType::NEVER_LISTED.map(|never| Expr::Constant(never.stored().into()));
     Expr::col(("ch", channel::Column::ChannelType)).is_not_in(never)
 }
@@ -133,14 +134,14 @@ fn is_stale() -> Expr {
         .and(is_not_left())
 }
 
-/// Conversations by user and channel, with the user, for `with_uids`.
-pub(super) fn of_pairs(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
-    let found = joined(backend)
+/// Selects conversations by user and channel; the uid follows the columns of the row.
+pub(super) fn select_by_ids(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
+    let found = select_conversations(backend)
         .column(("c", Column::Uid))
         .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
         .and_where(Expr::col(("c", Column::ChannelId)).equals(("w", "channel_id")))
         .to_owned();
-    for_each(backend, pair_columns(pairs), found)
+    join_values(backend, pair_columns(pairs), found)
 }
 
 fn pair_columns(pairs: &[(&Uid, i64)]) -> [(&'static str, Vec<Value>); 2] {
@@ -151,11 +152,11 @@ fn pair_columns(pairs: &[(&Uid, i64)]) -> [(&'static str, Vec<Value>); 2] {
     [("uid", uids), ("channel_id", ids)]
 }
 
-/// As [`of_pairs`], also of users who have no conversation there yet, and always with the own mark.
-/// Behind the user: when all members of the channel were removed last, and how many removals there
-/// have been.
-pub(super) fn views(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
-    let wanted = listed(backend, pair_columns(pairs));
+/// Like [`select_by_ids`], but also for users without a conversation in the channel, and always
+/// with the own mark. After the uid follow the time of the last removal of all members and the
+/// number of bulk removals.
+pub(super) fn select_member_views(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
+    let wanted = values_table(backend, pair_columns(pairs));
     let is_channel = Expr::col(("ch", channel::Column::Id)).equals(("w", "channel_id"));
     let mut select = Query::select();
     if backend == DbBackend::Postgres {
@@ -185,13 +186,13 @@ pub(super) fn views(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatemen
         .column(("ch", channel::Column::ClearedAt))
         .column(("ch", channel::Column::Removals));
     if backend == DbBackend::Postgres {
-        lateral(wanted, select)
+        lateral_join(wanted, select)
     } else {
         select
     }
 }
 
-pub(super) fn channel_ids_of(uid: &Uid) -> SelectStatement {
+pub(super) fn select_channel_ids(uid: &Uid) -> SelectStatement {
     Query::select()
         .column(Column::ChannelId)
         .from(Entity)
@@ -200,23 +201,24 @@ pub(super) fn channel_ids_of(uid: &Uid) -> SelectStatement {
         .to_owned()
 }
 
-/// Those of these users who have a conversation with something new that has no version yet.
-pub(super) fn stale_of(backend: DbBackend, uids: &[&str]) -> SelectStatement {
-    from_joined()
+/// Selects those users who have a change without a version.
+pub(super) fn select_stale_users(backend: DbBackend, uids: &[&str]) -> SelectStatement {
+    from_conversations_with_channels()
         .distinct()
         .column(("c", Column::Uid))
         .and_where(is_one_of(backend, ("c", Column::Uid), uids.iter().copied()))
-        .and_where(can_be_listed())
+        .and_where(has_listable_type())
         .and_where(is_stale())
         .to_owned()
 }
 
-/// Those that can show in a list and changed since `version`, or are stale; 0: all of them.
-pub(super) fn changed(backend: DbBackend, uid: &Uid, version: Version) -> SelectStatement {
-    let mut select = joined(backend);
+/// Selects a user's conversations of a listed type that changed since `version`, or are stale; 0
+/// selects all.
+pub(super) fn select_changed(backend: DbBackend, uid: &Uid, version: Version) -> SelectStatement {
+    let mut select = select_conversations(backend);
     select
         .and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str()))
-        .and_where(can_be_listed());
+        .and_where(has_listable_type());
     if version > 0 {
         let newer = Expr::col(("c", Column::Version)).gt(version);
         select.cond_where(Condition::any().add(newer).add(is_stale()));
@@ -224,14 +226,17 @@ pub(super) fn changed(backend: DbBackend, uid: &Uid, version: Version) -> Select
     select
 }
 
-/// [`changed`] for several users, with the user.
-pub(super) fn changed_of(backend: DbBackend, wanted: &[(&Uid, Version)]) -> SelectStatement {
+/// [`select_changed`] for several users; the uid follows the columns of the row.
+pub(super) fn select_changed_of_users(
+    backend: DbBackend,
+    wanted: &[(&Uid, Version)],
+) -> SelectStatement {
     let newer = Expr::col(("c", Column::Version)).gt(Expr::col(("w", "version")));
-    let found = joined(backend)
+    let found = select_conversations(backend)
         .column(("c", Column::Uid))
         .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
-        .and_where(can_be_listed())
-        // A version of 0 wants everything: what has no version yet is stale.
+        .and_where(has_listable_type())
+        // With version 0 every row matches: rows without a version are stale.
         .cond_where(Condition::any().add(newer).add(is_stale()))
         .to_owned();
     let uids = wanted.iter().map(|(uid, _)| uid.as_str().into()).collect();
@@ -239,11 +244,15 @@ pub(super) fn changed_of(backend: DbBackend, wanted: &[(&Uid, Version)]) -> Sele
         .iter()
         .map(|(_, version)| (*version).into())
         .collect();
-    for_each(backend, [("uid", uids), ("version", versions)], found)
+    join_values(backend, [("uid", uids), ("version", versions)], found)
 }
 
-/// [`changed`] with the user's cursor, which comes back also when no conversation does.
-pub(super) fn list_changed(backend: DbBackend, uid: &Uid, version: Version) -> SelectStatement {
+/// [`select_changed`] with the user's cursor, which is returned even if no conversation is.
+pub(super) fn select_changed_with_cursor(
+    backend: DbBackend,
+    uid: &Uid,
+    version: Version,
+) -> SelectStatement {
     let mut select = Query::select();
     for (_, _, name) in COLUMNS {
         select.column(("found", name));
@@ -253,7 +262,7 @@ pub(super) fn list_changed(backend: DbBackend, uid: &Uid, version: Version) -> S
         .from_as(user_cursor::Entity, "cursor")
         .join_subquery(
             JoinType::LeftJoin,
-            changed(backend, uid, version),
+            select_changed(backend, uid, version),
             "found",
             Expr::val(1).eq(1),
         )
@@ -261,19 +270,19 @@ pub(super) fn list_changed(backend: DbBackend, uid: &Uid, version: Version) -> S
     select.to_owned()
 }
 
-pub(super) fn members_of(channel_id: i64) -> SelectStatement {
+pub(super) fn select_members(channel_id: i64) -> SelectStatement {
     let cleared = Query::select()
         .column(channel::Column::ClearedRemovals)
         .from(channel::Entity)
         .and_where(Expr::col(channel::Column::Id).eq(channel_id))
         .to_owned();
     let cleared = Expr::SubQuery(None, Box::new(cleared.into()));
-    stored_members_of(channel_id)
+    select_stored_members(channel_id)
         .and_where(Expr::col(Column::JoinedRemovals).gte(cleared))
         .to_owned()
 }
 
-fn stored_members_of(channel_id: i64) -> SelectStatement {
+fn select_stored_members(channel_id: i64) -> SelectStatement {
     Query::select()
         .column(Column::Uid)
         .from(Entity)
@@ -282,10 +291,15 @@ fn stored_members_of(channel_id: i64) -> SelectStatement {
         .to_owned()
 }
 
-/// Users after `after` whose rows say member, although a removal of all members has a higher
-/// number, in order.
-pub(super) fn removed_of(channel_id: i64, number: i64, after: &str, limit: u64) -> SelectStatement {
-    stored_members_of(channel_id)
+/// Selects users after `after`, in order, whose rows still say member although a removal of all
+/// members has a higher number.
+pub(super) fn select_removed_members(
+    channel_id: i64,
+    number: i64,
+    after: &str,
+    limit: u64,
+) -> SelectStatement {
+    select_stored_members(channel_id)
         .and_where(Expr::col(Column::JoinedRemovals).lt(number))
         .and_where(Expr::col(Column::Uid).gt(after))
         .order_by(Column::Uid, Order::Asc)
@@ -314,43 +328,59 @@ pub(in super::super) fn hot_statements(
         "mark",
     ];
     vec![
-        ("a full list", list_changed(backend, &uid, 0), of_user),
-        ("what changed", list_changed(backend, &uid, 1), of_user),
         (
-            "what changed, under the lock",
-            changed(backend, &uid, 1),
+            "a full list",
+            select_changed_with_cursor(backend, &uid, 0),
             of_user,
         ),
         (
-            "what changed for several",
-            changed_of(backend, &[(&uid, 1), (&nobody, 1)]),
+            "what changed",
+            select_changed_with_cursor(backend, &uid, 1),
             of_user,
         ),
-        ("several conversations", of_pairs(backend, &pairs), several),
-        ("one conversation", of_pairs(backend, &pairs[..1]), several),
         (
-            "conversations and those that are not there",
-            views(backend, &pairs),
+            "changes, under the lock",
+            select_changed(backend, &uid, 1),
+            of_user,
+        ),
+        (
+            "changes of several users",
+            select_changed_of_users(backend, &[(&uid, 1), (&nobody, 1)]),
+            of_user,
+        ),
+        (
+            "several conversations",
+            select_by_ids(backend, &pairs),
+            several,
+        ),
+        (
+            "one conversation",
+            select_by_ids(backend, &pairs[..1]),
+            several,
+        ),
+        (
+            "member views",
+            select_member_views(backend, &pairs),
             several,
         ),
         (
             "members",
-            members_of(channel_id),
+            select_members(channel_id),
             &["conversation", "channel"],
         ),
         (
             "removed members",
-            removed_of(channel_id, 1, uid.as_str(), 500),
+            select_removed_members(channel_id, 1, uid.as_str(), 500),
             &["conversation"],
         ),
         (
-            "channels of a subscriber",
-            channel_ids_of(&uid),
+            "channels of a user",
+            select_channel_ids(&uid),
             &["conversation"],
         ),
         (
-            "subscribers who are behind",
-            stale_of(backend, &[uid.as_str(), "nobody"]),
+            "users with stale conversations",
+            select_stale_users(backend, &[uid.as_str(), "nobody"]),
             &["conversation", "c"],
         ),
         (

@@ -1,12 +1,12 @@
-//! Writing conversations. A row that exists is written only under its user's lock; a row that is
-//! missing is inserted, and whoever comes second leaves it as it is.
+//! Statements that write conversations. Existing rows are written only under the user's lock.
+//! Missing rows are inserted; if two inserts compete, the first one wins.
 
 use std::collections::HashMap;
 
 use entity::conversation::{Column, Entity};
 use sea_orm::Value;
 
-use super::super::rows::{self, Target};
+use super::super::bulk::{self, UpsertSpec};
 use super::super::{Store, StoreError, Tx};
 use super::{ConversationRow, Membership};
 use crate::channel::ChannelKey;
@@ -15,7 +15,7 @@ use crate::ids::{Uid, Version};
 
 const KEY: [Column; 2] = [Column::Uid, Column::ChannelId];
 
-/// The key, then all that can change, in the order of [`values`].
+/// The key, then all columns that can change, in the order of [`values`].
 const COLUMNS: [Column; 16] = [
     Column::Uid,
     Column::ChannelId,
@@ -35,7 +35,7 @@ const COLUMNS: [Column; 16] = [
     Column::Muted,
 ];
 
-/// What a stamp writes: the first of [`COLUMNS`].
+/// Number of columns that a stamp writes: the first ones of [`COLUMNS`].
 const STAMPED: usize = 8;
 
 fn values(uid: &Uid, row: &ConversationRow) -> [Value; COLUMNS.len()] {
@@ -59,22 +59,21 @@ fn values(uid: &Uid, row: &ConversationRow) -> [Value; COLUMNS.len()] {
     ]
 }
 
-/// The conversations of both sides of a person channel where nothing was said yet; none for other
+/// Returns the conversations of both users of a person channel without messages; empty for other
 /// channels.
 pub(in super::super) fn person_conversations(
     key: &ChannelKey,
     channel_id: i64,
 ) -> Vec<(Uid, ConversationRow)> {
     let empty = ConversationRow::empty(channel_id, key.clone());
-    key.born_members()
+    key.implicit_members()
         .into_iter()
         .map(|uid| (uid, empty.clone()))
         .collect()
 }
 
 impl Store {
-    /// Inserts those of these conversations that are missing, in a transaction of their own; one
-    /// that is there stays as it is.
+    /// Inserts missing conversations in a transaction of their own. Existing rows stay unchanged.
     pub(crate) async fn insert_conversations(
         &self,
         conversations: &[(Uid, ConversationRow)],
@@ -92,8 +91,8 @@ impl Store {
 }
 
 impl Tx {
-    /// Writes new versions with the mark of the head they stand for, and the users' cursors. The
-    /// users are locked.
+    /// Writes the new versions of locked users with the marks of the heads that they cover, and the
+    /// users' cursors.
     pub(crate) async fn stamp(
         &self,
         rows: Vec<(&Uid, &ConversationRow)>,
@@ -106,8 +105,8 @@ impl Tx {
         self.write_cursors(versions.into_iter()).await
     }
 
-    /// Writes what users changed, and the cursors of users who were given versions: those above the
-    /// cursors that were read when the users were locked.
+    /// Writes changes by locked users, and the cursors of users whose versions are above the
+    /// cursors that were read with the lock.
     pub(crate) async fn write_conversations(
         &self,
         rows: Vec<(&Uid, &ConversationRow)>,
@@ -122,8 +121,8 @@ impl Tx {
     }
 }
 
-/// Writes rows in the order of channel and user: the first `columns` of [`COLUMNS`], of rows that
-/// exist only `update`.
+/// Upserts rows in the order of channel and user: inserts the first `columns` of [`COLUMNS`], and
+/// overwrites only `update` in existing rows.
 async fn write(
     tx: &Tx,
     columns: usize,
@@ -139,11 +138,11 @@ async fn write(
     let values = rows
         .iter()
         .map(|(uid, row)| values(uid, row).into_iter().take(columns).collect());
-    let target = Target {
+    let spec = UpsertSpec {
         columns: &COLUMNS[..columns],
         key: &KEY,
         update,
         unchanged: Column::Version,
     };
-    rows::write::<Entity>(&tx.open, &target, values.collect()).await
+    bulk::upsert::<Entity>(&tx.inner, &spec, values.collect()).await
 }

@@ -145,14 +145,14 @@ async fn mysql_unreachable_and_slow() {
 /// savepoint means that the transaction was rolled back silently, and it is retried.
 async fn missing_functions_and_savepoints(engine: Engine) {
     let connection = TestDatabase::create(engine).await.connect().await;
-    for (sql, is_passing) in [
+    for (sql, is_transient) in [
         ("SELECT nowhere()", false),
         ("RELEASE SAVEPOINT nowhere", true),
     ] {
         let error =
             recents::store::StoreError::from(connection.execute_unprepared(sql).await.unwrap_err());
         assert!(error.to_string().contains("1305"), "{sql}: {error}");
-        assert_eq!(error.is_passing(), is_passing, "{sql}: {error}");
+        assert_eq!(error.is_transient(), is_transient, "{sql}: {error}");
     }
 }
 

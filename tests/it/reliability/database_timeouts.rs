@@ -146,17 +146,19 @@ async fn unreachable_postgres_is_503() {
     settings.database.acquire_seconds = 1;
     let error = format!(
         "{:#}",
-        recents::app::open_store(&settings).await.unwrap_err()
+        recents::server::open_store(&settings).await.unwrap_err()
     );
     assert!(!error.contains("hush"), "{error}");
     let store = recents::store::Store::connect(&settings.database)
         .await
         .unwrap();
     let clock = recents::clock::Clock::System;
-    let app = recents::app::App::new(settings, store, clock, recents::clock::Ids::seeded(1));
+    let ids = recents::clock::IdGenerator::seeded(1);
+    let (app, _) = recents::server::assemble(settings, store, clock, ids).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, app.unwrap().router()).await.unwrap() });
+    let router = recents::server::router(app);
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let sync = http
         .post(format!("{url}/conversation/sync"))

@@ -602,9 +602,9 @@ async fn table_covers_every_operation() {
 fn openapi_covers_every_route() {
     let document = recents::rest::openapi::document();
     let source = [
-        include_str!("../../../src/app.rs"),
+        include_str!("../../../src/server/router.rs"),
         include_str!("../../../src/rest/wukong/mod.rs"),
-        include_str!("../../../src/rest/wukong/feed.rs"),
+        include_str!("../../../src/rest/wukong/inbound.rs"),
     ]
     .concat();
     for line in source

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use recents::app::{connect, open_store};
+use recents::server::{connect, open_store};
 use sea_orm::ConnectionTrait;
 use serde_json::json;
 

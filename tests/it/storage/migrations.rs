@@ -181,7 +181,7 @@ async fn missing_migrations_are_refused_when_disabled(engine: Engine) {
     let database = TestDatabase::create(engine).await;
     let mut settings = settings(&database);
     settings.database.migrate = false;
-    let error = recents::app::open_store(&settings)
+    let error = recents::server::open_store(&settings)
         .await
         .unwrap_err()
         .to_string();

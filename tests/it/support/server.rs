@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use recents::app::{App, open_store};
-use recents::clock::{Clock, Ids};
+use recents::clock::{Clock, IdGenerator};
 use recents::config::Settings;
+use recents::server::{assemble, open_store};
+use recents::state::AppState;
+use recents::telemetry;
 use serde_json::{Value, json};
 
 use super::{Engine, TestDatabase};
@@ -16,7 +18,7 @@ pub const TRY_AGAIN: [&str; 3] = ["CONFLICT", "REQUEST_TIMEOUT", "SERVICE_UNAVAI
 
 pub struct Server {
     pub url: String,
-    pub app: App,
+    pub app: AppState,
     pub database: Arc<TestDatabase>,
     clock: Arc<AtomicI64>,
     http: reqwest::Client,
@@ -62,22 +64,21 @@ impl Server {
     pub async fn start_on(database: Arc<TestDatabase>, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = settings(&database);
         change(&mut settings);
+        telemetry::install_metrics_recorder();
         let store = open_store(&settings).await.unwrap();
         // A different seed for each start, so that a restarted server generates new IDs.
         static SEED: AtomicU64 = AtomicU64::new(1);
         let clock = Arc::new(AtomicI64::new(1_795_393_000_000));
-        let ids = Ids::seeded(SEED.fetch_add(1, Ordering::Relaxed));
-        let app = App::new(settings, store, Clock::Fixed(Arc::clone(&clock)), ids).unwrap();
+        let ids = IdGenerator::seeded(SEED.fetch_add(1, Ordering::Relaxed));
+        let (app, background) =
+            assemble(settings, store, Clock::Fixed(Arc::clone(&clock)), ids).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (serve, attend) = (
-            recents::http::serve(app.clone(), listener),
-            app.clone().attend(),
-        );
+        let serve = recents::server::serve(app.clone(), listener);
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = serve => {}
-                () = attend => {}
+                () = background.run() => {}
             }
         });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();

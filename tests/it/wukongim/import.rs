@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use recents::ids::Uid;
-use recents::import::{Carried, Source, compare, import_file, import_running};
+use recents::import::{ImportSummary, WukongimClient, compare, import_file, import_server};
 use serde_json::json;
 
 use crate::support::process::{run, stderr, stdout};
@@ -40,18 +40,18 @@ async fn interrupted_import_can_be_resumed(engine: Engine) {
     let (there, here) = (source().await, Server::start(engine).await);
     let uids = uids();
     for milliseconds in [30, 200, 500] {
-        let mut asked = Source::new(&there.url, "", 10_000).unwrap();
-        let import = import_running(&here.app.core, &mut asked, &uids);
+        let mut asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
+        let import = import_server(&here.app.core, &mut asked, &uids);
         let _ = tokio::time::timeout(Duration::from_millis(milliseconds), import).await;
     }
-    let mut asked = Source::new(&there.url, "", 10_000).unwrap();
-    let carried = import_running(&here.app.core, &mut asked, &uids)
+    let mut asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
+    let summary = import_server(&here.app.core, &mut asked, &uids)
         .await
         .unwrap();
     assert_eq!(
-        (carried.users, carried.refused, carried.conflicts),
+        (summary.users, summary.refused, summary.conflicts),
         (8, 0, 0),
-        "{carried}"
+        "{summary}"
     );
     let comparison = compare(&here.app.core, &mut asked, &uids).await.unwrap();
     assert!(
@@ -80,15 +80,15 @@ async fn interrupted_import_can_be_resumed(engine: Engine) {
     let first = here.full("u02").await[0].clone();
     let target = json!({"uid": "u02", "channel_id": first["channel_id"], "channel_type": first["channel_type"], "unread": 9});
     here.call("/conversations/setUnread", target).await;
-    let again = import_running(&here.app.core, &mut asked, &uids)
+    let again = import_server(&here.app.core, &mut asked, &uids)
         .await
         .unwrap();
     assert_eq!(
         again,
-        Carried {
+        ImportSummary {
             users: 8,
-            before: 8,
-            ..Carried::default()
+            imported_before: 8,
+            ..ImportSummary::default()
         }
     );
     assert_eq!(here.full("u02").await[0]["unread"], 9);
@@ -137,11 +137,11 @@ async fn import_during_webhooks(engine: Engine) {
     let uids: Vec<Uid> = ["ann", "bob", "cat"]
         .map(|uid| Uid::parse("uid", uid).unwrap())
         .to_vec();
-    let mut asked = Source::new(&there.url, "", 10_000).unwrap();
-    let carried = import_running(&here.app.core, &mut asked, &uids)
+    let mut asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
+    let summary = import_server(&here.app.core, &mut asked, &uids)
         .await
         .unwrap();
-    assert_eq!((carried.stored, carried.repeated), (5, 1), "{carried}");
+    assert_eq!((summary.stored, summary.repeated), (5, 1), "{summary}");
     let item = here.only("ann").await;
     assert_eq!(
         (&item["unread"], &item["last_msg_seq"]),
@@ -249,22 +249,22 @@ async fn source_with_manager_token() {
     .await;
     let here = Server::start(Engine::Sqlite).await;
     let uids = [Uid::parse("uid", "ann").unwrap()];
-    let refused = import_running(
+    let refused = import_server(
         &here.app.core,
-        &mut Source::new(&there.url, "hus", 100).unwrap(),
+        &mut WukongimClient::new(&there.url, "hus", 100).unwrap(),
         &uids,
     )
     .await
     .unwrap_err();
     assert!(format!("{refused:#}").contains("status 401"), "{refused:#}");
-    let carried = import_running(
+    let summary = import_server(
         &here.app.core,
-        &mut Source::new(&there.url, "hush", 100).unwrap(),
+        &mut WukongimClient::new(&there.url, "hush", 100).unwrap(),
         &uids,
     )
     .await
     .unwrap();
-    assert_eq!((carried.users, carried.conversations), (1, 0));
+    assert_eq!((summary.users, summary.conversations), (1, 0));
 }
 
 /// A real server, if one is configured, with its data for the users of the recorded day.
@@ -274,12 +274,12 @@ async fn real_wukongim() {
         return;
     };
     let here = Server::start(Engine::Sqlite).await;
-    let mut asked = Source::new(&format!("http://{address}"), "", 50).unwrap();
-    let carried = import_running(&here.app.core, &mut asked, &uids())
+    let mut asked = WukongimClient::new(&format!("http://{address}"), "", 50).unwrap();
+    let summary = import_server(&here.app.core, &mut asked, &uids())
         .await
         .unwrap();
     println!(
-        "{carried}\n{}",
+        "{summary}\n{}",
         compare(&here.app.core, &mut asked, &uids()).await.unwrap()
     );
 }

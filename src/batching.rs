@@ -1,0 +1,463 @@
+//! Group commit: runs concurrent requests of the same kind as one database transaction. Requests
+//! that arrive while a batch is running form the next batch; a lone request runs at once.
+//!
+//! How to batch a new kind of request: implement [`BatchHandler`] next to its use case, add a
+//! [`Batcher`] of it to `Services`, and call [`Batcher::submit`].
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::error::Error;
+use crate::store::{LockPolicy, StoreError};
+
+/// Number of `yield_now` calls between batches. Clients that were just answered get to enqueue
+/// their next request, which makes batches about twice as large.
+const YIELDS_BETWEEN_BATCHES: usize = 4;
+
+/// Runs batches of one kind of request.
+pub(crate) trait BatchHandler: Send + Sync + 'static {
+    /// A request.
+    type Request: Send + Sync + 'static;
+    /// The reply to a request.
+    type Reply: Send + 'static;
+
+    /// Runs a batch, usually as one transaction, and returns one reply for each request, in order;
+    /// `Err` fails the whole batch.
+    ///
+    /// With [`LockPolicy::SkipLocked`] the batch must not wait for row locks: requests that need a
+    /// locked row get [`BatchReply::RowLocked`]. With [`LockPolicy::Wait`] it waits for them.
+    fn run(
+        &self,
+        batch: Vec<Arc<Self::Request>>,
+        lock_policy: LockPolicy,
+    ) -> impl Future<Output = BatchResult<Self::Reply>> + Send;
+}
+
+/// The replies to a batch, in the order of its requests, or the error of the whole batch.
+pub(crate) type BatchResult<R> = Result<Vec<BatchReply<R>>, Error>;
+
+/// The reply to a request of a batch.
+#[derive(Debug)]
+pub(crate) enum BatchReply<R> {
+    /// The result.
+    Ready(Result<R, Error>),
+    /// Nothing was done, because another transaction holds the row with this [`row_hash`]. Only
+    /// with [`LockPolicy::SkipLocked`].
+    RowLocked(u64),
+}
+
+/// Collects requests into batches. Requests of one shard run one batch after the other; shards run
+/// concurrently. A shard never waits for a row lock: a request that needs a locked row moves to a
+/// shard of its own, which it shares with all requests that need the same row.
+pub(crate) struct Batcher<H: BatchHandler>(Arc<BatchQueues<H>>);
+
+struct BatchQueues<H: BatchHandler> {
+    handler: H,
+    /// Waiting requests of each shard that has a worker.
+    shards: Mutex<HashMap<ShardKey, Vec<QueuedRequest<H>>>>,
+    max_batch_size: usize,
+    timeout: Duration,
+    /// One permit for each shard that may wait for a row lock at the same time: each of them
+    /// occupies a connection.
+    lock_wait_permits: Arc<Semaphore>,
+}
+
+/// The number of a shard, and whether its batches wait for row locks.
+type ShardKey = (LockPolicy, u64);
+type ReplyResult<H> = Result<<H as BatchHandler>::Reply, Error>;
+type QueuedRequest<H> = (
+    Arc<<H as BatchHandler>::Request>,
+    oneshot::Sender<ReplyResult<H>>,
+);
+
+impl<H: BatchHandler> std::fmt::Debug for Batcher<H> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Batcher")
+            .field("max_batch_size", &self.0.max_batch_size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: BatchHandler> Batcher<H> {
+    /// Creates a batcher. A request waits for at most `timeout`, so that a database that does not
+    /// respond blocks no shard forever.
+    pub(crate) fn new(
+        handler: H,
+        max_batch_size: usize,
+        timeout: Duration,
+        lock_wait_permits: &Arc<Semaphore>,
+    ) -> Self {
+        Self(Arc::new(BatchQueues {
+            handler,
+            shards: Mutex::default(),
+            max_batch_size,
+            timeout,
+            lock_wait_permits: Arc::clone(lock_wait_permits),
+        }))
+    }
+
+    /// Runs `request` in the next batch of its shard.
+    ///
+    /// The batch is cancelled once all of its callers have gone; callers that left before it
+    /// started are dropped. If it fails with an internal error, its requests are retried one at a
+    /// time.
+    ///
+    /// # Errors
+    /// The error of the handler; [`Error::Timeout`].
+    pub(crate) async fn submit(
+        &self,
+        shard: u64,
+        request: impl Into<Arc<H::Request>>,
+    ) -> ReplyResult<H> {
+        let (sender, reply) = oneshot::channel();
+        ShardWorker::enqueue(
+            &self.0,
+            (LockPolicy::SkipLocked, shard),
+            (request.into(), sender),
+        );
+        match tokio::time::timeout(self.0.timeout, reply).await {
+            Ok(reply) => reply.unwrap_or_else(|_| {
+                Err(StoreError::Internal("a batch was aborted".to_owned()).into())
+            }),
+            Err(_) => Err(Error::Timeout),
+        }
+    }
+}
+
+/// Runs the batches of one shard until no request waits.
+struct ShardWorker<H: BatchHandler> {
+    queues: Arc<BatchQueues<H>>,
+    shard: ShardKey,
+    is_finished: bool,
+}
+
+impl<H: BatchHandler> Drop for ShardWorker<H> {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // After a panic the waiting requests fail, and the next request starts a new worker.
+            lock(&self.queues.shards).remove(&self.shard);
+        }
+    }
+}
+
+impl<H: BatchHandler> ShardWorker<H> {
+    /// Adds a request to a shard, and starts a worker if the shard has none.
+    fn enqueue(queues: &Arc<BatchQueues<H>>, shard: ShardKey, request: QueuedRequest<H>) {
+        match lock(&queues.shards).entry(shard) {
+            Entry::Occupied(mut queue) => {
+                queue.get_mut().push(request);
+                return;
+            }
+            Entry::Vacant(queue) => {
+                queue.insert(vec![request]);
+            }
+        }
+        let worker = Self {
+            queues: Arc::clone(queues),
+            shard,
+            is_finished: false,
+        };
+        tokio::spawn(worker.run());
+    }
+
+    async fn run(mut self) {
+        let queues = Arc::clone(&self.queues);
+        let lock_policy = self.shard.0;
+        loop {
+            let _permit = match lock_policy {
+                LockPolicy::SkipLocked => None,
+                LockPolicy::Wait => queues.lock_wait_permits.acquire().await.ok(),
+            };
+            let Some(batch) = self.next_batch() else {
+                return;
+            };
+            metrics::histogram!(crate::metrics::SHARED_TRANSACTION_REQUESTS)
+                .record(batch.len() as f64);
+            let (requests, mut senders): (Vec<Arc<H::Request>>, Vec<_>) = batch.into_iter().unzip();
+            let replies = tokio::select! {
+                replies = queues.handler.run(requests.clone(), lock_policy) => replies,
+                () = all_receivers_closed(&mut senders) => continue,
+            };
+            if let Err(Error::Store(StoreError::Internal(_))) = &replies
+                && requests.len() > 1
+            {
+                // A statement failed, so nothing was written (a COMMIT never fails like this).
+                // Running the requests one at a time shows which of them causes the error.
+                for (request, sender) in requests.into_iter().zip(senders) {
+                    let alone = vec![Arc::clone(&request)];
+                    let reply = match queues.handler.run(alone, lock_policy).await {
+                        Ok(mut replies) => reply_or_missing(replies.pop()),
+                        Err(error) => BatchReply::Ready(Err(error)),
+                    };
+                    self.reply((request, sender), reply);
+                }
+                continue;
+            }
+            let mut replies = replies.map(Vec::into_iter);
+            for request in requests.into_iter().zip(senders) {
+                let reply = match &mut replies {
+                    Ok(replies) => reply_or_missing(replies.next()),
+                    Err(error) => BatchReply::Ready(Err(error.clone())),
+                };
+                self.reply(request, reply);
+            }
+            for _ in 0..YIELDS_BETWEEN_BATCHES {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Sends the reply, or moves the request to the shard that waits for the locked row.
+    fn reply(&self, (request, sender): QueuedRequest<H>, reply: BatchReply<H::Reply>) {
+        let reply = match (reply, self.shard.0) {
+            (BatchReply::Ready(reply), _) => reply,
+            (BatchReply::RowLocked(row), LockPolicy::SkipLocked) => {
+                metrics::counter!(crate::metrics::LOCKED_ROWS_TOTAL).increment(1);
+                return Self::enqueue(&self.queues, (LockPolicy::Wait, row), (request, sender));
+            }
+            (BatchReply::RowLocked(_), LockPolicy::Wait) => Err(missing_reply()),
+        };
+        // The send fails if the caller has gone, which needs no action.
+        let _ = sender.send(reply);
+    }
+
+    /// Takes the next batch. Removes the shard and returns `None` if no request waits.
+    fn next_batch(&mut self) -> Option<Vec<QueuedRequest<H>>> {
+        let mut shards = lock(&self.queues.shards);
+        let queue = shards.get_mut(&self.shard)?;
+        queue.retain(|(_, sender)| !sender.is_closed());
+        if queue.is_empty() {
+            shards.remove(&self.shard);
+            drop(shards);
+            self.is_finished = true;
+            return None;
+        }
+        let count = queue.len().min(self.queues.max_batch_size);
+        Some(queue.drain(..count).collect())
+    }
+}
+
+fn reply_or_missing<R>(reply: Option<BatchReply<R>>) -> BatchReply<R> {
+    reply.unwrap_or_else(|| BatchReply::Ready(Err(missing_reply())))
+}
+
+/// Identifies a locked row for [`BatchReply::RowLocked`].
+pub(crate) fn row_hash(key: &impl Hash) -> u64 {
+    shard_of(key, u64::MAX)
+}
+
+/// Returns the shard of a key, out of `shards`.
+pub(crate) fn shard_of(key: &impl Hash, shards: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish() % shards.max(1)
+}
+
+/// Waits until all callers have gone.
+async fn all_receivers_closed<R>(senders: &mut [oneshot::Sender<R>]) {
+    for sender in senders {
+        sender.closed().await;
+    }
+}
+
+fn missing_reply() -> Error {
+    StoreError::Internal("a request of a batch has no reply".to_owned()).into()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use futures_util::future::{BoxFuture, join_all};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    type TestBatch = Vec<Arc<u64>>;
+
+    /// Runs batches with a closure.
+    struct TestHandler<R>(
+        Box<dyn Fn(TestBatch, LockPolicy) -> BoxFuture<'static, BatchResult<R>> + Send + Sync>,
+    );
+
+    impl<R: Send + 'static> BatchHandler for TestHandler<R> {
+        type Request = u64;
+        type Reply = R;
+
+        async fn run(&self, batch: TestBatch, lock_policy: LockPolicy) -> BatchResult<R> {
+            (self.0)(batch, lock_policy).await
+        }
+    }
+
+    fn batcher<R, Run>(
+        timeout: Duration,
+        run: impl Fn(TestBatch, LockPolicy) -> Run + Send + Sync + 'static,
+    ) -> Arc<Batcher<TestHandler<R>>>
+    where
+        R: Send + 'static,
+        Run: Future<Output = BatchResult<R>> + Send + 'static,
+    {
+        let handler = TestHandler(Box::new(move |batch, lock_policy| {
+            run(batch, lock_policy).boxed()
+        }));
+        Arc::new(Batcher::new(
+            handler,
+            64,
+            timeout,
+            &Arc::new(Semaphore::new(2)),
+        ))
+    }
+
+    #[tokio::test]
+    async fn a_locked_row_does_not_block_its_shard() {
+        let (free, waits) = tokio::sync::watch::channel(false);
+        let batcher = batcher(TIMEOUT, move |items: TestBatch, lock_policy| {
+            let mut waits = waits.clone();
+            async move {
+                if lock_policy == LockPolicy::Wait {
+                    assert!(
+                        items.iter().all(|item| item.is_multiple_of(10)),
+                        "{items:?} in the shard of a locked row"
+                    );
+                    waits.wait_for(|free| *free).await.unwrap();
+                }
+                let reply = |item: &Arc<u64>| match lock_policy {
+                    LockPolicy::SkipLocked if item.is_multiple_of(10) => {
+                        BatchReply::RowLocked(**item)
+                    }
+                    _ => BatchReply::Ready(Ok(items.len())),
+                };
+                Ok(items.iter().map(reply).collect())
+            }
+        });
+        let submit = |number: u64| {
+            let batcher = Arc::clone(&batcher);
+            tokio::spawn(async move { batcher.submit(0, number).await })
+        };
+        // Two rows are locked: each has a shard, which later requests for the row share.
+        let blocked: Vec<_> = [10, 10, 20, 10].map(submit).into();
+        for number in (1..30).filter(|number| number % 10 > 0) {
+            tokio::time::timeout(Duration::from_secs(1), submit(number))
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap();
+        }
+        assert!(blocked.iter().all(|waiting| !waiting.is_finished()));
+        free.send(true).unwrap();
+        for waiting in blocked {
+            assert!(waiting.await.unwrap().unwrap() <= 3);
+        }
+    }
+
+    /// Returns each number with the size of its batch; 13 fails its batch, and 666 panics.
+    async fn count(items: TestBatch, _: LockPolicy) -> BatchResult<(u64, usize)> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(!items.iter().any(|item| **item == 666), "a panic");
+        if items.iter().any(|item| **item == 13) {
+            return Err(StoreError::Internal("thirteen".to_owned()).into());
+        }
+        Ok(items
+            .iter()
+            .map(|item| {
+                if **item == 100 {
+                    Err(Error::NotFound("hundred"))
+                } else {
+                    Ok((**item, items.len()))
+                }
+            })
+            .map(BatchReply::Ready)
+            .collect())
+    }
+
+    #[tokio::test]
+    async fn concurrent_requests_share_one_batch() {
+        let batcher = batcher(TIMEOUT, count);
+        let all = join_all((14..164).map(|number| batcher.submit(7, number))).await;
+        for (number, answer) in (14..164).zip(&all) {
+            match answer {
+                Err(Error::NotFound("hundred")) => assert_eq!(number, 100),
+                Ok((own, with)) => assert!(
+                    *own == number && (2..=64).contains(with),
+                    "{number}: {own}, {with}"
+                ),
+                other => panic!("{number}: {other:?}"),
+            }
+        }
+        assert_eq!(batcher.submit(7, 1).await.unwrap(), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn failing_request_fails_alone_and_panic_does_not_poison_the_shard() {
+        let batcher = batcher(TIMEOUT, count);
+        let all = join_all((10..20).map(|number| batcher.submit(0, number))).await;
+        assert_eq!(all.iter().filter(|answer| answer.is_ok()).count(), 9);
+        assert!(all[3].is_err());
+        assert!(batcher.submit(0, 666).await.is_err());
+        assert_eq!(batcher.submit(0, 5).await.unwrap(), (5, 1));
+    }
+
+    #[tokio::test]
+    async fn cancelled_requests_are_dropped_and_others_run() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&done);
+        let batcher = batcher(TIMEOUT, move |items: TestBatch, _| {
+            let done = Arc::clone(&counter);
+            async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                done.fetch_add(items.len(), Ordering::SeqCst);
+                Ok(items.iter().map(|_| BatchReply::Ready(Ok(()))).collect())
+            }
+        });
+        let submit = |number: u64| {
+            let batcher = Arc::clone(&batcher);
+            tokio::spawn(async move { batcher.submit(0, number).await })
+        };
+        let alone = submit(1);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let waiting = submit(2);
+        let (cancelled, stays) = (submit(3), submit(4));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        waiting.abort();
+        alone.abort();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        cancelled.abort();
+        stays.await.unwrap().unwrap();
+        assert_eq!(
+            done.load(Ordering::SeqCst),
+            2,
+            "the third request had started with the fourth"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hung_batch_times_out_and_does_not_block_the_shard() {
+        let batcher = batcher(
+            Duration::from_millis(50),
+            |items: TestBatch, _| async move {
+                if *items[0] == 1 {
+                    std::future::pending::<()>().await;
+                }
+                Ok(items
+                    .iter()
+                    .map(|item| BatchReply::Ready(Ok(**item)))
+                    .collect())
+            },
+        );
+        assert!(matches!(batcher.submit(0, 1).await, Err(Error::Timeout)));
+        assert_eq!(batcher.submit(0, 2).await.unwrap(), 2);
+    }
+}

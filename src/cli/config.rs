@@ -1,0 +1,7 @@
+//! `recents config`
+
+use recents::config::Settings;
+
+pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
+    super::print(settings.to_toml()?.trim_end())
+}

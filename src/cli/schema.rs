@@ -1,0 +1,7 @@
+//! `recents schema`
+
+use recents::graphql;
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    super::print(graphql::sdl().trim_end())
+}

@@ -1,0 +1,45 @@
+//! `[graphql]`
+
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+use super::check::{MAX_VALUE, check_ranges};
+
+/// `[graphql]`: graphQL documents and their log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GraphqlConfig {
+    /// Whether clients may query the schema.
+    pub introspection: bool,
+    /// Memory for automatic persisted queries; the least recently used are evicted. 0 disables
+    /// them.
+    pub persisted_bytes: u64,
+    /// File of persisted operations (Apollo's manifest, or a JSON object of hashes and documents).
+    /// When set, no other operation runs.
+    pub manifest: String,
+    /// Operations that take longer are logged, without the values of their variables. 0 logs none.
+    pub slow_milliseconds: u64,
+}
+
+impl Default for GraphqlConfig {
+    fn default() -> Self {
+        Self {
+            introspection: true,
+            persisted_bytes: 16 << 20,
+            manifest: String::new(),
+            slow_milliseconds: 1000,
+        }
+    }
+}
+
+impl GraphqlConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        check_ranges(
+            "graphql",
+            &[
+                ("persisted_bytes", self.persisted_bytes, 0..=MAX_VALUE),
+                ("slow_milliseconds", self.slow_milliseconds, 0..=MAX_VALUE),
+            ],
+        )
+    }
+}

@@ -1,0 +1,112 @@
+//! A snapshot of all conversations of a user. The pages, changes and sums of one request share it.
+
+use std::sync::OnceLock;
+
+use super::list::{SortKey, page_of};
+use super::summary::sum_up;
+use super::sync::{SyncChanges, build_answer, plan_all};
+use super::visibility::is_listed;
+use super::{Conversation, ListPage, ListRequest, SyncAnswer, SyncRequest, UnreadSummary};
+use crate::error::Error;
+use crate::ids::{Uid, Version};
+use crate::message::AnswerSizeLimit;
+use crate::services::Services;
+use crate::store::ConversationRow;
+
+/// All conversations of a user, each with a version.
+#[derive(Debug)]
+pub struct ConversationSnapshot {
+    uid: Uid,
+    /// Sorted by version.
+    rows: Vec<ConversationRow>,
+    /// Every later change has a larger version.
+    version: Version,
+    /// The largest version that had been given before.
+    cursor: Version,
+    /// The listed conversations in list order.
+    listed: OnceLock<Vec<(SortKey, Conversation)>>,
+    summary: OnceLock<UnreadSummary>,
+}
+
+impl ConversationSnapshot {
+    /// Reads the conversations; stale ones get their next version.
+    ///
+    /// # Errors
+    /// [`Error::ConversationsOff`], [`Error::Store`].
+    pub async fn read(services: &Services, uid: &Uid) -> Result<Self, Error> {
+        services.check_conversations_on()?;
+        let plan = plan_all(services, uid).await?;
+        let (version, cursor) = (plan.version, plan.cursor);
+        Ok(Self {
+            uid: uid.clone(),
+            rows: plan.rows,
+            version,
+            cursor,
+            listed: OnceLock::new(),
+            summary: OnceLock::new(),
+        })
+    }
+
+    /// Returns a page of the list.
+    #[must_use]
+    pub fn page(&self, request: &ListRequest) -> ListPage {
+        let listed = self.listed.get_or_init(|| {
+            let shown = self
+                .rows
+                .iter()
+                .filter(|row| is_listed(row))
+                .map(|row| Conversation::new(&self.uid, row));
+            let mut listed: Vec<_> = shown
+                .map(|conversation| (SortKey::of(&conversation), conversation))
+                .collect();
+            listed.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            listed
+        });
+        page_of(listed, request, self.version)
+    }
+
+    /// Returns the unread counts of all conversations.
+    #[must_use]
+    pub fn summary(&self) -> &UnreadSummary {
+        self.summary.get_or_init(|| sum_up(&self.rows))
+    }
+
+    /// Returns the changes since `request.version`, like [`super::sync()`].
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn changes(
+        &self,
+        services: &Services,
+        request: &SyncRequest,
+        bytes: &AnswerSizeLimit,
+    ) -> Result<SyncAnswer, Error> {
+        let asked = request.version.max(0);
+        let reset = asked > self.cursor;
+        let client_version = if reset { 0 } else { asked };
+        let is_full = client_version == 0 && request.first.is_none();
+        let begin = if is_full {
+            0
+        } else {
+            self.rows
+                .partition_point(|row| row.version <= client_version)
+        };
+        let (unchanged, changed) = self.rows.split_at(begin);
+        let page = &changed[..request.first.unwrap_or(usize::MAX).min(changed.len())];
+        let has_more = page.len() < changed.len();
+        let version = if has_more {
+            page.last().map_or(client_version, |row| row.version)
+        } else {
+            self.version
+        };
+        let changes = SyncChanges {
+            rows: page.iter().collect(),
+            unchanged,
+            version,
+            has_more,
+            client_version,
+            reset,
+        };
+        build_answer(services, request, changes, bytes).await
+    }
+}

@@ -1,0 +1,78 @@
+//! The current conversations with their messages. No versions are assigned, because the result is
+//! not used as a cursor.
+
+use std::collections::HashMap;
+
+use super::ConversationWithMessages;
+use super::sync::{activity_order, with_messages};
+use super::visibility::is_listed;
+use crate::channel::ChannelKey;
+use crate::error::Error;
+use crate::ids::{ChannelRef, Uid};
+use crate::message::AnswerSizeLimit;
+use crate::services::Services;
+
+/// Returns all listed conversations of the user, newest activity first, each with up to `msg_count`
+/// newest messages.
+///
+/// # Errors
+/// [`Error::ConversationsOff`], [`Error::Store`].
+pub async fn list_conversations_with_messages(
+    services: &Services,
+    uid: &Uid,
+    msg_count: u32,
+) -> Result<Vec<ConversationWithMessages>, Error> {
+    services.check_conversations_on()?;
+    let mut rows = services.store.list_conversations(uid).await?;
+    rows.retain(is_listed);
+    let mut items = with_messages(
+        services,
+        uid,
+        &rows.iter().collect::<Vec<_>>(),
+        msg_count,
+        |_| 0,
+        &AnswerSizeLimit::new(services.limits.answer_bytes),
+    )
+    .await?;
+    items.sort_by(|a, b| activity_order(&a.conversation).cmp(&activity_order(&b.conversation)));
+    Ok(items)
+}
+
+/// Returns the user's listed conversations in these channels.
+///
+/// # Errors
+/// [`Error::ConversationsOff`], [`Error::Store`].
+pub async fn get_conversations_with_messages(
+    services: &Services,
+    uid: &Uid,
+    channels: &[ChannelRef],
+    msg_count: u32,
+) -> Result<HashMap<ChannelRef, ConversationWithMessages>, Error> {
+    services.check_conversations_on()?;
+    let keys: Vec<ChannelKey> = channels
+        .iter()
+        .map(|channel| ChannelKey::new(uid, channel))
+        .collect();
+    let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
+    let mut rows: Vec<_> = services
+        .store
+        .find_conversations(&names)
+        .await?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect();
+    rows.retain(is_listed);
+    let items = with_messages(
+        services,
+        uid,
+        &rows.iter().collect::<Vec<_>>(),
+        msg_count,
+        |_| 0,
+        &AnswerSizeLimit::new(services.limits.answer_bytes),
+    )
+    .await?;
+    Ok(items
+        .into_iter()
+        .map(|item| (item.conversation.channel_ref.clone(), item))
+        .collect())
+}

@@ -1,0 +1,32 @@
+//! Middleware: one concern a file. The two interfaces refuse requests in different forms, so the
+//! middleware is generic over the [`Interface`] that it is layered on.
+
+mod authenticate;
+mod catch_panic;
+mod cors;
+mod load_shed;
+mod request_context;
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+pub(crate) use self::authenticate::authenticate;
+pub(crate) use self::catch_panic::catch_panic;
+pub(crate) use self::load_shed::load_shed;
+pub(crate) use self::request_context::{REQUEST_ID, request_context};
+use crate::error::Error;
+
+/// What middleware must know of the interface that it serves.
+pub(crate) trait Interface: 'static {
+    /// Whether pages of every origin may call the interface, on a server with authentication.
+    const ALLOWS_EVERY_ORIGIN: bool;
+
+    /// Renders an error in the form of the interface.
+    fn refuse(headers: &HeaderMap, error: Error) -> Response;
+
+    /// Returns whether a request without a credential may pass, because its client authenticates
+    /// later.
+    fn authenticates_later(_headers: &HeaderMap) -> bool {
+        false
+    }
+}

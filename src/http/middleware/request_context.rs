@@ -1,0 +1,127 @@
+//! The context of every request: its id, time limit, log line, metrics and common headers.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Interface;
+use super::cors::allow_origins;
+use crate::error::Error;
+use crate::http::open_mode;
+use crate::state::AppState;
+
+/// The header of the request's id, which the client or the server chooses. Handlers find it in the
+/// request, and the answer carries it.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives the request its id and its time limit, and records it in the log and the metrics.
+pub(crate) async fn request_context<I: Interface>(
+    State(state): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let open_mode_check = open_mode::check_host(request.version(), request.headers())
+        .and_then(|()| open_mode::check(&state.settings, request.method(), request.headers()));
+    if request.method() == Method::OPTIONS && open_mode_check.is_ok() {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        allow_origins::<I>(&state.settings, response.headers_mut(), origin);
+        return response;
+    }
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", MatchedPath::as_str)
+        .to_owned();
+    let id = clients_request_id(request.headers())
+        .map_or_else(|| state.core.ids.request_id(), str::to_owned);
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        request.headers_mut().insert(REQUEST_ID, id);
+    }
+    let headers = request.headers().clone();
+    let span = tracing::info_span!("request", id, method = %method, route);
+    let limit = Duration::from_secs(state.settings.limits.request_seconds);
+    let result = match open_mode_check {
+        Ok(()) => {
+            let answer = tokio::time::timeout(limit, next.run(request));
+            tracing::Instrument::instrument(answer, span.clone())
+                .await
+                .map_err(|_| Error::Timeout)
+        }
+        Err(error) => Err(error),
+    };
+    let mut response = result.unwrap_or_else(|error| I::refuse(&headers, error));
+    allow_origins::<I>(&state.settings, response.headers_mut(), origin);
+    set_common_headers(response.headers_mut());
+
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed();
+    let labels = [
+        ("route", route.clone()),
+        ("method", method_label(&method)),
+        ("status", status.to_string()),
+    ];
+    metrics::counter!(crate::metrics::HTTP_REQUESTS_TOTAL, &labels).increment(1);
+    metrics::histogram!(crate::metrics::HTTP_SECONDS, "route" => route)
+        .record(elapsed.as_secs_f64());
+    span.in_scope(|| {
+        tracing::debug!(
+            status,
+            milliseconds = elapsed.as_secs_f64() * 1000.0,
+            "answered"
+        )
+    });
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Returns the id that the client chose, if it is short and harmless in a log.
+fn clients_request_id(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(&REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .filter(|id| {
+            (1..=64).contains(&id.len())
+                && id
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        })
+}
+
+fn set_common_headers(headers: &mut HeaderMap) {
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// Returns a bounded set of labels: clients may invent methods.
+fn method_label(method: &Method) -> String {
+    let known = [
+        Method::GET,
+        Method::POST,
+        Method::HEAD,
+        Method::PUT,
+        Method::DELETE,
+        Method::PATCH,
+    ];
+    if known.contains(method) {
+        method.to_string()
+    } else {
+        "other".to_owned()
+    }
+}

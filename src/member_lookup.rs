@@ -1,0 +1,197 @@
+//! Look-up of group members at the business server, with `WuKongIM`'s protocol (`datasource.addr`):
+//! `POST {"cmd":"getSubscribers","data":{"channel_id","channel_type"}}` returns an array of uids.
+//!
+//! When a webhook brings a message of a group that was not looked up recently, the message is
+//! stored at once. The members are looked up in the background and join below the message, so that
+//! it shows and counts as unread.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::mpsc;
+
+use crate::channel::ChannelKey;
+use crate::config::ConfigError;
+use crate::ids::{ChannelType, Seq, Uid};
+use crate::message::{IncomingMessage, Message, MessageBatch, Recipients, ingest};
+use crate::outbound::read_response_body;
+use crate::services::Services;
+
+/// Maximum number of queued groups. If the queue is full, the next message of a group enqueues it
+/// again.
+const MAX_QUEUED: usize = 10_000;
+/// How long a look-up is valid. The first message afterwards looks the group up again, because it
+/// may have new members.
+const LOOKUP_TTL: Duration = Duration::from_secs(600);
+const MAX_RECENT_LOOKUPS: u64 = 100_000;
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Pauses before each retry.
+const RETRY_DELAYS: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(25),
+];
+
+/// A group to look up, and the message below which its members join.
+#[derive(Clone, Debug)]
+struct LookupRequest {
+    key: ChannelKey,
+    seq: Seq,
+    message_id: i64,
+    sent_at: i64,
+}
+
+/// Queue of groups to look up.
+#[derive(Debug)]
+pub(crate) struct MemberLookup {
+    queue: mpsc::Sender<LookupRequest>,
+    recent_lookups: Cache<ChannelKey, ()>,
+}
+
+/// Looks up groups as long as the server runs.
+#[derive(Debug)]
+pub(crate) struct MemberLookupWorker {
+    url: String,
+    http: reqwest::Client,
+    queue: mpsc::Receiver<LookupRequest>,
+}
+
+/// Creates the queue and its worker.
+///
+/// # Errors
+/// The HTTP client cannot be built.
+pub(crate) fn create(url: &str) -> Result<(MemberLookup, MemberLookupWorker), ConfigError> {
+    let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+    let http = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build();
+    let http = http.map_err(|error| {
+        ConfigError(format!(
+            "cannot create an HTTP client for ingest.datasource_url: {error}"
+        ))
+    })?;
+    let recent_lookups = Cache::builder()
+        .max_capacity(MAX_RECENT_LOOKUPS)
+        .time_to_live(LOOKUP_TTL)
+        .build();
+    Ok((
+        MemberLookup {
+            queue: sender,
+            recent_lookups,
+        },
+        MemberLookupWorker {
+            url: url.to_owned(),
+            http,
+            queue: receiver,
+        },
+    ))
+}
+
+impl MemberLookup {
+    /// Enqueues the groups of stored messages that were not looked up recently.
+    pub(crate) fn enqueue_unknown(&self, messages: &[IncomingMessage]) {
+        // The lowest message of each group: members who join below it see all of them.
+        let mut lowest: HashMap<&ChannelKey, &Message> = HashMap::new();
+        for IncomingMessage { key, message } in messages {
+            if key.channel_type == ChannelType::PERSON || self.recent_lookups.contains_key(key) {
+                continue;
+            }
+            let known = lowest.entry(key).or_insert(message);
+            if message.seq < known.seq {
+                *known = message;
+            }
+        }
+        for (key, message) in lowest {
+            let request = LookupRequest {
+                key: key.clone(),
+                seq: message.seq,
+                message_id: message.message_id,
+                sent_at: message.sent_at,
+            };
+            if self.queue.try_send(request).is_ok() {
+                self.recent_lookups.insert(key.clone(), ());
+            }
+        }
+    }
+}
+
+impl MemberLookupWorker {
+    pub(crate) async fn run(mut self, services: Arc<Services>) {
+        while let Some(request) = self.queue.recv().await {
+            let mut delays = RETRY_DELAYS.iter();
+            loop {
+                match self.resolve(&services, &request).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        metrics::counter!(crate::metrics::DATASOURCE_REQUESTS_TOTAL, "result" => "failed").increment(1);
+                        tracing::warn!(error, channel = ?request.key, "cannot look up the members of a group at ingest.datasource_url");
+                    }
+                }
+                let Some(delay) = delays.next() else { break };
+                tokio::time::sleep(*delay).await;
+            }
+        }
+    }
+
+    /// Looks up the members of the group and makes them members below the message. Members who are
+    /// already known are not enough: recipient lists and own messages leave out others.
+    async fn resolve(&self, services: &Services, request: &LookupRequest) -> Result<(), String> {
+        let (id, kind) = (&request.key.key, request.key.channel_type.number());
+        let body = serde_json::json!({"cmd": "getSubscribers", "data": {"channel_id": id, "channel_type": kind}});
+        let answer = self
+            .http
+            .post(&self.url)
+            .json(&body)
+            .send()
+            .await
+            .map_err(|error| error.without_url().to_string())?;
+        if !answer.status().is_success() {
+            return Err(format!("status {}", answer.status()));
+        }
+        // The answer may be as long as a request that names members.
+        let answer = read_response_body(answer, services.limits.body_bytes)
+            .await
+            .map_err(|error| error.to_string())?;
+        let uids: Option<Vec<String>> = serde_json::from_slice(&answer)
+            .map_err(|_| "the answer is not a JSON array of uids".to_owned())?;
+        metrics::counter!(crate::metrics::DATASOURCE_REQUESTS_TOTAL, "result" => "ok").increment(1);
+        let uids: Vec<Uid> = uids
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|uid| Uid::parse("uid", uid).ok())
+            .collect();
+        if uids.is_empty() || uids.len() > services.limits.members {
+            tracing::debug!(
+                number = uids.len(),
+                "the group has no members, or more than limits.members"
+            );
+            return Ok(());
+        }
+        let LookupRequest {
+            seq,
+            message_id,
+            sent_at,
+            ..
+        } = *request;
+        let recipients = Recipients {
+            key: request.key.clone(),
+            seq,
+            message_id,
+            sent_at,
+            uids,
+        };
+        ingest(
+            services,
+            MessageBatch {
+                messages: Vec::new(),
+                recipients: Some(recipients),
+            },
+        )
+        .await
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+    }
+}

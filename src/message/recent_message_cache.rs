@@ -1,0 +1,385 @@
+//! In-memory cache of the newest messages of channels.
+//!
+//! Stored messages never change, but late messages are inserted between them. Therefore a cache
+//! entry is valid for one state of its channel, and is used only by a reader that has read the same
+//! state from the database. No invalidation between servers is needed, and a missing entry only
+//! costs a read.
+
+use std::ops::{Deref, Range};
+use std::sync::{Arc, OnceLock};
+
+use moka::sync::Cache;
+
+use super::Message;
+use crate::ids::Seq;
+use crate::store::ChannelSnapshotId;
+
+/// Memory of a cached message without its texts: its own size, and the rest of its JSON forms.
+const CACHED_MESSAGE_BYTES: usize = size_of::<Message>() + 400;
+
+/// All messages of a channel in one state from a certain seq on, newest first.
+#[derive(Debug)]
+pub struct CachedMessages {
+    head: ChannelSnapshotId,
+    /// The entry contains all messages from this seq on.
+    from: Seq,
+    /// The requested number of messages.
+    requested: usize,
+    messages: Vec<Arc<Message>>,
+    json: OnceLock<RenderedJson>,
+}
+
+/// The messages as JSON, separated by commas.
+#[derive(Debug)]
+struct RenderedJson {
+    text: Vec<u8>,
+    /// Offset of each message, and the end of the last one.
+    begins: Vec<usize>,
+}
+
+impl CachedMessages {
+    /// Creates an entry. `messages` are all messages of the channel from `from` on, newest first;
+    /// `requested` is the requested number.
+    #[must_use]
+    pub fn new(
+        head: ChannelSnapshotId,
+        from: Seq,
+        requested: usize,
+        messages: Vec<Arc<Message>>,
+    ) -> Self {
+        Self {
+            head,
+            from,
+            requested,
+            messages,
+            json: OnceLock::new(),
+        }
+    }
+
+    /// Returns at most `count` messages above `above`; `None` if there may be more matching
+    /// messages than the entry contains.
+    #[must_use]
+    pub fn slice(self: &Arc<Self>, above: Seq, count: usize) -> Option<MessageSlice> {
+        let end = self
+            .messages
+            .partition_point(|message| message.seq > above)
+            .min(count);
+        let is_all = end == count || self.from <= above + 1;
+        is_all.then(|| MessageSlice {
+            newest: Some(Arc::clone(self)),
+            range: 0..end,
+        })
+    }
+
+    /// Returns the JSON. It is rendered by the first caller's `write` and then kept, so all callers
+    /// must pass the same function.
+    fn json(&self, write: impl Fn(&Message, &mut Vec<u8>)) -> &RenderedJson {
+        self.json.get_or_init(|| {
+            let (mut text, mut begins) = (
+                Vec::with_capacity(self.messages.len() * 512),
+                Vec::with_capacity(self.messages.len() + 1),
+            );
+            for message in &self.messages {
+                begins.push(text.len());
+                write(message, &mut text);
+                text.push(b',');
+            }
+            text.shrink_to_fit();
+            begins.push(text.len());
+            RenderedJson { text, begins }
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.messages
+            .iter()
+            .map(|message| CACHED_MESSAGE_BYTES + message.bytes())
+            .sum::<usize>()
+            + size_of::<Self>()
+    }
+}
+
+/// A range of a channel's newest messages, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct MessageSlice {
+    newest: Option<Arc<CachedMessages>>,
+    range: Range<usize>,
+}
+
+impl MessageSlice {
+    /// The range of all messages.
+    pub(crate) fn all(newest: Arc<CachedMessages>) -> Self {
+        Self {
+            range: 0..newest.messages.len(),
+            newest: Some(newest),
+        }
+    }
+
+    /// Returns the messages above `seq`, at most `count`.
+    #[must_use]
+    pub fn above(mut self, seq: Seq, count: usize) -> Self {
+        let end = self.partition_point(|message| message.seq > seq).min(count);
+        self.range.end = self.range.start + end;
+        self
+    }
+
+    /// Appends the messages as JSON, separated by commas. The JSON is cached on first use, so every
+    /// caller must pass the same `write`.
+    pub fn write_json(&self, to: &mut Vec<u8>, write: impl Fn(&Message, &mut Vec<u8>)) {
+        if let Some(newest) = self.newest.as_ref().filter(|_| !self.range.is_empty()) {
+            let json = newest.json(write);
+            to.extend_from_slice(
+                &json.text[json.begins[self.range.start]..json.begins[self.range.end] - 1],
+            );
+        }
+    }
+
+    /// Estimates the size of the messages as JSON.
+    #[must_use]
+    pub fn json_bytes(&self) -> usize {
+        self.iter()
+            .map(|message| CACHED_MESSAGE_BYTES + message.bytes())
+            .sum()
+    }
+}
+
+impl Deref for MessageSlice {
+    type Target = [Arc<Message>];
+
+    fn deref(&self) -> &Self::Target {
+        self.newest
+            .as_ref()
+            .map(|newest| &newest.messages[self.range.clone()])
+            .unwrap_or_default()
+    }
+}
+
+impl PartialEq for MessageSlice {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+/// Caches the newest messages of channels up to a number of bytes; evicts the least used entries.
+#[derive(Debug)]
+pub struct RecentMessageCache(Option<Cache<i64, Arc<CachedMessages>>>);
+
+impl RecentMessageCache {
+    /// Creates a cache; 0 disables it.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        let weight = |_: &i64, newest: &Arc<CachedMessages>| {
+            u32::try_from(newest.bytes()).unwrap_or(u32::MAX)
+        };
+        Self((bytes > 0).then(|| Cache::builder().max_capacity(bytes).weigher(weight).build()))
+    }
+
+    /// Returns the approximate number of bytes in use.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let Some(cache) = &self.0 else { return 0 };
+        // Otherwise the size does not contain the latest insert.
+        cache.run_pending_tasks();
+        cache.weighted_size()
+    }
+
+    /// Returns the entry of a channel in this state.
+    #[must_use]
+    pub fn get(&self, channel_id: i64, head: ChannelSnapshotId) -> Option<Arc<CachedMessages>> {
+        self.0
+            .as_ref()?
+            .get(&channel_id)
+            .filter(|newest| newest.head == head)
+    }
+
+    /// Inserts messages that were read after the channel's state.
+    pub fn insert(&self, channel_id: i64, newest: &Arc<CachedMessages>) {
+        if let Some(cache) = &self.0 {
+            cache.insert(channel_id, Arc::clone(newest));
+        }
+    }
+
+    /// Moves the entry of a channel to its next state by appending committed messages, oldest
+    /// first.
+    pub fn append(
+        &self,
+        channel_id: i64,
+        before: ChannelSnapshotId,
+        after: ChannelSnapshotId,
+        new: &[Arc<Message>],
+    ) {
+        let Some((cache, newest)) = self.0.as_ref().zip(self.get(channel_id, before)) else {
+            return;
+        };
+        let mut messages: Vec<Arc<Message>> =
+            new.iter().rev().chain(&newest.messages).cloned().collect();
+        let mut from = newest.from;
+        if messages.len() > newest.requested {
+            messages.truncate(newest.requested.max(1));
+            from = messages.last().map_or(from, |last| last.seq);
+        }
+        cache.insert(
+            channel_id,
+            Arc::new(CachedMessages::new(after, from, newest.requested, messages)),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ChannelRef, ChannelType};
+    use crate::message::Content;
+
+    fn message(seq: Seq) -> Arc<Message> {
+        let channel = ChannelRef {
+            channel_type: ChannelType::GROUP,
+            channel_id: "team".to_owned(),
+        };
+        let (client_msg_no, from_uid) = (format!("n{seq}"), "bob".to_owned());
+        let content = Content {
+            payload: vec![b'x'; 100],
+            ..Content::default()
+        };
+        Arc::new(Message {
+            channel,
+            message_id: 100 + seq,
+            seq,
+            client_msg_no,
+            from_uid,
+            sent_at: seq,
+            red_dot: true,
+            content,
+        })
+    }
+
+    fn head(revision: i64, last_seq: Seq) -> ChannelSnapshotId {
+        ChannelSnapshotId {
+            revision,
+            last_seq,
+            last_message_at: last_seq,
+        }
+    }
+
+    fn newest(
+        head: ChannelSnapshotId,
+        from: Seq,
+        requested: usize,
+        seqs: &[Seq],
+    ) -> Arc<CachedMessages> {
+        Arc::new(CachedMessages::new(
+            head,
+            from,
+            requested,
+            seqs.iter().copied().map(message).collect(),
+        ))
+    }
+
+    fn seqs(recents: Option<MessageSlice>) -> Option<Vec<Seq>> {
+        recents.map(|recents| recents.iter().map(|message| message.seq).collect())
+    }
+
+    #[test]
+    fn a_slice_that_may_be_incomplete_is_none() {
+        // 6 is a gap.
+        let some = newest(head(9, 9), 5, 4, &[9, 8, 7, 5]);
+        assert_eq!(seqs(some.slice(0, 4)), Some(vec![9, 8, 7, 5]));
+        assert_eq!(seqs(some.slice(0, 2)), Some(vec![9, 8]));
+        assert_eq!(seqs(some.slice(0, 5)), None, "there may be more below 5");
+        assert_eq!(seqs(some.slice(3, 5)), None);
+        assert_eq!(
+            seqs(some.slice(4, 5)),
+            Some(vec![9, 8, 7, 5]),
+            "below 5 they are deleted for this user"
+        );
+        assert_eq!(seqs(some.slice(8, 20)), Some(vec![9]));
+        assert_eq!(seqs(some.slice(9, 20)), Some(vec![]));
+        assert_eq!(
+            seqs(some.slice(0, 4).map(|recents| recents.above(7, 9))),
+            Some(vec![9, 8])
+        );
+        assert_eq!(
+            seqs(some.slice(0, 4).map(|recents| recents.above(0, 1))),
+            Some(vec![9])
+        );
+    }
+
+    #[test]
+    fn an_entry_is_returned_only_for_its_state() {
+        let cache = RecentMessageCache::new(1 << 20);
+        cache.insert(1, &newest(head(3, 3), 1, 20, &[3, 2, 1]));
+        assert!(cache.get(1, head(3, 3)).is_some());
+        for other in [
+            head(4, 4),
+            head(2, 3),
+            head(4, 3),
+            ChannelSnapshotId {
+                last_message_at: 9,
+                ..head(3, 3)
+            },
+        ] {
+            assert!(cache.get(1, other).is_none(), "{other:?}");
+        }
+        assert!(cache.get(2, head(3, 3)).is_none());
+    }
+
+    #[test]
+    fn append_evicts_the_oldest_message_above_the_requested_number() {
+        let cache = RecentMessageCache::new(1 << 20);
+        cache.insert(1, &newest(head(3, 3), 1, 4, &[3, 2, 1]));
+        cache.append(1, head(3, 3), head(4, 4), &[message(4)]);
+        let four = cache.get(1, head(4, 4)).unwrap();
+        assert_eq!(
+            (seqs(four.slice(0, 4)), seqs(four.slice(0, 9))),
+            (Some(vec![4, 3, 2, 1]), Some(vec![4, 3, 2, 1]))
+        );
+        cache.append(1, head(4, 4), head(6, 6), &[message(5), message(6)]);
+        let six = cache.get(1, head(6, 6)).unwrap();
+        assert_eq!(
+            (seqs(six.slice(0, 4)), seqs(six.slice(0, 5))),
+            (Some(vec![6, 5, 4, 3]), None)
+        );
+        // Without an entry for the previous state nothing can be appended.
+        cache.append(1, head(4, 4), head(7, 7), &[message(7)]);
+        assert!(cache.get(1, head(7, 7)).is_none() && cache.get(1, head(6, 6)).is_some());
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_can_be_disabled() {
+        let cache = RecentMessageCache::new(50_000);
+        for channel_id in 0..1000 {
+            cache.insert(channel_id, &newest(head(2, 2), 1, 2, &[2, 1]));
+        }
+        assert!(
+            cache.bytes() <= 50_000 && cache.bytes() > 20_000,
+            "{}",
+            cache.bytes()
+        );
+        let none = RecentMessageCache::new(0);
+        none.insert(1, &newest(head(2, 2), 1, 2, &[2, 1]));
+        none.append(1, head(2, 2), head(3, 3), &[message(3)]);
+        assert!(none.get(1, head(2, 2)).is_none() && none.bytes() == 0);
+    }
+
+    #[test]
+    fn json_is_rendered_once_and_sliced() {
+        let some = newest(head(3, 3), 1, 3, &[3, 2, 1]);
+        let write = |message: &Message, to: &mut Vec<u8>| {
+            to.extend_from_slice(format!("[{}]", message.seq).as_bytes())
+        };
+        let text = |recents: Option<MessageSlice>| {
+            let mut to = Vec::new();
+            recents.unwrap().write_json(&mut to, write);
+            String::from_utf8(to).unwrap()
+        };
+        assert_eq!(text(some.slice(0, 3)), "[3],[2],[1]");
+        assert_eq!(text(some.slice(0, 1)), "[3]");
+        assert_eq!(text(some.slice(1, 3)), "[3],[2]");
+        assert_eq!(text(some.slice(3, 3)), "");
+        assert_eq!(
+            text(some.slice(0, 3).map(|recents| recents.above(2, 9))),
+            "[3]"
+        );
+        assert_eq!(text(Some(MessageSlice::default())), "");
+    }
+}

@@ -1,0 +1,167 @@
+//! The names and help texts of all metrics.
+//!
+//! How to add a metric: a line in the list below, and its constant at the call site, as in
+//! `metrics::counter!(crate::metrics::HTTP_REQUESTS_TOTAL, "route" => route)`. A test refuses
+//! metrics that are not in the list. (`graphql::operation_stats` renders the metrics of GraphQL operations
+//! itself, because it bounds the number of names.)
+
+/// Defines a constant for the name of each metric, and [`describe`] for their help texts.
+macro_rules! define_metrics {
+    ($($kind:ident $constant:ident = $name:literal $([$unit:ident])?, $help:literal;)*) => {
+        $(pub(crate) const $constant: &str = $name;)*
+
+        /// Registers the help texts of all metrics with the recorder.
+        pub(crate) fn describe() {
+            $(define_metrics!(@describe $kind $constant $([$unit])?, $help);)*
+        }
+
+        /// The kind and the name of every metric.
+        #[cfg(test)]
+        const ALL: &[(&str, &str)] = &[$((stringify!($kind), $name)),*];
+    };
+    (@describe $kind:ident $constant:ident [$unit:ident], $help:literal) => {
+        define_metrics!(@macro $kind, $constant, ::metrics::Unit::$unit, $help)
+    };
+    (@describe $kind:ident $constant:ident, $help:literal) => {
+        define_metrics!(@macro $kind, $constant, $help)
+    };
+    (@macro counter, $($argument:expr),*) => { ::metrics::describe_counter!($($argument),*) };
+    (@macro gauge, $($argument:expr),*) => { ::metrics::describe_gauge!($($argument),*) };
+    (@macro histogram, $($argument:expr),*) => { ::metrics::describe_histogram!($($argument),*) };
+}
+
+define_metrics! {
+    counter HTTP_REQUESTS_TOTAL = "recents_http_requests_total",
+        "Requests by route, method and status.";
+    histogram HTTP_SECONDS = "recents_http_seconds" [Seconds],
+        "Duration of requests by route.";
+    gauge HTTP_REQUESTS_RUNNING = "recents_http_requests_running",
+        "Running requests, which limits.requests limits.";
+    counter HTTP_SHED_TOTAL = "recents_http_shed_total",
+        "Requests and connections refused because a limit was reached, by limit and by its holder: server, address or user.";
+    gauge HELD_BYTES = "recents_held_bytes" [Bytes],
+        "Memory held for callers, which limits.memory_bytes limits.";
+    gauge OPEN_CONNECTIONS = "recents_open_connections",
+        "Open connections, which limits.open_connections limits.";
+    counter CONNECTIONS_CLOSED_TOTAL = "recents_connections_closed_total",
+        "Connections that the server closed, by reason.";
+    counter TURNS_SHARED_TOTAL = "recents_turns_shared_total",
+        "Times that a user who took much of the server waited for a place among such users.";
+    counter RATE_LIMITED_TOTAL = "recents_rate_limited_total",
+        "Requests refused because of the rate of a user or an address.";
+    counter UNAUTHENTICATED_TOTAL = "recents_unauthenticated_total",
+        "Requests without valid credentials, by reason.";
+    counter JWKS_FETCHES_TOTAL = "recents_jwks_fetches_total",
+        "Fetches of auth.jwt.jwks_url, by result.";
+    counter DATASOURCE_REQUESTS_TOTAL = "recents_datasource_requests_total",
+        "Requests to ingest.datasource_url, by result.";
+    counter ANSWERS_CUT_TOTAL = "recents_answers_cut_total",
+        "Lists and pages of messages that were shortened to limits.answer_bytes.";
+
+    histogram GRAPHQL_FIELD_SECONDS = "recents_graphql_field_seconds" [Seconds],
+        "Duration of root fields of GraphQL operations by field.";
+
+    counter MESSAGES_TOTAL = "recents_messages_total",
+        "Messages by result: stored, repeated or conflict.";
+    counter WEBHOOK_MESSAGES_SKIPPED_TOTAL = "recents_webhook_messages_skipped_total",
+        "Messages of webhooks that were skipped, by reason.";
+    counter WEBHOOKS_IGNORED_TOTAL = "recents_webhooks_ignored_total",
+        "Webhooks that are not about messages, by event.";
+    counter LAST_MSG_SEQS_SKIPPED_TOTAL = "recents_last_msg_seqs_skipped_total",
+        "Malformed entries of last_msg_seqs.";
+    gauge PENDING_REMOVALS = "recents_pending_removals",
+        "Removals of many members that are not written to all rows yet.";
+
+    counter SQL_STATEMENTS_TOTAL = "recents_sql_statements_total",
+        "SQL statements, without BEGIN and COMMIT.";
+    histogram SQL_SECONDS = "recents_sql_seconds" [Seconds],
+        "Duration of SQL statements.";
+    counter SQL_ABANDONED_TOTAL = "recents_sql_abandoned_total",
+        "SQL statements that were finished after their caller was gone.";
+    counter TRANSACTIONS_RETRIED_TOTAL = "recents_transactions_retried_total",
+        "Transactions retried after a conflict.";
+    histogram SHARED_TRANSACTION_REQUESTS = "recents_shared_transaction_requests",
+        "Requests per shared transaction.";
+    counter LOCKED_ROWS_TOTAL = "recents_locked_rows_total",
+        "Requests that left their batch to wait for a locked row alone.";
+    gauge DATABASE_CONNECTIONS_ALLOWED = "recents_database_connections_allowed",
+        "Connections that the database allows, once it allowed fewer than database.max_connections.";
+    counter CACHE_TOTAL = "recents_cache_total",
+        "Channels whose newest messages were cached (hit) or had to be read (miss).";
+    gauge CACHE_BYTES = "recents_cache_bytes" [Bytes],
+        "Memory of cached messages, which cache.messages_bytes limits.";
+
+    gauge LIVE_CONNECTIONS = "recents_live_connections",
+        "Connections with subscriptions, by protocol.";
+    gauge LIVE_FEEDS = "recents_live_feeds",
+        "Users with subscriptions, at the time of the last poll.";
+    gauge LIVE_CHATS = "recents_live_chats",
+        "Channels with subscriptions to messageAdded, at the time of the last poll.";
+    counter LIVE_WAKES_TOTAL = "recents_live_wakes_total",
+        "Notifications to the feeds of users and channels.";
+    counter LIVE_POLLED_TOTAL = "recents_live_polled_total",
+        "Feeds with changes that only the poll found, because a notification was missing.";
+    counter LIVE_EVENTS_TOTAL = "recents_live_events_total",
+        "Events of conversationChanges, counted for each subscriber.";
+    counter LIVE_CLOSED_TOTAL = "recents_live_closed_total",
+        "Connections with subscriptions that the server closed, by reason.";
+    gauge LIVE_REDIS_UP = "recents_live_redis_up",
+        "Whether this server is subscribed to Redis: 1 or 0.";
+    counter LIVE_REDIS_FAILURES_TOTAL = "recents_live_redis_failures_total",
+        "Failures of the connection that is subscribed to Redis.";
+
+    gauge LOG_LINES_DROPPED = "recents_log_lines_dropped",
+        "Log lines that were dropped since the start.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn rust_files(folder: &Path) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files.extend(rust_files(&path));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn every_metric_in_use_has_a_help_text_and_every_help_text_a_use() {
+        let mut used = BTreeSet::new();
+        for file in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for kind in ["counter", "gauge", "histogram"] {
+                let call = format!("metrics::{kind}!(");
+                for (position, _) in text.match_indices(&call) {
+                    let argument = text[position + call.len()..].trim_start();
+                    let end = argument.find([',', ')']).unwrap();
+                    used.insert((file.clone(), kind, argument[..end].trim().to_owned()));
+                }
+            }
+        }
+        // The example in the module comment above is a use, too.
+        assert!(used.len() > 30, "{used:?}");
+        let mut unused: BTreeSet<&str> = ALL.iter().map(|(_, name)| *name).collect();
+        for (file, kind, argument) in used {
+            let is_named = |name: &str| {
+                let constant = name.trim_start_matches("recents_").to_uppercase();
+                argument == format!("\"{name}\"") || argument.ends_with(&format!("::{constant}"))
+            };
+            let known = ALL.iter().find(|(_, name)| is_named(name));
+            let (known_kind, name) =
+                known.unwrap_or_else(|| panic!("{}: {argument} has no help text", file.display()));
+            assert_eq!(*known_kind, kind, "{}: {name}", file.display());
+            unused.remove(name);
+        }
+        assert!(unused.is_empty(), "nothing uses {unused:?}");
+    }
+}

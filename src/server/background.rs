@@ -1,0 +1,63 @@
+//! Work beside requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::channel::run_bulk_removals;
+use crate::http::RateLimiter;
+use crate::live;
+use crate::member_lookup::MemberLookupWorker;
+use crate::state::AppState;
+
+/// How often the rate limiter drops callers that it need not remember any more.
+const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The background work of a server: notifications between servers, polling for subscribers, member
+/// look-ups, removals of many members, fetching of keys, and eviction of rate limits.
+pub struct BackgroundTasks {
+    state: AppState,
+    member_lookup_worker: Option<MemberLookupWorker>,
+}
+
+impl BackgroundTasks {
+    pub(super) fn new(state: AppState, member_lookup_worker: Option<MemberLookupWorker>) -> Self {
+        Self {
+            state,
+            member_lookup_worker,
+        }
+    }
+
+    /// Runs for as long as the server does.
+    pub async fn run(self) {
+        let Self {
+            state,
+            member_lookup_worker,
+        } = self;
+        let settings = &state.settings.live;
+        let notifications = live::run_redis_relay(
+            Arc::clone(&state.core.bus),
+            settings.clone(),
+            state.core.ids.request_id(),
+        );
+        let member_lookups = async {
+            if let Some(worker) = member_lookup_worker {
+                worker.run(Arc::clone(&state.core)).await;
+            }
+        };
+        tokio::join!(
+            state.feeds.poll(Duration::from_secs(settings.poll_seconds)),
+            notifications,
+            evict_idle_callers(&state.rate_limiter),
+            member_lookups,
+            state.authenticator.fetch_keys(),
+            run_bulk_removals(&state.core)
+        );
+    }
+}
+
+async fn evict_idle_callers(rate_limiter: &RateLimiter) {
+    loop {
+        tokio::time::sleep(EVICTION_INTERVAL).await;
+        rate_limiter.evict_idle();
+    }
+}

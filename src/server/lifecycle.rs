@@ -1,0 +1,171 @@
+//! Starts the server, and shuts it down on SIGTERM or SIGINT.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::background::BackgroundTasks;
+use super::database::open_store;
+use super::pages::startup_banner;
+use super::router::router;
+use crate::clock::{Clock, IdGenerator};
+use crate::config::{ConfigError, Settings};
+use crate::rest::wukong;
+use crate::state::AppState;
+use crate::store::Store;
+use crate::{http, telemetry};
+
+/// An address that the server cannot, or must not, listen on; a mistake in the configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ListenError(String);
+
+/// Builds the state of a server and its background tasks.
+///
+/// # Errors
+/// A `graphql.manifest` or a key file that cannot be read.
+pub fn assemble(
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    ids: IdGenerator,
+) -> Result<(AppState, BackgroundTasks), ConfigError> {
+    let (state, member_lookup_worker) = AppState::new(settings, store, clock, ids)?;
+    let background = BackgroundTasks::new(state.clone(), member_lookup_worker);
+    Ok((state, background))
+}
+
+/// Binds `server.listen`. Without authentication every caller may do everything, so the server then
+/// listens on loopback only.
+///
+/// # Errors
+/// [`ListenError`] for a malformed address, or one that needs authentication; errors of the system.
+pub async fn bind(settings: &Settings) -> anyhow::Result<TcpListener> {
+    let listen = &settings.server.listen;
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
+        .await
+        .map_err(|error| {
+            ListenError(format!(
+                "server.listen = {listen:?} is not an address to listen on: {error}"
+            ))
+        })?
+        .collect();
+    if settings.auth.is_open() && !addresses.iter().all(|address| address.ip().is_loopback()) {
+        return Err(ListenError(format!(
+            "refusing to listen on {listen:?} without authentication (server.listen): set \
+             auth.manager_token or a key in auth.jwt, or listen on loopback"
+        ))
+        .into());
+    }
+    TcpListener::bind(addresses.as_slice())
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))
+}
+
+/// Binds `ingest.grpc_listen`, if it is set.
+async fn bind_grpc(settings: &Settings) -> anyhow::Result<Option<TcpListener>> {
+    let listen = settings.ingest.grpc_listen.as_str();
+    if listen.is_empty() {
+        return Ok(None);
+    }
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| ListenError(format!("ingest.grpc_listen = {listen:?}: {error}")))?;
+    Ok(Some(listener))
+}
+
+/// Accepts connections until a shutdown begins.
+pub async fn serve(state: AppState, listener: TcpListener) {
+    http::serve(state.clone(), router(state), listener).await;
+}
+
+/// Runs a server until SIGTERM or SIGINT, then shuts it down in two phases: it stops accepting
+/// connections and waits for running requests, at most `server.shutdown_seconds`; then it closes
+/// the database. A second signal aborts the wait.
+///
+/// # Errors
+/// Errors of the system or the database; requests that were still running in the end.
+pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
+    http::limit_connections(&mut settings);
+    let listener = bind(&settings).await?;
+    let grpc_listener = bind_grpc(&settings).await?;
+    let store = open_store(&settings).await?;
+    let drain_timeout = Duration::from_secs(settings.server.shutdown_seconds);
+    let (state, background) = assemble(
+        settings,
+        store.clone(),
+        Clock::System,
+        IdGenerator::random(),
+    )?;
+    let shutdown = state.shutdown.clone();
+    tokio::spawn(telemetry::maintain_metrics());
+    tokio::spawn(background.run());
+    if let Some(listener) = grpc_listener {
+        let grpc = wukong::grpc::serve(state.clone(), listener);
+        tokio::spawn(state.connections.track(grpc));
+    }
+    let mut signals = ShutdownSignals::new()?;
+
+    // Stdout may be closed.
+    let _ = writeln!(
+        std::io::stdout(),
+        "{}",
+        startup_banner(listener.local_addr()?, state.core.conversations_on)
+    );
+    let mut server = tokio::spawn(async move {
+        serve(state.clone(), listener).await;
+        state.connections_closed().await;
+    });
+    tokio::select! {
+        ended = &mut server => ended?,
+        () = signals.recv() => {
+            tracing::info!("shutting down");
+            shutdown.cancel();
+            tokio::select! {
+                ended = tokio::time::timeout(drain_timeout, &mut server) => match ended {
+                    Ok(ended) => ended?,
+                    Err(_) => bail!(
+                        "requests were still running after {} s",
+                        drain_timeout.as_secs()
+                    ),
+                },
+                () = signals.recv() => bail!("second signal received, aborting"),
+            }
+        }
+    }
+    // The database closes connections that are not returned to the pool in time.
+    if tokio::time::timeout(drain_timeout, store.close())
+        .await
+        .is_err()
+    {
+        tracing::warn!("a database connection was still in use at the end of the shutdown");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The signals that ask the server to stop.
+struct ShutdownSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl ShutdownSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! All routes, with the middleware of each interface.
+//!
+//! A request passes through `request_context`, compression and `catch_panic`; requests that cost
+//! something then pass through `load_shed`, and requests of the two interfaces through
+//! `authenticate`.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use tower_http::CompressionLevel;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+
+use super::pages;
+use crate::graphql;
+use crate::graphql::http::GraphqlInterface;
+use crate::http::middleware::{Interface, authenticate, catch_panic, load_shed, request_context};
+use crate::rest::legacy::LegacyInterface;
+use crate::rest::{health, openapi, wukong};
+use crate::state::AppState;
+
+/// Returns the router of all routes.
+pub fn router(state: AppState) -> Router {
+    router_with(state, wukong::routes(), graphql::http::routes())
+}
+
+/// Returns the router of all routes, with the given routes of the two interfaces.
+fn router_with(
+    state: AppState,
+    legacy_routes: Router<AppState>,
+    graphql_routes: Router<AppState>,
+) -> Router {
+    let graphql_routes = shed_load::<GraphqlInterface>(
+        &state,
+        require_caller::<GraphqlInterface>(&state, graphql_routes),
+    );
+    let legacy_routes = shed_load::<LegacyInterface>(
+        &state,
+        require_caller::<LegacyInterface>(&state, legacy_routes).merge(wukong::inbound::routes()),
+    );
+    // Health checks and metrics are never shed: they must answer under overload.
+    let legacy_routes = legacy_routes
+        .merge(pages::routes())
+        .route("/openapi.json", get(openapi::openapi_document))
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(health::not_found);
+    with_context::<LegacyInterface>(&state, legacy_routes)
+        .merge(with_context::<GraphqlInterface>(&state, graphql_routes))
+        // Every handler that reads a body has a limit of its own, with its own error.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(state)
+}
+
+fn require_caller<I: Interface>(state: &AppState, routes: Router<AppState>) -> Router<AppState> {
+    routes.layer(from_fn_with_state(state.clone(), authenticate::<I>))
+}
+
+fn shed_load<I: Interface>(state: &AppState, routes: Router<AppState>) -> Router<AppState> {
+    routes.layer(from_fn_with_state(state.clone(), load_shed::<I>))
+}
+
+fn with_context<I: Interface>(state: &AppState, routes: Router<AppState>) -> Router<AppState> {
+    routes
+        .method_not_allowed_fallback(health::method_not_allowed)
+        .layer(CatchPanicLayer::custom(catch_panic::<I>))
+        // Compression shrinks a list to a tenth of its size.
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+        .layer(from_fn_with_state(state.clone(), request_context::<I>))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+    use serde_json::{Value, json};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::clock::{Clock, IdGenerator};
+    use crate::config::Settings;
+    use crate::server::{assemble, connect};
+
+    /// Always panics, in a way that the compiler cannot see.
+    async fn panics() -> String {
+        let reason = String::from("on purpose");
+        assert!(reason.is_empty(), "{reason}");
+        reason
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_own_request_in_the_form_of_its_interface() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.database.url = format!("sqlite://{}?mode=rwc", folder.path().join("db").display())
+            .as_str()
+            .into();
+        let store = connect(&settings).await.unwrap();
+        let (state, _) = assemble(settings, store, Clock::System, IdGenerator::random()).unwrap();
+        let graphql_routes = Router::new().route(graphql::http::PATH, post(panics));
+        let router = router_with(
+            state,
+            Router::new().route("/conversation/sync", post(panics)),
+            graphql_routes,
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        for _ in 0..2 {
+            let response = http
+                .post(format!("{url}/conversation/sync"))
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(response.status(), 500);
+            assert_eq!(
+                response.json::<Value>().await.unwrap(),
+                json!({"msg": "internal error", "status": 500})
+            );
+            let response = http.post(format!("{url}/graphql")).send().await.unwrap();
+            assert_eq!(response.status(), 500);
+            let answer: Value = response.json().await.unwrap();
+            assert_eq!(
+                answer["errors"][0]["extensions"]["code"],
+                "INTERNAL_SERVER_ERROR"
+            );
+            assert_eq!(
+                http.get(format!("{url}/livez"))
+                    .send()
+                    .await
+                    .unwrap()
+                    .status(),
+                200
+            );
+        }
+    }
+}
