@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -205,7 +206,7 @@ impl Budget {
             Full::Address => "address",
             Full::User => "user",
         };
-        metrics::counter!("recents_http_shed_total", "limit" => self.0.name, "by" => by)
+        metrics::counter!(crate::metrics::HTTP_SHED_TOTAL, "limit" => self.0.name, "by" => by)
             .increment(1);
         full
     }
@@ -485,10 +486,9 @@ pub(crate) fn hold(bytes: usize) -> Result<(), Error> {
         .unwrap_or(Ok(()))
 }
 
-/// Waits until the user of the request that runs may do one more thing: a few requests of one user
-/// are worked on at a time, and users that take much of the server share a few places, so that
-/// others need not wait for them. Services take no turns. A caller that has a turn must not wait
-/// for another one.
+/// Waits for a turn of the user of the current request. A user has two turns, and users that take
+/// much of the server share a few places, so that other users need not wait for them. Services take
+/// no turns. The holder of a turn must not wait for another one.
 pub(crate) async fn turn() -> Option<Turn> {
     let Reservation(reserved, turns) = current()?;
     let uid = reserved
@@ -505,7 +505,7 @@ pub(crate) async fn turn() -> Option<Turn> {
 #[derive(Debug)]
 struct Turns {
     users: Mutex<HashMap<String, Arc<UserTurns>>>,
-    /// Places for users that take much of the server.
+    /// Places for users that take much of the server: half of the processor's cores.
     shared: Arc<Semaphore>,
     /// The time that all users took.
     all: Mutex<TimeTaken>,
@@ -518,7 +518,7 @@ struct UserTurns {
     taken: Mutex<TimeTaken>,
 }
 
-/// Allows a user one more thing to be done, until it is dropped.
+/// Allows work for a user until it is dropped; its duration is added to what the user took.
 pub(crate) struct Turn {
     turns: Arc<Turns>,
     user: Arc<UserTurns>,
@@ -539,7 +539,7 @@ impl Drop for Turn {
     }
 }
 
-/// Seconds that were taken lately: they count half after a second.
+/// Seconds that were taken lately: they halve with every second.
 #[derive(Debug)]
 struct TimeTaken {
     seconds: f64,
@@ -566,32 +566,31 @@ impl TimeTaken {
 
 impl Default for Turns {
     fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
             users: Mutex::default(),
-            shared: Arc::new(Semaphore::new(Self::SHARED)),
+            shared: Arc::new(Semaphore::new((cores / 2).max(1))),
             all: Mutex::new(TimeTaken::new()),
         }
     }
 }
 
 impl Turns {
-    /// Things that are done for one user at once.
+    /// Requests of one user that are worked on at the same time.
     const AT_ONCE: usize = 2;
-    /// Things that are done at once for all users that take much.
-    const SHARED: usize = 2;
-    /// A user takes much with so many seconds …
-    const MUCH: f64 = 0.3;
-    /// … that are also this part of what all users took: where the database is slow, requests of
-    /// everybody take long.
+    /// A user takes much of the server from so many seconds on …
+    const MUCH: f64 = 0.1;
+    /// … if they are also this part of what all users took: where the database is slow, the
+    /// requests of every user take long.
     const LARGE_PART: f64 = 0.1;
-    /// So many users may be remembered who are not here any more.
+    /// Users without a turn that are kept in memory.
     const FORGOTTEN: usize = 1000;
 
     async fn take(self: Arc<Self>, uid: String) -> Option<Turn> {
         let user = self.of(uid);
         let place = Arc::clone(&user.at_once).acquire_owned().await.ok()?;
         let shared_place = if self.takes_much(&user) {
-            metrics::counter!("recents_turns_shared_total").increment(1);
+            metrics::counter!(crate::metrics::TURNS_SHARED_TOTAL).increment(1);
             Some(Arc::clone(&self.shared).acquire_owned().await.ok()?)
         } else {
             None
@@ -796,6 +795,58 @@ mod tests {
         assert!(take(service()).await.unwrap().is_none());
         drop(one);
         assert!(take(user(3, "ann")).await.unwrap().is_some());
+    }
+
+    #[test]
+    fn time_that_was_taken_halves_with_every_second() {
+        let mut taken = TimeTaken::new();
+        let begin = taken.at;
+        taken.add(begin, 0.8);
+        let later = begin + std::time::Duration::from_secs(2);
+        assert!((taken.seconds(later) - 0.2).abs() < 1e-9, "{taken:?}");
+        taken.add(later, 0.1);
+        assert!((taken.seconds(later) - 0.3).abs() < 1e-9, "{taken:?}");
+    }
+
+    #[test]
+    fn a_user_takes_much_only_beside_users_that_take_less() {
+        let turns = Turns::default();
+        let take = |uid: &str, seconds: f64| {
+            let user = turns.of(uid.to_owned());
+            for taken in [&user.taken, &turns.all] {
+                taken.lock().unwrap().add(Instant::now(), seconds);
+            }
+            user
+        };
+        let calm = take("ann", 0.05);
+        let busy = take("big", 1.0);
+        assert!(!turns.takes_much(&calm) && turns.takes_much(&busy));
+        // A slow database makes everybody's requests take as long.
+        for number in 0..20 {
+            take(&format!("user-{number}"), 1.0);
+        }
+        assert!(!turns.takes_much(&busy));
+    }
+
+    #[tokio::test]
+    async fn users_that_take_much_share_places() {
+        let turns = Arc::new(Turns {
+            shared: Arc::new(Semaphore::new(1)),
+            ..Turns::default()
+        });
+        for uid in ["big", "huge"] {
+            let user = turns.of(uid.to_owned());
+            user.taken.lock().unwrap().add(Instant::now(), 10.0);
+        }
+        let take = |uid: &str| {
+            let turn = Arc::clone(&turns).take(uid.to_owned());
+            async { tokio::time::timeout(std::time::Duration::from_millis(20), turn).await }
+        };
+        let first = take("big").await.unwrap();
+        assert!(take("huge").await.is_err(), "the place is taken");
+        assert!(take("ann").await.unwrap().is_some(), "ann needs none");
+        drop(first);
+        assert!(take("huge").await.unwrap().is_some());
     }
 
     #[test]
