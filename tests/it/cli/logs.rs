@@ -199,7 +199,7 @@ async fn import_does_not_follow_redirects() {
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(
-        text.contains("leads to another address") && !text.contains("hush"),
+        text.contains("redirects are not followed") && !text.contains("hush"),
         "{text}"
     );
     assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 0);
