@@ -215,7 +215,7 @@ pub async fn import_server(
         } else {
             import_user(core, client, uid, &mut summary, &progress)
                 .await
-                .with_context(|| format!("user {uid:?}"))?;
+                .with_context(|| format!("user {uid}"))?;
             core.store
                 .write_imported_lines(&progress_key, 1)
                 .await
