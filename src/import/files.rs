@@ -63,7 +63,7 @@ impl std::fmt::Display for FileImportSummary {
         )?;
         write!(
             f,
-            "messages: {} stored, {} already there, {} skipped, {} invalid, {} in conflict",
+            "messages: {} stored, {} already there, {} skipped, {} refused, {} in conflict",
             self.stored, self.repeated, self.skipped, self.refused, self.conflicts
         )
     }

@@ -77,7 +77,7 @@ impl std::fmt::Display for ImportSummary {
         )?;
         write!(
             f,
-            "messages: {} stored, {} already there, {} invalid, {} in conflict",
+            "messages: {} stored, {} already there, {} refused, {} in conflict",
             self.stored, self.repeated, self.refused, self.conflicts
         )
     }
