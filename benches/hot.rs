@@ -8,7 +8,7 @@ use recents::conversation::parse_last_msg_seqs;
 use recents::ids::{ChannelRef, ChannelType};
 use recents::message::{CachedMessages, ChannelSnapshotId, Content, Message, RecentMessageCache};
 use recents::rest::legacy::LegacyBody;
-use recents::rest::wukong::dto::{ConversationDto, SyncEntryDto, write_entries};
+use recents::rest::wukong::dto::{ConversationDto, SyncEntryDto, write_entries, write_message};
 
 const CONVERSATIONS: i64 = 500;
 const MESSAGES: i64 = 20;
@@ -42,12 +42,12 @@ fn head(last_seq: i64) -> ChannelSnapshotId {
 }
 
 fn cached_messages() -> Arc<CachedMessages> {
-    Arc::new(CachedMessages::new(
+    RecentMessageCache::new(0, write_message).new_entry(
         head(MESSAGES),
         1,
         MESSAGES as usize,
         (1..=MESSAGES).rev().map(message).collect(),
-    ))
+    )
 }
 
 fn entries() -> Vec<SyncEntryDto> {
@@ -82,7 +82,7 @@ fn benches(criterion: &mut Criterion) {
 
     criterion.bench_function("append to the cached messages of a channel", |bench| {
         let (cache, newest, new) = (
-            RecentMessageCache::new(1 << 20),
+            RecentMessageCache::new(1 << 20, write_message),
             cached_messages(),
             [message(MESSAGES + 1)],
         );

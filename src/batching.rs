@@ -123,9 +123,7 @@ impl<H: BatchHandler> Batcher<H> {
             (request.into(), sender),
         );
         match tokio::time::timeout(self.0.timeout, reply).await {
-            Ok(reply) => reply.unwrap_or_else(|_| {
-                Err(StoreError::Internal("a batch was aborted".to_owned()).into())
-            }),
+            Ok(reply) => reply.unwrap_or_else(|_| Err(Error::Internal("a batch was aborted"))),
             Err(_) => Err(Error::Timeout),
         }
     }
@@ -185,7 +183,7 @@ impl<H: BatchHandler> ShardWorker<H> {
                 replies = queues.handler.run(requests.clone(), lock_policy) => replies,
                 () = all_receivers_closed(&mut senders) => continue,
             };
-            if let Err(Error::Store(StoreError::Internal(_))) = &replies
+            if let Err(Error::Store(StoreError::Internal(_)) | Error::Internal(_)) = &replies
                 && requests.len() > 1
             {
                 // A statement failed, so nothing was written (a COMMIT never fails like this).
@@ -268,7 +266,7 @@ async fn all_receivers_closed<R>(senders: &mut [oneshot::Sender<R>]) {
 }
 
 fn missing_reply() -> Error {
-    StoreError::Internal("a request of a batch has no reply".to_owned()).into()
+    Error::Internal("a request of a batch has no reply")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -368,7 +366,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert!(!items.iter().any(|item| **item == 666), "a panic");
         if items.iter().any(|item| **item == 13) {
-            return Err(StoreError::Internal("thirteen".to_owned()).into());
+            return Err(StoreError::Internal("thirteen".into()).into());
         }
         Ok(items
             .iter()
@@ -406,8 +404,26 @@ mod tests {
         let all = join_all((10..20).map(|number| batcher.submit(0, number))).await;
         assert_eq!(all.iter().filter(|answer| answer.is_ok()).count(), 9);
         assert!(all[3].is_err());
-        assert!(batcher.submit(0, 666).await.is_err());
+        assert!(matches!(
+            batcher.submit(0, 666).await,
+            Err(Error::Internal("a batch was aborted"))
+        ));
         assert_eq!(batcher.submit(0, 5).await.unwrap(), (5, 1));
+    }
+
+    #[tokio::test]
+    async fn a_missing_reply_is_an_internal_error_of_its_request() {
+        let batcher = batcher(TIMEOUT, |items: TestBatch, _| async move {
+            Ok(items
+                .iter()
+                .skip(1)
+                .map(|_| BatchReply::Ready(Ok(())))
+                .collect())
+        });
+        assert!(matches!(
+            batcher.submit(0, 1).await,
+            Err(Error::Internal("a request of a batch has no reply"))
+        ));
     }
 
     #[tokio::test]

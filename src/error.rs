@@ -69,6 +69,9 @@ pub enum Error {
     /// A database error.
     #[error("{}", .0.public_text())]
     Store(#[from] StoreError),
+    /// A mistake in this program, such as a panic. Contains the text for the log.
+    #[error("internal error")]
+    Internal(&'static str),
 }
 
 /// GraphQL code and HTTP status of an error.
@@ -122,7 +125,9 @@ impl Error {
             Self::Store(error) if error.is_transient() => {
                 ("SERVICE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE)
             }
-            Self::Store(_) => ("INTERNAL_SERVER_ERROR", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::Store(_) | Self::Internal(_) => {
+                ("INTERNAL_SERVER_ERROR", StatusCode::INTERNAL_SERVER_ERROR)
+            }
         };
         ErrorKind { code, status }
     }
@@ -147,15 +152,80 @@ impl Error {
 
     /// Logs internal details that clients must not see. Called once, where the response leaves.
     pub(crate) fn log(&self) {
-        if let Self::Store(error) = self {
-            tracing::error!(error = %error, transient = error.is_transient(), "database error");
+        match self {
+            Self::Store(error) => {
+                tracing::error!(
+                    error = %text_with_sources(error),
+                    transient = error.is_transient(),
+                    "database error"
+                );
+            }
+            Self::Internal(reason) => tracing::error!("{reason}"),
+            _ => {}
         }
     }
+}
+
+/// Returns the text of an error and the texts of its sources, separated by colons. Many libraries
+/// repeat the text of the source in their own: such a source is left out.
+#[must_use]
+pub fn text_with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::test_log::capture_log;
+
+    /// Returns the log lines of an error.
+    fn logged(error: &Error) -> String {
+        let (log, _guard) = capture_log();
+        error.log();
+        log.text()
+    }
+
+    #[test]
+    fn text_of_every_source_appears_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{text}")]
+        struct Layer {
+            text: &'static str,
+            source: Option<Box<Layer>>,
+        }
+        let layers = ["c", "b: c", "b: c", "a"];
+        let error = layers
+            .into_iter()
+            .fold(None, |source, text| Some(Box::new(Layer { text, source })));
+        assert_eq!(text_with_sources(&*error.unwrap()), "a: b: c");
+    }
+
+    #[test]
+    fn log_of_a_database_error_has_its_text() {
+        let line = logged(&Error::Store(StoreError::Unavailable("no route".into())));
+        assert!(
+            line.contains("database error error=unavailable: no route transient=true"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn log_of_an_internal_error_says_what_happened() {
+        let line = logged(&Error::Internal("a request panicked"));
+        assert!(line.contains("a request panicked"), "{line}");
+        assert!(!line.contains("database"), "{line}");
+        assert_eq!(logged(&Error::Timeout), "");
+    }
 
     /// One error of each kind: a new kind must be added here, and is thereby tested.
     fn every_kind() -> Vec<(Error, &'static str, u16, &'static str)> {
@@ -278,6 +348,12 @@ mod tests {
             ),
             (
                 Error::Store(StoreError::Internal("select 1".into())),
+                "INTERNAL_SERVER_ERROR",
+                500,
+                "internal error",
+            ),
+            (
+                Error::Internal("a request panicked"),
                 "INTERNAL_SERVER_ERROR",
                 500,
                 "internal error",

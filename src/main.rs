@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use recents::config::{ConfigError, Settings, misspelled_variables};
+use recents::error::text_with_sources;
 use recents::server::ListenError;
 use recents::telemetry;
 
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let text = format!("error: {error:#}");
+            let text = format!("error: {}", text_with_sources(&*error));
             telemetry::run_with_timeout(telemetry::FLUSH_TIMEOUT, move || {
                 // Stderr may be closed.
                 drop(writeln!(std::io::stderr(), "{text}"))

@@ -13,7 +13,7 @@ use crate::conversation::{ReadHandler, UpdateHandler, VersionHandler};
 use crate::error::Error;
 use crate::live::NotificationBus;
 use crate::member_lookup::MemberLookup;
-use crate::message::{IngestHandler, RecentMessageCache, SendHandler};
+use crate::message::{IngestHandler, RecentMessageCache, RenderMessage, SendHandler};
 use crate::store::{Store, StoreError};
 
 /// Maximum number of requests in one batch.
@@ -59,9 +59,15 @@ pub struct Services {
 }
 
 impl Services {
-    /// Creates the services of a server or an import.
+    /// Creates the services of a server or an import. `render` makes the JSON of recent messages.
     #[must_use]
-    pub fn new(store: Store, clock: Clock, ids: IdGenerator, settings: &Settings) -> Arc<Self> {
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        ids: IdGenerator,
+        settings: &Settings,
+        render: RenderMessage,
+    ) -> Arc<Self> {
         let timeout = Duration::from_secs(settings.limits.request_seconds);
         let permits = &Arc::clone(store.lock_wait_permits());
         // Each batcher is part of the services that its handler uses.
@@ -102,7 +108,7 @@ impl Services {
             bus: Arc::default(),
             members: MemberCache::new(),
             removal_enqueued: Notify::new(),
-            recent_messages: RecentMessageCache::new(settings.cache.messages_bytes),
+            recent_messages: RecentMessageCache::new(settings.cache.messages_bytes, render),
             member_lookup: OnceLock::new(),
             conversations_on: settings.conversation.on,
             wukongim: settings.ingest.wukongim,
@@ -115,7 +121,7 @@ impl Services {
     /// # Errors
     /// The server is shutting down.
     pub(crate) fn upgrade(services: &Weak<Self>) -> Result<Arc<Self>, Error> {
-        let stopped = || StoreError::Unavailable("the server is shutting down".to_owned());
+        let stopped = || StoreError::Unavailable("the server is shutting down".into());
         Ok(services.upgrade().ok_or_else(stopped)?)
     }
 

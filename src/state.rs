@@ -17,6 +17,7 @@ use crate::graphql::{self, AppSchema};
 use crate::http::RateLimiter;
 use crate::live::{Connections, Feeds};
 use crate::member_lookup::{self, MemberLookupWorker};
+use crate::message::RenderMessage;
 use crate::services::Services;
 use crate::store::Store;
 
@@ -54,6 +55,7 @@ pub struct AppStateInner {
 
 impl AppState {
     /// Builds the state, and the worker that looks members up where `ingest.datasource_url` is set.
+    /// `render` makes the JSON of recent messages.
     ///
     /// # Errors
     /// A `graphql.manifest` or a key file that cannot be read.
@@ -62,8 +64,9 @@ impl AppState {
         store: Store,
         clock: Clock,
         ids: IdGenerator,
+        render: RenderMessage,
     ) -> Result<(Self, Option<MemberLookupWorker>), ConfigError> {
-        let core = Services::new(store, clock, ids, &settings);
+        let core = Services::new(store, clock, ids, &settings, render);
         let datasource_url = settings.ingest.datasource_url.reveal();
         let mut member_lookup_worker = None;
         if !datasource_url.is_empty() {

@@ -231,7 +231,7 @@ async fn add(services: &Services, key: &ChannelKey, uids: &[Uid]) -> Result<(), 
 async fn ensure_channel(services: &Services, key: &ChannelKey) -> Result<i64, Error> {
     let channels = services.store.ensure_channels(&[key]).await?;
     let id = channels.get(key).copied();
-    Ok(id.ok_or_else(|| StoreError::Internal("a created channel does not exist".to_owned()))?)
+    Ok(id.ok_or_else(|| StoreError::Internal("a created channel does not exist".into()))?)
 }
 
 async fn set_flags(services: &Services, channel_id: i64, flags: FlagChanges) -> Result<(), Error> {

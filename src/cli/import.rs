@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use recents::clock::{Clock, IdGenerator};
 use recents::config::{ConfigError, Settings, Url};
 use recents::ids::Uid;
+use recents::rest::wukong::dto::write_message;
 use recents::services::Services;
 use recents::{import, server};
 
@@ -91,6 +92,7 @@ pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<()> 
         Clock::System,
         IdGenerator::random(),
         settings,
+        write_message,
     );
     let mut differs = false;
     for from in &args.from {

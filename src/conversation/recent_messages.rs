@@ -9,8 +9,8 @@ use crate::channel::ChannelKey;
 use crate::error::Error;
 use crate::ids::Seq;
 use crate::message::{
-    AnswerSizeLimit, CachedMessages, ChannelSnapshotId, MESSAGE_BYTES, Message, MessageSlice,
-    SizedInAnswer, fit_newest_first,
+    AnswerSizeLimit, ChannelSnapshotId, MESSAGE_BYTES, Message, MessageSlice, SizedInAnswer,
+    fit_newest_first,
 };
 use crate::services::Services;
 use crate::store::{ConversationRow, MessagePosition, PartialMessage, SeqRange};
@@ -270,12 +270,10 @@ impl ReadMessages {
             Some(last) if !is_all || fit == key.count as usize => last.seq,
             _ => self.from.max(key.above + 1),
         };
-        let newest = Arc::new(CachedMessages::new(
-            key.head,
-            from,
-            key.count as usize,
-            messages,
-        ));
+        let newest =
+            services
+                .recent_messages
+                .new_entry(key.head, from, key.count as usize, messages);
         if is_all {
             services.recent_messages.insert(key.channel_pk, &newest);
         }

@@ -439,7 +439,7 @@ async fn assign_versions(
                     let Some(cursor) = cursors.get(uid.as_str()).copied() else {
                         if lock_policy == LockPolicy::Wait {
                             return Err(StoreError::Internal(
-                                "cannot lock a user without a cursor".to_owned(),
+                                "cannot lock a user without a cursor".into(),
                             )
                             .into());
                         }

@@ -311,10 +311,9 @@ async fn apply_in_transaction(
                     continue;
                 }
                 let Some(cursor) = cursors.get_mut(update.uid.as_str()) else {
-                    return Err(StoreError::Internal(
-                        "cannot lock a user without a cursor".to_owned(),
-                    )
-                    .into());
+                    return Err(
+                        StoreError::Internal("cannot lock a user without a cursor".into()).into(),
+                    );
                 };
                 renew_mark(row);
                 *cursor = (*cursor).max(services.clock.now_ms() - 1) + 1;

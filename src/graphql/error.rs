@@ -1,6 +1,8 @@
 //! Maps errors to GraphQL errors with `extensions.code`, by the one table of error kinds.
 
-use async_graphql::ErrorExtensions;
+use std::sync::Arc;
+
+use async_graphql::{ErrorExtensions, ServerError};
 
 use crate::error::Error;
 
@@ -46,7 +48,6 @@ impl<T, E: Into<GraphqlError>> InArgument<T> for std::result::Result<T, E> {
 
 impl From<GraphqlError> for async_graphql::Error {
     fn from(GraphqlError { error, argument }: GraphqlError) -> Self {
-        error.log();
         let (text, path) = match &error {
             Error::BadInput { field, problem } => {
                 let path = argument_path(argument, field);
@@ -54,7 +55,7 @@ impl From<GraphqlError> for async_graphql::Error {
             }
             other => (other.to_string(), None),
         };
-        async_graphql::Error::new(text).extend_with(|_, extensions| {
+        let mut converted = async_graphql::Error::new(text).extend_with(|_, extensions| {
             extensions.set("code", error.kind().code);
             if let Some(path) = path {
                 extensions.set("argument", path);
@@ -62,7 +63,18 @@ impl From<GraphqlError> for async_graphql::Error {
             if let Some(seconds) = error.retry_after() {
                 extensions.set("retryAfter", seconds);
             }
-        })
+        });
+        converted.source = Some(Arc::new(error));
+        converted
+    }
+}
+
+/// Logs what the errors of a response hide from clients. Called once, when the operation has ended.
+pub(super) fn log_errors(errors: &[ServerError]) {
+    for error in errors {
+        if let Some(error) = error.source::<Error>() {
+            error.log();
+        }
     }
 }
 
@@ -103,7 +115,25 @@ pub(super) fn camel_case(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use async_graphql::Pos;
+
     use super::*;
+    use crate::store::StoreError;
+    use crate::telemetry::test_log::capture_log;
+
+    #[test]
+    fn errors_are_logged_with_the_response_and_not_by_the_conversion() {
+        let (log, _guard) = capture_log();
+        let error = Error::Store(StoreError::Internal("no such table".into()));
+        let error = async_graphql::Error::from(GraphqlError::from(error));
+        let error = error.into_server_error(Pos::default());
+        assert_eq!(log.text(), "");
+        assert!(!serde_json::to_string(&error).unwrap().contains("table"));
+        log_errors(&[error, ServerError::new("does not parse", None)]);
+        let text = log.text();
+        assert_eq!(text.matches("no such table").count(), 1, "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
 
     #[test]
     fn errors_have_the_argument_path_and_the_code_of_the_table() {

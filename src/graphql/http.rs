@@ -442,6 +442,7 @@ pub(crate) fn error_response(headers: &HeaderMap, error: &Error) -> Response {
             .headers_mut()
             .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    response.extensions_mut().insert(error.clone());
     response
 }
 

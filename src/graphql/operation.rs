@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::empty_selections::mark_empty_selections;
-use super::error::GraphqlError;
+use super::error::{GraphqlError, log_errors};
 use super::loaders::Loaders;
 use super::metrics::OperationMetrics;
 use super::null_propagation::propagate_nulls_and_order_fields;
@@ -305,6 +305,7 @@ impl RunningOperation {
         // Errors from before execution have neither a path nor one of the server's codes.
         let executed = response.errors.is_empty()
             || response.errors.iter().any(|error| !error.path.is_empty());
+        log_errors(&response.errors);
         if executed {
             propagate_nulls_and_order_fields(&mut response, &self.metrics.root);
         }

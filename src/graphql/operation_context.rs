@@ -171,7 +171,13 @@ mod tests {
             .as_str()
             .into();
         let store = crate::server::connect(&settings).await.unwrap();
-        let core = Services::new(store, Clock::System, IdGenerator::random(), &settings);
+        let core = Services::new(
+            store,
+            Clock::System,
+            IdGenerator::random(),
+            &settings,
+            |_, _| {},
+        );
         let operation = OperationContext::new(core, ["conversations", "unreadSummary"].into_iter());
         assert!(!operation.shares_lists(), "a summary assigns no versions");
         let mut first = std::pin::pin!(operation.acquire_permit());

@@ -37,7 +37,6 @@ use crate::http::ConnectionMeter;
 use crate::http::REQUEST_ID;
 use crate::live::{Connection, wait_for_expiry};
 use crate::state::AppState;
-use crate::store::StoreError;
 
 const PROTOCOL: &str = "graphql-transport-ws";
 /// Size of the read buffer in bytes.
@@ -507,10 +506,9 @@ fn catch_panics(
 ) -> impl Stream<Item = OperationEvent> + Send {
     AssertUnwindSafe(events).catch_unwind().map(|events| {
         events.unwrap_or_else(|_| {
-            tracing::error!("an operation panicked");
-            OperationEvent::Next(Box::new(ExecutionResult::from_error(
-                &StoreError::Internal("panic".to_owned()).into(),
-            )))
+            let error = Error::Internal("an operation panicked");
+            error.log();
+            OperationEvent::Next(Box::new(ExecutionResult::from_error(&error)))
         })
     })
 }

@@ -133,7 +133,7 @@ pub async fn import_file(core: &Arc<Services>, path: &Path) -> anyhow::Result<Fi
         })?;
         match import_line(core, &line, &mut summary).await {
             Ok(()) => {}
-            Err(error @ Error::Store(_)) => {
+            Err(error @ (Error::Store(_) | Error::Internal(_))) => {
                 // Error texts for API callers hide details that the operator of an import needs.
                 return Err(
                     anyhow::Error::new(error.clone()).context(format!("line {number}: {error:?}"))

@@ -14,7 +14,9 @@ pub(crate) use self::history::list_after;
 pub use self::history::{HistoryPage, HistoryRequest, list_history};
 pub(crate) use self::ingest::IngestHandler;
 pub use self::ingest::{IncomingMessage, IngestReport, MessageBatch, Recipients, ingest};
-pub use self::recent_message_cache::{CachedMessages, MessageSlice, RecentMessageCache};
+pub use self::recent_message_cache::{
+    CachedMessages, MessageSlice, RecentMessageCache, RenderMessage,
+};
 pub(crate) use self::send::SendHandler;
 pub use self::send::{SendReceipt, SendRequest, send};
 

@@ -17,6 +17,9 @@ use crate::store::ChannelSnapshotId;
 /// Memory of a cached message without its texts: its own size, and the rest of its JSON forms.
 const CACHED_MESSAGE_BYTES: usize = size_of::<Message>() + 400;
 
+/// Appends the JSON of a message to a buffer.
+pub type RenderMessage = fn(&Message, &mut Vec<u8>);
+
 /// All messages of a channel in one state from a certain seq on, newest first.
 #[derive(Debug)]
 pub struct CachedMessages {
@@ -26,6 +29,7 @@ pub struct CachedMessages {
     /// The requested number of messages.
     requested: usize,
     messages: Vec<Arc<Message>>,
+    render: RenderMessage,
     json: OnceLock<RenderedJson>,
 }
 
@@ -38,24 +42,6 @@ struct RenderedJson {
 }
 
 impl CachedMessages {
-    /// Creates an entry. `messages` are all messages of the channel from `from` on, newest first;
-    /// `requested` is the requested number.
-    #[must_use]
-    pub fn new(
-        head: ChannelSnapshotId,
-        from: Seq,
-        requested: usize,
-        messages: Vec<Arc<Message>>,
-    ) -> Self {
-        Self {
-            head,
-            from,
-            requested,
-            messages,
-            json: OnceLock::new(),
-        }
-    }
-
     /// Returns at most `count` messages above `above`; `None` if there may be more matching
     /// messages than the entry contains.
     #[must_use]
@@ -71,9 +57,8 @@ impl CachedMessages {
         })
     }
 
-    /// Returns the JSON. It is rendered by the first caller's `write` and then kept, so all callers
-    /// must pass the same function.
-    fn json(&self, write: impl Fn(&Message, &mut Vec<u8>)) -> &RenderedJson {
+    /// Returns the JSON, which is rendered on first use.
+    fn json(&self) -> &RenderedJson {
         self.json.get_or_init(|| {
             let (mut text, mut begins) = (
                 Vec::with_capacity(self.messages.len() * 512),
@@ -81,7 +66,7 @@ impl CachedMessages {
             );
             for message in &self.messages {
                 begins.push(text.len());
-                write(message, &mut text);
+                (self.render)(message, &mut text);
                 text.push(b',');
             }
             text.shrink_to_fit();
@@ -123,11 +108,10 @@ impl MessageSlice {
         self
     }
 
-    /// Appends the messages as JSON, separated by commas. The JSON is cached on first use, so every
-    /// caller must pass the same `write`.
-    pub fn write_json(&self, to: &mut Vec<u8>, write: impl Fn(&Message, &mut Vec<u8>)) {
+    /// Appends the messages as JSON, separated by commas.
+    pub fn write_json(&self, to: &mut Vec<u8>) {
         if let Some(newest) = self.newest.as_ref().filter(|_| !self.range.is_empty()) {
-            let json = newest.json(write);
+            let json = newest.json();
             to.extend_from_slice(
                 &json.text[json.begins[self.range.start]..json.begins[self.range.end] - 1],
             );
@@ -162,22 +146,51 @@ impl PartialEq for MessageSlice {
 
 /// Caches the newest messages of channels up to a number of bytes; evicts the least used entries.
 #[derive(Debug)]
-pub struct RecentMessageCache(Option<Cache<i64, Arc<CachedMessages>>>);
+pub struct RecentMessageCache {
+    /// `None` if the cache is disabled.
+    entries: Option<Cache<i64, Arc<CachedMessages>>>,
+    render: RenderMessage,
+}
 
 impl RecentMessageCache {
-    /// Creates a cache; 0 disables it.
+    /// Creates a cache of at most `bytes`, where 0 disables it. `render` makes the JSON of all
+    /// messages, which is cached with them.
     #[must_use]
-    pub fn new(bytes: u64) -> Self {
+    pub fn new(bytes: u64, render: RenderMessage) -> Self {
         let weight = |_: &i64, newest: &Arc<CachedMessages>| {
             u32::try_from(newest.bytes()).unwrap_or(u32::MAX)
         };
-        Self((bytes > 0).then(|| Cache::builder().max_capacity(bytes).weigher(weight).build()))
+        Self {
+            entries: (bytes > 0)
+                .then(|| Cache::builder().max_capacity(bytes).weigher(weight).build()),
+            render,
+        }
+    }
+
+    /// Creates an entry without inserting it. `messages` are all messages of the channel from
+    /// `from` on, newest first; `requested` is the requested number.
+    #[must_use]
+    pub fn new_entry(
+        &self,
+        head: ChannelSnapshotId,
+        from: Seq,
+        requested: usize,
+        messages: Vec<Arc<Message>>,
+    ) -> Arc<CachedMessages> {
+        Arc::new(CachedMessages {
+            head,
+            from,
+            requested,
+            messages,
+            render: self.render,
+            json: OnceLock::new(),
+        })
     }
 
     /// Returns the approximate number of bytes in use.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let Some(cache) = &self.0 else { return 0 };
+        let Some(cache) = &self.entries else { return 0 };
         // Otherwise the size does not contain the latest insert.
         cache.run_pending_tasks();
         cache.weighted_size()
@@ -186,7 +199,7 @@ impl RecentMessageCache {
     /// Returns the entry of a channel in this state.
     #[must_use]
     pub fn get(&self, channel_id: i64, head: ChannelSnapshotId) -> Option<Arc<CachedMessages>> {
-        self.0
+        self.entries
             .as_ref()?
             .get(&channel_id)
             .filter(|newest| newest.head == head)
@@ -194,7 +207,7 @@ impl RecentMessageCache {
 
     /// Inserts messages that were read after the channel's state.
     pub fn insert(&self, channel_id: i64, newest: &Arc<CachedMessages>) {
-        if let Some(cache) = &self.0 {
+        if let Some(cache) = &self.entries {
             cache.insert(channel_id, Arc::clone(newest));
         }
     }
@@ -208,7 +221,7 @@ impl RecentMessageCache {
         after: ChannelSnapshotId,
         new: &[Arc<Message>],
     ) {
-        let Some((cache, newest)) = self.0.as_ref().zip(self.get(channel_id, before)) else {
+        let Some((cache, newest)) = self.entries.as_ref().zip(self.get(channel_id, before)) else {
             return;
         };
         let mut messages: Vec<Arc<Message>> =
@@ -220,7 +233,7 @@ impl RecentMessageCache {
         }
         cache.insert(
             channel_id,
-            Arc::new(CachedMessages::new(after, from, newest.requested, messages)),
+            self.new_entry(after, from, newest.requested, messages),
         );
     }
 }
@@ -261,18 +274,22 @@ mod tests {
         }
     }
 
+    fn render(message: &Message, to: &mut Vec<u8>) {
+        to.extend_from_slice(format!("[{}]", message.seq).as_bytes());
+    }
+
+    fn cache(bytes: u64) -> RecentMessageCache {
+        RecentMessageCache::new(bytes, render)
+    }
+
     fn newest(
         head: ChannelSnapshotId,
         from: Seq,
         requested: usize,
         seqs: &[Seq],
     ) -> Arc<CachedMessages> {
-        Arc::new(CachedMessages::new(
-            head,
-            from,
-            requested,
-            seqs.iter().copied().map(message).collect(),
-        ))
+        let messages = seqs.iter().copied().map(message).collect();
+        cache(0).new_entry(head, from, requested, messages)
     }
 
     fn seqs(recents: Option<MessageSlice>) -> Option<Vec<Seq>> {
@@ -306,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_returned_only_for_its_state() {
-        let cache = RecentMessageCache::new(1 << 20);
+        let cache = cache(1 << 20);
         cache.insert(1, &newest(head(3, 3), 1, 20, &[3, 2, 1]));
         assert!(cache.get(1, head(3, 3)).is_some());
         for other in [
@@ -325,7 +342,7 @@ mod tests {
 
     #[test]
     fn append_evicts_the_oldest_message_above_the_requested_number() {
-        let cache = RecentMessageCache::new(1 << 20);
+        let cache = cache(1 << 20);
         cache.insert(1, &newest(head(3, 3), 1, 4, &[3, 2, 1]));
         cache.append(1, head(3, 3), head(4, 4), &[message(4)]);
         let four = cache.get(1, head(4, 4)).unwrap();
@@ -346,16 +363,16 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded_and_can_be_disabled() {
-        let cache = RecentMessageCache::new(50_000);
+        let bounded = cache(50_000);
         for channel_id in 0..1000 {
-            cache.insert(channel_id, &newest(head(2, 2), 1, 2, &[2, 1]));
+            bounded.insert(channel_id, &newest(head(2, 2), 1, 2, &[2, 1]));
         }
         assert!(
-            cache.bytes() <= 50_000 && cache.bytes() > 20_000,
+            bounded.bytes() <= 50_000 && bounded.bytes() > 20_000,
             "{}",
-            cache.bytes()
+            bounded.bytes()
         );
-        let none = RecentMessageCache::new(0);
+        let none = cache(0);
         none.insert(1, &newest(head(2, 2), 1, 2, &[2, 1]));
         none.append(1, head(2, 2), head(3, 3), &[message(3)]);
         assert!(none.get(1, head(2, 2)).is_none() && none.bytes() == 0);
@@ -364,12 +381,9 @@ mod tests {
     #[test]
     fn json_is_rendered_once_and_sliced() {
         let some = newest(head(3, 3), 1, 3, &[3, 2, 1]);
-        let write = |message: &Message, to: &mut Vec<u8>| {
-            to.extend_from_slice(format!("[{}]", message.seq).as_bytes())
-        };
         let text = |recents: Option<MessageSlice>| {
             let mut to = Vec::new();
-            recents.unwrap().write_json(&mut to, write);
+            recents.unwrap().write_json(&mut to);
             String::from_utf8(to).unwrap()
         };
         assert_eq!(text(some.slice(0, 3)), "[3],[2],[1]");
@@ -381,5 +395,23 @@ mod tests {
             "[3]"
         );
         assert_eq!(text(Some(MessageSlice::default())), "");
+        let first = some.json().text.as_ptr();
+        assert_eq!(some.json().text.as_ptr(), first, "rendered twice");
+    }
+
+    #[test]
+    fn entries_are_rendered_by_the_function_of_their_cache() {
+        let other = RecentMessageCache::new(1 << 20, |message, to| {
+            to.extend_from_slice(message.message_id.to_string().as_bytes());
+        });
+        let text = |cache: &RecentMessageCache| {
+            let mut to = Vec::new();
+            cache.insert(1, &cache.new_entry(head(1, 1), 1, 2, vec![message(1)]));
+            cache.append(1, head(1, 1), head(2, 2), &[message(2)]);
+            MessageSlice::all(cache.get(1, head(2, 2)).unwrap()).write_json(&mut to);
+            String::from_utf8(to).unwrap()
+        };
+        assert_eq!(text(&cache(1 << 20)), "[2],[1]");
+        assert_eq!(text(&other), "102,101");
     }
 }

@@ -370,7 +370,7 @@ impl<'a> SendBatch<'a> {
         }
         let Some(ChannelAppend { head, messages, .. }) = self.channels.get_mut(&channel_id) else {
             return Err(StoreError::Internal(
-                "cannot lock a channel that was found".to_owned(),
+                "cannot lock a channel that was found".into(),
             ));
         };
         head.last_seq += 1;

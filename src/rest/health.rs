@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::legacy::{ErrorResponse, JsonResponse};
+use crate::error::text_with_sources;
 use crate::state::AppState;
 use crate::store::StoreError;
 use crate::telemetry;
@@ -50,7 +51,7 @@ async fn check(app: &AppState) -> Result<(), String> {
     }
     let unable = |what: &'static str| {
         move |error: StoreError| {
-            tracing::warn!(error = %error, "not ready");
+            tracing::warn!(error = %text_with_sources(&error), "not ready");
             what.to_owned()
         }
     };

@@ -81,7 +81,8 @@ impl IntoResponse for RawJsonResponse {
     }
 }
 
-/// An error response with [`Envelope`] as its body.
+/// An error response with [`Envelope`] as its body. It also contains the error as an extension, for
+/// the log.
 #[derive(Debug)]
 pub struct ErrorResponse(pub Error);
 
@@ -93,7 +94,6 @@ impl<E: Into<Error>> From<E> for ErrorResponse {
 
 impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
-        self.0.log();
         if matches!(self.0, Error::Unauthenticated(_)) {
             // WuKongIM sends the status without a body.
             return StatusCode::UNAUTHORIZED.into_response();
@@ -105,6 +105,7 @@ impl IntoResponse for ErrorResponse {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, seconds.into());
         }
+        response.extensions_mut().insert(self.0);
         response
     }
 }

@@ -82,6 +82,7 @@ mod tests {
     use crate::clock::{Clock, IdGenerator};
     use crate::config::Settings;
     use crate::server::{assemble, connect};
+    use crate::telemetry::test_log::capture_log;
 
     /// Always panics, in a way that the compiler cannot see.
     async fn panics() -> String {
@@ -109,6 +110,7 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let (log, _guard) = capture_log();
         for _ in 0..2 {
             let response = http
                 .post(format!("{url}/conversation/sync"))
@@ -136,5 +138,13 @@ mod tests {
                 200
             );
         }
+        let log = log.text();
+        for path in ["/conversation/sync", "/graphql"] {
+            let lines = log
+                .lines()
+                .filter(|line| line.contains(path) && line.ends_with("a request panicked"));
+            assert_eq!(lines.count(), 2, "{path}: {log}");
+        }
+        assert!(!log.contains("database error"), "{log}");
     }
 }

@@ -249,7 +249,7 @@ impl Store {
                 self.insert_channels(missing).await?;
             }
         }
-        Err(StoreError::Conflict("channels could not be created".to_owned()).into())
+        Err(StoreError::Conflict("channels could not be created".into()).into())
     }
 
     /// Removes channels from the cache of ids and returns an error. Called if a known channel is
@@ -262,7 +262,7 @@ impl Store {
         for key in keys {
             self.channel_ids.invalidate(key);
         }
-        StoreError::Unavailable("a known channel does not exist any more".to_owned())
+        StoreError::Unavailable("a known channel does not exist any more".into())
     }
 
     async fn insert_channels(&self, missing: &[(&ChannelKey, i64)]) -> Result<(), Error> {

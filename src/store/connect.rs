@@ -38,7 +38,7 @@ const UNKNOWN_VARIABLE: u16 = 1193;
 pub(super) async fn connect(settings: &DatabaseConfig) -> Result<Store, StoreError> {
     let url = settings.url.reveal();
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    options::check(scheme, url).map_err(StoreError::Internal)?;
+    options::check(scheme, url).map_err(|text| StoreError::Internal(text.into()))?;
     match scheme {
         "sqlite" => sqlite(settings, url).await,
         "postgres" | "postgresql" => postgres(settings, url),
@@ -290,7 +290,7 @@ async fn open_file(
 async fn sqlite(settings: &DatabaseConfig, url: &str) -> Result<Store, StoreError> {
     if url.contains(":memory:") || url.contains("mode=memory") {
         return Err(StoreError::Internal(
-            "an in-memory SQLite database is not supported: each connection would have a database of its own".to_owned(),
+            "an in-memory SQLite database is not supported: each connection would have a database of its own".into(),
         ));
     }
     let options = SqliteConnectOptions::from_str(url)

@@ -50,10 +50,8 @@ impl Files {
                     } else {
                         "was removed"
                     };
-                    return Err(StoreError::Unavailable(format!(
-                        "{} {what}: writes would be lost",
-                        path.display()
-                    )));
+                    let text = format!("{} {what}: writes would be lost", path.display());
+                    return Err(StoreError::Unavailable(text.into()));
                 }
             }
         }

@@ -7,7 +7,7 @@ use entity::user_cursor::{Column, Entity};
 use sea_orm::sea_query::{OnConflict, Query};
 
 use super::{Store, StoreError};
-use crate::error::Error;
+use crate::error::{Error, text_with_sources};
 
 /// How long a failed transaction marks the database unhealthy, unless a later one succeeds.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl TransactionGuard<'_> {
 impl Drop for TransactionGuard<'_> {
     fn drop(&mut self) {
         if !self.is_recorded && self.begun.elapsed() > SLOW_TRANSACTION {
-            let error = StoreError::Unavailable("a slow transaction was cancelled".to_owned());
+            let error = StoreError::Unavailable("a slow transaction was cancelled".into());
             self.health.set_failure(Some((Instant::now(), error)));
         }
     }
@@ -70,7 +70,7 @@ impl Health {
 
     pub(super) fn record_damage(&self, error: &StoreError) {
         if self.damaged.set(error.clone()).is_ok() {
-            tracing::error!(error = %error, "the database file is corrupt: this server stays unready until it is restarted");
+            tracing::error!(error = %text_with_sources(error), "the database file is corrupt: this server stays unready until it is restarted");
         }
     }
 

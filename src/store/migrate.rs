@@ -152,9 +152,8 @@ async fn wait_for_lock(tx: &DatabaseTransaction) -> Result<(), StoreError> {
             return Ok(());
         }
     }
-    Err(StoreError::Unavailable(format!(
-        "another server has been migrating for more than {WAIT_SECONDS} s"
-    )))
+    let text = format!("another server has been migrating for more than {WAIT_SECONDS} s");
+    Err(StoreError::Unavailable(text.into()))
 }
 
 async fn run(connection: &impl ConnectionTrait, direction: Direction) -> Result<(), StoreError> {

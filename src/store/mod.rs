@@ -57,7 +57,7 @@ use self::pool::{OpenTransaction, Pool};
 pub(crate) use self::sender_marks::OwnMessage;
 use crate::channel::ChannelKey;
 use crate::config::DatabaseConfig;
-use crate::error::Error;
+use crate::error::{Error, text_with_sources};
 
 /// How many times a transaction is tried before the caller gets a conflict error.
 const MAX_ATTEMPTS: u32 = 20;
@@ -138,13 +138,13 @@ impl Tx {
             .query_all(skipping)
             .await
             .map_err(StoreError::from);
-        if let Err(StoreError::Internal(text)) = rows {
+        if let Err(StoreError::Internal(cause)) = rows {
             self.supports_skip_locked.store(false, Ordering::Relaxed);
             tracing::warn!(
-                reason = text,
+                reason = cause.text(),
                 "the database does not support SKIP LOCKED: batches wait for locked rows"
             );
-            return Err(StoreError::Conflict(text));
+            return Err(StoreError::Conflict(cause));
         }
         rows
     }
@@ -401,7 +401,7 @@ async fn should_retry(error: &StoreError, attempt: &mut u32) -> bool {
         return false;
     }
     metrics::counter!(crate::metrics::TRANSACTIONS_RETRIED_TOTAL).increment(1);
-    tracing::debug!(error = %error, attempt, "retrying a transaction");
+    tracing::debug!(error = %text_with_sources(error), attempt, "retrying a transaction");
     // The pause grows, so that the same two transactions do not collide again. No randomness is
     // needed: they wake up in the order in which they were rolled back.
     tokio::time::sleep(Duration::from_millis(

@@ -59,8 +59,9 @@ fn parse_uids(uids: &[u8]) -> Result<Vec<String>, StoreError> {
     if uids.is_empty() {
         return Ok(Vec::new());
     }
-    serde_json::from_slice(uids)
-        .map_err(|error| StoreError::Internal(format!("a pending removal cannot be read: {error}")))
+    serde_json::from_slice(uids).map_err(|error| {
+        StoreError::Internal(format!("a pending removal cannot be read: {error}").into())
+    })
 }
 
 impl Store {

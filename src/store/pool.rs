@@ -228,7 +228,7 @@ impl Pool {
                 self.0.max_connections,
                 self.0.acquire_timeout.as_secs()
             );
-            return Err(StoreError::Unavailable(self.with_reason(text)));
+            return Err(StoreError::Unavailable(self.with_reason(&text).into()));
         };
         if let Some(server) = &self.0.server {
             self.probe_for_growth();
@@ -408,34 +408,30 @@ impl Pool {
             let error = StoreError::from(error);
             let is_over = begun.elapsed() + RETRY_INTERVAL > wait;
             match error {
-                StoreError::Unavailable(text) | StoreError::ConnectionLost(text) if is_over => {
+                StoreError::Unavailable(cause) | StoreError::ConnectionLost(cause) if is_over => {
                     let waited = if wait.is_zero() {
                         String::new()
                     } else {
                         format!(" within {} s", wait.as_secs())
                     };
-                    return Err(StoreError::Unavailable(format!(
-                        "{} cannot be reached{waited}: {text}",
-                        server.address
-                    )));
+                    let text = format!("{} cannot be reached{waited}: {cause}", server.address);
+                    return Err(StoreError::Unavailable(cause.with_text(text)));
                 }
-                StoreError::Unavailable(text) | StoreError::ConnectionLost(text) => {
+                StoreError::Unavailable(cause) | StoreError::ConnectionLost(cause) => {
                     if told.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(5)) {
                         told = Some(Instant::now());
                         let seconds = (wait - begun.elapsed()).as_secs();
                         tracing::warn!(
                             database = server.address,
-                            reason = text,
+                            reason = cause.text(),
                             "waiting for the database, {seconds} s at most"
                         );
                     }
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
-                StoreError::Internal(text) => {
-                    return Err(StoreError::Unavailable(format!(
-                        "{} refuses: {text}",
-                        server.address
-                    )));
+                StoreError::Internal(cause) => {
+                    let text = format!("{} refuses: {cause}", server.address);
+                    return Err(StoreError::Unavailable(cause.with_text(text)));
                 }
                 other => return Err(other),
             }
@@ -446,14 +442,15 @@ impl Pool {
     fn explain(&self, error: DbErr) -> StoreError {
         let is_time_out = matches!(error, DbErr::ConnectionAcquire(_));
         match StoreError::from(error) {
-            StoreError::Unavailable(text) if is_time_out => {
-                StoreError::Unavailable(self.with_reason(text))
+            StoreError::Unavailable(cause) if is_time_out => {
+                let text = self.with_reason(cause.text());
+                StoreError::Unavailable(cause.with_text(text))
             }
             other => other,
         }
     }
 
-    fn with_reason(&self, text: String) -> String {
+    fn with_reason(&self, text: &str) -> String {
         let refusal = self
             .0
             .last_refusal
@@ -461,7 +458,7 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner);
         match &*refusal {
             Some((at, reason)) if at.elapsed() < REFUSAL_TTL => format!("{text}; {reason}"),
-            _ => text,
+            _ => text.to_owned(),
         }
     }
 

@@ -7,13 +7,8 @@ use axum::response::Response;
 
 use super::Interface;
 use crate::error::Error;
-use crate::store::StoreError;
 
 /// Renders an internal error. The request's headers are not available here.
 pub(crate) fn catch_panic<I: Interface>(_: Box<dyn Any + Send + 'static>) -> Response {
-    tracing::error!("a request panicked");
-    I::refuse(
-        &HeaderMap::new(),
-        Error::Store(StoreError::Internal("panic".to_owned())),
-    )
+    I::refuse(&HeaderMap::new(), Error::Internal("a request panicked"))
 }

@@ -17,7 +17,8 @@ use crate::state::AppState;
 /// request, and the answer carries it.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives the request its id and its time limit, and records it in the log and the metrics.
+/// Gives the request its id and its time limit, and records it in the log and the metrics. An error
+/// response contains its [`Error`] as an extension, whose details go to the log only.
 pub(crate) async fn request_context<I: Interface>(
     State(state): State<AppState>,
     mut request: Request,
@@ -69,7 +70,11 @@ pub(crate) async fn request_context<I: Interface>(
     metrics::counter!(crate::metrics::HTTP_REQUESTS_TOTAL, &labels).increment(1);
     metrics::histogram!(crate::metrics::HTTP_SECONDS, "route" => route)
         .record(elapsed.as_secs_f64());
+    let error = response.extensions_mut().remove::<Error>();
     span.in_scope(|| {
+        if let Some(error) = error {
+            error.log();
+        }
         tracing::debug!(
             status,
             milliseconds = elapsed.as_secs_f64() * 1000.0,

@@ -248,6 +248,12 @@ impl From<&Message> for MessageDto {
     }
 }
 
+/// Appends a message as JSON.
+pub fn write_message(message: &Message, to: &mut Vec<u8>) {
+    // Writing strings and numbers to memory does not fail.
+    let _ = serde_json::to_writer(to, &MessageDto::from(message));
+}
+
 impl ConversationDto {
     /// Appends the conversation as JSON.
     ///
@@ -257,10 +263,7 @@ impl ConversationDto {
         serde_json::to_writer(&mut *to, self)?;
         to.pop();
         to.extend_from_slice(b",\"recents\":[");
-        self.recents.write_json(to, |message, to| {
-            // Writing strings and numbers to memory does not fail.
-            let _ = serde_json::to_writer(to, &MessageDto::from(message));
-        });
+        self.recents.write_json(to);
         to.extend_from_slice(b"]}");
         Ok(())
     }

@@ -39,8 +39,7 @@ fn rows_from(found: &[QueryResult]) -> Result<Vec<ConversationRow>, StoreError> 
 
 fn uid_at(row: &QueryResult, index: usize) -> Result<Uid, StoreError> {
     let uid: String = row.try_get_by_index(index)?;
-    Uid::parse("uid", uid)
-        .map_err(|_| StoreError::Internal("a stored uid cannot be read".to_owned()))
+    Uid::parse("uid", uid).map_err(|_| StoreError::Internal("a stored uid cannot be read".into()))
 }
 
 async fn count_all(
