@@ -7,8 +7,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use recents::conversation::parse_last_msg_seqs;
 use recents::ids::{ChannelRef, ChannelType};
 use recents::message::{CachedMessages, ChannelSnapshotId, Content, Message, RecentMessageCache};
-use recents::rest::legacy::LegacyBody;
-use recents::rest::wukong::dto::{ConversationDto, SyncEntryDto, write_entries, write_message};
+use recents::wukongim::LegacyBody;
+use recents::wukongim::dto::{ConversationDto, SyncEntryDto, write_entries, write_message};
 
 const CONVERSATIONS: i64 = 500;
 const MESSAGES: i64 = 20;

@@ -3,7 +3,7 @@
 //!
 //! Dependencies point one way, which `tests/it/architecture.rs` checks: `rest` or `graphql` reads a
 //! request and calls a use case of `conversation`, `message` or `channel`; the use case calls
-//! `store`; only `store` contains SQL.
+//! `store`; only `store` contains SQL. `rest` and `import` share the wire format in `wukongim`.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,3 +31,4 @@ pub mod services;
 pub mod state;
 pub mod store;
 pub mod telemetry;
+pub mod wukongim;

@@ -7,14 +7,13 @@ use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::WukongimClient;
-use crate::auth::Caller;
+use crate::conversation::{SyncRequest, sync};
 use crate::ids::Uid;
-use crate::rest::legacy::LegacyBody;
-use crate::rest::wukong::conversation;
 use crate::services::Services;
+use crate::wukongim::dto::{SyncEntryDto, write_entries};
 
 /// Number of messages compared in each conversation.
-const COMPARED_MESSAGES: i64 = 20;
+const COMPARED_MESSAGES: u32 = 20;
 /// Maximum number of differences that are listed.
 const MAX_LISTED_DIFFERENCES: usize = 50;
 /// Fields compared in a conversation; versions differ by nature.
@@ -78,12 +77,7 @@ pub async fn compare(
     for uid in uids {
         let request = json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": COMPARED_MESSAGES});
         let theirs = client.post("/conversation/sync", &request).await?;
-        let fields = LegacyBody::parse(request.to_string().as_bytes())?;
-        let ours = serde_json::from_slice(
-            &conversation::sync(core, &Caller::Service, &fields)
-                .await?
-                .0?,
-        )?;
+        let ours = serde_json::from_slice(&own_answer(core, uid).await?)?;
         let (Value::Array(ours), Value::Array(theirs)) = (ours, theirs) else {
             bail!("/conversation/sync did not answer with an array")
         };
@@ -118,6 +112,22 @@ pub async fn compare(
         }
     }
     Ok(comparison)
+}
+
+/// Returns this server's answer to the same request.
+async fn own_answer(core: &Arc<Services>, uid: &Uid) -> anyhow::Result<Vec<u8>> {
+    core.check_conversations_on()?;
+    let request = SyncRequest {
+        msg_count: COMPARED_MESSAGES.min(core.limits.msg_count),
+        ..SyncRequest::new(uid.clone())
+    };
+    let answer = sync(core, &request).await?;
+    let entries: Vec<SyncEntryDto> = answer
+        .conversations
+        .into_iter()
+        .map(|item| SyncEntryDto::Item(item.into()))
+        .collect();
+    Ok(write_entries(&entries)?)
 }
 
 fn by_channel(items: &[Value]) -> BTreeMap<String, &Value> {

@@ -11,12 +11,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::auth::Caller;
+use crate::channel::{add_members, create_channel, remove_members};
 use crate::error::Error;
-use crate::rest::legacy::LegacyBody;
-use crate::rest::wukong::channel;
-use crate::rest::wukong::webhook::handle_webhook;
+use crate::message::ingest;
 use crate::services::Services;
+use crate::wukongim::{
+    ChannelSettings, LegacyBody, MessageDecoder, SourceDialect, decode_channel,
+    decode_member_change, decode_webhook,
+};
 
 /// A line of a recording: a webhook (`path` begins with `?event=`, `body`) or an API call (`path`,
 /// `request`).
@@ -166,33 +168,37 @@ async fn import_line(
 ) -> Result<(), Error> {
     if let Some(event) = line.path.strip_prefix("?event=") {
         summary.webhooks += 1;
-        let result = handle_webhook(
-            core,
-            event,
-            line.body.as_deref().unwrap_or_default().as_bytes(),
-        )
-        .await?;
-        summary.stored += result.report.stored;
-        summary.repeated += result.report.repeated;
-        summary.conflicts += result.report.conflicts;
-        summary.skipped += result.skipped;
-        summary.refused += result.refused;
+        let decoder = MessageDecoder {
+            dialect: SourceDialect::of_webhooks(core.wukongim),
+            limits: &core.limits,
+            clock: &core.clock,
+        };
+        let body = line.body.as_deref().unwrap_or_default();
+        let webhook = decode_webhook(decoder, event, body.as_bytes())?;
+        let report = ingest(core, webhook.batch).await?;
+        summary.stored += report.stored;
+        summary.repeated += report.repeated;
+        summary.conflicts += report.conflicts;
+        summary.skipped += webhook.skipped;
+        summary.refused += webhook.refused;
         return Ok(());
     }
     let request = line.request.as_deref().unwrap_or_default().as_bytes();
     match line.path.as_str() {
-        "/channel" => channel::create(core, &Caller::Service, &LegacyBody::parse(request)?)
-            .await
-            .map(|_| ())?,
+        "/channel" => {
+            let fields = LegacyBody::parse(request)?;
+            let settings = ChannelSettings::decode(&fields)?;
+            let channel = decode_channel(&fields)?;
+            create_channel(core, &settings.for_channel(channel)).await?;
+        }
         "/channel/subscriber_add" => {
-            channel::subscriber_add(core, &Caller::Service, &LegacyBody::parse(request)?)
-                .await
-                .map(|_| ())?
+            let fields = LegacyBody::parse(request)?;
+            let (channel, uids) = decode_member_change(&fields)?;
+            add_members(core, &channel, &uids, fields.flag("reset")?).await?;
         }
         "/channel/subscriber_remove" => {
-            channel::subscriber_remove(core, &Caller::Service, &LegacyBody::parse(request)?)
-                .await
-                .map(|_| ())?
+            let (channel, uids) = decode_member_change(&LegacyBody::parse(request)?)?;
+            remove_members(core, &channel, &uids).await?;
         }
         _ => {
             summary.other += 1;

@@ -25,9 +25,8 @@ use crate::error::Error;
 use crate::ids::{ChannelRef, Uid};
 use crate::message::{IncomingMessage, IngestReport, Message, MessageBatch, Recipients, ingest};
 use crate::outbound::{ReadBodyError, read_response_body};
-use crate::rest::legacy::LegacyBody;
-use crate::rest::wukong::webhook::{SourceDialect, parse_server_message};
 use crate::services::Services;
+use crate::wukongim::{LegacyBody, MessageDecoder, SourceDialect};
 
 /// Messages of one request, and of one transaction.
 const PAGE_SIZE: i64 = 500;
@@ -290,9 +289,13 @@ async fn import_channel(
     let key = ChannelKey::new(uid, channel);
     let kind = key.channel_type.number().to_string();
     let progress_key = client.progress_key(&["channel", &kind, &key.key]);
-    let dialect = SourceDialect {
-        names_pairs: false,
-        loses_red_dots: is_v2,
+    let decoder = MessageDecoder {
+        dialect: SourceDialect {
+            names_pairs: false,
+            loses_red_dots: is_v2,
+        },
+        limits: &core.limits,
+        clock: &core.clock,
     };
     let mut seq = i64::try_from(core.store.count_imported_lines(&progress_key).await?)?;
     let mut first: Option<FirstMessage> = None;
@@ -305,12 +308,12 @@ async fn import_channel(
             LegacyBody::from_element(client.post("/channel/messagesync", &body).await?, "history")?;
         let mut messages: Vec<IncomingMessage> = Vec::new();
         for message in response.objects("messages")? {
-            match parse_server_message(core, dialect, &message) {
+            match decoder.decode(&message) {
                 // Messages of other channels than the requested one are ignored.
                 Ok(incoming) if incoming.key == key => messages.push(incoming),
                 Ok(_) => summary.refused += 1,
                 Err(reason) => {
-                    tracing::warn!(reason, channel = ?key, "skipped an invalid message");
+                    tracing::warn!(reason = reason.label(), channel = ?key, "skipped an invalid message");
                     summary.refused += 1;
                 }
             }

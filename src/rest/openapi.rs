@@ -16,13 +16,12 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
+use super::legacy::JsonResponse;
 use crate::auth::TOKEN_HEADER;
-
-use super::legacy::{DataResponse, Envelope, JsonResponse, StatusOk};
-use super::wukong::dto::{
-    ChannelDto, ChannelMessagesDto, ConversationDto, HistoryDto, ListedConversationDto, MaxSeqDto,
-    MessageDto, MessageHeaderDto, RemovedConversationDto, SendBatchDto, SentMessageDto,
-    SyncEntryDto,
+use crate::wukongim::dto::{
+    ChannelDto, ChannelMessagesDto, ConversationDto, DataResponse, Envelope, HistoryDto,
+    ListedConversationDto, MaxSeqDto, MessageDto, MessageHeaderDto, RemovedConversationDto,
+    SendBatchDto, SentMessageDto, StatusOk, SyncEntryDto,
 };
 
 /// Handles `GET /openapi.json`.

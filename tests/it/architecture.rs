@@ -1,5 +1,6 @@
 //! Dependencies between modules point one way, and generated files are up to date.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
@@ -19,6 +20,10 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+fn without_comment(line: &str) -> &str {
+    line.split("//").next().unwrap()
+}
+
 fn assert_free_of(folder: &str, words: &[&str]) {
     let files = rust_files(&root().join("src").join(folder));
     assert!(
@@ -28,7 +33,7 @@ fn assert_free_of(folder: &str, words: &[&str]) {
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         for (number, line) in text.lines().enumerate() {
-            let code = line.split("//").next().unwrap();
+            let code = without_comment(line);
             for word in words {
                 assert!(
                     !code.contains(word),
@@ -53,6 +58,7 @@ fn only_the_store_uses_sql() {
         "message",
         "channel",
         "live",
+        "wukongim",
         "import",
     ] {
         assert_free_of(folder, &SQL);
@@ -68,6 +74,7 @@ fn interfaces_do_not_use_entities() {
         "conversation",
         "channel",
         "live",
+        "wukongim",
         "import",
     ] {
         assert_free_of(folder, &["entity::"]);
@@ -84,6 +91,7 @@ fn use_cases_do_not_depend_on_interfaces() {
                 "crate::rest",
                 "crate::server",
                 "crate::state",
+                "crate::wukongim",
                 "async_graphql",
                 "axum",
             ],
@@ -100,6 +108,7 @@ fn live_does_not_depend_on_interfaces() {
             "crate::rest",
             "crate::server",
             "crate::state",
+            "crate::wukongim",
             "async_graphql",
             "axum",
         ],
@@ -109,6 +118,179 @@ fn live_does_not_depend_on_interfaces() {
 #[test]
 fn store_does_not_depend_on_use_cases() {
     assert_free_of("store", &["crate::conversation", "crate::message"]);
+}
+
+#[test]
+fn graphql_and_imports_do_not_depend_on_rest() {
+    assert_free_of("graphql", &["crate::rest"]);
+    assert_free_of("import", &["crate::rest"]);
+}
+
+/// Routes and imports share the wire format, so it knows neither of them, and no transport.
+#[test]
+fn wire_format_does_not_depend_on_its_users() {
+    assert_free_of(
+        "wukongim",
+        &["axum", "crate::rest", "crate::import", "crate::store"],
+    );
+}
+
+/// Uses of one module by another (`crate::other` in `src/one`) that close a circle. Without them
+/// the modules form layers. New circles are not added here: the aim is an empty list.
+const CIRCULAR_USES: [(&str, &str); 10] = [
+    // Joining needs the rules of read positions, conversations the identity of channels.
+    ("channel", "conversation"),
+    ("store", "channel"),
+    // Errors contain `StoreError`, and the store returns errors.
+    ("error", "store"),
+    // Handlers get the state of the server, which contains the schema and the rate limiter.
+    ("graphql", "state"),
+    ("http", "state"),
+    // Services contain the batchers and caches of use cases, which get the services.
+    ("services", "channel"),
+    ("services", "conversation"),
+    ("services", "live"),
+    ("services", "member_lookup"),
+    ("services", "message"),
+];
+
+/// The modules that each module uses, with a file that uses them.
+type ModuleUses = BTreeMap<String, BTreeMap<String, PathBuf>>;
+
+/// Returns the names that follow `crate::`, alone or in braces.
+fn names_in_crate(code: &str) -> BTreeSet<&str> {
+    let name_end = |text: &str| {
+        text.find(|character: char| !character.is_alphanumeric() && character != '_')
+            .unwrap_or(text.len())
+    };
+    let mut names = BTreeSet::new();
+    for (at, prefix) in code.match_indices("crate::") {
+        // `$crate` in a macro is the crate as well, but a longer name that ends so is not.
+        if code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+            continue;
+        }
+        let path = &code[at + prefix.len()..];
+        let Some(group) = path.strip_prefix('{') else {
+            names.insert(&path[..name_end(path)]);
+            continue;
+        };
+        let mut depth = 0;
+        let mut expects_name = true;
+        for (at, character) in group.char_indices() {
+            match character {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => expects_name = true,
+                _ if expects_name && character.is_alphabetic() => {
+                    names.insert(&group[at..at + name_end(&group[at..])]);
+                    expects_name = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+/// Returns the uses among the top-level modules of `src/`. Unit tests may use any module.
+fn module_uses() -> ModuleUses {
+    let source = root().join("src");
+    let mut codes = Vec::new();
+    for file in rust_files(&source) {
+        let path = file.strip_prefix(&source).unwrap().with_extension("");
+        let mut parts = path.iter().map(|part| part.to_str().unwrap());
+        let module = parts.next().unwrap().to_owned();
+        if ["lib", "main"].contains(&module.as_str()) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = text.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+        let code: Vec<&str> = text.lines().map(without_comment).collect();
+        let code = code.join("\n");
+        assert!(
+            parts.next().is_some_and(|part| part != "mod") || !code.contains("super::"),
+            "{}: another module of src/ is named by crate::, not by super::",
+            file.display()
+        );
+        codes.push((module, file, code));
+    }
+    let mut uses: ModuleUses = codes
+        .iter()
+        .map(|(module, ..)| (module.clone(), BTreeMap::new()))
+        .collect();
+    for (module, file, code) in &codes {
+        for other in names_in_crate(code) {
+            if other != module && uses.contains_key(other) {
+                let others = uses.get_mut(module).unwrap();
+                others.insert(other.to_owned(), file.clone());
+            }
+        }
+    }
+    uses
+}
+
+/// Returns a path from one module to another, including both.
+fn find_path(uses: &ModuleUses, from: &str, to: &str) -> Option<Vec<String>> {
+    let mut paths = vec![vec![from.to_owned()]];
+    let mut visited = BTreeSet::from([from]);
+    while let Some(path) = paths.pop() {
+        let last = path.last().unwrap();
+        if last == to {
+            return Some(path);
+        }
+        for next in uses.get(last).into_iter().flat_map(BTreeMap::keys) {
+            if visited.insert(next) {
+                paths.push([path.as_slice(), &[next.clone()]].concat());
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn modules_form_no_new_circles() {
+    let mut uses = module_uses();
+    for (module, other) in CIRCULAR_USES {
+        assert!(
+            uses.get_mut(module)
+                .is_some_and(|others| others.remove(other).is_some()),
+            "{module} does not use {other} any more: remove the line from CIRCULAR_USES"
+        );
+    }
+    for (module, others) in &uses {
+        for (other, file) in others {
+            if let Some(circle) = find_path(&uses, other, module) {
+                panic!(
+                    "{} uses crate::{other}, which closes a circle: {module} → {}",
+                    file.display(),
+                    circle.join(" → ")
+                );
+            }
+        }
+    }
+    for (module, other) in CIRCULAR_USES {
+        assert!(
+            find_path(&uses, other, module).is_some(),
+            "{module} → {other} closes no circle any more: remove the line from CIRCULAR_USES"
+        );
+    }
+}
+
+#[test]
+fn uses_of_modules_are_found() {
+    let code = "use crate::{http, store::{Store, rows::Row}, telemetry};\n\
+                pub(crate) fn f() { crate::message::send(); $crate::metrics!(); my_crate::x() }";
+    let names: Vec<&str> = names_in_crate(code).into_iter().collect();
+    assert_eq!(names, ["http", "message", "metrics", "store", "telemetry"]);
+    let uses: ModuleUses = [("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")]
+        .map(|(module, used)| {
+            let used = BTreeMap::from([(used.to_owned(), PathBuf::new())]);
+            (module.to_owned(), used)
+        })
+        .into();
+    assert_eq!(find_path(&uses, "b", "a").unwrap(), ["b", "c", "a"]);
+    assert_eq!(find_path(&uses, "a", "d"), None);
 }
 
 #[test]

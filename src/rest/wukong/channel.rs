@@ -1,25 +1,15 @@
 //! `/channel/…`
 
 use crate::auth::{Action, Caller};
-use crate::channel::{self as channels, CreateChannel, Flags};
+use crate::channel::{self as channels, CreateChannel};
 use crate::error::Error;
-use crate::ids::{ChannelRef, ChannelType, Uid};
-use crate::rest::legacy::{JsonResponse, LegacyBody, OK, StatusOk};
+use crate::ids::{ChannelRef, Uid};
+use crate::rest::legacy::{JsonResponse, OK};
 use crate::services::Services;
-
-const ERR_CHANNEL_ID_EMPTY: &str = "频道ID不能为空！";
-const ERR_CHANNEL_TYPE: &str = "频道类型错误！";
-const ERR_SUBSCRIBERS_EMPTY: &str = "订阅者不能为空！";
-const ERR_PERSON_CHANNEL: &str = "暂不支持个人频道！";
-const ERR_PERSON_CHANNEL_MEMBERS: &str = "个人频道不支持添加订阅者！";
-
-fn parse_uids(fields: &LegacyBody) -> Result<Vec<Uid>, Error> {
-    fields
-        .strings("subscribers")?
-        .into_iter()
-        .map(|uid| Uid::parse("subscribers", uid))
-        .collect()
-}
+use crate::wukongim::dto::StatusOk;
+use crate::wukongim::{
+    ChannelSettings, LegacyBody, decode_channel, decode_flags, decode_member_change,
+};
 
 /// Handles `POST /channel`.
 ///
@@ -30,24 +20,9 @@ pub async fn create(
     caller: &Caller,
     fields: &LegacyBody,
 ) -> Result<JsonResponse<StatusOk>, Error> {
-    let flags = Flags {
-        large: fields.flag("large")?,
-        ban: fields.flag("ban")?,
-        disband: fields.flag("disband")?,
-    };
-    let reset = fields.flag("reset")?;
-    let uids = parse_uids(fields)?;
+    let settings = ChannelSettings::decode(fields)?;
     let channel = parse_channel(caller, fields)?;
-    channels::create_channel(
-        core,
-        &CreateChannel {
-            channel,
-            flags: flags.into(),
-            uids,
-            reset,
-        },
-    )
-    .await?;
+    channels::create_channel(core, &settings.for_channel(channel)).await?;
     Ok(OK)
 }
 
@@ -89,11 +64,7 @@ pub async fn info(
     fields: &LegacyBody,
 ) -> Result<JsonResponse<StatusOk>, Error> {
     let channel = parse_channel(caller, fields)?;
-    let flags = Flags {
-        large: fields.flag("large")?,
-        ban: fields.flag("ban")?,
-        disband: fields.flag("disband")?,
-    };
+    let flags = decode_flags(fields)?;
     channels::create_channel(
         core,
         &CreateChannel {
@@ -136,18 +107,7 @@ pub async fn subscriber_remove_all(
 /// Reads the channel of a request.
 fn parse_channel(caller: &Caller, fields: &LegacyBody) -> Result<ChannelRef, Error> {
     caller.check(Action::ManageChannels)?;
-    let channel_id = fields.string("channel_id")?;
-    let channel_type = fields.uint8("channel_type")?;
-    if channel_id.is_empty() {
-        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()));
-    }
-    if channel_type == 0 {
-        return Err(Error::BadRequest(ERR_CHANNEL_TYPE.into()));
-    }
-    if channel_type == ChannelType::PERSON.number() {
-        return Err(Error::BadRequest(ERR_PERSON_CHANNEL.into()));
-    }
-    ChannelRef::parse(channel_id, i64::from(channel_type))
+    decode_channel(fields)
 }
 
 /// Reads the channel and the users of a change of members; type 0 is a group.
@@ -156,23 +116,5 @@ fn parse_member_change(
     fields: &LegacyBody,
 ) -> Result<(ChannelRef, Vec<Uid>), Error> {
     caller.check(Action::ManageChannels)?;
-    let channel_id = fields.string("channel_id")?;
-    let channel_type = match fields.uint8("channel_type")? {
-        0 => ChannelType::GROUP.number(),
-        given => given,
-    };
-    let uids = parse_uids(fields)?;
-    if channel_id.is_empty() {
-        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()));
-    }
-    if uids.is_empty() {
-        return Err(Error::BadRequest(ERR_SUBSCRIBERS_EMPTY.into()));
-    }
-    if channel_type == ChannelType::PERSON.number() {
-        return Err(Error::BadRequest(ERR_PERSON_CHANNEL_MEMBERS.into()));
-    }
-    Ok((
-        ChannelRef::parse(channel_id, i64::from(channel_type))?,
-        uids,
-    ))
+    decode_member_change(fields)
 }

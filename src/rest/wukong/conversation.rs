@@ -3,10 +3,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::dto::{
-    ChannelDto, ChannelMessagesDto, ConversationDto, ListedConversationDto, MessageDto,
-    SyncEntryDto, write_entries,
-};
 use super::parse_viewer;
 use crate::auth::{Action, Caller};
 use crate::conversation::{
@@ -14,8 +10,13 @@ use crate::conversation::{
 };
 use crate::error::Error;
 use crate::ids::{ChannelRef, Seq, Uid};
-use crate::rest::legacy::{JsonResponse, LegacyBody, OK, RawJsonResponse, StatusOk};
+use crate::rest::legacy::{JsonResponse, OK, RawJsonResponse};
 use crate::services::Services;
+use crate::wukongim::LegacyBody;
+use crate::wukongim::dto::{
+    ChannelDto, ChannelMessagesDto, ConversationDto, ListedConversationDto, MessageDto, StatusOk,
+    SyncEntryDto, write_entries,
+};
 
 /// Conversations of a page if `page_size` is not given.
 const DEFAULT_PAGE_SIZE: usize = 100;

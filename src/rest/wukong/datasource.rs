@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::channel::list_members;
 use crate::error::Error;
 use crate::ids::ChannelRef;
-use crate::rest::legacy::LegacyBody;
 use crate::services::Services;
+use crate::wukongim::LegacyBody;
 
 /// Answers `POST /datasource` with `{"cmd","data"}`. Lists that are not stored here are empty.
 ///

@@ -1,13 +1,14 @@
 //! `/channel/messagesync` and `/channel/max_message_seq`: a channel's messages, page by page.
 
-use super::dto::{HistoryDto, MaxSeqDto, MessageDto};
 use super::parse_viewer;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::ids::ChannelRef;
 use crate::message::{AnswerSizeLimit, HistoryRequest, list_history};
-use crate::rest::legacy::{JsonResponse, LegacyBody};
+use crate::rest::legacy::JsonResponse;
 use crate::services::Services;
+use crate::wukongim::LegacyBody;
+use crate::wukongim::dto::{HistoryDto, MaxSeqDto, MessageDto};
 
 /// `WuKongIM` v2's errors for a request without a user, and for one without a channel.
 const ERR_LOGIN_UID_EMPTY: &str = "login_uid不能为空！";

@@ -14,8 +14,9 @@ use super::webhook::handle_webhook;
 use crate::auth::{Action, Authenticator, Caller};
 use crate::error::Error;
 use crate::http::read_body;
-use crate::rest::legacy::{ErrorResponse, JsonResponse, LegacyBody, OK};
+use crate::rest::legacy::{ErrorResponse, JsonResponse, OK};
 use crate::state::AppState;
+use crate::wukongim::LegacyBody;
 
 /// Returns the routes for a running `WuKongIM`.
 pub(crate) fn routes() -> Router<AppState> {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::dto::{SendBatchDto, SentMessageDto};
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::ids::{COMMAND_SUFFIX, ChannelRef, ChannelType, Uid};
 use crate::message::{self as messages, Content, SendRequest};
-use crate::rest::legacy::{DataResponse, JsonResponse, LegacyBody};
+use crate::rest::legacy::JsonResponse;
 use crate::services::Services;
+use crate::wukongim::LegacyBody;
+use crate::wukongim::dto::{DataResponse, SendBatchDto, SentMessageDto};
 
 /// `WuKongIM`'s error for a message without a channel, or for a command without subscribers.
 const ERR_NO_RECIPIENT: &str = "无法处理发送消息请求！";

@@ -1,33 +1,33 @@
-//! `WuKongIM`'s routes: their names and formats are frozen, and the use cases behind them are the
-//! same as GraphQL's.
+//! `WuKongIM`'s routes: their names and formats (`crate::wukongim`) are frozen, and the use cases
+//! behind them are the same as GraphQL's.
 //!
 //! How to add a route: write a function `(core, caller, fields) → answer` in the file of its
-//! family, which reads the fields, checks the caller's permission, and calls a use case; add it to
-//! [`routes`] and its description to `rest::openapi`; test its invalid inputs in `bad_input` and
-//! its callers in `permissions`.
+//! family, which reads the fields, checks the caller's permission, and calls a use case; add its
+//! response body to `wukongim::dto`, the function to [`routes`], and its description to
+//! `rest::openapi`; test its invalid inputs in `bad_input` and its callers in `permissions`.
 
 pub mod channel;
 pub mod conversation;
 pub mod datasource;
-pub mod dto;
 pub mod grpc;
 pub mod history;
 pub(crate) mod inbound;
 pub mod message;
 pub mod user;
-pub mod webhook;
+mod webhook;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
-use super::legacy::{ErrorResponse, LegacyBody};
+use super::legacy::ErrorResponse;
 use crate::auth::{Action, Caller};
 use crate::budget::turn;
 use crate::error::Error;
 use crate::ids::Uid;
 use crate::state::AppState;
+use crate::wukongim::LegacyBody;
 
 /// Reads the user of a request from `field` and checks that the caller may act for this user. An
 /// empty uid is refused with `err_empty`, which is `WuKongIM`'s text.

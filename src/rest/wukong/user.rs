@@ -3,8 +3,10 @@
 
 use crate::auth::{Action, Caller};
 use crate::error::Error;
-use crate::rest::legacy::{JsonResponse, LegacyBody, OK, StatusOk};
+use crate::rest::legacy::{JsonResponse, OK};
 use crate::services::Services;
+use crate::wukongim::LegacyBody;
+use crate::wukongim::dto::StatusOk;
 
 /// Handles `POST /user/token`: tokens of `WuKongIM`'s own protocol are not used here.
 ///

@@ -8,6 +8,36 @@ use serde::{Serialize, Serializer};
 use crate::conversation::{ConversationRemoval, ConversationWithMessages};
 use crate::message::{Message, MessageSlice};
 
+/// The body of a success without data.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Done)]
+pub struct StatusOk {
+    /// Always 200.
+    #[schema(example = 200)]
+    pub status: u16,
+}
+
+/// `{"data":…,"status":200}`
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct DataResponse<T> {
+    /// The data of the response.
+    pub data: T,
+    /// Always 200.
+    #[schema(example = 200)]
+    pub status: u16,
+}
+
+/// The body of every error.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Envelope {
+    /// The problem, naming the field.
+    #[schema(example = "uid must be a string")]
+    pub msg: String,
+    /// The HTTP status.
+    #[schema(example = 400)]
+    pub status: u16,
+}
+
 /// A conversation of a sync.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = SyncItem)]
