@@ -24,6 +24,7 @@ pub mod live;
 mod member_lookup;
 pub mod message;
 mod metrics;
+mod outage;
 pub mod outbound;
 pub mod rest;
 pub mod server;

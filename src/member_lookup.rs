@@ -16,7 +16,8 @@ use crate::channel::ChannelKey;
 use crate::config::ConfigError;
 use crate::ids::{ChannelType, Seq, Uid};
 use crate::message::{IncomingMessage, Message, MessageBatch, Recipients, ingest};
-use crate::outbound::read_response_body;
+use crate::outage::OutageLog;
+use crate::outbound::{ReadBodyError, read_response_body};
 use crate::services::Services;
 
 /// Maximum number of queued groups. If the queue is full, the next message of a group enqueues it
@@ -43,6 +44,17 @@ struct LookupRequest {
     sent_at: i64,
 }
 
+/// The reason why a group could not be looked up.
+#[derive(Debug, thiserror::Error)]
+enum LookupError {
+    /// The business server did not answer, or failed: no group can be looked up at present.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The answer about this group cannot be used, or not be stored.
+    #[error("{0}")]
+    Unusable(String),
+}
+
 /// Queue of groups to look up.
 #[derive(Debug)]
 pub(crate) struct MemberLookup {
@@ -56,6 +68,7 @@ pub(crate) struct MemberLookupWorker {
     url: String,
     http: reqwest::Client,
     queue: mpsc::Receiver<LookupRequest>,
+    outages: OutageLog,
 }
 
 /// Creates the queue and its worker.
@@ -86,6 +99,10 @@ pub(crate) fn create(url: &str) -> Result<(MemberLookup, MemberLookupWorker), Co
             url: url.to_owned(),
             http,
             queue: receiver,
+            outages: OutageLog::new(
+                "ingest.datasource_url cannot be reached: members of groups are not looked up",
+                "ingest.datasource_url is reached again",
+            ),
         },
     ))
 }
@@ -123,14 +140,20 @@ impl MemberLookupWorker {
         while let Some(request) = self.queue.recv().await {
             let mut delays = RETRY_DELAYS.iter();
             loop {
-                match self.resolve(&services, &request).await {
-                    Ok(()) => break,
-                    Err(error) => {
-                        metrics::counter!(crate::metrics::DATASOURCE_REQUESTS_TOTAL, "result" => "failed").increment(1);
+                let result = self.resolve(&services, &request).await;
+                match &result {
+                    Err(LookupError::Unavailable(error)) => self.outages.failed(error),
+                    Ok(()) | Err(LookupError::Unusable(_)) => self.outages.worked(),
+                }
+                let Err(error) = result else { break };
+                metrics::counter!(crate::metrics::DATASOURCE_REQUESTS_TOTAL, "result" => "failed")
+                    .increment(1);
+                let Some(delay) = delays.next() else {
+                    if let LookupError::Unusable(error) = error {
                         tracing::warn!(error, channel = ?request.key, "cannot look up the members of a group at ingest.datasource_url");
                     }
-                }
-                let Some(delay) = delays.next() else { break };
+                    break;
+                };
                 tokio::time::sleep(*delay).await;
             }
         }
@@ -138,7 +161,11 @@ impl MemberLookupWorker {
 
     /// Looks up the members of the group and makes them members below the message. Members who are
     /// already known are not enough: recipient lists and own messages leave out others.
-    async fn resolve(&self, services: &Services, request: &LookupRequest) -> Result<(), String> {
+    async fn resolve(
+        &self,
+        services: &Services,
+        request: &LookupRequest,
+    ) -> Result<(), LookupError> {
         let (id, kind) = (&request.key.key, request.key.channel_type.number());
         let body = serde_json::json!({"cmd": "getSubscribers", "data": {"channel_id": id, "channel_type": kind}});
         let answer = self
@@ -147,16 +174,24 @@ impl MemberLookupWorker {
             .json(&body)
             .send()
             .await
-            .map_err(|error| error.without_url().to_string())?;
-        if !answer.status().is_success() {
-            return Err(format!("status {}", answer.status()));
+            .map_err(|error| LookupError::Unavailable(error.without_url().to_string()))?;
+        let status = answer.status();
+        if status.is_server_error() {
+            return Err(LookupError::Unavailable(format!("status {status}")));
+        }
+        if !status.is_success() {
+            return Err(LookupError::Unusable(format!("status {status}")));
         }
         // The answer may be as long as a request that names members.
         let answer = read_response_body(answer, services.limits.body_bytes)
             .await
-            .map_err(|error| error.to_string())?;
-        let uids: Option<Vec<String>> = serde_json::from_slice(&answer)
-            .map_err(|_| "the answer is not a JSON array of uids".to_owned())?;
+            .map_err(|error| match error {
+                ReadBodyError::ConnectionLost(_) => LookupError::Unavailable(error.to_string()),
+                ReadBodyError::TooLong(_) => LookupError::Unusable(error.to_string()),
+            })?;
+        let uids: Option<Vec<String>> = serde_json::from_slice(&answer).map_err(|_| {
+            LookupError::Unusable("the answer is not a JSON array of uids".to_owned())
+        })?;
         metrics::counter!(crate::metrics::DATASOURCE_REQUESTS_TOTAL, "result" => "ok").increment(1);
         let uids: Vec<Uid> = uids
             .unwrap_or_default()
@@ -192,6 +227,6 @@ impl MemberLookupWorker {
         )
         .await
         .map(|_| ())
-        .map_err(|error| error.to_string())
+        .map_err(|error| LookupError::Unusable(error.to_string()))
     }
 }

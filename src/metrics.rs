@@ -1,8 +1,8 @@
 //! The names and help texts of all metrics.
 //!
-//! How to add a metric: a line in the list below, and its constant at the call site, as in
-//! `metrics::counter!(crate::metrics::HTTP_REQUESTS_TOTAL, "route" => route)`. A test refuses
-//! metrics that are not in the list. (`graphql::operation_stats` renders the metrics of GraphQL operations
+//! How to add a metric: a line in the list below and in `docs/OPERATION.md`, and its constant at the
+//! call site, as in `metrics::counter!(crate::metrics::HTTP_REQUESTS_TOTAL, "route" => route)`. Tests
+//! refuse metrics that are not in both lists. (`graphql::operation_stats` renders the metrics of GraphQL operations
 //! itself, because it bounds the number of names.)
 
 /// Defines a constant for the name of each metric, and [`describe`] for their help texts.
@@ -15,9 +15,9 @@ macro_rules! define_metrics {
             $(define_metrics!(@describe $kind $constant $([$unit])?, $help);)*
         }
 
-        /// The kind and the name of every metric.
+        /// The kind, the name and the help text of every metric.
         #[cfg(test)]
-        const ALL: &[(&str, &str)] = &[$((stringify!($kind), $name)),*];
+        const ALL: &[(&str, &str, &str)] = &[$((stringify!($kind), $name, $help)),*];
     };
     (@describe $kind:ident $constant:ident [$unit:ident], $help:literal) => {
         define_metrics!(@macro $kind, $constant, ::metrics::Unit::$unit, $help)
@@ -150,18 +150,38 @@ mod tests {
         }
         // The example in the module comment above is a use, too.
         assert!(used.len() > 30, "{used:?}");
-        let mut unused: BTreeSet<&str> = ALL.iter().map(|(_, name)| *name).collect();
+        let mut unused: BTreeSet<&str> = ALL.iter().map(|(_, name, _)| *name).collect();
         for (file, kind, argument) in used {
             let is_named = |name: &str| {
                 let constant = name.trim_start_matches("recents_").to_uppercase();
                 argument == format!("\"{name}\"") || argument.ends_with(&format!("::{constant}"))
             };
-            let known = ALL.iter().find(|(_, name)| is_named(name));
-            let (known_kind, name) =
+            let known = ALL.iter().find(|(_, name, _)| is_named(name));
+            let (known_kind, name, _) =
                 known.unwrap_or_else(|| panic!("{}: {argument} has no help text", file.display()));
             assert_eq!(*known_kind, kind, "{}: {name}", file.display());
             unused.remove(name);
         }
         assert!(unused.is_empty(), "nothing uses {unused:?}");
+    }
+
+    #[test]
+    fn the_operators_manual_has_every_metric() {
+        let manual = include_str!("../docs/OPERATION.md");
+        for (kind, name, help) in ALL {
+            let row = format!("| `{name}` | {kind} | {help} |\n");
+            assert!(manual.contains(&row), "docs/OPERATION.md lacks {row}");
+        }
+        for line in manual
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `recents_"))
+        {
+            let name = line.split('`').next().unwrap();
+            let is_graphqls = name.starts_with("graphql_");
+            assert!(
+                is_graphqls || ALL.iter().any(|(_, known, _)| known.ends_with(name)),
+                "docs/OPERATION.md has {name}, which does not exist"
+            );
+        }
     }
 }

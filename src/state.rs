@@ -14,10 +14,11 @@ use crate::config::{ConfigError, Settings};
 use crate::error::Error;
 use crate::graphql::persisted::PersistedQueries;
 use crate::graphql::{self, AppSchema};
-use crate::http::RateLimiter;
+use crate::http::{CorsPolicy, RateLimiter};
 use crate::live::{Connections, Feeds};
 use crate::member_lookup::{self, MemberLookupWorker};
 use crate::message::RenderMessage;
+use crate::outage::OutageLog;
 use crate::services::Services;
 use crate::store::Store;
 
@@ -41,12 +42,18 @@ pub struct AppStateInner {
     pub schema: AppSchema,
     /// The configuration.
     pub settings: Arc<Settings>,
-    /// Cancelled when a shutdown begins.
+    /// Cancelled when a shutdown is requested: from then on the server is not ready, but it takes
+    /// requests for another `server.drain_seconds`.
+    pub draining: CancellationToken,
+    /// Cancelled when a shutdown begins: the server takes no more connections.
     pub shutdown: CancellationToken,
+    /// The log of health checks that failed because of the database.
+    pub(crate) readiness: OutageLog,
     /// GraphQL documents that clients name by their hash.
     pub(crate) persisted: Arc<PersistedQueries>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) rate_limiter: Arc<RateLimiter>,
+    pub(crate) cors: CorsPolicy,
     pub(crate) connections: Connections,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) budgets: Budgets,
@@ -84,10 +91,13 @@ impl AppState {
         let state = Self(Arc::new(AppStateInner {
             schema: graphql::schema(Arc::clone(&core), Arc::clone(&feeds)),
             core,
+            draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
+            readiness: OutageLog::new("not ready", "ready again"),
             persisted: Arc::new(PersistedQueries::new(&settings.graphql)?),
             authenticator: Arc::new(Authenticator::new(&settings)?),
             rate_limiter: Arc::new(RateLimiter::new(&settings)),
+            cors: CorsPolicy::new(&settings.server),
             connections: Connections::new(&settings.limits),
             feeds,
             budgets: Budgets::new(&settings.limits),

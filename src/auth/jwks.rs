@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::key::VerificationKey;
 use crate::config::ConfigError;
 use crate::error::Error;
+use crate::outage::OutageLog;
 use crate::outbound::read_response_body;
 
 /// Age at which the keys are fetched again, so that keys that the issuer revoked disappear.
@@ -37,6 +38,7 @@ struct JwksCacheInner {
     fetch_lock: Arc<tokio::sync::Mutex<()>>,
     /// Permits for requests that wait for a fetch.
     wait_permits: Semaphore,
+    outages: OutageLog,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -75,6 +77,10 @@ impl JwksCache {
             cached: Mutex::default(),
             fetch_lock: Arc::default(),
             wait_permits: Semaphore::new(MAX_WAITING_REQUESTS),
+            outages: OutageLog::new(
+                "the keys of auth.jwt.jwks_url cannot be fetched",
+                "the keys of auth.jwt.jwks_url are fetched again",
+            ),
         })))
     }
 
@@ -141,10 +147,11 @@ impl JwksCacheInner {
             Ok(keys) => {
                 cached.keys = Arc::new(keys);
                 cached.fetched_at = cached.attempted_at;
+                self.outages.worked();
                 "ok"
             }
             Err(error) => {
-                tracing::warn!(error, "the keys of auth.jwt.jwks_url cannot be fetched");
+                self.outages.failed(&error);
                 "failed"
             }
         };

@@ -14,6 +14,7 @@ use super::leave::{Removal, leave};
 use super::{ChannelKey, join};
 use crate::error::Error;
 use crate::ids::Uid;
+use crate::outage::OutageLog;
 use crate::services::Services;
 use crate::store::PendingRemoval;
 
@@ -127,14 +128,19 @@ pub(super) async fn apply_pending_removals(
 
 /// Writes pending removals to their rows, as long as the server runs.
 pub(crate) async fn run_bulk_removals(services: &Services) {
+    let outages = OutageLog::new(
+        "pending removals cannot be read or written: retrying",
+        "pending removals are written again",
+    );
     loop {
-        let pause = match process_pending_removals(services).await {
-            Ok(true) => RETRY_INTERVAL,
+        let result = process_pending_removals(services).await;
+        match &result {
+            Ok(_) => outages.worked(),
+            Err(error) => outages.failed(error),
+        }
+        let pause = match result {
             Ok(false) => POLL_INTERVAL,
-            Err(error) => {
-                tracing::warn!(%error, "cannot write pending removals, retrying");
-                RETRY_INTERVAL
-            }
+            Ok(true) | Err(_) => RETRY_INTERVAL,
         };
         let _ = tokio::time::timeout(pause, services.removal_enqueued.notified()).await;
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use recents::clock::{Clock, IdGenerator};
 use recents::config::{ConfigError, Settings, Url};
 use recents::ids::Uid;
-use recents::rest::wukong::dto::write_message;
+use recents::wukongim::dto::write_message;
 use recents::services::Services;
 use recents::{import, server};
 

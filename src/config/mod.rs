@@ -471,6 +471,15 @@ mod tests {
             ),
             ("[server]\ncors_origins = ['*']", "is not an origin"),
             ("[server]\ncors_origins = ['null']", "is not an origin"),
+            (
+                "[server]\ncors_headers = ['*']",
+                "\"*\" is not the name of a header",
+            ),
+            (
+                "[server]\ncors_headers = ['a b']",
+                "\"a b\" is not the name of a header",
+            ),
+            ("[server]\ndrain_seconds = 86401", "server.drain_seconds"),
             ("[log]\nlevel = 'warning'", "did you mean warn?"),
             ("[log]\nlevel = ''", "log.level must be"),
             ("[log]\nlevel = 'info,sqlx'", "\"sqlx\" is not a level"),

@@ -1,10 +1,41 @@
 //! `[server]`
 
+use axum::http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::check::{DAY_SECONDS, check_ranges};
 use super::source::list_or_text;
 use super::{ConfigError, address_range};
+
+/// The headers of this server, of GraphQL clients, and of tracing (W3C, Zipkin, Sentry, Datadog).
+const DEFAULT_CORS_HEADERS: [&str; 26] = [
+    "accept",
+    "authorization",
+    "content-type",
+    "last-event-id",
+    "token",
+    "x-request-id",
+    "x-requested-with",
+    "apollo-require-preflight",
+    "apollographql-client-name",
+    "apollographql-client-version",
+    "graphql-client-name",
+    "graphql-client-version",
+    "x-apollo-operation-id",
+    "x-apollo-operation-name",
+    "b3",
+    "baggage",
+    "sentry-trace",
+    "traceparent",
+    "tracestate",
+    "x-b3-sampled",
+    "x-b3-spanid",
+    "x-b3-traceid",
+    "x-datadog-origin",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-trace-id",
+];
 
 /// `[server]`: the listener, the shutdown and the web pages that may call the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,12 +44,19 @@ pub struct ServerConfig {
     /// Address to listen on. Port 0 takes any free port. Without `auth.manager_token` or a key in
     /// `auth.jwt`, only loopback addresses are allowed.
     pub listen: String,
-    /// How long a shutdown waits for running requests.
+    /// How long after SIGTERM the server still takes requests, while `/readyz` answers 503: the time
+    /// that load balancers need to notice.
+    pub drain_seconds: u64,
+    /// How long a shutdown then waits for running requests.
     pub shutdown_seconds: u64,
     /// Origins of web pages (`https://chat.example.com`) that may use GraphQL over HTTP and
     /// WebSocket, besides the server's own pages.
     #[serde(deserialize_with = "list_or_text")]
     pub cors_origins: Vec<String>,
+    /// Headers that web pages of other origins may send. The default has those of GraphQL clients
+    /// and of tracing.
+    #[serde(deserialize_with = "list_or_text")]
+    pub cors_headers: Vec<String>,
     /// Addresses and ranges (10.0.0.0/8) of proxies whose X-Forwarded-For is trusted.
     #[serde(deserialize_with = "list_or_text")]
     pub trusted_proxies: Vec<String>,
@@ -28,8 +66,10 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:5001".to_owned(),
+            drain_seconds: 0,
             shutdown_seconds: 10,
             cors_origins: Vec::new(),
+            cors_headers: DEFAULT_CORS_HEADERS.map(str::to_owned).to_vec(),
             trusted_proxies: Vec::new(),
         }
     }
@@ -39,12 +79,23 @@ impl ServerConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         check_ranges(
             "server",
-            &[("shutdown_seconds", self.shutdown_seconds, 1..=DAY_SECONDS)],
+            &[
+                ("drain_seconds", self.drain_seconds, 0..=DAY_SECONDS),
+                ("shutdown_seconds", self.shutdown_seconds, 1..=DAY_SECONDS),
+            ],
         )?;
         check_addresses("server.trusted_proxies", &self.trusted_proxies)?;
         self.cors_origins
             .iter()
-            .try_for_each(|origin| check_origin(origin))
+            .try_for_each(|origin| check_origin(origin))?;
+        // Browsers never apply `*` to `Authorization`.
+        let is_name = |name: &str| name != "*" && name.parse::<HeaderName>().is_ok();
+        match self.cors_headers.iter().find(|name| !is_name(name)) {
+            Some(name) => Err(ConfigError(format!(
+                "server.cors_headers: {name:?} is not the name of a header"
+            ))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! would need limits of their own. (The webhook over gRPC is HTTP/2, on a port of its own.)
 
 mod body;
+mod cors;
 mod listen;
 pub(crate) mod middleware;
 mod monitored_socket;
@@ -13,6 +14,7 @@ mod open_mode;
 mod rate_limit;
 
 pub(crate) use self::body::{count_response_bytes, read_body};
+pub(crate) use self::cors::CorsPolicy;
 pub use self::listen::serve;
 pub(crate) use self::listen::{admit_connection, monitor, set_options};
 pub(crate) use self::middleware::REQUEST_ID;

@@ -98,7 +98,7 @@ pub(crate) fn check(
 
 /// Returns whether a page comes from the host that it calls. Compares parsed hosts, because
 /// browsers write the host in lower case and leave out the default port.
-fn is_own_origin(origin: &str, host: &str) -> bool {
+pub(super) fn is_own_origin(origin: &str, host: &str) -> bool {
     let Ok(page) = Url::parse(origin) else {
         return false;
     };

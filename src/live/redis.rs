@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::bus::{Invalidation, NotificationBus};
 use crate::config::LiveConfig;
+use crate::outage::OutageLog;
 
 /// Delays between attempts to connect, doubled each time.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -20,6 +21,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of heartbeats. A server that does not receive its own heartbeat is not connected.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(16);
+/// The parts of the outage log: both connections must work before an outage is over.
+const SUBSCRIBER: u8 = 0;
+const PUBLISHER: u8 = 1;
 
 /// A message on the Redis channel.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,16 +40,14 @@ pub(crate) async fn run_redis_relay(bus: Arc<NotificationBus>, settings: LiveCon
         return;
     }
     bus.outbox();
-    tokio::join!(
-        run_subscriber(&bus, &settings, &name),
-        run_publisher(&bus, &settings, &name)
+    let outages = OutageLog::with_parts(
+        2,
+        "Redis cannot be reached: changes of other servers are found by polling",
+        "Redis is reached again",
     );
-}
-
-fn log_failure(what: &'static str, error: &str) {
-    tracing::warn!(
-        error,
-        "Redis: {what}; falling back to polling for changes of other servers"
+    tokio::join!(
+        run_subscriber(&bus, &settings, &name, &outages),
+        run_publisher(&bus, &settings, &name, &outages)
     );
 }
 
@@ -61,14 +63,19 @@ async fn with_timeout<T>(work: impl Future<Output = redis::RedisResult<T>>) -> R
 }
 
 /// Subscribes again after every failure.
-async fn run_subscriber(bus: &NotificationBus, settings: &LiveConfig, name: &str) {
+async fn run_subscriber(
+    bus: &NotificationBus,
+    settings: &LiveConfig,
+    name: &str,
+    outages: &OutageLog,
+) {
     let mut delay = RETRY_DELAY;
     loop {
         let began = Instant::now();
-        let error = subscribe_once(bus, settings, name).await;
+        let error = subscribe_once(bus, settings, name, outages).await;
         metrics::gauge!(crate::metrics::LIVE_REDIS_UP).set(0.0);
         metrics::counter!(crate::metrics::LIVE_REDIS_FAILURES_TOTAL).increment(1);
-        log_failure("the subscription failed", &error);
+        outages.failed(&format_args!("the subscription failed: {error}"));
         delay = if began.elapsed() > MAX_RETRY_DELAY {
             RETRY_DELAY
         } else {
@@ -79,7 +86,12 @@ async fn run_subscriber(bus: &NotificationBus, settings: &LiveConfig, name: &str
 }
 
 /// Delivers messages until the subscription fails; returns the reason.
-async fn subscribe_once(bus: &NotificationBus, settings: &LiveConfig, name: &str) -> String {
+async fn subscribe_once(
+    bus: &NotificationBus,
+    settings: &LiveConfig,
+    name: &str,
+    outages: &OutageLog,
+) -> String {
     let connect = async {
         let mut connection = client(settings)?.get_async_pubsub().await?;
         connection.subscribe(&settings.redis_channel).await?;
@@ -89,7 +101,10 @@ async fn subscribe_once(bus: &NotificationBus, settings: &LiveConfig, name: &str
         Ok(connection) => connection,
         Err(error) => return error,
     };
-    tracing::info!("Redis: subscribed");
+    if !outages.is_ongoing() {
+        tracing::info!("Redis: subscribed");
+    }
+    outages.part_worked(SUBSCRIBER);
     metrics::gauge!(crate::metrics::LIVE_REDIS_UP).set(1.0);
     // Invalidations may have been missed before.
     bus.deliver(&Invalidation {
@@ -116,7 +131,10 @@ async fn subscribe_once(bus: &NotificationBus, settings: &LiveConfig, name: &str
         };
         match serde_json::from_slice::<RedisMessage>(message.get_payload_bytes()) {
             // The server's own invalidations were delivered locally.
-            Ok(message) if message.from == name => last_own_message = Instant::now(),
+            Ok(message) if message.from == name => {
+                last_own_message = Instant::now();
+                outages.part_worked(SUBSCRIBER);
+            }
             Ok(message) => bus.deliver(&message.invalidation),
             // The message comes from another version of the server, or from another program.
             Err(error) => {
@@ -132,14 +150,19 @@ async fn subscribe_once(bus: &NotificationBus, settings: &LiveConfig, name: &str
 
 /// Publishes again after every failure. Invalidations that could not be published are dropped;
 /// afterwards an invalidation for everybody replaces them.
-async fn run_publisher(bus: &NotificationBus, settings: &LiveConfig, name: &str) {
+async fn run_publisher(
+    bus: &NotificationBus,
+    settings: &LiveConfig,
+    name: &str,
+    outages: &OutageLog,
+) {
     let mut delay = RETRY_DELAY;
     let mut has_missed = false;
     loop {
         let began = Instant::now();
-        let error = publish_once(bus, settings, name, has_missed).await;
+        let error = publish_once(bus, settings, name, has_missed, outages).await;
         has_missed = true;
-        log_failure("publishing failed", &error);
+        outages.failed(&format_args!("publishing failed: {error}"));
         delay = if began.elapsed() > MAX_RETRY_DELAY {
             RETRY_DELAY
         } else {
@@ -155,6 +178,7 @@ async fn publish_once(
     settings: &LiveConfig,
     name: &str,
     has_missed: bool,
+    outages: &OutageLog,
 ) -> String {
     let connect = async { client(settings)?.get_multiplexed_async_connection().await };
     let mut connection = match with_timeout(connect).await {
@@ -175,6 +199,7 @@ async fn publish_once(
         {
             return error;
         }
+        outages.part_worked(PUBLISHER);
         invalidation = timeout(HEARTBEAT_INTERVAL, bus.outbox().take())
             .await
             .unwrap_or_default();

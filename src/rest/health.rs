@@ -21,7 +21,7 @@ pub async fn livez() -> &'static str {
 }
 
 /// Handles `GET /readyz`: the database is reachable and accepts writes, its migrations are applied,
-/// and no shutdown has begun.
+/// and no shutdown has been requested.
 ///
 /// # Errors
 /// Returns 503 with the reason as text.
@@ -46,12 +46,12 @@ pub async fn readyz(
 }
 
 async fn check(app: &AppState) -> Result<(), String> {
-    if app.shutdown.is_cancelled() {
+    if app.draining.is_cancelled() || app.shutdown.is_cancelled() {
         return Err("shutting down".to_owned());
     }
     let unable = |what: &'static str| {
         move |error: StoreError| {
-            tracing::warn!(error = %text_with_sources(&error), "not ready");
+            app.readiness.failed(&error);
             what.to_owned()
         }
     };
@@ -63,12 +63,12 @@ async fn check(app: &AppState) -> Result<(), String> {
         .map_err(unable("the database cannot be reached"))?;
     match migrations.iter().find(|migration| !migration.applied) {
         Some(migration) => Err(format!("the migration {} is not applied", migration.name)),
-        None => app
-            .core
-            .store
-            .check()
-            .await
-            .map_err(unable("the database takes no writes")),
+        None => {
+            let result = app.core.store.check().await;
+            result.map_err(unable("the database takes no writes"))?;
+            app.readiness.worked();
+            Ok(())
+        }
     }
 }
 

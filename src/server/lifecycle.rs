@@ -1,4 +1,4 @@
-//! Starts the server, and shuts it down on SIGTERM or SIGINT.
+//! Starts the server, and shuts it down on SIGTERM or SIGINT. SIGHUP is ignored.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -18,6 +18,8 @@ use crate::rest::wukong;
 use crate::state::AppState;
 use crate::store::Store;
 use crate::{http, telemetry};
+
+const SECOND_SIGNAL: &str = "second signal received, aborting";
 
 /// An address that the server cannot, or must not, listen on; a mistake in the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -84,25 +86,28 @@ pub async fn serve(state: AppState, listener: TcpListener) {
     http::serve(state.clone(), router(state), listener).await;
 }
 
-/// Runs a server until SIGTERM or SIGINT, then shuts it down in two phases: it stops accepting
-/// connections and waits for running requests, at most `server.shutdown_seconds`; then it closes
-/// the database. A second signal aborts the wait.
+/// Runs a server until SIGTERM or SIGINT, then shuts it down in phases. After SIGTERM it is not
+/// ready any more, but takes requests for another `server.drain_seconds`. Then it stops accepting
+/// connections and waits for running requests, at most `server.shutdown_seconds`. In the end it
+/// closes the database. A second signal aborts the wait.
 ///
 /// # Errors
 /// Errors of the system or the database; requests that were still running in the end.
 pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
+    ignore_hangups()?;
     http::limit_connections(&mut settings);
     let listener = bind(&settings).await?;
     let grpc_listener = bind_grpc(&settings).await?;
     let store = open_store(&settings).await?;
-    let drain_timeout = Duration::from_secs(settings.server.shutdown_seconds);
+    let drain = Duration::from_secs(settings.server.drain_seconds);
+    let shutdown_timeout = Duration::from_secs(settings.server.shutdown_seconds);
     let (state, background) = assemble(
         settings,
         store.clone(),
         Clock::System,
         IdGenerator::random(),
     )?;
-    let shutdown = state.shutdown.clone();
+    let (draining, shutdown) = (state.draining.clone(), state.shutdown.clone());
     tokio::spawn(telemetry::maintain_metrics());
     tokio::spawn(background.run());
     if let Some(listener) = grpc_listener {
@@ -115,7 +120,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let _ = writeln!(
         std::io::stdout(),
         "{}",
-        startup_banner(listener.local_addr()?, state.core.conversations_on)
+        startup_banner(listener.local_addr()?, &state.settings)
     );
     let mut server = tokio::spawn(async move {
         serve(state.clone(), listener).await;
@@ -123,23 +128,31 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     });
     tokio::select! {
         ended = &mut server => ended?,
-        () = signals.recv() => {
+        signal = signals.recv() => {
+            draining.cancel();
+            if signal == SignalKind::terminate() && !drain.is_zero() {
+                tracing::info!(seconds = drain.as_secs(), "not ready any more, but still taking requests");
+                tokio::select! {
+                    () = tokio::time::sleep(drain) => {}
+                    _ = signals.recv() => bail!(SECOND_SIGNAL),
+                }
+            }
             tracing::info!("shutting down");
             shutdown.cancel();
             tokio::select! {
-                ended = tokio::time::timeout(drain_timeout, &mut server) => match ended {
+                ended = tokio::time::timeout(shutdown_timeout, &mut server) => match ended {
                     Ok(ended) => ended?,
                     Err(_) => bail!(
                         "requests were still running after {} s",
-                        drain_timeout.as_secs()
+                        shutdown_timeout.as_secs()
                     ),
                 },
-                () = signals.recv() => bail!("second signal received, aborting"),
+                _ = signals.recv() => bail!(SECOND_SIGNAL),
             }
         }
     }
     // The database closes connections that are not returned to the pool in time.
-    if tokio::time::timeout(drain_timeout, store.close())
+    if tokio::time::timeout(shutdown_timeout, store.close())
         .await
         .is_err()
     {
@@ -163,10 +176,21 @@ impl ShutdownSignals {
         })
     }
 
-    async fn recv(&mut self) {
+    async fn recv(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
         }
     }
+}
+
+/// Ignores SIGHUP, which would end the process.
+fn ignore_hangups() -> std::io::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            tracing::warn!("SIGHUP is ignored: settings are read at the start only");
+        }
+    });
+    Ok(())
 }

@@ -13,6 +13,7 @@ use axum::routing::get;
 use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa_swagger_ui::Config;
 
+use crate::config::Settings;
 use crate::state::AppState;
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
@@ -22,8 +23,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 const DOCS_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The query in the banner. Its user is in the recordings that the README imports.
-const FIRST_QUERY: &str = r#"{ conversations(uid: "u02", msgCount: 1) { version conversations { channelId unread lastMessage { fromUid content } } } }"#;
+/// The fields of the query in the banner.
+const FIRST_QUERY_FIELDS: &str =
+    "{ version conversations { channelId unread lastMessage { fromUid content } } }";
 
 /// Returns the routes of the pages.
 pub(super) fn routes() -> Router<AppState> {
@@ -56,6 +58,13 @@ pub(super) fn routes() -> Router<AppState> {
             file(
                 "text/html; charset=utf-8",
                 include_str!("../../web/graphiql.html"),
+            ),
+        )
+        .route(
+            "/assets/index.js",
+            file(
+                "text/javascript; charset=utf-8",
+                include_str!("../../web/index.js"),
             ),
         )
         .route(
@@ -96,19 +105,65 @@ fn page(kind: &'static str, text: &'static str) -> impl IntoResponse {
     (headers, text)
 }
 
-/// Returns the banner that the server prints when it listens: the address and a first query.
-pub(super) fn startup_banner(address: SocketAddr, conversations_on: bool) -> String {
-    let hint = if conversations_on {
+/// Returns the banner that the server prints when it listens: the address and a first query, with
+/// the header that callers must add. It contains no secret.
+pub(super) fn startup_banner(address: SocketAddr, settings: &Settings) -> String {
+    let hint = if settings.conversation.on {
         ""
     } else {
         "\nrecent conversations are off: set conversation.on = true"
     };
+    // A service names the user, a user is named by the token. The recordings that the README imports
+    // have this user.
+    let (credential, uid) = if settings.auth.is_open() {
+        ("", r#"uid: "u02", "#)
+    } else if settings.auth.manager_token.reveal().is_empty() {
+        (" -H 'authorization: Bearer JWT'", "")
+    } else {
+        (" -H 'token: MANAGER_TOKEN'", r#"uid: "u02", "#)
+    };
+    let query = format!("{{ conversations({uid}msgCount: 1) {FIRST_QUERY_FIELDS} }}");
     format!(
         "recents is listening on http://{address}{hint}\n\n\
          try it in a browser:  http://{address}/graphiql\n\
-         or in a shell:        curl -s http://{address}/graphql -H 'content-type: application/json' -d '{}'",
-        serde_json::json!({"query": FIRST_QUERY})
-            .to_string()
-            .replace('\'', "'\\''")
+         or in a shell:        curl -s http://{address}/graphql{credential} -H 'content-type: application/json' -d '{}'",
+        serde_json::json!({ "query": query })
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_banner_names_the_header_of_the_token_and_no_secret() {
+        let banner = |change: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            settings.conversation.on = true;
+            change(&mut settings);
+            startup_banner(SocketAddr::from(([127, 0, 0, 1], 5001)), &settings)
+        };
+        assert_eq!(
+            banner(|_| {}),
+            r#"recents is listening on http://127.0.0.1:5001
+
+try it in a browser:  http://127.0.0.1:5001/graphiql
+or in a shell:        curl -s http://127.0.0.1:5001/graphql -H 'content-type: application/json' -d '{"query":"{ conversations(uid: \"u02\", msgCount: 1) { version conversations { channelId unread lastMessage { fromUid content } } } }"}'"#
+        );
+        let service = banner(|settings| settings.auth.manager_token = "hush".into());
+        assert!(
+            service.contains("/graphql -H 'token: MANAGER_TOKEN' ")
+                && service.contains("uid:")
+                && !service.contains("hush"),
+            "{service}"
+        );
+        let user = banner(|settings| settings.auth.jwt.secret = "hush".into());
+        assert!(
+            user.contains("/graphql -H 'authorization: Bearer JWT' ")
+                && !user.contains("uid:")
+                && !user.contains("hush"),
+            "{user}"
+        );
+        assert!(banner(|settings| settings.conversation.on = false).contains("are off"));
+    }
 }

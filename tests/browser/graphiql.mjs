@@ -29,6 +29,7 @@ try {
   };
 
   await page.goto(`${base}/`);
+  assert.match(await page.innerText("#command"), new RegExp(`^curl -s ${base}/graphql `));
   await page.click('a[href="/graphiql"]');
   await page.waitForSelector('body[data-ready="true"]');
   assert.match(await page.innerText("#docs"), /conversations: ConversationSync(?!!)/);

@@ -1,13 +1,12 @@
 //! Cross-origin resource sharing: which web pages may read answers.
+//!
+//! tower-http's layer would answer preflight requests with 200, where `WuKongIM` answers 204.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::Interface;
-use crate::config::Settings;
+use crate::state::AppState;
 
-/// Headers that a page may send. `*` would not allow `Authorization`.
-const ALLOWED_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, accept, token, x-request-id");
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("x-request-id, retry-after");
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
@@ -18,27 +17,32 @@ const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
 /// themselves. GraphQL, and every route of an open server, where no token is needed, allow the
 /// origins in `server.cors_origins` only.
 pub(super) fn allow_origins<I: Interface>(
-    settings: &Settings,
+    state: &AppState,
+    request_headers: &HeaderMap,
     headers: &mut HeaderMap,
-    origin: Option<HeaderValue>,
 ) {
-    if I::ALLOWS_EVERY_ORIGIN && !settings.auth.is_open() {
+    if I::ALLOWS_EVERY_ORIGIN && !state.settings.auth.is_open() {
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_ORIGIN,
             HeaderValue::from_static("*"),
         );
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            state.cors.allowed_headers(),
+        );
         return;
     }
     headers.append(header::VARY, HeaderValue::from_static("origin"));
-    let origins = &settings.server.cors_origins;
-    let Some(origin) = origin.filter(|origin| origins.iter().any(|known| origin == known)) else {
+    let Some(origin) = state.cors.allowed_origin(request_headers) else {
         return;
     };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        state.cors.allowed_headers(),
+    );
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
 }

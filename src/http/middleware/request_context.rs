@@ -24,12 +24,11 @@ pub(crate) async fn request_context<I: Interface>(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let origin = request.headers().get(header::ORIGIN).cloned();
     let open_mode_check = open_mode::check_host(request.version(), request.headers())
         .and_then(|()| open_mode::check(&state.settings, request.method(), request.headers()));
     if request.method() == Method::OPTIONS && open_mode_check.is_ok() {
         let mut response = StatusCode::NO_CONTENT.into_response();
-        allow_origins::<I>(&state.settings, response.headers_mut(), origin);
+        allow_origins::<I>(&state, request.headers(), response.headers_mut());
         return response;
     }
     let started = Instant::now();
@@ -57,7 +56,7 @@ pub(crate) async fn request_context<I: Interface>(
         Err(error) => Err(error),
     };
     let mut response = result.unwrap_or_else(|error| I::refuse(&headers, error));
-    allow_origins::<I>(&state.settings, response.headers_mut(), origin);
+    allow_origins::<I>(&state, &headers, response.headers_mut());
     set_common_headers(response.headers_mut());
 
     let status = response.status().as_u16();

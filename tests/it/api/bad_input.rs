@@ -579,6 +579,57 @@ async fn graphql_cors_allows_only_listed_origins() {
     }
 }
 
+/// Pages may send the headers of GraphQL clients and of tracing, or those that the configuration
+/// lists.
+#[tokio::test]
+async fn cors_allows_the_configured_request_headers() {
+    let allowed_headers = async |headers: Option<Vec<String>>, path: &str| {
+        let server = Server::start_with(Engine::Sqlite, |settings| {
+            settings.server.cors_origins = vec!["https://chat.example.com".to_owned()];
+            settings.auth.manager_token = "hush".into();
+            if let Some(headers) = headers {
+                settings.server.cors_headers = headers;
+            }
+        })
+        .await;
+        let preflight = server
+            .http("OPTIONS", path)
+            .header("origin", "https://chat.example.com")
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "traceparent");
+        let response = preflight.send().await.unwrap();
+        assert_eq!(response.status(), 204);
+        let headers = &response.headers()["access-control-allow-headers"];
+        headers.to_str().unwrap().to_owned()
+    };
+    for path in ["/graphql", "/conversation/sync"] {
+        let default = allowed_headers(None, path).await;
+        let default: Vec<&str> = default.split(", ").collect();
+        for name in [
+            "accept",
+            "apollo-require-preflight",
+            "apollographql-client-name",
+            "apollographql-client-version",
+            "authorization",
+            "baggage",
+            "content-type",
+            "sentry-trace",
+            "token",
+            "traceparent",
+            "tracestate",
+            "x-apollo-operation-name",
+            "x-request-id",
+        ] {
+            assert!(default.contains(&name), "{path}: {name}");
+        }
+        let own = vec!["content-type".to_owned(), "x-mine".to_owned()];
+        assert_eq!(
+            allowed_headers(Some(own), path).await,
+            "content-type, x-mine"
+        );
+    }
+}
+
 #[tokio::test]
 async fn every_response_has_security_headers() {
     let server = Server::start(Engine::Sqlite).await;

@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::model::{self, Model, without_versions};
 use crate::support::process::{Process, run, stderr, stdout};
 use crate::support::server::message;
+use crate::support::tokens::{SECRET, token};
 use crate::support::{Engine, TestDatabase, fixtures};
 
 on_every_database!(
@@ -371,6 +373,113 @@ async fn shutdown_finishes_running_requests() {
         );
         assert_eq!(server.wait(), code);
     }
+}
+
+/// After SIGTERM the server is not ready, but takes requests for `server.drain_seconds`.
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_server_takes_requests() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let mut server = Process::start_with(&database.url, &[("RECENTS__SERVER__DRAIN_SECONDS", "3")]);
+    assert_eq!(server.get("/readyz").await, (200, "ready\n".to_owned()));
+    let begun = Instant::now();
+    server.signal("-TERM");
+    while server.get("/readyz").await.0 == 200 {
+        assert!(begun.elapsed() < Duration::from_secs(2), "still ready");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(
+        server.get("/readyz").await,
+        (503, "shutting down\n".to_owned())
+    );
+    assert_eq!(server.get("/livez").await, (200, "ok\n".to_owned()));
+    // Over a connection of its own.
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let send = http
+        .post(format!("{}/message/send", server.url))
+        .body(message("bob", "ann", 1, "one").to_string());
+    assert_eq!(send.send().await.unwrap().status(), 200);
+    assert_eq!(server.wait(), Some(0));
+    assert!(begun.elapsed() >= Duration::from_secs(3));
+
+    // SIGINT comes from a person, who need not wait; a second signal ends the wait.
+    for (signals, code) in [(vec!["-INT"], 0), (vec!["-TERM", "-INT"], 1)] {
+        let mut server =
+            Process::start_with(&database.url, &[("RECENTS__SERVER__DRAIN_SECONDS", "60")]);
+        for signal in signals {
+            server.signal(signal);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert_eq!(server.wait(), Some(code));
+    }
+}
+
+/// The command in the banner works as it is printed, apart from the placeholder of the token.
+#[tokio::test(flavor = "multi_thread")]
+async fn banner_has_a_query_that_works() {
+    let token = token("u02");
+    for (variable, secret, placeholder, credential) in [
+        ("RECENTS__AUTH__MANAGER_TOKEN", "", "", ""),
+        (
+            "RECENTS__AUTH__MANAGER_TOKEN",
+            "hush",
+            "'token: MANAGER_TOKEN'",
+            "'token: hush'",
+        ),
+        (
+            "RECENTS__AUTH__JWT__SECRET",
+            SECRET,
+            "Bearer JWT'",
+            &format!("Bearer {token}'"),
+        ),
+    ] {
+        let database = TestDatabase::create(Engine::Sqlite).await;
+        let server = Process::start_with(&database.url, &[(variable, secret)]);
+        let command = server
+            .banner
+            .lines()
+            .find_map(|line| line.strip_prefix("or in a shell:"))
+            .unwrap();
+        assert!(command.contains(placeholder), "{command}");
+        assert!(secret.is_empty() || !server.banner.contains(secret));
+        let command =
+            command
+                .replacen(placeholder, credential, 1)
+                .replacen("curl", "curl --noproxy '*'", 1);
+        let output = std::process::Command::new("bash")
+            .args(["-c", &command])
+            .output()
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{command}: {output:?}"));
+        assert_eq!(
+            answer["data"]["conversations"]["conversations"],
+            json!([]),
+            "{command}: {answer}"
+        );
+    }
+}
+
+/// Lists in environment variables are written as `recents.toml` says.
+#[test]
+fn environment_variables_may_contain_lists() {
+    let example = include_str!("../../../recents.toml")
+        .lines()
+        .find_map(|line| line.split_once("RECENTS__SERVER__CORS_ORIGINS="))
+        .unwrap()
+        .1;
+    let environment = [
+        ("RECENTS__SERVER__CORS_ORIGINS", example),
+        ("RECENTS__SERVER__CORS_HEADERS", "content-type, x-mine"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &["config"], &environment);
+    let printed: toml::Table = stdout(&output).parse().unwrap();
+    let server = serde_json::to_value(&printed["server"]).unwrap();
+    assert_eq!(
+        server["cors_origins"],
+        json!(["https://a.example.com", "https://b.example.com"])
+    );
+    assert_eq!(server["cors_headers"], json!(["content-type", "x-mine"]));
 }
 
 async fn connection_execute(connection: &sea_orm::DatabaseConnection, sql: &str) {

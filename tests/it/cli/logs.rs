@@ -173,6 +173,68 @@ async fn refused_token_is_explained() {
     }
 }
 
+/// SIGHUP does not end the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hangup_is_ignored_and_logged() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = recents();
+    command.stderr(log.reopen().unwrap());
+    let mut process = Process::start_as(command, &database.url, &[]);
+    process.signal("-HUP");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(process.get("/readyz").await.0, 200);
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    let line = "SIGHUP is ignored: settings are read at the start only";
+    assert_eq!(log.matches(line).count(), 1, "{log}");
+}
+
+/// Each refused origin is logged once, with the setting that would allow it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_origins_are_logged_once() {
+    let evil = "https://evil.example";
+    for (token, status) in [("hush", 200), ("", 403)] {
+        let database = TestDatabase::create(Engine::Sqlite).await;
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut command = recents();
+        command.stderr(log.reopen().unwrap());
+        let environment = [
+            ("RECENTS__AUTH__MANAGER_TOKEN", token),
+            ("RECENTS__SERVER__CORS_ORIGINS", "https://chat.example"),
+        ];
+        let mut process = Process::start_as(command, &database.url, &environment);
+        let own = process.url.clone();
+        for (origin, expected) in [
+            (own.as_str(), 200),
+            ("https://chat.example", 200),
+            (evil, status),
+            (evil, status),
+            ("null", status),
+        ] {
+            let request = process
+                .http("GET", "/graphql?query=%7B__typename%7D")
+                .header("origin", origin)
+                .header("token", token);
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), expected, "{origin}");
+        }
+        process.signal("-TERM");
+        assert_eq!(process.wait(), Some(0));
+        let log = std::fs::read_to_string(log.path()).unwrap();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("server.cors_origins"))
+            .collect();
+        assert_eq!(lines.len(), 2, "{log}");
+        assert!(
+            lines[0].contains(evil) && lines[1].contains("null"),
+            "{log}"
+        );
+    }
+}
+
 /// An import sends its token only to the server that is named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn import_does_not_follow_redirects() {

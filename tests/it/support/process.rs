@@ -43,6 +43,8 @@ pub struct Process {
     pub url: String,
     /// Time from the start to the line that says that it listens.
     pub started_in: Duration,
+    /// All that the server prints when it listens.
+    pub banner: String,
     http: reqwest::Client,
 }
 
@@ -73,20 +75,22 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let url = line
+        let mut banner = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut banner).unwrap();
+        let started_in = begun.elapsed();
+        let url = banner
             .trim()
             .strip_prefix("recents is listening on ")
-            .unwrap_or_else(|| panic!("it said {line:?}"))
+            .unwrap_or_else(|| panic!("it said {banner:?}"))
             .to_owned();
+        while !banner.contains("curl") && stdout.read_line(&mut banner).unwrap() > 0 {}
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             child,
             url,
-            started_in: begun.elapsed(),
+            started_in,
+            banner,
             http,
         }
     }
