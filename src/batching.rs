@@ -176,8 +176,7 @@ impl<H: BatchHandler> ShardWorker<H> {
             let Some(batch) = self.next_batch() else {
                 return;
             };
-            metrics::histogram!(crate::metrics::SHARED_TRANSACTION_REQUESTS)
-                .record(batch.len() as f64);
+            metrics::histogram!(crate::metrics::BATCH_SIZE).record(batch.len() as f64);
             let (requests, mut senders): (Vec<Arc<H::Request>>, Vec<_>) = batch.into_iter().unzip();
             let replies = tokio::select! {
                 replies = queues.handler.run(requests.clone(), lock_policy) => replies,

@@ -5,7 +5,7 @@
 //! Memory is counted where it is held: what a connection has read and nobody has used yet, a body
 //! as it arrives, the values that are parsed from it, the messages of an answer, and the answer
 //! until it is written. A share that does not fit is refused before the memory is taken. Caches
-//! have limits of their own (`cache.messages_bytes`, `graphql.persisted_bytes`).
+//! have limits of their own (`cache.recent_messages_bytes`, `graphql.apq_cache_bytes`).
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -47,7 +47,7 @@ impl Budgets {
     pub(crate) fn new(limits: &Limits) -> Self {
         let requests = Ceilings {
             user: limits.user_requests,
-            ..Ceilings::of(limits.requests)
+            ..Ceilings::of(limits.max_concurrent_requests)
         };
         let connections = Ceilings::of(limits.open_connections);
         let address = connections.address.min(limits.address_connections).max(1);
@@ -206,7 +206,7 @@ impl Budget {
             Full::Address => "address",
             Full::User => "user",
         };
-        metrics::counter!(crate::metrics::HTTP_SHED_TOTAL, "limit" => self.0.name, "by" => by)
+        metrics::counter!(crate::metrics::REQUESTS_REJECTED_TOTAL, "reason" => self.0.name, "by" => by)
             .increment(1);
         full
     }

@@ -73,8 +73,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         return cli::config::run(&settings);
     }
     let _log = telemetry::init_logging(&settings.log)?;
-    for warning in
-        misspelled_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for warning in settings
+        .warnings
+        .iter()
+        .cloned()
+        .chain(misspelled_variables(variables))
     {
         tracing::warn!("{warning}");
     }

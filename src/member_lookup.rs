@@ -198,10 +198,10 @@ impl MemberLookupWorker {
             .into_iter()
             .filter_map(|uid| Uid::parse("uid", uid).ok())
             .collect();
-        if uids.is_empty() || uids.len() > services.limits.members {
+        if uids.is_empty() || uids.len() > services.limits.max_members_per_request {
             tracing::debug!(
                 number = uids.len(),
-                "the group has no members, or more than limits.members"
+                "the group has no members, or more than limits.max_members_per_request"
             );
             return Ok(());
         }

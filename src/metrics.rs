@@ -4,6 +4,9 @@
 //! call site, as in `metrics::counter!(crate::metrics::HTTP_REQUESTS_TOTAL, "route" => route)`. Tests
 //! refuse metrics that are not in both lists. (`graphql::operation_stats` renders the metrics of GraphQL operations
 //! itself, because it bounds the number of names.)
+//!
+//! How to rename a metric: rename its constant, and add its old name to [`RENAMED_METRICS`] and to
+//! the table in `docs/RELEASING.md` (a test compares the two). Remove both after the next release.
 
 /// Defines a constant for the name of each metric, and [`describe`] for their help texts.
 macro_rules! define_metrics {
@@ -33,12 +36,12 @@ macro_rules! define_metrics {
 define_metrics! {
     counter HTTP_REQUESTS_TOTAL = "recents_http_requests_total",
         "Requests by route, method and status.";
-    histogram HTTP_SECONDS = "recents_http_seconds" [Seconds],
+    histogram HTTP_REQUEST_DURATION_SECONDS = "recents_http_request_duration_seconds" [Seconds],
         "Duration of requests by route.";
     gauge HTTP_REQUESTS_RUNNING = "recents_http_requests_running",
-        "Running requests, which limits.requests limits.";
-    counter HTTP_SHED_TOTAL = "recents_http_shed_total",
-        "Requests and connections refused because a limit was reached, by limit and by its holder: server, address or user.";
+        "Running requests, which limits.max_concurrent_requests limits.";
+    counter REQUESTS_REJECTED_TOTAL = "recents_requests_rejected_total",
+        "Requests and connections refused at a limit, by reason (the limit) and by its holder: server, address or user.";
     gauge HELD_BYTES = "recents_held_bytes" [Bytes],
         "Memory held for callers, which limits.memory_bytes limits.";
     gauge OPEN_CONNECTIONS = "recents_open_connections",
@@ -74,22 +77,22 @@ define_metrics! {
 
     counter SQL_STATEMENTS_TOTAL = "recents_sql_statements_total",
         "SQL statements, without BEGIN and COMMIT.";
-    histogram SQL_SECONDS = "recents_sql_seconds" [Seconds],
+    histogram DB_QUERY_DURATION_SECONDS = "recents_db_query_duration_seconds" [Seconds],
         "Duration of SQL statements.";
     counter SQL_ABANDONED_TOTAL = "recents_sql_abandoned_total",
         "SQL statements that were finished after their caller was gone.";
     counter TRANSACTIONS_RETRIED_TOTAL = "recents_transactions_retried_total",
         "Transactions retried after a conflict.";
-    histogram SHARED_TRANSACTION_REQUESTS = "recents_shared_transaction_requests",
+    histogram BATCH_SIZE = "recents_batch_size",
         "Requests per shared transaction.";
     counter LOCKED_ROWS_TOTAL = "recents_locked_rows_total",
         "Requests that left their batch to wait for a locked row alone.";
     gauge DATABASE_CONNECTIONS_ALLOWED = "recents_database_connections_allowed",
         "Connections that the database allows, once it allowed fewer than database.max_connections.";
-    counter CACHE_TOTAL = "recents_cache_total",
+    counter MESSAGE_CACHE_LOOKUPS_TOTAL = "recents_message_cache_lookups_total",
         "Channels whose newest messages were cached (hit) or had to be read (miss).";
     gauge CACHE_BYTES = "recents_cache_bytes" [Bytes],
-        "Memory of cached messages, which cache.messages_bytes limits.";
+        "Memory of cached messages, which cache.recent_messages_bytes limits.";
 
     gauge LIVE_CONNECTIONS = "recents_live_connections",
         "Connections with subscriptions, by protocol.";
@@ -97,9 +100,9 @@ define_metrics! {
         "Users with subscriptions, at the time of the last poll.";
     gauge LIVE_CHATS = "recents_live_chats",
         "Channels with subscriptions to messageAdded, at the time of the last poll.";
-    counter LIVE_WAKES_TOTAL = "recents_live_wakes_total",
+    counter LIVE_NOTIFICATIONS_TOTAL = "recents_live_notifications_total",
         "Notifications to the feeds of users and channels.";
-    counter LIVE_POLLED_TOTAL = "recents_live_polled_total",
+    counter LIVE_MISSED_NOTIFICATIONS_TOTAL = "recents_live_missed_notifications_total",
         "Feeds with changes that only the poll found, because a notification was missing.";
     counter LIVE_EVENTS_TOTAL = "recents_live_events_total",
         "Events of conversationChanges, counted for each subscriber.";
@@ -112,6 +115,55 @@ define_metrics! {
 
     gauge LOG_LINES_DROPPED = "recents_log_lines_dropped",
         "Log lines that were dropped since the start.";
+}
+
+/// Old names, new names, and old and new names of labels of metrics. The samples are exported under
+/// the old names, too, for one release after the metric is renamed.
+const RENAMED_METRICS: &[(&str, &str, &[(&str, &str)])] = &[
+    ("recents_http_seconds", HTTP_REQUEST_DURATION_SECONDS, &[]),
+    (
+        "recents_http_shed_total",
+        REQUESTS_REJECTED_TOTAL,
+        &[("limit", "reason")],
+    ),
+    ("recents_sql_seconds", DB_QUERY_DURATION_SECONDS, &[]),
+    ("recents_shared_transaction_requests", BATCH_SIZE, &[]),
+    ("recents_cache_total", MESSAGE_CACHE_LOOKUPS_TOTAL, &[]),
+    ("recents_live_wakes_total", LIVE_NOTIFICATIONS_TOTAL, &[]),
+    (
+        "recents_live_polled_total",
+        LIVE_MISSED_NOTIFICATIONS_TOTAL,
+        &[],
+    ),
+];
+
+/// Returns the samples of renamed metrics under their old names. `text` has all metrics in
+/// Prometheus' text format.
+pub(crate) fn render_old_names(text: &str) -> String {
+    let mut copies = String::new();
+    for (old, new, labels) in RENAMED_METRICS {
+        let type_line = format!("# TYPE {new} ");
+        for line in text.lines() {
+            if let Some(kind) = line.strip_prefix(&type_line) {
+                copies += &format!("# HELP {old} Renamed to {new}.\n# TYPE {old} {kind}\n");
+            } else if let Some(sample) = line.strip_prefix(new).filter(|rest| is_sample(rest)) {
+                let mut sample = sample.to_owned();
+                for (old_label, new_label) in *labels {
+                    sample = sample.replace(&format!("{new_label}=\""), &format!("{old_label}=\""));
+                }
+                copies += &format!("{old}{sample}\n");
+            }
+        }
+    }
+    copies
+}
+
+/// Returns whether this, after the name of a metric, completes a sample of that metric.
+fn is_sample(rest: &str) -> bool {
+    ["", "_bucket", "_sum", "_count"].iter().any(|suffix| {
+        rest.strip_prefix(suffix)
+            .is_some_and(|rest| rest.starts_with(['{', ' ']))
+    })
 }
 
 #[cfg(test)]
@@ -132,6 +184,48 @@ mod tests {
             }
         }
         files
+    }
+
+    #[test]
+    fn renamed_metrics_keep_their_old_names() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new()
+            .set_buckets(&[0.5])
+            .unwrap()
+            .build_recorder();
+        let handle = recorder.handle();
+        ::metrics::with_local_recorder(&recorder, || {
+            describe();
+            ::metrics::histogram!(super::HTTP_REQUEST_DURATION_SECONDS, "route" => "/x")
+                .record(0.25);
+            ::metrics::counter!(super::REQUESTS_REJECTED_TOTAL, "reason" => "memory", "by" => "user")
+                .increment(2);
+            ::metrics::counter!(super::HTTP_REQUESTS_TOTAL).increment(1);
+        });
+        let old_names = render_old_names(&handle.render());
+        assert_eq!(
+            old_names.lines().collect::<Vec<_>>(),
+            [
+                "# HELP recents_http_seconds Renamed to recents_http_request_duration_seconds.",
+                "# TYPE recents_http_seconds histogram",
+                "recents_http_seconds_bucket{route=\"/x\",le=\"0.5\"} 1",
+                "recents_http_seconds_bucket{route=\"/x\",le=\"+Inf\"} 1",
+                "recents_http_seconds_sum{route=\"/x\"} 0.25",
+                "recents_http_seconds_count{route=\"/x\"} 1",
+                "# HELP recents_http_shed_total Renamed to recents_requests_rejected_total.",
+                "# TYPE recents_http_shed_total counter",
+                "recents_http_shed_total{limit=\"memory\",by=\"user\"} 2",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_documents_list_every_renamed_metric() {
+        let document = include_str!("../docs/RELEASING.md");
+        for (old, new, _) in RENAMED_METRICS {
+            let row = format!("| `{old}` | `{new}` |");
+            assert!(document.contains(&row), "docs/RELEASING.md lacks {row}");
+            assert!(ALL.iter().all(|(_, name)| name != old), "{old}");
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Services {
         settings: &Settings,
         render: RenderMessage,
     ) -> Arc<Self> {
-        let timeout = Duration::from_secs(settings.limits.request_seconds);
+        let timeout = Duration::from_secs(settings.limits.request_timeout_seconds);
         let permits = &Arc::clone(store.lock_wait_permits());
         // Each batcher is part of the services that its handler uses.
         Arc::new_cyclic(|services: &Weak<Self>| Self {
@@ -108,7 +108,7 @@ impl Services {
             bus: Arc::default(),
             members: MemberCache::new(),
             removal_enqueued: Notify::new(),
-            recent_messages: RecentMessageCache::new(settings.cache.messages_bytes, render),
+            recent_messages: RecentMessageCache::new(settings.cache.recent_messages_bytes, render),
             member_lookup: OnceLock::new(),
             conversations_on: settings.conversation.on,
             wukongim: settings.ingest.wukongim,

@@ -65,7 +65,7 @@ impl AppState {
     /// `render` makes the JSON of recent messages.
     ///
     /// # Errors
-    /// A `graphql.manifest` or a key file that cannot be read.
+    /// A `graphql.persisted_operations_file` or a key file that cannot be read.
     pub(crate) fn new(
         settings: Settings,
         store: Store,
@@ -85,7 +85,7 @@ impl AppState {
         let concurrent_syncs = settings.database.max_connections as usize / 2;
         let feeds = Arc::new(Feeds::new(
             Arc::clone(&core),
-            Duration::from_millis(settings.live.coalesce_milliseconds),
+            Duration::from_millis(settings.live.debounce_ms),
             concurrent_syncs,
         ));
         let state = Self(Arc::new(AppStateInner {

@@ -86,9 +86,11 @@ pub fn install_metrics_recorder() {
     let _ = metrics_handle();
 }
 
-/// Returns all metrics in Prometheus' text format.
+/// Returns all metrics in Prometheus' text format, renamed ones under both names.
 pub fn render_metrics() -> String {
-    metrics_handle().render()
+    let text = metrics_handle().render();
+    let old_names = crate::metrics::render_old_names(&text);
+    text + &old_names
 }
 
 /// Returns the handle of the recorder. The first call installs the recorder.
@@ -99,7 +101,7 @@ fn metrics_handle() -> &'static PrometheusHandle {
             0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
         ];
         let counts = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
-        let batch_sizes = Matcher::Full(crate::metrics::SHARED_TRANSACTION_REQUESTS.to_owned());
+        let batch_sizes = Matcher::Full(crate::metrics::BATCH_SIZE.to_owned());
         let builder = PrometheusBuilder::new()
             .set_buckets(&seconds)
             .and_then(|builder| builder.set_buckets_for_metric(batch_sizes, &counts));

@@ -101,10 +101,13 @@ pub(super) fn group_key(channel: &ChannelRef) -> Result<ChannelKey, Error> {
 }
 
 fn check_member_count(services: &Services, uids: &[Uid]) -> Result<(), Error> {
-    if uids.len() > services.limits.members {
+    if uids.len() > services.limits.max_members_per_request {
         return Err(Error::bad_input(
             "subscribers",
-            format!("must name at most {} users", services.limits.members),
+            format!(
+                "must name at most {} users",
+                services.limits.max_members_per_request
+            ),
         ));
     }
     Ok(())

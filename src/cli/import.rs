@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use recents::clock::{Clock, IdGenerator};
 use recents::config::{ConfigError, Settings, Url};
 use recents::ids::Uid;
-use recents::wukongim::dto::write_message;
 use recents::services::Services;
+use recents::wukongim::dto::write_message;
 use recents::{import, server};
 
 #[derive(clap::Args)]

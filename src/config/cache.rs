@@ -11,13 +11,13 @@ use super::check::{MAX_VALUE, check_ranges};
 pub struct CacheConfig {
     /// Memory for the newest messages of channels, so that a sync reads only new messages; the
     /// least recently used are evicted. 0 disables the cache.
-    pub messages_bytes: u64,
+    pub recent_messages_bytes: u64,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
         Self {
-            messages_bytes: 64 << 20,
+            recent_messages_bytes: 64 << 20,
         }
     }
 }
@@ -26,7 +26,11 @@ impl CacheConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         check_ranges(
             "cache",
-            &[("messages_bytes", self.messages_bytes, 0..=MAX_VALUE)],
+            &[(
+                "recent_messages_bytes",
+                self.recent_messages_bytes,
+                0..=MAX_VALUE,
+            )],
         )
     }
 }

@@ -21,12 +21,12 @@ pub struct DatabaseConfig {
     pub max_connections: u32,
     /// How long the server waits at its start for a database that cannot be reached. 0 ends it at
     /// once, with the reason.
-    pub wait_seconds: u64,
+    pub startup_timeout_seconds: u64,
     /// How long a request waits for a free connection.
-    pub acquire_seconds: u64,
+    pub acquire_timeout_seconds: u64,
     /// Time limit of one statement, and of waiting for one lock. Never longer than
-    /// `limits.request_seconds`.
-    pub statement_seconds: u64,
+    /// `limits.request_timeout_seconds`.
+    pub statement_timeout_seconds: u64,
     /// Whether `serve` applies missing migrations at its start. Otherwise it refuses to start
     /// without them.
     pub migrate: bool,
@@ -41,9 +41,9 @@ impl Default for DatabaseConfig {
             url: "sqlite://recents.db?mode=rwc".into(),
             url_file: String::new(),
             max_connections: 10,
-            wait_seconds: 0,
-            acquire_seconds: 5,
-            statement_seconds: 10,
+            startup_timeout_seconds: 0,
+            acquire_timeout_seconds: 5,
+            statement_timeout_seconds: 10,
             migrate: true,
             transaction_pooler: false,
         }
@@ -60,9 +60,21 @@ impl DatabaseConfig {
                     u64::from(self.max_connections),
                     2..=MAX_DATABASE_CONNECTIONS,
                 ),
-                ("wait_seconds", self.wait_seconds, 0..=DAY_SECONDS),
-                ("acquire_seconds", self.acquire_seconds, 1..=DAY_SECONDS),
-                ("statement_seconds", self.statement_seconds, 1..=DAY_SECONDS),
+                (
+                    "startup_timeout_seconds",
+                    self.startup_timeout_seconds,
+                    0..=DAY_SECONDS,
+                ),
+                (
+                    "acquire_timeout_seconds",
+                    self.acquire_timeout_seconds,
+                    1..=DAY_SECONDS,
+                ),
+                (
+                    "statement_timeout_seconds",
+                    self.statement_timeout_seconds,
+                    1..=DAY_SECONDS,
+                ),
             ],
         )?;
         let url = self.url.reveal();

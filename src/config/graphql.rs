@@ -13,21 +13,21 @@ pub struct GraphqlConfig {
     pub introspection: bool,
     /// Memory for automatic persisted queries; the least recently used are evicted. 0 disables
     /// them.
-    pub persisted_bytes: u64,
+    pub apq_cache_bytes: u64,
     /// File of persisted operations (Apollo's manifest, or a JSON object of hashes and documents).
     /// When set, no other operation runs.
-    pub manifest: String,
+    pub persisted_operations_file: String,
     /// Operations that take longer are logged, without the values of their variables. 0 logs none.
-    pub slow_milliseconds: u64,
+    pub slow_operation_ms: u64,
 }
 
 impl Default for GraphqlConfig {
     fn default() -> Self {
         Self {
             introspection: true,
-            persisted_bytes: 16 << 20,
-            manifest: String::new(),
-            slow_milliseconds: 1000,
+            apq_cache_bytes: 16 << 20,
+            persisted_operations_file: String::new(),
+            slow_operation_ms: 1000,
         }
     }
 }
@@ -37,8 +37,8 @@ impl GraphqlConfig {
         check_ranges(
             "graphql",
             &[
-                ("persisted_bytes", self.persisted_bytes, 0..=MAX_VALUE),
-                ("slow_milliseconds", self.slow_milliseconds, 0..=MAX_VALUE),
+                ("apq_cache_bytes", self.apq_cache_bytes, 0..=MAX_VALUE),
+                ("slow_operation_ms", self.slow_operation_ms, 0..=MAX_VALUE),
             ],
         )
     }

@@ -29,20 +29,20 @@ pub struct Limits {
     pub answer_bytes: usize,
     /// Maximum number of newest messages for each conversation in one answer. REST lowers larger
     /// numbers, GraphQL refuses them.
-    pub msg_count: u32,
+    pub max_messages_per_conversation: u32,
     /// Maximum number of entries in `last_msg_seqs`.
-    pub last_msg_seqs: usize,
+    pub max_last_msg_seqs: usize,
     /// Maximum page size (`first`, `last`) in GraphQL.
     pub page_size: u32,
     /// Maximum number of users in one request that changes the members of a channel.
-    pub members: usize,
+    pub max_members_per_request: usize,
     /// How far above the newest stored message a user may read or delete: a client can know
     /// messages before the webhook brings them.
     pub read_ahead: u32,
     /// Time limit of a request.
-    pub request_seconds: u64,
+    pub request_timeout_seconds: u64,
     /// Maximum number of running requests. Further requests are refused at once with 503.
-    pub requests: usize,
+    pub max_concurrent_requests: usize,
     /// Maximum number of running requests of one user; further ones are refused with 429. A quarter
     /// of the server's places is reserved for services, and one address gets at most half of the
     /// others.
@@ -59,9 +59,9 @@ pub struct Limits {
     /// Maximum number of open connections from one address that is not in `server.trusted_proxies`.
     pub address_connections: usize,
     /// How long a request's line and headers (64 KiB at most) may take to arrive.
-    pub header_seconds: u64,
+    pub header_timeout_seconds: u64,
     /// How long a connection may wait for the next request.
-    pub idle_seconds: u64,
+    pub idle_timeout_seconds: u64,
     /// Minimum speed at which a body arrives and an answer is read, measured over ten seconds. A
     /// slower client is disconnected.
     pub least_bytes_per_second: usize,
@@ -72,11 +72,11 @@ pub struct Limits {
     /// The same for one address: users' requests and requests without a valid token.
     pub address_requests_per_second: u32,
     /// Maximum number of connections with subscriptions (WebSocket and SSE) to this server.
-    pub connections: usize,
+    pub max_live_connections: usize,
     /// Maximum number of connections with subscriptions of one user to this server.
-    pub user_connections: usize,
+    pub max_user_live_connections: usize,
     /// Maximum number of operations that run on one WebSocket.
-    pub subscriptions: usize,
+    pub max_subscriptions: usize,
     /// Maximum size of a message that a client sends over a WebSocket.
     pub socket_message_bytes: usize,
     /// Maximum rate of a client's messages over one WebSocket, pings included, on average; bursts
@@ -115,25 +115,25 @@ impl Default for Limits {
             webhook_body_bytes: 64 << 20,
             payload_bytes: 256 << 10,
             answer_bytes: 8 << 20,
-            msg_count: 500,
-            last_msg_seqs: 100_000,
+            max_messages_per_conversation: 500,
+            max_last_msg_seqs: 100_000,
             page_size: 1000,
-            members: 100_000,
+            max_members_per_request: 100_000,
             read_ahead: 100_000,
-            request_seconds: 30,
-            requests: 1024,
+            request_timeout_seconds: 30,
+            max_concurrent_requests: 1024,
             user_requests: 64,
             memory_bytes: 256 << 20,
             open_connections: 12_000,
             address_connections: 1024,
-            header_seconds: 10,
-            idle_seconds: 75,
+            header_timeout_seconds: 10,
+            idle_timeout_seconds: 75,
             least_bytes_per_second: 500,
             user_requests_per_second: 100,
             address_requests_per_second: 1000,
-            connections: 10_000,
-            user_connections: 20,
-            subscriptions: 50,
+            max_live_connections: 10_000,
+            max_user_live_connections: 20,
+            max_subscriptions: 50,
             socket_message_bytes: 256 << 10,
             socket_messages_per_second: 50,
             document_bytes: 64 << 10,
@@ -175,12 +175,28 @@ impl Limits {
                 ),
                 ("payload_bytes", self.payload_bytes as u64, 1..=MAX_VALUE),
                 ("answer_bytes", self.answer_bytes as u64, 1..=MAX_VALUE),
-                ("msg_count", u64::from(self.msg_count), 1..=MAX_VALUE),
-                ("last_msg_seqs", self.last_msg_seqs as u64, 1..=MAX_VALUE),
+                (
+                    "max_messages_per_conversation",
+                    u64::from(self.max_messages_per_conversation),
+                    1..=MAX_VALUE,
+                ),
+                (
+                    "max_last_msg_seqs",
+                    self.max_last_msg_seqs as u64,
+                    1..=MAX_VALUE,
+                ),
                 ("page_size", u64::from(self.page_size), 1..=MAX_VALUE),
-                ("members", self.members as u64, 1..=MAX_VALUE),
+                (
+                    "max_members_per_request",
+                    self.max_members_per_request as u64,
+                    1..=MAX_VALUE,
+                ),
                 ("read_ahead", u64::from(self.read_ahead), 0..=MAX_VALUE),
-                ("request_seconds", self.request_seconds, 1..=DAY_SECONDS),
+                (
+                    "request_timeout_seconds",
+                    self.request_timeout_seconds,
+                    1..=DAY_SECONDS,
+                ),
             ],
         )
     }
@@ -189,7 +205,11 @@ impl Limits {
         check_ranges(
             "limits",
             &[
-                ("requests", self.requests as u64, 1..=MAX_COUNT),
+                (
+                    "max_concurrent_requests",
+                    self.max_concurrent_requests as u64,
+                    1..=MAX_COUNT,
+                ),
                 ("user_requests", self.user_requests as u64, 1..=MAX_COUNT),
                 (
                     "memory_bytes",
@@ -206,8 +226,16 @@ impl Limits {
                     self.address_connections as u64,
                     1..=MAX_COUNT,
                 ),
-                ("header_seconds", self.header_seconds, 1..=DAY_SECONDS),
-                ("idle_seconds", self.idle_seconds, 1..=DAY_SECONDS),
+                (
+                    "header_timeout_seconds",
+                    self.header_timeout_seconds,
+                    1..=DAY_SECONDS,
+                ),
+                (
+                    "idle_timeout_seconds",
+                    self.idle_timeout_seconds,
+                    1..=DAY_SECONDS,
+                ),
                 (
                     "least_bytes_per_second",
                     self.least_bytes_per_second as u64,
@@ -223,13 +251,21 @@ impl Limits {
                     u64::from(self.address_requests_per_second),
                     0..=MAX_COUNT,
                 ),
-                ("connections", self.connections as u64, 0..=MAX_COUNT),
                 (
-                    "user_connections",
-                    self.user_connections as u64,
+                    "max_live_connections",
+                    self.max_live_connections as u64,
+                    0..=MAX_COUNT,
+                ),
+                (
+                    "max_user_live_connections",
+                    self.max_user_live_connections as u64,
                     1..=MAX_COUNT,
                 ),
-                ("subscriptions", self.subscriptions as u64, 1..=MAX_COUNT),
+                (
+                    "max_subscriptions",
+                    self.max_subscriptions as u64,
+                    1..=MAX_COUNT,
+                ),
                 (
                     "socket_message_bytes",
                     self.socket_message_bytes as u64,

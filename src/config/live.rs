@@ -19,16 +19,16 @@ pub struct LiveConfig {
     pub redis_channel: String,
     /// Interval at which subscriptions poll the database: the maximum delay of a change without a
     /// notification.
-    pub poll_seconds: u64,
+    pub poll_interval_seconds: u64,
     /// How long a change waits for others, so that they are sent as one event.
-    pub coalesce_milliseconds: u64,
+    pub debounce_ms: u64,
     /// How long a WebSocket client may take to send `connection_init`.
-    pub init_seconds: u64,
+    pub connection_init_timeout_seconds: u64,
     /// Interval of pings (WebSocket) and comments (SSE) that keep connections alive. A client that
     /// misses two pings is disconnected.
-    pub ping_seconds: u64,
+    pub ping_interval_seconds: u64,
     /// How long a client may take to read an event. A slower client is disconnected.
-    pub send_seconds: u64,
+    pub write_timeout_seconds: u64,
 }
 
 impl Default for LiveConfig {
@@ -37,11 +37,11 @@ impl Default for LiveConfig {
             redis_url: Url::default(),
             redis_url_file: String::new(),
             redis_channel: "recents".to_owned(),
-            poll_seconds: 5,
-            coalesce_milliseconds: 10,
-            init_seconds: 5,
-            ping_seconds: 15,
-            send_seconds: 10,
+            poll_interval_seconds: 5,
+            debounce_ms: 10,
+            connection_init_timeout_seconds: 5,
+            ping_interval_seconds: 15,
+            write_timeout_seconds: 10,
         }
     }
 }
@@ -51,15 +51,27 @@ impl LiveConfig {
         check_ranges(
             "live",
             &[
-                ("poll_seconds", self.poll_seconds, 1..=DAY_SECONDS),
                 (
-                    "coalesce_milliseconds",
-                    self.coalesce_milliseconds,
-                    0..=60_000,
+                    "poll_interval_seconds",
+                    self.poll_interval_seconds,
+                    1..=DAY_SECONDS,
                 ),
-                ("init_seconds", self.init_seconds, 1..=DAY_SECONDS),
-                ("ping_seconds", self.ping_seconds, 1..=DAY_SECONDS),
-                ("send_seconds", self.send_seconds, 1..=DAY_SECONDS),
+                ("debounce_ms", self.debounce_ms, 0..=60_000),
+                (
+                    "connection_init_timeout_seconds",
+                    self.connection_init_timeout_seconds,
+                    1..=DAY_SECONDS,
+                ),
+                (
+                    "ping_interval_seconds",
+                    self.ping_interval_seconds,
+                    1..=DAY_SECONDS,
+                ),
+                (
+                    "write_timeout_seconds",
+                    self.write_timeout_seconds,
+                    1..=DAY_SECONDS,
+                ),
             ],
         )?;
         let redis = self.redis_url.reveal();

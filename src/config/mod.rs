@@ -14,6 +14,7 @@ mod ingest;
 mod limits;
 mod live;
 mod log;
+mod renamed;
 mod secret;
 mod server;
 mod source;
@@ -56,6 +57,9 @@ pub struct Settings {
     pub graphql: GraphqlConfig,
     pub cache: CacheConfig,
     pub log: LogConfig,
+    /// Warnings about keys that have old names in the file or the environment.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// An error in the configuration. The text names the key and its source.
@@ -191,7 +195,7 @@ mod tests {
     #[test]
     fn the_environment_overrides_the_file() {
         let settings = load(
-            "[server]\nlisten = '127.0.0.1:1'\n[limits]\nmsg_count = 7",
+            "[server]\nlisten = '127.0.0.1:1'\n[limits]\nmax_messages_per_conversation = 7",
             &[
                 ("RECENTS__SERVER__LISTEN", "127.0.0.1:2"),
                 ("RECENTS__CONVERSATION__ON", "true"),
@@ -200,9 +204,84 @@ mod tests {
         )
         .unwrap();
         assert_eq!(settings.server.listen, "127.0.0.1:2");
-        assert_eq!(settings.limits.msg_count, 7);
+        assert_eq!(settings.limits.max_messages_per_conversation, 7);
         assert!(settings.conversation.on);
         assert_eq!(settings.auth.manager_token.reveal(), "123");
+    }
+
+    #[test]
+    fn old_names_work_with_a_warning() {
+        let settings = load("[limits]\nrequests = 7\n[live]\ninit_seconds = 8", &[]).unwrap();
+        assert_eq!(settings.limits.max_concurrent_requests, 7);
+        assert_eq!(settings.live.connection_init_timeout_seconds, 8);
+        assert_eq!(settings.warnings.len(), 2, "{:?}", settings.warnings);
+        let warning = settings
+            .warnings
+            .iter()
+            .find(|warning| warning.contains("limits.requests"))
+            .unwrap();
+        assert!(
+            warning.contains("given.toml") && warning.contains("limits.max_concurrent_requests"),
+            "{warning}"
+        );
+        let settings = load("", &[("RECENTS__GRAPHQL__SLOW_MILLISECONDS", "9")]).unwrap();
+        assert_eq!(settings.graphql.slow_operation_ms, 9);
+        assert!(
+            settings.warnings.len() == 1
+                && settings.warnings[0].contains(
+                    "graphql.slow_milliseconds in the environment is now called \
+                     graphql.slow_operation_ms"
+                ),
+            "{:?}",
+            settings.warnings
+        );
+        let new_names = "[limits]\nmax_concurrent_requests = 7";
+        assert!(load(new_names, &[]).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file_whichever_names_they_use() {
+        for file in ["requests = 7", "max_concurrent_requests = 7"] {
+            for variable in [
+                "RECENTS__LIMITS__REQUESTS",
+                "RECENTS__LIMITS__MAX_CONCURRENT_REQUESTS",
+            ] {
+                let settings = load(&format!("[limits]\n{file}"), &[(variable, "8")]).unwrap();
+                let value = settings.limits.max_concurrent_requests;
+                assert_eq!(value, 8, "{file}, {variable}");
+            }
+        }
+    }
+
+    #[test]
+    fn old_and_new_name_in_one_source_are_refused() {
+        for (file, environment, source) in [
+            (
+                "[limits]\nrequests = 7\nmax_concurrent_requests = 7",
+                vec![],
+                "given.toml",
+            ),
+            (
+                "'limits.requests' = 7\n[limits]\nmax_concurrent_requests = 7",
+                vec![],
+                "given.toml",
+            ),
+            (
+                "",
+                vec![
+                    ("RECENTS__LIMITS__REQUESTS", "7"),
+                    ("RECENTS__LIMITS__MAX_CONCURRENT_REQUESTS", "7"),
+                ],
+                "the environment",
+            ),
+        ] {
+            let error = load(file, &environment).unwrap_err().to_string();
+            assert!(
+                error.contains("limits.requests and limits.max_concurrent_requests are both set")
+                    && error.contains(source),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -264,9 +343,9 @@ mod tests {
     #[test]
     fn invalid_toml_is_reported_with_its_line() {
         for file in [
-            "[limits]\nmsg_count = 9223372036854775808",
-            "[limits]\nmsg_count = 1e400",
-            "[limits]\nmsg_count =",
+            "[limits]\nmax_messages_per_conversation = 9223372036854775808",
+            "[limits]\nmax_messages_per_conversation = 1e400",
+            "[limits]\nmax_messages_per_conversation =",
         ] {
             let error = load(file, &[]).unwrap_err().to_string();
             assert!(
@@ -286,11 +365,11 @@ mod tests {
 
     #[test]
     fn invalid_values_name_the_key_and_its_source() {
-        let error = load("[limits]\nmsg_count = 'many'", &[])
+        let error = load("[limits]\nmax_messages_per_conversation = 'many'", &[])
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("limits.msg_count") && error.contains("given.toml"),
+            error.contains("limits.max_messages_per_conversation") && error.contains("given.toml"),
             "{error}"
         );
         let error = load("", &[("RECENTS__DATABASE__MAX_CONNECTIONS", "lots")])
@@ -310,24 +389,33 @@ mod tests {
                 "database.max_connections",
             ),
             (
-                "[database]\nacquire_seconds = 86401",
-                "database.acquire_seconds",
+                "[database]\nacquire_timeout_seconds = 86401",
+                "database.acquire_timeout_seconds",
             ),
-            ("[database]\nwait_seconds = 86401", "database.wait_seconds"),
             (
-                "[limits]\nrequest_seconds = 9223372036854775807",
-                "limits.request_seconds",
+                "[database]\nstartup_timeout_seconds = 86401",
+                "database.startup_timeout_seconds",
             ),
-            ("[limits]\nrequests = 1000001", "limits.requests"),
+            (
+                "[limits]\nrequest_timeout_seconds = 9223372036854775807",
+                "limits.request_timeout_seconds",
+            ),
+            (
+                "[limits]\nmax_concurrent_requests = 1000001",
+                "limits.max_concurrent_requests",
+            ),
             (
                 "[database]\nmax_connections = 10001",
                 "database.max_connections",
             ),
             ("[limits]\nbody_bytes = 1e19", "limits.body_bytes"),
-            ("[limits]\nmembers = inf", "limits.members"),
             (
-                "[limits]\nlast_msg_seqs = '18446744073709551615'",
-                "limits.last_msg_seqs",
+                "[limits]\nmax_members_per_request = inf",
+                "limits.max_members_per_request",
+            ),
+            (
+                "[limits]\nmax_last_msg_seqs = '18446744073709551615'",
+                "limits.max_last_msg_seqs",
             ),
             ("[limits]\ndocument_depth = 33", "limits.document_depth"),
             (
@@ -513,8 +601,14 @@ mod tests {
             ("[auth]\njwt = 'x'", "auth.jwt in"),
             ("[live]\nredis_url = 'host:6379'", "live.redis_url"),
             ("[live]\nredis_channel = ''", "live.redis_channel"),
-            ("[live]\npoll_seconds = 0", "live.poll_seconds"),
-            ("[limits]\nuser_connections = 0", "limits.user_connections"),
+            (
+                "[live]\npoll_interval_seconds = 0",
+                "live.poll_interval_seconds",
+            ),
+            (
+                "[limits]\nmax_user_live_connections = 0",
+                "limits.max_user_live_connections",
+            ),
         ] {
             let error = load(file, &[]).unwrap_err().to_string();
             assert!(error.contains(text), "{file}: {error}");

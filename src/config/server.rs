@@ -48,7 +48,7 @@ pub struct ServerConfig {
     /// that load balancers need to notice.
     pub drain_seconds: u64,
     /// How long a shutdown then waits for running requests.
-    pub shutdown_seconds: u64,
+    pub shutdown_timeout_seconds: u64,
     /// Origins of web pages (`https://chat.example.com`) that may use GraphQL over HTTP and
     /// WebSocket, besides the server's own pages.
     #[serde(deserialize_with = "list_or_text")]
@@ -67,7 +67,7 @@ impl Default for ServerConfig {
         Self {
             listen: "127.0.0.1:5001".to_owned(),
             drain_seconds: 0,
-            shutdown_seconds: 10,
+            shutdown_timeout_seconds: 10,
             cors_origins: Vec::new(),
             cors_headers: DEFAULT_CORS_HEADERS.map(str::to_owned).to_vec(),
             trusted_proxies: Vec::new(),
@@ -81,7 +81,11 @@ impl ServerConfig {
             "server",
             &[
                 ("drain_seconds", self.drain_seconds, 0..=DAY_SECONDS),
-                ("shutdown_seconds", self.shutdown_seconds, 1..=DAY_SECONDS),
+                (
+                    "shutdown_timeout_seconds",
+                    self.shutdown_timeout_seconds,
+                    1..=DAY_SECONDS,
+                ),
             ],
         )?;
         check_addresses("server.trusted_proxies", &self.trusted_proxies)?;

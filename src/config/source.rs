@@ -1,11 +1,13 @@
 //! Reads the settings from their sources: the file and the environment.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use ::config::{Config, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::Deserialize;
 
+use super::renamed::replace_old_names;
 use super::{ConfigError, DEFAULT_FILE, DatabaseConfig, Settings, Url};
 
 /// Reads a list, or a text of comma-separated items, which is how the environment names a list.
@@ -29,6 +31,27 @@ pub(super) fn list_or_text<'de, D: serde::Deserializer<'de>>(
     })
 }
 
+/// The keys and values of a source, which are known and have their new names.
+#[derive(Clone)]
+struct CheckedSource(Map<String, Value>);
+
+impl fmt::Debug for CheckedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The values may be secret.
+        f.debug_struct("CheckedSource").finish_non_exhaustive()
+    }
+}
+
+impl Source for CheckedSource {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ::config::ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
 impl Settings {
     /// Reads and checks the settings.
     pub(super) fn load_from(
@@ -43,18 +66,17 @@ impl Settings {
             &serde_json::to_value(Self::default())
                 .map_err(|error| ConfigError(error.to_string()))?,
         );
+        let mut sources = Config::builder();
+        let mut warnings = Vec::new();
         for source in [&file as &dyn Source, &environment] {
-            refuse_unknown(
-                "",
-                &source
-                    .collect()
-                    .map_err(|error| ConfigError(error.to_string()))?,
-                &known,
-            )?;
+            let mut given = source
+                .collect()
+                .map_err(|error| ConfigError(error.to_string()))?;
+            warnings.extend(replace_old_names(&mut given)?);
+            refuse_unknown("", &given, &known)?;
+            sources = sources.add_source(CheckedSource(given));
         }
-        let config = Config::builder()
-            .add_source(file)
-            .add_source(environment)
+        let config = sources
             .build()
             .map_err(|error| ConfigError(error.to_string()))?;
         // Not every error about a value names the key.
@@ -64,6 +86,7 @@ impl Settings {
                 &error.inner().to_string(),
             ))
         })?;
+        settings.warnings = warnings;
         settings.read_secrets()?;
         settings.check()?;
         Ok(settings)

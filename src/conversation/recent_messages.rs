@@ -127,9 +127,9 @@ async fn list_fitting_messages(
         .filter(|(_, cached)| cached.is_none())
         .map(|(key, _)| key)
         .collect();
-    metrics::counter!(crate::metrics::CACHE_TOTAL, "result" => "hit")
+    metrics::counter!(crate::metrics::MESSAGE_CACHE_LOOKUPS_TOTAL, "result" => "hit")
         .increment((keys.len() - missing.len()) as u64);
-    metrics::counter!(crate::metrics::CACHE_TOTAL, "result" => "miss")
+    metrics::counter!(crate::metrics::MESSAGE_CACHE_LOOKUPS_TOTAL, "result" => "miss")
         .increment(missing.len() as u64);
     let mut read = if missing.is_empty() {
         HashMap::new()

@@ -263,7 +263,7 @@ impl PreparedOperation {
         let mut request = request.data(loader).data(operation).data(caller.clone());
         request.operation_name = self.operation_name;
         request.set_parsed_query(self.checked.document);
-        let slow = app.settings.graphql.slow_milliseconds;
+        let slow = app.settings.graphql.slow_operation_ms;
         let slow = (slow > 0).then(|| Duration::from_millis(slow));
         (
             request,

@@ -63,12 +63,12 @@ impl PersistedQueries {
     /// # Errors
     /// Returns an error if the manifest cannot be read.
     pub(crate) fn new(settings: &GraphqlConfig) -> Result<Self, ConfigError> {
-        if !settings.manifest.is_empty() {
+        if !settings.persisted_operations_file.is_empty() {
             return Ok(Self::AllowList(read_manifest(Path::new(
-                &settings.manifest,
+                &settings.persisted_operations_file,
             ))?));
         }
-        if settings.persisted_bytes == 0 {
+        if settings.apq_cache_bytes == 0 {
             return Ok(Self::Disabled);
         }
         let bytes = |hash: &String, text: &Arc<str>| {
@@ -76,7 +76,7 @@ impl PersistedQueries {
         };
         Ok(Self::Automatic(
             Cache::builder()
-                .max_capacity(settings.persisted_bytes)
+                .max_capacity(settings.apq_cache_bytes)
                 .weigher(bytes)
                 .build(),
         ))
@@ -161,8 +161,12 @@ pub(super) fn hash_of(text: &str) -> String {
 }
 
 fn read_manifest(path: &Path) -> Result<HashMap<String, Arc<str>>, ConfigError> {
-    let invalid =
-        |what: String| ConfigError(format!("graphql.manifest: {}: {what}", path.display()));
+    let invalid = |what: String| {
+        ConfigError(format!(
+            "graphql.persisted_operations_file: {}: {what}",
+            path.display()
+        ))
+    };
     let text = std::fs::read_to_string(path)
         .map_err(|error| invalid(format!("cannot be read: {error}")))?;
     let manifest = serde_json::from_str::<Manifest>(&text).map_err(|_| {
@@ -214,7 +218,7 @@ mod tests {
         let path = folder.path().join("manifest.json");
         std::fs::write(&path, manifest).unwrap();
         PersistedQueries::new(&GraphqlConfig {
-            manifest: path.display().to_string(),
+            persisted_operations_file: path.display().to_string(),
             ..GraphqlConfig::default()
         })
     }
@@ -274,7 +278,7 @@ mod tests {
     #[test]
     fn cache_size_is_bounded() {
         let persisted = PersistedQueries::new(&GraphqlConfig {
-            persisted_bytes: 10_000,
+            apq_cache_bytes: 10_000,
             ..GraphqlConfig::default()
         })
         .unwrap();
@@ -299,7 +303,7 @@ mod tests {
     #[test]
     fn disabled_cache_refuses_hashes() {
         let persisted = PersistedQueries::new(&GraphqlConfig {
-            persisted_bytes: 0,
+            apq_cache_bytes: 0,
             ..GraphqlConfig::default()
         })
         .unwrap();
@@ -361,13 +365,15 @@ mod tests {
                 panic!("{manifest}")
             };
             assert!(
-                error.to_string().starts_with("graphql.manifest: ")
+                error
+                    .to_string()
+                    .starts_with("graphql.persisted_operations_file: ")
                     && error.to_string().contains(text),
                 "{error}"
             );
         }
         let missing = PersistedQueries::new(&GraphqlConfig {
-            manifest: "/nowhere".to_owned(),
+            persisted_operations_file: "/nowhere".to_owned(),
             ..GraphqlConfig::default()
         });
         assert!(missing.is_err_and(|error| error.to_string().contains("cannot be read")));

@@ -82,8 +82,8 @@ impl Query {
         let limits = &ctx.core().limits;
         let uid = ctx.viewer(uid.as_ref())?;
         let last_msg_seqs = last_msg_seqs.unwrap_or_default();
-        if last_msg_seqs.split('|').count() > limits.last_msg_seqs {
-            let problem = format!("must have at most {} entries", limits.last_msg_seqs);
+        if last_msg_seqs.split('|').count() > limits.max_last_msg_seqs {
+            let problem = format!("must have at most {} entries", limits.max_last_msg_seqs);
             return Err(Error::bad_input("last_msg_seqs", problem).into());
         }
         let excluded = exclude_channel_types
@@ -104,7 +104,11 @@ impl Query {
             version: version.map_or(0, |version| version.signed()),
             last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
             force_include: std::collections::HashSet::new(),
-            msg_count: check_count("msg_count", msg_count.unwrap_or(20), limits.msg_count)?,
+            msg_count: check_count(
+                "msg_count",
+                msg_count.unwrap_or(20),
+                limits.max_messages_per_conversation,
+            )?,
             filter: SyncFilter {
                 only_unread: only_unread.unwrap_or_default(),
                 // Duplicates are removed because the types are compared with every conversation.

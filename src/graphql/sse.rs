@@ -91,7 +91,7 @@ async fn stream_events(
     reservation: Reservation,
 ) {
     let live = &context.app.settings.live;
-    let write_timeout = Duration::from_secs(live.send_seconds);
+    let write_timeout = Duration::from_secs(live.write_timeout_seconds);
     let send_event = async |event: Bytes| match timeout(write_timeout, send.send(event)).await {
         Ok(sent) => sent.is_ok(),
         Err(_) => {
@@ -111,7 +111,7 @@ async fn stream_events(
         Err(result) => stream::iter([result]).right_stream(),
     };
     let replaced = connection.replaced();
-    let every = Duration::from_secs(live.ping_seconds);
+    let every = Duration::from_secs(live.ping_interval_seconds);
     let mut keep_alive = tokio::time::interval_at(Instant::now() + every, every);
     let expired = wait_for_expiry(&context.caller);
     tokio::pin!(expired);

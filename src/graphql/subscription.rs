@@ -45,7 +45,7 @@ impl Subscriptions {
         let msg_count = check_count(
             "msg_count",
             msg_count.unwrap_or(1),
-            ctx.core().limits.msg_count,
+            ctx.core().limits.max_messages_per_conversation,
         )?;
         let feeds: &Arc<Feeds> = ctx.data_unchecked();
         let events = feeds.subscribe(

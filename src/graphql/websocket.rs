@@ -5,7 +5,7 @@
 //! no limits.
 //!
 //! Nothing is buffered for a client: the next event of an operation is computed after the last one
-//! was sent. Clients that do not read for `live.send_seconds` are disconnected.
+//! was sent. Clients that do not read for `live.write_timeout_seconds` are disconnected.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -231,7 +231,8 @@ impl Session {
         if self.socket.protocol().is_none() {
             return UNSUPPORTED_PROTOCOL;
         }
-        let init_timeout = Duration::from_secs(self.app.settings.live.init_seconds);
+        let init_timeout =
+            Duration::from_secs(self.app.settings.live.connection_init_timeout_seconds);
         let shutdown = self.app.shutdown.clone();
         let initialised = tokio::select! {
             initialised = timeout(init_timeout, self.init(caller)) => initialised.unwrap_or(Err(INIT_TIMEOUT)),
@@ -309,7 +310,7 @@ impl Session {
         let expired = wait_for_expiry(&context.caller);
         tokio::pin!(expired);
         let shutdown = self.app.shutdown.clone();
-        let every = Duration::from_secs(self.app.settings.live.ping_seconds);
+        let every = Duration::from_secs(self.app.settings.live.ping_interval_seconds);
         let mut ping = tokio::time::interval_at(Instant::now() + every, every);
         let mut pinged_at: Option<Instant> = None;
         let mut operations = Operations::new();
@@ -395,7 +396,7 @@ impl Session {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), CloseReason> {
-        let write_timeout = Duration::from_secs(self.app.settings.live.send_seconds);
+        let write_timeout = Duration::from_secs(self.app.settings.live.write_timeout_seconds);
         match timeout(write_timeout, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err((1000, "")),
@@ -464,10 +465,10 @@ fn start_operation(
 ) -> Result<Pin<Box<dyn Stream<Item = OperationEvent> + Send>>, Box<ExecutionResult>> {
     let refused = |error: Error| Box::new(ExecutionResult::from_error(&error));
     let limits = &context.app.settings.limits;
-    if running >= limits.subscriptions {
+    if running >= limits.max_subscriptions {
         let text = format!(
             "a connection may have at most {} operations at once",
-            limits.subscriptions
+            limits.max_subscriptions
         );
         return Err(refused(Error::TooManyAtOnce(text.into())));
     }
@@ -489,7 +490,10 @@ fn start_operation(
     // A query or a mutation is limited like a request of its own: it takes a place among the
     // requests and has a timeout.
     let reservation = context.app.budgets.admit(holder).map_err(refused)?;
-    let (context, limit) = (context.clone(), Duration::from_secs(limits.request_seconds));
+    let (context, limit) = (
+        context.clone(),
+        Duration::from_secs(limits.request_timeout_seconds),
+    );
     let answer = stream::once(async move {
         let result = timeout(limit, reservation.scope(prepared.run(&context))).await;
         OperationEvent::Next(Box::new(result.unwrap_or_else(|_| ExecutionResult {

@@ -87,7 +87,7 @@ pub(crate) fn admit_connection(
 /// before a second ping is due; a low `NOTSENT_LOWAT` keeps the system from buffering much of an
 /// answer that is not read.
 pub(crate) fn set_options(socket: &TcpStream, settings: &Settings) -> io::Result<()> {
-    let ping = Duration::from_secs(settings.live.ping_seconds);
+    let ping = Duration::from_secs(settings.live.ping_interval_seconds);
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ping).with_interval(ping))?;
@@ -105,7 +105,7 @@ pub(crate) fn monitor(
         socket,
         meter,
         ClientTimeouts {
-            head: Duration::from_secs(limits.header_seconds),
+            head: Duration::from_secs(limits.header_timeout_seconds),
             min_bytes_per_second: limits.least_bytes_per_second,
         },
     )
@@ -144,7 +144,9 @@ async fn serve_connection(
         // From the end of one request to the end of the next head. A head that has begun to arrive
         // has less time: the monitored socket sees to it.
         .header_read_timeout(Duration::from_secs(
-            limits.idle_seconds.max(limits.header_seconds),
+            limits
+                .idle_timeout_seconds
+                .max(limits.header_timeout_seconds),
         ))
         .max_buf_size(READ_AHEAD)
         .serve_connection(TokioIo::new(socket), service)
@@ -157,7 +159,7 @@ async fn serve_connection(
             if meter.is_idle() {
                 // The rest of an answer may still be on its way. So may half a head, which is not
                 // a request yet and must not make the shutdown fail.
-                let timeout = Duration::from_secs(state.settings.server.shutdown_seconds) * 4 / 5;
+                let timeout = Duration::from_secs(state.settings.server.shutdown_timeout_seconds) * 4 / 5;
                 tokio::time::timeout(timeout, connection).await.unwrap_or(Ok(()))
             } else {
                 connection.await

@@ -191,7 +191,7 @@ impl NotificationBus {
         if invalidation.everybody {
             self.everybody.notify_one();
         }
-        metrics::counter!(crate::metrics::LIVE_WAKES_TOTAL).increment(woken);
+        metrics::counter!(crate::metrics::LIVE_NOTIFICATIONS_TOTAL).increment(woken);
     }
 
     /// Returns the outbox. From the first call on, invalidations are kept for other servers.

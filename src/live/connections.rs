@@ -41,9 +41,9 @@ impl Connections {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self(Arc::new(ConnectionsInner {
             open: AtomicUsize::new(0),
-            limit: limits.connections,
+            limit: limits.max_live_connections,
             users: Mutex::default(),
-            user_limit: limits.user_connections,
+            user_limit: limits.max_user_live_connections,
             tracker: TaskTracker::new(),
         }))
     }
@@ -65,7 +65,12 @@ impl Connections {
                 (open < self.0.limit).then_some(open + 1)
             });
         if taken.is_err() {
-            metrics::counter!(crate::metrics::HTTP_SHED_TOTAL, "limit" => "subscribers", "by" => "server").increment(1);
+            metrics::counter!(
+                crate::metrics::REQUESTS_REJECTED_TOTAL,
+                "reason" => "subscribers",
+                "by" => "server"
+            )
+            .increment(1);
             return Err(Error::Overloaded);
         }
         metrics::gauge!(crate::metrics::LIVE_CONNECTIONS, "protocol" => protocol).increment(1.0);
@@ -140,8 +145,8 @@ mod tests {
     #[test]
     fn limits_are_enforced_and_the_newest_connections_stay() {
         let limits = Limits {
-            connections: 4,
-            user_connections: 2,
+            max_live_connections: 4,
+            max_user_live_connections: 2,
             ..Limits::default()
         };
         let connections = Connections::new(&limits);

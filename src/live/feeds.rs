@@ -200,7 +200,7 @@ impl Feeds {
                 match self.core.store.list_users_behind(&known).await {
                     Ok(behind) => {
                         if !is_requested {
-                            metrics::counter!(crate::metrics::LIVE_POLLED_TOTAL)
+                            metrics::counter!(crate::metrics::LIVE_MISSED_NOTIFICATIONS_TOTAL)
                                 .increment(behind.len() as u64);
                         }
                         let woken = some

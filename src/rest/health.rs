@@ -51,7 +51,7 @@ async fn check(app: &AppState) -> Result<(), String> {
     }
     let unable = |what: &'static str| {
         move |error: StoreError| {
-            app.readiness.failed(&error);
+            app.readiness.failed(&text_with_sources(&error));
             what.to_owned()
         }
     };

@@ -45,7 +45,9 @@ impl BackgroundTasks {
             }
         };
         tokio::join!(
-            state.feeds.poll(Duration::from_secs(settings.poll_seconds)),
+            state
+                .feeds
+                .poll(Duration::from_secs(settings.poll_interval_seconds)),
             notifications,
             evict_idle_callers(&state.rate_limiter),
             member_lookups,

@@ -12,16 +12,18 @@ use crate::store::{Store, StoreError};
 pub async fn connect(settings: &Settings) -> anyhow::Result<Store> {
     let mut database = settings.database.clone();
     // A request that timed out must not leave a statement behind that runs on.
-    database.statement_seconds = database
-        .statement_seconds
-        .min(settings.limits.request_seconds);
+    database.statement_timeout_seconds = database
+        .statement_timeout_seconds
+        .min(settings.limits.request_timeout_seconds);
     let store = match Store::connect(&database).await {
         Err(StoreError::Internal(reason)) => {
             return Err(ConfigError(format!("database.url cannot be used: {reason}")).into());
         }
         result => result.context("the database cannot be opened")?,
     };
-    store.wait_until_reachable(database.wait_seconds).await?;
+    store
+        .wait_until_reachable(database.startup_timeout_seconds)
+        .await?;
     Ok(store)
 }
 

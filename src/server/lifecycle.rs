@@ -29,7 +29,7 @@ pub struct ListenError(String);
 /// Builds the state of a server and its background tasks.
 ///
 /// # Errors
-/// A `graphql.manifest` or a key file that cannot be read.
+/// A `graphql.persisted_operations_file` or a key file that cannot be read.
 pub fn assemble(
     settings: Settings,
     store: Store,
@@ -88,7 +88,7 @@ pub async fn serve(state: AppState, listener: TcpListener) {
 
 /// Runs a server until SIGTERM or SIGINT, then shuts it down in phases. After SIGTERM it is not
 /// ready any more, but takes requests for another `server.drain_seconds`. Then it stops accepting
-/// connections and waits for running requests, at most `server.shutdown_seconds`. In the end it
+/// connections and waits for running requests, at most `server.shutdown_timeout_seconds`. In the end it
 /// closes the database. A second signal aborts the wait.
 ///
 /// # Errors
@@ -100,7 +100,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let grpc_listener = bind_grpc(&settings).await?;
     let store = open_store(&settings).await?;
     let drain = Duration::from_secs(settings.server.drain_seconds);
-    let shutdown_timeout = Duration::from_secs(settings.server.shutdown_seconds);
+    let shutdown_timeout = Duration::from_secs(settings.server.shutdown_timeout_seconds);
     let (state, background) = assemble(
         settings,
         store.clone(),

@@ -49,14 +49,14 @@ pub(super) async fn connect(settings: &DatabaseConfig) -> Result<Store, StoreErr
 fn pool_limits(settings: &DatabaseConfig, max_connections: u32) -> PoolLimits {
     PoolLimits {
         max_connections,
-        acquire_timeout: Duration::from_secs(settings.acquire_seconds),
-        statement_timeout: Duration::from_secs(settings.statement_seconds),
+        acquire_timeout: Duration::from_secs(settings.acquire_timeout_seconds),
+        statement_timeout: Duration::from_secs(settings.statement_timeout_seconds),
     }
 }
 
 fn pool<DB: SqlxDatabase>(settings: &DatabaseConfig) -> PoolOptions<DB> {
     PoolOptions::new()
-        .acquire_timeout(Duration::from_secs(settings.acquire_seconds))
+        .acquire_timeout(Duration::from_secs(settings.acquire_timeout_seconds))
         // Avoids a round trip before each use, except for connections that were idle: the database
         // may have been restarted.
         .test_before_acquire(false)
@@ -84,7 +84,7 @@ fn close_unless(is_clean: bool) -> Result<bool, SqlxError> {
 
 /// Connects to PostgreSQL, or a database that speaks its protocol.
 fn postgres(settings: &DatabaseConfig, url: &str) -> Result<Store, StoreError> {
-    let timeout = format!("{}s", settings.statement_seconds);
+    let timeout = format!("{}s", settings.statement_timeout_seconds);
     let mut options = PgConnectOptions::from_str(url)
         .map_err(|error| options::redacted_error(&error))?
         .application_name("recents");
@@ -157,7 +157,7 @@ fn mysql(settings: &DatabaseConfig, url: &str) -> Result<Store, StoreError> {
         // ms for its acknowledgement, because TCP_NODELAY is off.
         options = options.statement_cache_capacity(STATEMENT_CACHE_SIZE);
     }
-    let seconds = settings.statement_seconds;
+    let seconds = settings.statement_timeout_seconds;
     let is_galera = Arc::new(AtomicBool::new(false));
     let found = Arc::clone(&is_galera);
     let pool: MySqlPoolOptions =
@@ -269,7 +269,7 @@ async fn open_file(
     pool: SqlitePoolOptions,
     options: &SqliteConnectOptions,
 ) -> Result<SqlitePool, StoreError> {
-    let deadline = Instant::now() + Duration::from_secs(settings.statement_seconds);
+    let deadline = Instant::now() + Duration::from_secs(settings.statement_timeout_seconds);
     loop {
         match pool
             .clone()
@@ -297,7 +297,7 @@ async fn sqlite(settings: &DatabaseConfig, url: &str) -> Result<Store, StoreErro
         .map_err(|error| options::redacted_error(&error))?
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(settings.statement_seconds))
+        .busy_timeout(Duration::from_secs(settings.statement_timeout_seconds))
         .foreign_keys(false)
         .pragma("cache_size", "-16384")
         .pragma("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)

@@ -489,7 +489,8 @@ impl Drop for ConnectingGuard<'_> {
 fn record_metrics(connection: &mut DatabaseConnection) {
     connection.set_metric_callback(|info| {
         metrics::counter!(crate::metrics::SQL_STATEMENTS_TOTAL).increment(1);
-        metrics::histogram!(crate::metrics::SQL_SECONDS).record(info.elapsed.as_secs_f64());
+        metrics::histogram!(crate::metrics::DB_QUERY_DURATION_SECONDS)
+            .record(info.elapsed.as_secs_f64());
     });
 }
 

@@ -35,11 +35,11 @@ async function start(more = {}) {
     env: {
       ...Object.fromEntries(environment),
       RECENTS__SERVER__LISTEN: '127.0.0.1:0',
-      RECENTS__SERVER__SHUTDOWN_SECONDS: '8',
+      RECENTS__SERVER__SHUTDOWN_TIMEOUT_SECONDS: '8',
       RECENTS__DATABASE__URL: database,
       RECENTS__CONVERSATION__ON: 'true',
       RECENTS__LIVE__REDIS_URL: RECENTS_TEST_REDIS,
-      RECENTS__LIVE__POLL_SECONDS: `${POLL}`,
+      RECENTS__LIVE__POLL_INTERVAL_SECONDS: `${POLL}`,
       RECENTS__AUTH__MANAGER_TOKEN: MANAGER,
       RECENTS__AUTH__JWT__SECRET: SECRET,
       RECENTS__AUTH__JWT__LEEWAY_SECONDS: '0',
@@ -262,7 +262,7 @@ await check('a rolling restart', async () => {
 });
 
 await check('who does not read is closed, and costs no memory', async () => {
-  const server = await start({ RECENTS__LIVE__SEND_SECONDS: '2', RECENTS__LIVE__REDIS_URL: '' });
+  const server = await start({ RECENTS__LIVE__WRITE_TIMEOUT_SECONDS: '2', RECENTS__LIVE__REDIS_URL: '' });
   const [uid, group] = ['stuck', 'stuck-group'];
   await server.group(group, [uid, 'fine', 'writer']);
   const text = 'x'.repeat(50_000);
@@ -379,9 +379,9 @@ await check('nobody acts for another one', async () => {
 
 await check('limits on connections and operations', async () => {
   const server = await start({
-    RECENTS__LIMITS__USER_CONNECTIONS: '2',
-    RECENTS__LIMITS__SUBSCRIPTIONS: '2',
-    RECENTS__LIMITS__CONNECTIONS: '4',
+    RECENTS__LIMITS__MAX_USER_LIVE_CONNECTIONS: '2',
+    RECENTS__LIMITS__MAX_SUBSCRIPTIONS: '2',
+    RECENTS__LIMITS__MAX_LIVE_CONNECTIONS: '4',
     RECENTS__LIVE__REDIS_URL: '',
   });
   const open = async (uid) => {
@@ -421,7 +421,7 @@ for (const [connections, each] of [
   [2000, 1],
 ]) {
   await check(`2,000 idle subscriptions, ${each} on each of ${connections} connections`, async () => {
-    const server = await start({ RECENTS__LIMITS__SUBSCRIPTIONS: '20', RECENTS__LIVE__POLL_SECONDS: '5', RECENTS__LOG__LEVEL: 'info' });
+    const server = await start({ RECENTS__LIMITS__MAX_SUBSCRIPTIONS: '20', RECENTS__LIVE__POLL_INTERVAL_SECONDS: '5', RECENTS__LOG__LEVEL: 'info' });
     const group = `idle-group-${each}`;
     const name = (number) => `idle-${each}-${number}`;
     await server.group(group, Array.from({ length: 100 }, (_, number) => name(number * 20)));

@@ -26,7 +26,7 @@ ip("link", "set", "lo", "up")
 for address in (own, vanishing):
     ip("address", "add", f"{address}/32", "dev", "lo")
 environment = dict(os.environ, RECENTS__DATABASE__URL=database, RECENTS__SERVER__LISTEN=f"{own}:0", RECENTS__CONVERSATION__ON="true",
-                   RECENTS__AUTH__MANAGER_TOKEN=token, RECENTS__LIVE__PING_SECONDS=ping)
+                   RECENTS__AUTH__MANAGER_TOKEN=token, RECENTS__LIVE__PING_INTERVAL_SECONDS=ping)
 server = subprocess.Popen([recents], env=environment, stdout=subprocess.PIPE, text=True)
 try:
     url = server.stdout.readline().split()[-1]

@@ -318,7 +318,7 @@ impl<'a> CostCalculator<'a> {
             Cardinality::Recents => self
                 .number(field, "last")
                 .map_or(self.max_msg_count, |requested| {
-                    if_within(requested, self.limits.msg_count)
+                    if_within(requested, self.limits.max_messages_per_conversation)
                 }),
             Cardinality::Ids => match field.get_argument("ids").map(|value| &value.node) {
                 Some(Value::List(ids)) => ids.len(),
@@ -425,7 +425,10 @@ impl<'a> CostCalculator<'a> {
                 match &selection.node {
                     Selection::Field(field) => {
                         let requested = self.number(&field.node, "msgCount").unwrap_or(0);
-                        largest = largest.max(if_within(requested, self.limits.msg_count));
+                        largest = largest.max(if_within(
+                            requested,
+                            self.limits.max_messages_per_conversation,
+                        ));
                         open.push((&field.node.selection_set.node, level + 1));
                     }
                     Selection::InlineFragment(inline) => {

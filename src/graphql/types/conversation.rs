@@ -203,7 +203,7 @@ impl Conversation {
         let messages = match (&self.preloaded, last) {
             (Some(preloaded), None) if preloaded.default => preloaded.recents.clone(),
             (preloaded, last) => {
-                let limit = ctx.core().limits.msg_count;
+                let limit = ctx.core().limits.max_messages_per_conversation;
                 let count = check_count(
                     "last",
                     last.unwrap_or(DEFAULT_RECENT_MESSAGES.min(int(i64::from(limit)))),

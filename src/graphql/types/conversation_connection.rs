@@ -74,7 +74,7 @@ impl ConversationConnection {
 /// Returns how many of the newest messages of each conversation the document selects.
 fn selected_message_count(ctx: &Context<'_>) -> u32 {
     let page = ctx.look_ahead();
-    let limit = ctx.core().limits.msg_count;
+    let limit = ctx.core().limits.max_messages_per_conversation;
     let mut count = 0;
     for conversation in [page.field("nodes"), page.field("edges").field("node")] {
         if conversation.field("lastMessage").exists()

@@ -45,7 +45,7 @@ pub(crate) async fn request_context<I: Interface>(
     }
     let headers = request.headers().clone();
     let span = tracing::info_span!("request", id, method = %method, route);
-    let limit = Duration::from_secs(state.settings.limits.request_seconds);
+    let limit = Duration::from_secs(state.settings.limits.request_timeout_seconds);
     let result = match open_mode_check {
         Ok(()) => {
             let answer = tokio::time::timeout(limit, next.run(request));
@@ -67,7 +67,7 @@ pub(crate) async fn request_context<I: Interface>(
         ("status", status.to_string()),
     ];
     metrics::counter!(crate::metrics::HTTP_REQUESTS_TOTAL, &labels).increment(1);
-    metrics::histogram!(crate::metrics::HTTP_SECONDS, "route" => route)
+    metrics::histogram!(crate::metrics::HTTP_REQUEST_DURATION_SECONDS, "route" => route)
         .record(elapsed.as_secs_f64());
     let error = response.extensions_mut().remove::<Error>();
     span.in_scope(|| {

@@ -77,10 +77,13 @@ pub async fn sync(
     if uid.is_empty() {
         return Ok(RawJsonResponse(write_entries(&[])));
     }
-    if last_msg_seqs.split('|').count() > core.limits.last_msg_seqs {
+    if last_msg_seqs.split('|').count() > core.limits.max_last_msg_seqs {
         return Err(Error::bad_input(
             "last_msg_seqs",
-            format!("must have at most {} entries", core.limits.last_msg_seqs),
+            format!(
+                "must have at most {} entries",
+                core.limits.max_last_msg_seqs
+            ),
         ));
     }
     let uid = Uid::parse("uid", uid)?;
@@ -90,8 +93,10 @@ pub async fn sync(
         version,
         last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
         force_include: always,
-        msg_count: u32::try_from(msg_count.clamp(0, i64::from(core.limits.msg_count)))
-            .unwrap_or_default(),
+        msg_count: u32::try_from(
+            msg_count.clamp(0, i64::from(core.limits.max_messages_per_conversation)),
+        )
+        .unwrap_or_default(),
         filter: SyncFilter {
             only_unread,
             exclude_channel_types: exclude_channel_types.into_iter().collect(),
@@ -286,7 +291,7 @@ fn message_count(core: &Services, fields: &LegacyBody) -> Result<u32, Error> {
         ..=0 => DEFAULT_MSG_COUNT,
         given => u32::try_from(given)
             .unwrap_or(u32::MAX)
-            .min(core.limits.msg_count),
+            .min(core.limits.max_messages_per_conversation),
     })
 }
 

@@ -252,9 +252,9 @@ pub async fn serve(app: AppState, listener: TcpListener) -> anyhow::Result<()> {
         std::future::ready(connection)
     });
     let shutdown = app.shutdown.clone();
-    let ping = Duration::from_secs(app.settings.live.ping_seconds);
+    let ping = Duration::from_secs(app.settings.live.ping_interval_seconds);
     tonic::transport::Server::builder()
-        .timeout(Duration::from_secs(limits.request_seconds))
+        .timeout(Duration::from_secs(limits.request_timeout_seconds))
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .initial_connection_window_size(FLOW_CONTROL_WINDOW)
         .initial_stream_window_size(FLOW_CONTROL_WINDOW)

@@ -308,10 +308,10 @@ async fn limits_at_and_one_past_the_boundary() {
             limits.payload_bytes,
         ) = (2000, 3000, 100);
         (
-            limits.msg_count,
+            limits.max_messages_per_conversation,
             limits.page_size,
-            limits.members,
-            limits.last_msg_seqs,
+            limits.max_members_per_request,
+            limits.max_last_msg_seqs,
         ) = (3, 4, 2, 2);
         limits.document_bytes = 1000;
     })

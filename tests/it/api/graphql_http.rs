@@ -523,7 +523,7 @@ async fn automatic_persisted_queries() {
     let path = folder.path().join("manifest.json");
     std::fs::write(&path, json!({"any name": query}).to_string()).unwrap();
     let server = server
-        .restart(|settings| settings.graphql.manifest = path.display().to_string())
+        .restart(|settings| settings.graphql.persisted_operations_file = path.display().to_string())
         .await;
     assert_eq!(get(&server).await.json(), total);
     assert_eq!(
@@ -697,7 +697,7 @@ async fn slow_operation_log_omits_variable_values() {
             ("RECENTS__CONVERSATION__ON", "true"),
         ])
         .envs([
-            ("RECENTS__GRAPHQL__SLOW_MILLISECONDS", "1"),
+            ("RECENTS__GRAPHQL__SLOW_OPERATION_MS", "1"),
             ("RECENTS__LOG__LEVEL", "warn"),
         ])
         .stdout(std::process::Stdio::piped())

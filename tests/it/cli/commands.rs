@@ -140,8 +140,10 @@ async fn acknowledged_writes_survive_kill_9(engine: Engine) {
     let mut acknowledged: Vec<(String, i64)> = Vec::new();
     let mut version = 0;
     for round in 0..4 {
-        let mut server =
-            Process::start_with(&database.url, &[("RECENTS__LIMITS__MSG_COUNT", "1000000")]);
+        let mut server = Process::start_with(
+            &database.url,
+            &[("RECENTS__LIMITS__MAX_MESSAGES_PER_CONVERSATION", "1000000")],
+        );
         let answer = server
             .call(
                 "/conversation/sync",
@@ -523,9 +525,12 @@ fn exit_codes_and_error_messages() {
         ),
         (
             vec!["serve"],
-            Some(("RECENTS__GRAPHQL__MANIFEST", "/nowhere/manifest.json")),
+            Some((
+                "RECENTS__GRAPHQL__PERSISTED_OPERATIONS_FILE",
+                "/nowhere/manifest.json",
+            )),
             2,
-            "graphql.manifest",
+            "graphql.persisted_operations_file",
         ),
         (
             vec!["serve"],
@@ -569,7 +574,7 @@ fn exit_codes_and_error_messages() {
         if environment.is_none_or(|(name, _)| name != "RECENTS__DATABASE__URL") {
             variables.push(("RECENTS__DATABASE__URL", "sqlite://recents.db?mode=rwc"));
         }
-        variables.push(("RECENTS__DATABASE__ACQUIRE_SECONDS", "1"));
+        variables.push(("RECENTS__DATABASE__ACQUIRE_TIMEOUT_SECONDS", "1"));
         let output = run(folder.path(), &arguments, &variables);
         let output_text = stdout(&output) + &stderr(&output);
         assert_eq!(
@@ -582,11 +587,12 @@ fn exit_codes_and_error_messages() {
             "{arguments:?} {environment:?}: {output_text}"
         );
     }
-    std::fs::write(&config, "[limits]\nmsg_cuont = 3").unwrap();
+    std::fs::write(&config, "[limits]\nmax_mesages_per_conversation = 3").unwrap();
     let output = run(folder.path(), &["config"], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        stderr(&output).contains("msg_cuont") && stderr(&output).contains("limits.msg_count"),
+        stderr(&output).contains("max_mesages_per_conversation")
+            && stderr(&output).contains("limits.max_messages_per_conversation"),
         "{}",
         stderr(&output)
     );
@@ -597,7 +603,7 @@ fn config_prints_settings_without_secrets() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         folder.path().join("recents.toml"),
-        "[limits]\nmsg_count = 7",
+        "[limits]\nmax_messages_per_conversation = 7",
     )
     .unwrap();
     let environment = [
@@ -606,7 +612,7 @@ fn config_prints_settings_without_secrets() {
     ];
     let printed = stdout(&run(folder.path(), &["config"], &environment));
     assert!(
-        printed.contains("msg_count = 7")
+        printed.contains("max_messages_per_conversation = 7")
             && printed.contains("mysql://me:***@db/x")
             && !printed.contains("hush"),
         "{printed}"

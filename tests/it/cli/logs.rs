@@ -107,6 +107,27 @@ async fn unknown_environment_variable_is_named() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_name_of_a_key_is_accepted_with_a_warning() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = recents();
+    command.stderr(log.reopen().unwrap());
+    let environment = [("RECENTS__LIMITS__REQUESTS", "64")];
+    let mut process = Process::start_as(command, &database.url, &environment);
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert_eq!(
+        log.matches(
+            "limits.requests in the environment is now called limits.max_concurrent_requests"
+        )
+        .count(),
+        1,
+        "{log}"
+    );
+}
+
 /// The log says why each kind of token is refused, without the token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_token_is_explained() {

@@ -61,7 +61,10 @@ impl Follower {
 
 /// Returns a server that does not poll: every event comes from a notification.
 async fn server_with_live_updates(engine: Engine) -> Server {
-    Server::start_with(engine, |settings| settings.live.poll_seconds = 3600).await
+    Server::start_with(engine, |settings| {
+        settings.live.poll_interval_seconds = 3600
+    })
+    .await
 }
 
 async fn every_kind_of_change_is_an_event(engine: Engine) {
@@ -242,7 +245,8 @@ async fn burst_becomes_few_events(engine: Engine) {
 
 /// A server on the same database sends no notification here: the poll finds the change.
 async fn poll_finds_changes_of_other_servers(engine: Engine) {
-    let server = Server::start_with(engine, |settings| settings.live.poll_seconds = 1).await;
+    let server =
+        Server::start_with(engine, |settings| settings.live.poll_interval_seconds = 1).await;
     let other = Server::start_on(std::sync::Arc::clone(&server.database), |_| {}).await;
     server.group("g", &["ann", "bob"]).await;
     server.send("bob", "g", 2, "before").await;
@@ -492,7 +496,10 @@ async fn query_over_event_stream() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_message_cost_depends_on_connected_users() {
     let database = TestDatabase::create(Engine::Postgres).await;
-    let server = Process::start_with(&database.url, &[("RECENTS__LIVE__POLL_SECONDS", "3600")]);
+    let server = Process::start_with(
+        &database.url,
+        &[("RECENTS__LIVE__POLL_INTERVAL_SECONDS", "3600")],
+    );
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let members: Vec<String> = (0..10_000).map(|number| format!("m{number}")).collect();
     server
@@ -519,7 +526,7 @@ async fn postgres_message_cost_depends_on_connected_users() {
     let cost = async |text: &str| {
         let before = (
             server.metric("recents_sql_statements_total").await,
-            server.metric("recents_live_wakes_total").await,
+            server.metric("recents_live_notifications_total").await,
         );
         server
             .call("/message/send", message("m0", "big", 2, text))
@@ -529,7 +536,7 @@ async fn postgres_message_cost_depends_on_connected_users() {
         }
         (
             server.metric("recents_sql_statements_total").await - before.0,
-            server.metric("recents_live_wakes_total").await - before.1,
+            server.metric("recents_live_notifications_total").await - before.1,
         )
     };
     let mut cost = cost;
@@ -551,7 +558,7 @@ async fn redis_notifies_other_servers(url: &str, authority: &str) {
     let environment = [
         ("RECENTS__LIVE__REDIS_URL", url),
         ("SSL_CERT_FILE", authority),
-        ("RECENTS__LIVE__POLL_SECONDS", "3600"),
+        ("RECENTS__LIVE__POLL_INTERVAL_SECONDS", "3600"),
     ];
     let servers = [
         Process::start_with(&database.url, &environment),

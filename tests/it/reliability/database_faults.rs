@@ -17,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(2);
 async fn server_on(database: TestDatabase, url: &str) -> Server {
     Server::start_on(Arc::new(database), |settings| {
         settings.database.url = url.into();
-        settings.database.acquire_seconds = 1;
-        settings.limits.request_seconds = LIMIT.as_secs();
+        settings.database.acquire_timeout_seconds = 1;
+        settings.limits.request_timeout_seconds = LIMIT.as_secs();
     })
     .await
 }

@@ -42,8 +42,8 @@ async fn refused(server: &Server) {
 /// Another session holds the locks for longer than a statement may take.
 async fn lock_that_is_never_released(engine: Engine) {
     let server = Server::start_with(engine, |settings| {
-        settings.database.statement_seconds = 1;
-        settings.limits.request_seconds = 8;
+        settings.database.statement_timeout_seconds = 1;
+        settings.limits.request_timeout_seconds = 8;
     })
     .await;
     server.send("bob", "ann", 1, "one").await;
@@ -89,7 +89,10 @@ fn statements_running(engine: Engine) -> Option<&'static str> {
 
 /// The request's time limit ends it, and its transaction is rolled back.
 async fn slow_request_times_out(engine: Engine) {
-    let server = Server::start_with(engine, |settings| settings.limits.request_seconds = 1).await;
+    let server = Server::start_with(engine, |settings| {
+        settings.limits.request_timeout_seconds = 1
+    })
+    .await;
     server.send("bob", "ann", 1, "one").await;
     server.full("ann").await;
     let connection = server.database.connect().await;
@@ -143,7 +146,7 @@ async fn unreachable_postgres_is_503() {
     let database = crate::support::TestDatabase::create(Engine::Postgres).await;
     let mut settings = crate::support::server::settings(&database);
     settings.database.url = "postgres://nobody:hush@127.0.0.1:1/nowhere".into();
-    settings.database.acquire_seconds = 1;
+    settings.database.acquire_timeout_seconds = 1;
     let error = format!(
         "{:#}",
         recents::server::open_store(&settings).await.unwrap_err()

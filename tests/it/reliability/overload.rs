@@ -14,7 +14,10 @@ use crate::support::{Engine, Server, TestDatabase};
 on_every_database!(excess_requests_are_refused_at_once);
 
 async fn excess_requests_are_refused_at_once(engine: Engine) {
-    let server = &Server::start_with(engine, |settings| settings.limits.requests = 4).await;
+    let server = &Server::start_with(engine, |settings| {
+        settings.limits.max_concurrent_requests = 4
+    })
+    .await;
     server.send("bob", "ann", 1, "one").await;
     server.full("ann").await;
     let connection = server.database.connect().await;
@@ -139,7 +142,7 @@ async fn postgres_throughput_holds_at_four_times_capacity() {
     let database = TestDatabase::create(Engine::Postgres).await;
     let proxy = Proxy::before(&database).await;
     let environment = [
-        ("RECENTS__LIMITS__REQUESTS", "64"),
+        ("RECENTS__LIMITS__MAX_CONCURRENT_REQUESTS", "64"),
         ("RECENTS__DATABASE__MAX_CONNECTIONS", "6"),
     ];
     let process = Process::start_with(&proxy.url, &environment);

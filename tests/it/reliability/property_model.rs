@@ -330,7 +330,7 @@ fn random_histories(engine: Engine) {
     let with = |bytes| {
         let database = std::sync::Arc::clone(&much.database);
         runtime.block_on(Server::start_on(database, move |settings| {
-            settings.cache.messages_bytes = bytes
+            settings.cache.recent_messages_bytes = bytes
         }))
     };
     let (little, nothing) = (with(20_000), with(0));

@@ -180,7 +180,7 @@ async fn answer_size_is_limited(engine: Engine) {
         for limit in [10_000_000, 400_000, 100_000, 5000] {
             let server = Server::start_on(std::sync::Arc::clone(&database), |settings| {
                 settings.limits.answer_bytes = limit;
-                settings.cache.messages_bytes = cache;
+                settings.cache.recent_messages_bytes = cache;
             })
             .await;
             if sizes.is_empty() {
@@ -374,7 +374,10 @@ async fn answer_size_is_limited(engine: Engine) {
 async fn chat_subscribers_share_one_read(engine: Engine) {
     const VIEWERS: usize = 200;
     let database = TestDatabase::create(engine).await;
-    let server = Process::start_with(&database.url, &[("RECENTS__LIVE__POLL_SECONDS", "1")]);
+    let server = Process::start_with(
+        &database.url,
+        &[("RECENTS__LIVE__POLL_INTERVAL_SECONDS", "1")],
+    );
     let members: Vec<String> = (0..20).map(|number| format!("m{number}")).collect();
     server
         .call(
@@ -437,7 +440,10 @@ async fn chat_subscribers_share_one_read(engine: Engine) {
 }
 
 async fn former_members_get_no_events(engine: Engine) {
-    let server = Server::start_with(engine, |settings| settings.live.poll_seconds = 3600).await;
+    let server = Server::start_with(engine, |settings| {
+        settings.live.poll_interval_seconds = 3600
+    })
+    .await;
     server.group("team", &["ann", "bob", "cat"]).await;
     server.send("bob", "team", 2, "before").await;
     let query = "subscription ($uid: ID, $after: UInt53) { messageAdded(uid: $uid, channel: {channelId: \"team\", channelType: 2}, after: $after) { clientMsgNo } }";

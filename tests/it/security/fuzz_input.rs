@@ -1035,7 +1035,7 @@ const ODD_TOML: &str = r#"0 1 -1 -0 2.5 -0.0 1e19 1e400 inf -inf nan 0xFF 86400 
     1979-05-27T07:32:00Z"#;
 
 const LINES: &str = r#"[server] [limits] [[limits]] [database.url] [nope] [a.b.c] [""] server=1 limits=[1,2] log={level='x'}
-    listen='x' listen.x=1 msg_count=3 msg_count='many' ""=1 'server.listen'='x' 'server[0]'='x' 'server[-1]'='x'
+    listen='x' listen.x=1 msg_count=3 max_messages_per_conversation=3 max_messages_per_conversation='many' ""=1 'server.listen'='x' 'server[0]'='x' 'server[-1]'='x'
     'server[9223372036854775807]'=1 'server[-9223372036854775808]'=1 'a[1][2].b'=1 a.b.c.d=1 x=""" x=''' #é = [ x="#;
 
 #[test]

@@ -285,11 +285,12 @@ fn persisted_operations_file() {
         let output = run(
             folder.path(),
             &["serve"],
-            &[("RECENTS__GRAPHQL__MANIFEST", &path)],
+            &[("RECENTS__GRAPHQL__PERSISTED_OPERATIONS_FILE", &path)],
         );
         let problem = stderr(&output);
         assert!(
-            output.status.code() == Some(2) && problem.contains("graphql.manifest"),
+            output.status.code() == Some(2)
+                && problem.contains("graphql.persisted_operations_file"),
             "{name}: {:?} {:.300}",
             output.status,
             problem

@@ -119,7 +119,8 @@ async fn is_closed(stream: &mut TcpStream, within: Duration) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn endless_heads_are_bounded_and_closed() {
-    let server = AuthenticatedServer::start(&[("RECENTS__LIMITS__HEADER_SECONDS", "2")]).await;
+    let server =
+        AuthenticatedServer::start(&[("RECENTS__LIMITS__HEADER_TIMEOUT_SECONDS", "2")]).await;
     let before = server.process.memory();
     let mut streams = Vec::new();
     for number in 0..600 {
@@ -195,8 +196,10 @@ async fn silent_connections_leave_free_files() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn websocket_counts_after_connection_init() {
-    let server =
-        Server::start_with(Engine::Sqlite, |settings| settings.limits.connections = 3).await;
+    let server = Server::start_with(Engine::Sqlite, |settings| {
+        settings.limits.max_live_connections = 3
+    })
+    .await;
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(Socket::open(&server.url).await);
@@ -435,7 +438,7 @@ async fn http2_is_refused() {
 async fn newest_connection_replaces_the_users_oldest() {
     let server = Server::start_with(Engine::Sqlite, |settings| {
         settings.auth.jwt.secret = SECRET.into();
-        settings.limits.user_connections = 2;
+        settings.limits.max_user_live_connections = 2;
     })
     .await;
     let init = json!({"type": "connection_init", "payload": {"authorization": format!("Bearer {}", token("ann"))}}).to_string();

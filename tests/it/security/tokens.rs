@@ -544,7 +544,7 @@ async fn slow_issuer_does_not_delay_known_keys() {
         settings.auth.jwt.jwks_url = issuer.url.as_str().into();
         settings.limits.address_requests_per_second = 0;
         settings.limits.user_requests_per_second = 0;
-        settings.limits.requests = 256;
+        settings.limits.max_concurrent_requests = 256;
     })
     .await;
     let good = pair.sign(&claims, Some("one"));

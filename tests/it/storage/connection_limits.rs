@@ -43,7 +43,7 @@ async fn three_connections(engine: Engine) {
         settings.database.max_connections = 10;
         // The database counts closed connections until it has noticed, which takes long while other
         // tests keep it busy.
-        settings.database.acquire_seconds = 20;
+        settings.database.acquire_timeout_seconds = 20;
     })
     .await;
     let server = &server;
@@ -127,7 +127,7 @@ async fn postgres_refusal_names_address_and_reason() {
         "{error}"
     );
 
-    settings.database.wait_seconds = 20;
+    settings.database.startup_timeout_seconds = 20;
     let comes = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();

@@ -74,7 +74,7 @@ impl ServerCluster {
         let (database, mut environment) =
             (self.databases[number].clone(), self.environment.clone());
         environment.push((
-            "RECENTS__CACHE__MESSAGES_BYTES",
+            "RECENTS__CACHE__RECENT_MESSAGES_BYTES",
             CACHES[number % CACHES.len()],
         ));
         let process =
