@@ -118,7 +118,7 @@ pub async fn compare(
 async fn own_answer(core: &Arc<Services>, uid: &Uid) -> anyhow::Result<Vec<u8>> {
     core.check_conversations_on()?;
     let request = SyncRequest {
-        msg_count: COMPARED_MESSAGES.min(core.limits.msg_count),
+        msg_count: COMPARED_MESSAGES.min(core.limits.max_messages_per_conversation),
         ..SyncRequest::new(uid.clone())
     };
     let answer = sync(core, &request).await?;

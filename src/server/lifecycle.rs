@@ -36,8 +36,13 @@ pub fn assemble(
     clock: Clock,
     ids: IdGenerator,
 ) -> Result<(AppState, BackgroundTasks), ConfigError> {
-    let (state, member_lookup_worker) =
-        AppState::new(settings, store, clock, ids, wukong::dto::write_message)?;
+    let (state, member_lookup_worker) = AppState::new(
+        settings,
+        store,
+        clock,
+        ids,
+        crate::wukongim::dto::write_message,
+    )?;
     let background = BackgroundTasks::new(state.clone(), member_lookup_worker);
     Ok((state, background))
 }
