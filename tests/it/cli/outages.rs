@@ -226,13 +226,21 @@ async fn outages_of_the_database_are_logged_once() {
     .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(server.get("/readyz").await, (200, "ready\n".to_owned()));
-    for text in [
-        "WARN recents::outage: pending removals cannot be read or written",
-        "INFO recents::outage: pending removals are written again",
-        "WARN recents::outage: not ready",
-        "INFO recents::outage: ready again",
+    for (level, text) in [
+        ("WARN", "pending removals cannot be read or written"),
+        ("INFO", "pending removals are written again"),
+        ("WARN", "not ready"),
+        ("INFO", "ready again"),
     ] {
-        until(text, || count(&log, text) > 0).await;
-        assert_eq!(count(&log, text), 1, "{text}");
+        // A line of a request has the request between the level and the module.
+        let text = format!("recents::outage: {text}");
+        until(&text, || count(&log, &text) > 0).await;
+        assert_eq!(count(&log, &text), 1, "{text}");
+        let log = std::fs::read_to_string(&log).unwrap();
+        let mut lines = log.lines().filter(|line| line.contains(&text));
+        assert!(
+            lines.all(|line| line.contains(&format!(" {level} "))),
+            "{log}"
+        );
     }
 }
