@@ -123,7 +123,7 @@ try {
     assert.ok(await page.isHidden("#completions"), text);
   }
   await type("{ unreadSummary { ", "Control+Space");
-  assert.match((await offered())[1], /^total\s+Int!\s+Unread messages in conversations/);
+  assert.match((await offered())[1], /^total\s+Int!\s+The number of unread messages in conversations/);
   const active = await page.getAttribute("#operation", "aria-activedescendant");
   assert.equal(await page.getAttribute(`#${active}`, "aria-selected"), "true");
   await page.click("#completions li:nth-child(3)");
