@@ -225,7 +225,7 @@ async fn command_reports_results_and_errors() {
             2,
             "--rate",
         ),
-        (vec!["http://", "--uids", "u02"], 1, "is no URL"),
+        (vec!["http://", "--uids", "u02"], 1, "is not a URL"),
     ] {
         let (got, output, problem) = command(&arguments).await;
         assert!(
