@@ -117,9 +117,15 @@ define_metrics! {
         "Log lines that were dropped since the start.";
 }
 
-/// Old names, new names, and old and new names of labels of metrics. The samples are exported under
-/// the old names, too, for one release after the metric is renamed.
-const RENAMED_METRICS: &[(&str, &str, &[(&str, &str)])] = &[
+/// The old name of a metric, its new name, and the old and new names of its labels.
+type RenamedMetric = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+/// The samples are exported under the old names, too, for one release after the metric is renamed.
+const RENAMED_METRICS: &[RenamedMetric] = &[
     ("recents_http_seconds", HTTP_REQUEST_DURATION_SECONDS, &[]),
     (
         "recents_http_shed_total",

@@ -241,7 +241,7 @@ fn find_path(uses: &ModuleUses, from: &str, to: &str) -> Option<Vec<String>> {
         }
         for next in uses.get(last).into_iter().flat_map(BTreeMap::keys) {
             if visited.insert(next) {
-                paths.push([path.as_slice(), &[next.clone()]].concat());
+                paths.push([path.as_slice(), std::slice::from_ref(next)].concat());
             }
         }
     }
