@@ -19,9 +19,9 @@ use crate::store::{LockPolicy, StoreError};
 pub struct Flags {
     /// A very large group.
     pub large: bool,
-    /// Whether the channel is banned.
+    /// The channel is banned.
     pub ban: bool,
-    /// Whether the channel is disbanded.
+    /// The channel is disbanded.
     pub disband: bool,
 }
 
@@ -45,9 +45,9 @@ impl Flags {
 pub struct FlagChanges {
     /// A very large group.
     pub large: Option<bool>,
-    /// Whether the channel is banned.
+    /// The channel is banned.
     pub ban: Option<bool>,
-    /// Whether the channel is disbanded.
+    /// The channel is disbanded.
     pub disband: Option<bool>,
 }
 

@@ -16,8 +16,7 @@ pub struct AuthConfig {
     pub manager_token_file: String,
     /// Previous token, still accepted during rotation.
     pub previous_manager_token: Secret,
-    /// Whether users may send messages, as themselves, to people and to channels that they are
-    /// members of.
+    /// Lets users send messages, as themselves, to people and to channels that they are members of.
     pub users_may_send: bool,
     /// Keys of users' tokens.
     pub jwt: JwtConfig,

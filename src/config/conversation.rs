@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConversationConfig {
-    /// Whether recent conversations are served. When off (the built-in default, as in WuKongIM),
-    /// messages are still stored.
+    /// Serves recent conversations. When off (the built-in default, as in WuKongIM), messages are
+    /// still stored.
     pub on: bool,
 }

@@ -27,8 +27,8 @@ pub struct DatabaseConfig {
     /// Time limit of one statement, and of waiting for one lock. Never longer than
     /// `limits.request_timeout_seconds`.
     pub statement_timeout_seconds: u64,
-    /// Whether `serve` applies missing migrations at its start. Otherwise it refuses to start
-    /// without them.
+    /// Lets `serve` apply missing migrations at its start. Otherwise it refuses to start without
+    /// them.
     pub migrate: bool,
     /// PostgreSQL only: whether connections go through `PgBouncer` (or the like) in transaction
     /// mode. Nothing is kept on connections then, and reads cost two more round trips.

@@ -9,7 +9,7 @@ use super::check::{MAX_VALUE, check_ranges};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GraphqlConfig {
-    /// Whether clients may query the schema.
+    /// Lets clients query the schema.
     pub introspection: bool,
     /// Memory for automatic persisted queries; the least recently used are evicted. 0 disables
     /// them.
