@@ -12,7 +12,7 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{DbBackend, EntityTrait, IdenStatic, Statement};
 
-use super::pool::OpenTransaction;
+use super::open_transaction::OpenTransaction;
 use super::{ROWS_PER_STATEMENT, StoreError};
 
 /// Pads the list to the next power of two by repeating the last element.

@@ -19,7 +19,7 @@ use sea_orm::{SqlxError, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteCo
 
 use super::files::Files;
 use super::finish_on_drop::is_clean;
-use super::pool::{DirectConnection, Pool, PoolLimits, ServerConnector};
+use super::pool::{DirectConnection, Pool, PoolLimits, ServerConnector, note_connection};
 use super::{Store, StoreError, options};
 use crate::config::DatabaseConfig;
 
@@ -65,8 +65,13 @@ fn pool<DB: SqlxDatabase>(settings: &DatabaseConfig) -> PoolOptions<DB> {
                 if since.idle_for > PING_AFTER_IDLE {
                     connection.ping().await?;
                 }
+                note_connection();
                 Ok(true)
             })
+        })
+        .after_connect(|_, _| {
+            note_connection();
+            Box::pin(async { Ok(()) })
         })
         .after_release(|connection: &mut DB::Connection, _| {
             Box::pin(async move { close_unless(is_clean(connection).await) })
@@ -194,6 +199,7 @@ fn mysql(settings: &DatabaseConfig, url: &str) -> Result<Store, StoreError> {
                         .await?;
                     found.store(true, Ordering::Relaxed);
                 }
+                note_connection();
                 Ok(())
             })
         });
@@ -354,7 +360,7 @@ mod tests {
         .into();
         let store = connect(&settings).await.unwrap();
         for (pool, query_only) in [(&store.write, 0), (&store.read, 1)] {
-            let connection = pool.current();
+            let connection = pool.connection();
             let ask = async |pragma: &str| {
                 let statement = Statement::from_string(
                     connection.get_database_backend(),

@@ -118,7 +118,7 @@ impl Store {
                 // DDL commits at once on MySQL, so the lock belongs to the session and the
                 // migration runs on another connection.
                 wait_for_lock(&tx).await?;
-                let result = run(&self.write.current(), direction).await;
+                let result = run(&self.write.connection(), direction).await;
                 tx.execute_unprepared(&format!("SELECT RELEASE_LOCK({LOCK_NAME})"))
                     .await?;
                 tx.rollback().await?;
