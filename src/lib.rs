@@ -12,6 +12,7 @@ pub mod auth;
 mod batching;
 mod budget;
 pub mod channel;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod conversation;

@@ -1,6 +1,6 @@
 //! `recents config`
 
-use recents::config::Settings;
+use crate::config::Settings;
 
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     super::print(settings.to_toml()?.trim_end())

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::config::Settings;
+use crate::outbound::read_response_body;
 use anyhow::{Context, bail};
-use recents::config::Settings;
-use recents::outbound::read_response_body;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of the answer.

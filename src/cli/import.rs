@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::clock::{Clock, IdGenerator};
+use crate::config::{ConfigError, Settings, Url};
+use crate::ids::Uid;
+use crate::services::Services;
+use crate::wukongim::dto::write_message;
+use crate::{import, server};
 use anyhow::{Context, bail};
-use recents::clock::{Clock, IdGenerator};
-use recents::config::{ConfigError, Settings, Url};
-use recents::ids::Uid;
-use recents::services::Services;
-use recents::wukongim::dto::write_message;
-use recents::{import, server};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

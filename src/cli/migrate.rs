@@ -1,7 +1,7 @@
 //! `recents migrate`
 
-use recents::config::Settings;
-use recents::server;
+use crate::config::Settings;
+use crate::server;
 
 #[derive(clap::Subcommand, Clone, Copy)]
 pub(crate) enum Direction {

@@ -1,6 +1,6 @@
 //! `recents schema`
 
-use recents::graphql;
+use crate::graphql;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     super::print(graphql::sdl().trim_end())

@@ -1,7 +1,7 @@
 //! `recents serve`
 
-use recents::config::Settings;
-use recents::server;
+use crate::config::Settings;
+use crate::server;
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
