@@ -120,27 +120,27 @@ fn channel(db: DbBackend) -> TableCreateStatement {
 }
 
 fn message(db: DbBackend) -> TableCreateStatement {
-    clustered(
-        Table::create()
-            .table("message")
-            .if_not_exists()
-            .col(ColumnDef::new("channel_id").big_integer().not_null())
-            .col(ColumnDef::new("seq").big_integer().not_null())
-            .col(ColumnDef::new("message_id").big_integer().not_null())
-            .col(optional_text("client_msg_no", ID, db))
-            .col(text("from_uid", ID, db))
-            .col(integer("sent_at", 0))
-            .col(flag("red_dot"))
-            .col(small("setting", 0))
-            .col(optional_text("topic", ID, db))
-            .col(integer("expire", 0))
-            .col(optional_text("stream_no", ID, db))
-            .col(integer("stream_seq", 0))
-            .col(small("stream_flag", 0))
-            .col(bytes("payload", db))
-            .primary_key(Index::create().col("channel_id").col("seq")),
-        db,
-    )
+    // Not clustered on SQLite: a read of any column of a row without a rowid reads the whole
+    // payload.
+    Table::create()
+        .table("message")
+        .if_not_exists()
+        .col(ColumnDef::new("channel_id").big_integer().not_null())
+        .col(ColumnDef::new("seq").big_integer().not_null())
+        .col(ColumnDef::new("message_id").big_integer().not_null())
+        .col(optional_text("client_msg_no", ID, db))
+        .col(text("from_uid", ID, db))
+        .col(integer("sent_at", 0))
+        .col(flag("red_dot"))
+        .col(small("setting", 0))
+        .col(optional_text("topic", ID, db))
+        .col(integer("expire", 0))
+        .col(optional_text("stream_no", ID, db))
+        .col(integer("stream_seq", 0))
+        .col(small("stream_flag", 0))
+        .col(bytes("payload", db))
+        .primary_key(Index::create().col("channel_id").col("seq"))
+        .to_owned()
 }
 
 fn sender_mark(db: DbBackend) -> TableCreateStatement {

@@ -352,6 +352,16 @@ async fn plans_use_the_indexes(engine: Engine) {
         };
         connection.execute_unprepared(analyze).await.unwrap();
     }
+    if engine == Engine::Sqlite {
+        let sql = "SELECT sql FROM sqlite_master WHERE name = 'message'";
+        let statement = Statement::from_string(connection.get_database_backend(), sql);
+        let row = connection.query_one_raw(statement).await.unwrap().unwrap();
+        let table: String = row.try_get_by_index(0).unwrap();
+        assert!(
+            !table.contains("WITHOUT ROWID"),
+            "reading a seq or a length reads the whole payload as well: {table}"
+        );
+    }
     let mut ids = Vec::new();
     for key in ["crowd-0", "ann-0"] {
         let sql =
