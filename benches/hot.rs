@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use recents::conversation::parse_last_msg_seqs;
-use recents::ids::{ChannelRef, ChannelType};
-use recents::message::{CachedMessages, ChannelSnapshotId, Content, Message, RecentMessageCache};
+use recents::message::{CachedMessages, RecentMessageCache};
+use recents::model::{
+    ChannelPk, ChannelRef, ChannelSnapshotId, ChannelType, Content, Message, Revision,
+};
 use recents::wukongim::LegacyBody;
 use recents::wukongim::dto::{ConversationDto, SyncEntryDto, write_entries, write_message};
 
@@ -35,7 +37,7 @@ fn message(seq: i64) -> Arc<Message> {
 
 fn head(last_seq: i64) -> ChannelSnapshotId {
     ChannelSnapshotId {
-        revision: last_seq,
+        revision: Revision(last_seq),
         last_seq,
         last_message_at: last_seq,
     }
@@ -87,8 +89,8 @@ fn benches(criterion: &mut Criterion) {
             [message(MESSAGES + 1)],
         );
         bench.iter(|| {
-            cache.insert(1, &newest);
-            cache.append(1, head(MESSAGES), head(MESSAGES + 1), &new);
+            cache.insert(ChannelPk(1), &newest);
+            cache.append(ChannelPk(1), head(MESSAGES), head(MESSAGES + 1), &new);
         });
     });
     let request = br#"{"uid":"u0","version":1795393127614,"last_msg_seqs":"","msg_count":20,"only_unread":0}"#;

@@ -2,7 +2,7 @@
 //! that arrive while a batch is running form the next batch; a lone request runs at once.
 //!
 //! How to batch a new kind of request: implement [`BatchHandler`] next to its use case, add a
-//! [`Batcher`] of it to `Services`, and call [`Batcher::submit`].
+//! [`Batcher`] of it to the service, and call [`Batcher::submit`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,6 +16,8 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::error::Error;
 use crate::store::{LockPolicy, StoreError};
 
+/// Maximum number of requests in one batch of small requests.
+pub(crate) const MAX_BATCH_SIZE: usize = 128;
 /// Number of `yield_now` calls between batches. Clients that were just answered get to enqueue
 /// their next request, which makes batches about twice as large.
 const YIELDS_BETWEEN_BATCHES: usize = 4;

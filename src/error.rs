@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use axum::http::StatusCode;
 
+use crate::model::InvalidValue;
 use crate::store::StoreError;
+use crate::telemetry::text_with_sources;
 
 /// An error of a use case.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -72,6 +74,12 @@ pub enum Error {
     /// A mistake in this program, such as a panic. Contains the text for the log.
     #[error("internal error")]
     Internal(&'static str),
+}
+
+impl From<InvalidValue> for Error {
+    fn from(InvalidValue { field, problem }: InvalidValue) -> Self {
+        Self::bad_input(field, problem)
+    }
 }
 
 /// GraphQL code and HTTP status of an error.
@@ -166,23 +174,6 @@ impl Error {
     }
 }
 
-/// Returns the text of an error and the texts of its sources, separated by colons. Many libraries
-/// repeat the text of the source in their own: such a source is left out.
-#[must_use]
-pub fn text_with_sources(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,21 +184,6 @@ mod tests {
         let (log, _guard) = capture_log();
         error.log();
         log.text()
-    }
-
-    #[test]
-    fn text_of_every_source_appears_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("{text}")]
-        struct Layer {
-            text: &'static str,
-            source: Option<Box<Layer>>,
-        }
-        let layers = ["c", "b: c", "b: c", "a"];
-        let error = layers
-            .into_iter()
-            .fold(None, |source, text| Some(Box::new(Layer { text, source })));
-        assert_eq!(text_with_sources(&*error.unwrap()), "a: b: c");
     }
 
     #[test]

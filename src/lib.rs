@@ -3,14 +3,17 @@
 //!
 //! Dependencies point one way, which `tests/it/architecture.rs` checks: `rest` or `graphql` reads a
 //! request and calls a use case of `conversation`, `message` or `channel`; the use case calls
-//! `store`; only `store` contains SQL. `rest` and `import` share the wire format in `wukongim`.
+//! `store`; only `store` contains SQL. All share the values in `model`. `rest` and `import` share the
+//! wire format in `wukongim`.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod auth;
+pub mod base;
 mod batching;
 mod budget;
+pub mod bus;
 pub mod channel;
 pub mod cli;
 pub mod clock;
@@ -19,14 +22,15 @@ pub mod conversation;
 pub mod error;
 pub mod graphql;
 pub mod http;
-pub mod ids;
 pub mod import;
 pub mod live;
 mod member_lookup;
 pub mod message;
 mod metrics;
+pub mod model;
 mod outage;
 pub mod outbound;
+mod rate_limit;
 pub mod rest;
 pub mod server;
 pub mod services;

@@ -12,13 +12,11 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::sync::mpsc;
 
-use crate::channel::ChannelKey;
 use crate::config::ConfigError;
-use crate::ids::{ChannelType, Seq, Uid};
-use crate::message::{IncomingMessage, Message, MessageBatch, Recipients, ingest};
+use crate::message::{IncomingMessage, MessageBatch, MessageService, Recipients, ingest};
+use crate::model::{ChannelKey, ChannelType, Message, Seq, Uid};
 use crate::outage::OutageLog;
 use crate::outbound::{ReadBodyError, read_response_body};
-use crate::services::Services;
 
 /// Maximum number of queued groups. If the queue is full, the next message of a group enqueues it
 /// again.
@@ -136,11 +134,11 @@ impl MemberLookup {
 }
 
 impl MemberLookupWorker {
-    pub(crate) async fn run(mut self, services: Arc<Services>) {
+    pub(crate) async fn run(mut self, messages: Arc<MessageService>) {
         while let Some(request) = self.queue.recv().await {
             let mut delays = RETRY_DELAYS.iter();
             loop {
-                let result = self.resolve(&services, &request).await;
+                let result = self.resolve(&messages, &request).await;
                 match &result {
                     Err(LookupError::Unavailable(error)) => self.outages.failed(error),
                     Ok(()) | Err(LookupError::Unusable(_)) => self.outages.worked(),
@@ -163,7 +161,7 @@ impl MemberLookupWorker {
     /// already known are not enough: recipient lists and own messages leave out others.
     async fn resolve(
         &self,
-        services: &Services,
+        messages: &MessageService,
         request: &LookupRequest,
     ) -> Result<(), LookupError> {
         let (id, kind) = (&request.key.key, request.key.channel_type.number());
@@ -183,7 +181,7 @@ impl MemberLookupWorker {
             return Err(LookupError::Unusable(format!("status {status}")));
         }
         // The answer may be as long as a request that names members.
-        let answer = read_response_body(answer, services.limits.body_bytes)
+        let answer = read_response_body(answer, messages.base.limits.body_bytes)
             .await
             .map_err(|error| match error {
                 ReadBodyError::ConnectionLost(_) => LookupError::Unavailable(error.to_string()),
@@ -198,7 +196,7 @@ impl MemberLookupWorker {
             .into_iter()
             .filter_map(|uid| Uid::parse("uid", uid).ok())
             .collect();
-        if uids.is_empty() || uids.len() > services.limits.max_members_per_request {
+        if uids.is_empty() || uids.len() > messages.base.limits.max_members_per_request {
             tracing::debug!(
                 number = uids.len(),
                 "the group has no members, or more than limits.max_members_per_request"
@@ -219,7 +217,7 @@ impl MemberLookupWorker {
             uids,
         };
         ingest(
-            services,
+            messages,
             MessageBatch {
                 messages: Vec::new(),
                 recipients: Some(recipients),

@@ -12,13 +12,11 @@ use crate::budget::Budgets;
 use crate::clock::{Clock, IdGenerator};
 use crate::config::{ConfigError, Settings};
 use crate::error::Error;
-use crate::graphql::persisted::PersistedQueries;
-use crate::graphql::{self, AppSchema};
-use crate::http::{CorsPolicy, RateLimiter};
 use crate::live::{Connections, Feeds};
 use crate::member_lookup::{self, MemberLookupWorker};
 use crate::message::RenderMessage;
 use crate::outage::OutageLog;
+use crate::rate_limit::RateLimiter;
 use crate::services::Services;
 use crate::store::Store;
 
@@ -36,10 +34,8 @@ impl Deref for AppState {
 
 /// The fields behind an [`AppState`].
 pub struct AppStateInner {
-    /// The database, the clock and the settings of the use cases.
+    /// The use cases.
     pub core: Arc<Services>,
-    /// The GraphQL schema.
-    pub schema: AppSchema,
     /// The configuration.
     pub settings: Arc<Settings>,
     /// Cancelled when a shutdown is requested: from then on the server is not ready, but it takes
@@ -49,11 +45,8 @@ pub struct AppStateInner {
     pub shutdown: CancellationToken,
     /// The log of health checks that failed because of the database.
     pub(crate) readiness: OutageLog,
-    /// GraphQL documents that clients name by their hash.
-    pub(crate) persisted: Arc<PersistedQueries>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) rate_limiter: Arc<RateLimiter>,
-    pub(crate) cors: CorsPolicy,
     pub(crate) connections: Connections,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) budgets: Budgets,
@@ -65,7 +58,7 @@ impl AppState {
     /// `render` makes the JSON of recent messages.
     ///
     /// # Errors
-    /// A `graphql.persisted_operations_file` or a key file that cannot be read.
+    /// A key file that cannot be read.
     pub(crate) fn new(
         settings: Settings,
         store: Store,
@@ -73,14 +66,15 @@ impl AppState {
         ids: IdGenerator,
         render: RenderMessage,
     ) -> Result<(Self, Option<MemberLookupWorker>), ConfigError> {
-        let core = Services::new(store, clock, ids, &settings, render);
+        let mut core = Services::new(store, clock, ids, &settings, render);
         let datasource_url = settings.ingest.datasource_url.reveal();
         let mut member_lookup_worker = None;
         if !datasource_url.is_empty() {
-            let (datasource, worker) = member_lookup::create(datasource_url)?;
-            let _ = core.member_lookup.set(datasource);
+            let (member_lookup, worker) = member_lookup::create(datasource_url)?;
+            core.member_lookup = Some(member_lookup);
             member_lookup_worker = Some(worker);
         }
+        let core = Arc::new(core);
         // The other half of the database connections is left to requests.
         let concurrent_syncs = settings.database.max_connections as usize / 2;
         let feeds = Arc::new(Feeds::new(
@@ -89,15 +83,12 @@ impl AppState {
             concurrent_syncs,
         ));
         let state = Self(Arc::new(AppStateInner {
-            schema: graphql::schema(Arc::clone(&core), Arc::clone(&feeds)),
             core,
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             readiness: OutageLog::new("not ready", "ready again"),
-            persisted: Arc::new(PersistedQueries::new(&settings.graphql)?),
             authenticator: Arc::new(Authenticator::new(&settings)?),
             rate_limiter: Arc::new(RateLimiter::new(&settings)),
-            cors: CorsPolicy::new(&settings.server),
             connections: Connections::new(&settings.limits),
             feeds,
             budgets: Budgets::new(&settings.limits),

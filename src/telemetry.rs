@@ -124,6 +124,23 @@ pub async fn maintain_metrics() {
     }
 }
 
+/// Returns the text of an error and the texts of its sources, separated by colons. Many libraries
+/// repeat the text of the source in their own: such a source is left out.
+#[must_use]
+pub fn text_with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 pub(crate) mod test_log {
     use std::io::{self, Write};
@@ -161,5 +178,25 @@ pub(crate) mod test_log {
             .with_writer(move || writer.clone())
             .finish();
         (log, tracing::subscriber::set_default(subscriber))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_every_source_appears_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{text}")]
+        struct Layer {
+            text: &'static str,
+            source: Option<Box<Layer>>,
+        }
+        let layers = ["c", "b: c", "b: c", "a"];
+        let error = layers
+            .into_iter()
+            .fold(None, |source, text| Some(Box::new(Layer { text, source })));
+        assert_eq!(text_with_sources(&*error.unwrap()), "a: b: c");
     }
 }

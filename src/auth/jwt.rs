@@ -15,7 +15,7 @@ use super::jwks::JwksCache;
 use super::key::VerificationKey;
 use crate::config::{ConfigError, JwtConfig};
 use crate::error::Error;
-use crate::ids::Uid;
+use crate::model::Uid;
 
 /// Maximum length of a token; the headers of a request may be longer.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;

@@ -7,7 +7,7 @@
 //! of a channel, are checked by the use case, for the user that [`Caller::viewer`] returns.
 
 use crate::error::Error;
-use crate::ids::Uid;
+use crate::model::Uid;
 
 /// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,11 +11,10 @@
 use std::time::{Duration, Instant};
 
 use super::leave::{Removal, leave};
-use super::{ChannelKey, join};
+use super::{ChannelService, join};
 use crate::error::Error;
-use crate::ids::Uid;
+use crate::model::{ChannelKey, ChannelPk, InvalidValue, Uid};
 use crate::outage::OutageLog;
-use crate::services::Services;
 use crate::store::PendingRemoval;
 
 /// Removals of up to this many members are written before the response, larger ones in the
@@ -34,13 +33,14 @@ const POLL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Removes all members except `stay`, who must already be members.
 pub(super) async fn enqueue_removal_of_all(
-    services: &Services,
-    channel_id: i64,
+    service: &ChannelService,
+    channel_id: ChannelPk,
     key: &ChannelKey,
     stay: &[Uid],
 ) -> Result<(), Error> {
-    let now_ms = services.clock.now_ms();
-    let number = services
+    let now_ms = service.base.clock.now_ms();
+    let number = service
+        .base
         .store
         .lock_waiting_transaction(|tx| async move {
             if tx.lock_channel(channel_id).await?.is_none() {
@@ -52,14 +52,15 @@ pub(super) async fn enqueue_removal_of_all(
         .await?;
     let Some(number) = number else { return Ok(()) };
     // First the users who stay: a server that stops here has removed nobody.
-    join::keep_members(services, channel_id, stay, number).await?;
-    services
+    join::keep_members(service, channel_id, stay, number).await?;
+    service
+        .base
         .store
         .lock_waiting_transaction(|tx| async move {
             let Some(mut head) = tx.lock_channel(channel_id).await? else {
                 return Ok(());
             };
-            head.revision += 1;
+            head.revision = head.revision.next();
             tx.write_heads(&[&head]).await?;
             tx.clear_members(&head, number).await?;
             tx.insert_pending_removal(channel_id, number, now_ms, &[])
@@ -68,25 +69,26 @@ pub(super) async fn enqueue_removal_of_all(
         })
         .await?;
     tracing::info!(channel = key.key, number, "removal of all members accepted");
-    services.bus.channels_moved([(channel_id, key)]);
-    services.removal_enqueued.notify_one();
+    service.base.bus.channels_moved([(channel_id, key)]);
+    service.removal_enqueued.notify_one();
     Ok(())
 }
 
 /// Removes many users by name.
 pub(super) async fn enqueue_removal_of_users(
-    services: &Services,
-    channel_id: i64,
+    service: &ChannelService,
+    channel_id: ChannelPk,
     key: &ChannelKey,
     uids: &[Uid],
 ) -> Result<(), Error> {
-    let now_ms = services.clock.now_ms();
+    let now_ms = service.base.clock.now_ms();
     let parts: Vec<Vec<&str>> = uids
         .chunks(USERS_PER_PART)
         .map(|uids| uids.iter().map(Uid::as_str).collect())
         .collect();
     let parts = parts.as_slice();
-    services
+    service
+        .base
         .store
         .lock_waiting_transaction(|tx| async move {
             if tx.lock_channel(channel_id).await?.is_none() {
@@ -103,37 +105,37 @@ pub(super) async fn enqueue_removal_of_users(
         users = uids.len(),
         "removal of many members accepted"
     );
-    services.removal_enqueued.notify_one();
+    service.removal_enqueued.notify_one();
     Ok(())
 }
 
 /// Applies pending removals to users who are about to join: an earlier removal must not take effect
 /// after the join.
 pub(super) async fn apply_pending_removals(
-    services: &Services,
-    channel_id: i64,
+    service: &ChannelService,
+    channel_id: ChannelPk,
     uids: &[Uid],
 ) -> Result<(), Error> {
-    for (removal, named) in services.store.list_named_removals(channel_id).await? {
+    for (removal, named) in service.base.store.list_named_removals(channel_id).await? {
         let named: std::collections::HashSet<&str> = named.iter().map(String::as_str).collect();
         let joining: Vec<Uid> = uids
             .iter()
             .filter(|uid| named.contains(uid.as_str()))
             .cloned()
             .collect();
-        leave(services, channel_id, &joining, Removal::from(&removal)).await?;
+        leave(service, channel_id, &joining, Removal::from(&removal)).await?;
     }
     Ok(())
 }
 
 /// Writes pending removals to their rows, as long as the server runs.
-pub(crate) async fn run_bulk_removals(services: &Services) {
+pub(crate) async fn run_bulk_removals(service: &ChannelService) {
     let outages = OutageLog::new(
         "pending removals cannot be read or written: retrying",
         "pending removals are written again",
     );
     loop {
-        let result = process_pending_removals(services).await;
+        let result = process_pending_removals(service).await;
         match &result {
             Ok(_) => outages.worked(),
             Err(error) => outages.failed(error),
@@ -142,17 +144,17 @@ pub(crate) async fn run_bulk_removals(services: &Services) {
             Ok(false) => POLL_INTERVAL,
             Ok(true) | Err(_) => RETRY_INTERVAL,
         };
-        let _ = tokio::time::timeout(pause, services.removal_enqueued.notified()).await;
+        let _ = tokio::time::timeout(pause, service.removal_enqueued.notified()).await;
     }
 }
 
 /// Processes all removals that no other server has claimed. Returns whether there are claimed ones.
-async fn process_pending_removals(services: &Services) -> Result<bool, Error> {
+async fn process_pending_removals(service: &ChannelService) -> Result<bool, Error> {
     loop {
-        let pending = services.store.list_pending_removals().await?;
+        let pending = service.base.store.list_pending_removals().await?;
         #[expect(clippy::cast_precision_loss, reason = "a thousand at most")]
         metrics::gauge!(crate::metrics::PENDING_REMOVALS).set(pending.len() as f64);
-        let now_ms = services.clock.now_ms();
+        let now_ms = service.base.clock.now_ms();
         let is_claimed = |removal: &PendingRemoval| {
             (now_ms..=now_ms + CLAIM_MS).contains(&removal.claimed_until)
         };
@@ -160,24 +162,29 @@ async fn process_pending_removals(services: &Services) -> Result<bool, Error> {
         let Some(mut removal) = pending.into_iter().find(|removal| !is_claimed(removal)) else {
             return Ok(has_pending);
         };
-        if services
+        if service
+            .base
             .store
             .claim_removal(&mut removal, now_ms + CLAIM_MS)
             .await?
         {
-            process_removal(services, removal).await?;
+            process_removal(service, removal).await?;
         }
     }
 }
 
-async fn process_removal(services: &Services, mut removal: PendingRemoval) -> Result<(), Error> {
+async fn process_removal(
+    service: &ChannelService,
+    mut removal: PendingRemoval,
+) -> Result<(), Error> {
     let begun = Instant::now();
-    let uids = services.store.list_removed_uids(&removal).await?;
+    let uids = service.base.store.list_removed_uids(&removal).await?;
     let mut written = 0;
     if uids.is_empty() {
         let mut after = String::new();
         loop {
-            let uids = services
+            let uids = service
+                .base
                 .store
                 .list_removed(
                     removal.channel_id,
@@ -188,7 +195,7 @@ async fn process_removal(services: &Services, mut removal: PendingRemoval) -> Re
                 .await?;
             let Some(last) = uids.last() else { break };
             last.as_str().clone_into(&mut after);
-            if !remove_chunk(services, &mut removal, &uids).await? {
+            if !remove_chunk(service, &mut removal, &uids).await? {
                 return Ok(());
             }
             written += uids.len();
@@ -198,17 +205,17 @@ async fn process_removal(services: &Services, mut removal: PendingRemoval) -> Re
             let uids = uids
                 .iter()
                 .map(|uid| Uid::parse("uid", uid.as_str()))
-                .collect::<Result<Vec<Uid>, Error>>()?;
-            if !remove_chunk(services, &mut removal, &uids).await? {
+                .collect::<Result<Vec<Uid>, InvalidValue>>()?;
+            if !remove_chunk(service, &mut removal, &uids).await? {
                 return Ok(());
             }
             written += uids.len();
         }
     }
-    services.store.finish_removal(&removal).await?;
+    service.base.store.finish_removal(&removal).await?;
     let seconds = begun.elapsed().as_secs_f64();
     tracing::info!(
-        channel_id = removal.channel_id,
+        channel_id = removal.channel_id.0,
         number = removal.number,
         rows = written,
         seconds,
@@ -219,19 +226,20 @@ async fn process_removal(services: &Services, mut removal: PendingRemoval) -> Re
 
 /// Returns false if another server has taken over the removal.
 async fn remove_chunk(
-    services: &Services,
+    service: &ChannelService,
     removal: &mut PendingRemoval,
     uids: &[Uid],
 ) -> Result<bool, Error> {
     let begun = Instant::now();
-    if !services
+    if !service
+        .base
         .store
-        .claim_removal(removal, services.clock.now_ms() + CLAIM_MS)
+        .claim_removal(removal, service.base.clock.now_ms() + CLAIM_MS)
         .await?
     {
         return Ok(false);
     }
-    leave(services, removal.channel_id, uids, Removal::from(&*removal)).await?;
+    leave(service, removal.channel_id, uids, Removal::from(&*removal)).await?;
     // Pauses for as long as the work took, to leave half of the database's time to requests.
     tokio::time::sleep(
         begun

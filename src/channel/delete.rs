@@ -1,9 +1,9 @@
 //! Deletion of a channel: hides its messages from everyone at once, then removes its members.
 
+use super::ChannelService;
 use super::members::{group_key, remove_others};
 use crate::error::Error;
-use crate::ids::ChannelRef;
-use crate::services::Services;
+use crate::model::ChannelRef;
 
 /// Deletes a channel: its conversations are no longer listed, all devices are notified, and its
 /// messages never show again. Nothing is deleted from the database; creating the channel again
@@ -12,12 +12,13 @@ use crate::services::Services;
 ///
 /// # Errors
 /// [`Error::BadInput`] for a person channel, [`Error::Store`].
-pub async fn delete_channel(services: &Services, channel: &ChannelRef) -> Result<(), Error> {
+pub async fn delete_channel(service: &ChannelService, channel: &ChannelRef) -> Result<(), Error> {
     let key = group_key(channel)?;
-    let Some(channel_id) = services.store.find_channel(&key).await? else {
+    let Some(channel_id) = service.base.store.find_channel(&key).await? else {
         return Ok(());
     };
-    services
+    service
+        .base
         .store
         .lock_waiting_transaction(|tx| async move {
             let Some(mut head) = tx.lock_channel(channel_id).await? else {
@@ -27,12 +28,12 @@ pub async fn delete_channel(services: &Services, channel: &ChannelRef) -> Result
                 head.cleared_to_seq = head.last_seq;
                 // Makes the conversation of every member stale, so that the next sync reports its
                 // removal.
-                head.revision += 1;
+                head.revision = head.revision.next();
                 tx.write_heads(&[&head]).await?;
             }
             tx.commit(()).await
         })
         .await?;
-    services.bus.channels_moved([(channel_id, &key)]);
-    remove_others(services, &key, &[]).await
+    service.base.bus.channels_moved([(channel_id, &key)]);
+    remove_others(service, &key, &[]).await
 }

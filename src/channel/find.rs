@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 
-use super::{ChannelKey, Flags};
+use super::{ChannelService, Flags};
 use crate::error::Error;
-use crate::ids::{ChannelRef, ChannelType, Uid};
-use crate::services::Services;
-use crate::store::ConversationRow;
+use crate::model::{ChannelKey, ChannelRef, ChannelType, ConversationRow, Uid};
 
 /// Returns the members of a channel. A person channel is named by both uids (`bob@ann`) or by one
 /// of them.
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn list_members(services: &Services, channel: &ChannelRef) -> Result<Vec<String>, Error> {
+pub async fn list_members(
+    service: &ChannelService,
+    channel: &ChannelRef,
+) -> Result<Vec<String>, Error> {
     if channel.channel_type == ChannelType::PERSON {
         return Ok(channel.channel_id.split('@').map(str::to_owned).collect());
     }
@@ -21,8 +22,8 @@ pub async fn list_members(services: &Services, channel: &ChannelRef) -> Result<V
         channel_type: channel.channel_type,
         key: channel.channel_id.clone(),
     };
-    match services.store.find_channel(&key).await? {
-        Some(channel_id) => Ok(services.store.list_members(channel_id).await?),
+    match service.base.store.find_channel(&key).await? {
+        Some(channel_id) => Ok(service.base.store.list_members(channel_id).await?),
         None => Ok(Vec::new()),
     }
 }
@@ -34,7 +35,7 @@ pub async fn list_members(services: &Services, channel: &ChannelRef) -> Result<V
 /// # Errors
 /// [`Error::Store`].
 pub async fn find_channels(
-    services: &Services,
+    service: &ChannelService,
     viewer: Option<&Uid>,
     channels: &[ChannelRef],
 ) -> Result<HashMap<ChannelRef, Flags>, Error> {
@@ -51,7 +52,8 @@ pub async fn find_channels(
         None => keys,
         Some(uid) => {
             let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
-            let rows = services
+            let rows = service
+                .base
                 .store
                 .find_without_counts(&names)
                 .await?
@@ -62,11 +64,13 @@ pub async fn find_channels(
                 .collect()
         }
     };
-    let ids = services
+    let ids = service
+        .base
         .store
         .find_channels(&visible.iter().collect::<Vec<_>>())
         .await?;
-    let heads = services
+    let heads = service
+        .base
         .store
         .list_heads(&ids.into_values().collect::<Vec<_>>())
         .await?;

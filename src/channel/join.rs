@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::conversation::{join, prepare_join, read_position};
+use super::ChannelService;
 use crate::error::Error;
-use crate::ids::{Seq, Uid};
-use crate::services::Services;
-use crate::store::{CountRequest, LockPolicy, MemberView, Membership};
+use crate::model::unread::{join, prepare_join, read_position};
+use crate::model::{ChannelPk, Membership, Seq, Uid};
+use crate::store::{CountRequest, LockPolicy, MemberView};
 
 /// Maximum number of users in one statement or transaction.
 const MAX_USERS_PER_TRANSACTION: usize = 500;
@@ -64,7 +64,7 @@ impl JoinReason {
 /// A user who is, or should become, a member of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemberHint {
-    pub(crate) channel_id: i64,
+    pub(crate) channel_id: ChannelPk,
     pub(crate) uid: Uid,
     pub(crate) reason: JoinReason,
 }
@@ -73,7 +73,7 @@ pub(crate) struct MemberHint {
 /// after a minute: until then, a later message does not bring back a user who was removed through
 /// another server.
 #[derive(Debug)]
-pub(crate) struct MemberCache(Cache<(i64, Uid), ()>);
+pub(crate) struct MemberCache(Cache<(ChannelPk, Uid), ()>);
 
 impl MemberCache {
     pub(crate) fn new() -> Self {
@@ -85,15 +85,15 @@ impl MemberCache {
         )
     }
 
-    pub(crate) fn contains(&self, channel_id: i64, uid: &Uid) -> bool {
+    pub(crate) fn contains(&self, channel_id: ChannelPk, uid: &Uid) -> bool {
         self.0.contains_key(&(channel_id, uid.clone()))
     }
 
-    fn insert(&self, channel_id: i64, uid: Uid) {
+    fn insert(&self, channel_id: ChannelPk, uid: Uid) {
         self.0.insert((channel_id, uid), ());
     }
 
-    pub(super) fn remove(&self, channel_id: i64, uid: &Uid) {
+    pub(super) fn remove(&self, channel_id: ChannelPk, uid: &Uid) {
         self.0.invalidate(&(channel_id, uid.clone()));
     }
 }
@@ -105,42 +105,42 @@ impl MemberCache {
 /// # Errors
 /// [`Error::Store`].
 pub(crate) async fn join_members(
-    services: &Services,
+    service: &ChannelService,
     hints: &[MemberHint],
     lock_policy: LockPolicy,
 ) -> Result<HashSet<Uid>, Error> {
     let mut locked_elsewhere = HashSet::new();
     for hints in hints.chunks(MAX_USERS_PER_TRANSACTION) {
-        locked_elsewhere.extend(join_some(services, hints, lock_policy).await?);
+        locked_elsewhere.extend(join_some(service, hints, lock_policy).await?);
     }
     Ok(locked_elsewhere)
 }
 
 async fn join_some(
-    services: &Services,
+    service: &ChannelService,
     hints: &[MemberHint],
     lock_policy: LockPolicy,
 ) -> Result<HashSet<Uid>, Error> {
-    let mut reasons: HashMap<(i64, &Uid), Vec<JoinReason>> = HashMap::new();
+    let mut reasons: HashMap<(ChannelPk, &Uid), Vec<JoinReason>> = HashMap::new();
     for hint in hints {
         reasons
             .entry((hint.channel_id, &hint.uid))
             .or_default()
             .push(hint.reason);
     }
-    let pairs: Vec<(&Uid, i64)> = reasons
+    let pairs: Vec<(&Uid, ChannelPk)> = reasons
         .keys()
         .map(|(channel_id, uid)| (*uid, *channel_id))
         .collect();
     let mut new = Vec::new();
-    let mut returning: Vec<(Uid, i64, JoinReason)> = Vec::new();
-    for view in services.store.find_member_views(&pairs).await? {
+    let mut returning: Vec<(Uid, ChannelPk, JoinReason)> = Vec::new();
+    for view in service.base.store.find_member_views(&pairs).await? {
         let channel_id = view.row.channel_id;
         let Some(reasons) = reasons.get(&(channel_id, &view.uid)) else {
             continue;
         };
         if view.row.is_member() {
-            services.members.insert(channel_id, view.uid);
+            service.members.insert(channel_id, view.uid);
             continue;
         }
         // If several messages imply the membership, it begins below the lowest one.
@@ -160,7 +160,8 @@ async fn join_some(
     for (view, reason) in &mut new {
         prepare_join(&mut view.row, reason.below());
     }
-    services
+    service
+        .base
         .store
         .count(
             &mut new
@@ -176,10 +177,10 @@ async fn join_some(
         joined.push(view.uid.clone());
         rows.push((view.uid, view.row));
     }
-    services.store.insert_conversations(&rows).await?;
-    let (rejoined, locked_elsewhere) = rejoin(services, &returning, lock_policy).await?;
+    service.base.store.insert_conversations(&rows).await?;
+    let (rejoined, locked_elsewhere) = rejoin(service, &returning, lock_policy).await?;
     joined.extend(rejoined);
-    services.bus.users_changed(&joined);
+    service.base.bus.users_changed(&joined);
     Ok(locked_elsewhere)
 }
 
@@ -195,21 +196,22 @@ fn counted(view: &mut MemberView) -> CountRequest<'_> {
 /// Makes users who left members again, under their locks. Returns the users who joined, and those
 /// whose locks another transaction holds.
 async fn rejoin(
-    services: &Services,
-    returning: &[(Uid, i64, JoinReason)],
+    service: &ChannelService,
+    returning: &[(Uid, ChannelPk, JoinReason)],
     lock_policy: LockPolicy,
 ) -> Result<(Vec<Uid>, HashSet<Uid>), Error> {
     if returning.is_empty() {
         return Ok((Vec::new(), HashSet::new()));
     }
     let uids: Vec<Uid> = returning.iter().map(|(uid, ..)| uid.clone()).collect();
-    services.store.ensure_cursors(&uids).await?;
-    let reasons: HashMap<(i64, &Uid), JoinReason> = returning
+    service.base.store.ensure_cursors(&uids).await?;
+    let reasons: HashMap<(ChannelPk, &Uid), JoinReason> = returning
         .iter()
         .map(|(uid, channel_id, reason)| ((*channel_id, uid), *reason))
         .collect();
     let (uids, reasons) = (&uids, &reasons);
-    services
+    let joined = service
+        .base
         .store
         .transaction(|tx| async move {
             let locked = tx.lock_users(uids, lock_policy).await?;
@@ -221,11 +223,11 @@ async fn rejoin(
                 .filter(|uid| is_locked_elsewhere(uid))
                 .cloned()
                 .collect();
-            let pairs: Vec<(&Uid, i64)> = reasons
+            let pairs: Vec<(&Uid, ChannelPk)> = reasons
                 .keys()
                 .map(|(channel_id, uid)| (*uid, *channel_id))
                 .collect();
-            let pairs: Vec<(&Uid, i64)> = pairs
+            let pairs: Vec<(&Uid, ChannelPk)> = pairs
                 .into_iter()
                 .filter(|(uid, _)| !locked_elsewhere.contains(uid))
                 .collect();
@@ -257,23 +259,26 @@ async fn rejoin(
             ))
             .await
         })
-        .await
+        .await?;
+    Ok(joined)
 }
 
 /// Protects these users, if they are members, from the removal of all members with this number.
 pub(super) async fn keep_members(
-    services: &Services,
-    channel_id: i64,
+    service: &ChannelService,
+    channel_id: ChannelPk,
     uids: &[Uid],
     number: i64,
 ) -> Result<(), Error> {
     for uids in uids.chunks(MAX_USERS_PER_TRANSACTION) {
-        services.store.ensure_cursors(uids).await?;
-        services
+        service.base.store.ensure_cursors(uids).await?;
+        service
+            .base
             .store
             .lock_waiting_transaction(|tx| async move {
                 let locked = tx.lock_users(uids, LockPolicy::Wait).await?;
-                let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
+                let pairs: Vec<(&Uid, ChannelPk)> =
+                    uids.iter().map(|uid| (uid, channel_id)).collect();
                 let mut views = tx.find_member_views(&pairs).await?;
                 views.retain(|view| view.row.is_member());
                 for view in &mut views {

@@ -4,10 +4,10 @@
 
 use std::collections::HashSet;
 
+use super::ChannelService;
 use crate::error::Error;
-use crate::ids::Uid;
-use crate::services::Services;
-use crate::store::{ConversationRow, LockPolicy, MemberView, Membership, PendingRemoval};
+use crate::model::{ChannelPk, ConversationRow, Membership, Uid};
+use crate::store::{LockPolicy, MemberView, PendingRemoval};
 
 /// Users who leave in one transaction; each of them is locked.
 const MAX_USERS_PER_TRANSACTION: usize = 500;
@@ -23,9 +23,9 @@ pub(super) struct Removal {
 
 impl Removal {
     /// A removal that is written before the response.
-    pub(super) fn now(services: &Services) -> Self {
+    pub(super) fn now(service: &ChannelService) -> Self {
         Self {
-            at: services.clock.now_ms(),
+            at: service.base.clock.now_ms(),
             number: i64::MAX,
         }
     }
@@ -42,8 +42,8 @@ impl From<&PendingRemoval> for Removal {
 
 /// Removes users from a channel.
 pub(super) async fn leave(
-    services: &Services,
-    channel_id: i64,
+    service: &ChannelService,
+    channel_id: ChannelPk,
     uids: &[Uid],
     removal: Removal,
 ) -> Result<(), Error> {
@@ -51,23 +51,23 @@ pub(super) async fn leave(
     uids.sort_unstable();
     uids.dedup();
     for uids in uids.chunks(MAX_USERS_PER_TRANSACTION) {
-        leave_some(services, channel_id, uids, removal).await?;
+        leave_some(service, channel_id, uids, removal).await?;
         for uid in uids {
-            services.members.remove(channel_id, uid);
+            service.members.remove(channel_id, uid);
         }
     }
     Ok(())
 }
 
 async fn leave_some(
-    services: &Services,
-    channel_id: i64,
+    service: &ChannelService,
+    channel_id: ChannelPk,
     uids: &[Uid],
     removal: Removal,
 ) -> Result<(), Error> {
-    let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
-    let mut views = services.store.find_member_views(&pairs).await?;
-    let now_ms = services.clock.now_ms();
+    let pairs: Vec<(&Uid, ChannelPk)> = uids.iter().map(|uid| (uid, channel_id)).collect();
+    let mut views = service.base.store.find_member_views(&pairs).await?;
+    let now_ms = service.base.clock.now_ms();
     let absent: Vec<(Uid, ConversationRow)> = views
         .iter()
         .filter(|view| view.row.membership == Membership::Absent)
@@ -82,9 +82,9 @@ async fn leave_some(
         })
         .collect();
     if !absent.is_empty() {
-        services.store.insert_conversations(&absent).await?;
+        service.base.store.insert_conversations(&absent).await?;
         // A user may have become a member just now; then the insert left the row unchanged.
-        views = services.store.find_member_views(&pairs).await?;
+        views = service.base.store.find_member_views(&pairs).await?;
     }
     let removed: HashSet<&Uid> = absent.iter().map(|(uid, _)| uid).collect();
     let stays = |row: &ConversationRow| row.is_member() && row.joined_removals >= removal.number;
@@ -99,13 +99,14 @@ async fn leave_some(
     if uids.is_empty() {
         return Ok(());
     }
-    services.store.ensure_cursors(&uids).await?;
+    service.base.store.ensure_cursors(&uids).await?;
     let uids = uids.as_slice();
-    services
+    service
+        .base
         .store
         .lock_waiting_transaction(|tx| async move {
             let locked = tx.lock_users(uids, LockPolicy::Wait).await?;
-            let pairs: Vec<(&Uid, i64)> = uids.iter().map(|uid| (uid, channel_id)).collect();
+            let pairs: Vec<(&Uid, ChannelPk)> = uids.iter().map(|uid| (uid, channel_id)).collect();
             let mut views = tx.find_member_views(&pairs).await?;
             views.retain(|view| !stays(&view.row));
             for MemberView { uid, row, .. } in &mut views {
@@ -114,7 +115,8 @@ async fn leave_some(
                 }
                 if matches!(row.membership, Membership::Member | Membership::Removed) {
                     row.membership = Membership::Left;
-                    row.version = (locked.get(uid.as_str()).copied().unwrap_or(0) + 1).max(now_ms);
+                    let cursor = locked.get(uid.as_str()).copied().unwrap_or_default();
+                    row.version = cursor.next(now_ms);
                     row.stamped_revision = row.revision;
                 }
                 // A repeated removal blocks the user for as long as the first one.
@@ -129,6 +131,6 @@ async fn leave_some(
             tx.commit(()).await
         })
         .await?;
-    services.bus.users_changed(uids);
+    service.base.bus.users_changed(uids);
     Ok(())
 }

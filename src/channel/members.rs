@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::ChannelKey;
+use super::ChannelService;
 use super::bulk_removal::{
     MAX_IMMEDIATE_REMOVALS, apply_pending_removals, enqueue_removal_of_all,
     enqueue_removal_of_users,
@@ -10,8 +10,7 @@ use super::bulk_removal::{
 use super::join::{JoinReason, MemberHint, join_members};
 use super::leave::{Removal, leave};
 use crate::error::Error;
-use crate::ids::{ChannelRef, ChannelType, Uid};
-use crate::services::Services;
+use crate::model::{ChannelKey, ChannelPk, ChannelRef, ChannelType, Uid};
 use crate::store::{LockPolicy, StoreError};
 
 /// Flags of a channel.
@@ -100,13 +99,13 @@ pub(super) fn group_key(channel: &ChannelRef) -> Result<ChannelKey, Error> {
     })
 }
 
-fn check_member_count(services: &Services, uids: &[Uid]) -> Result<(), Error> {
-    if uids.len() > services.limits.max_members_per_request {
+fn check_member_count(service: &ChannelService, uids: &[Uid]) -> Result<(), Error> {
+    if uids.len() > service.base.limits.max_members_per_request {
         return Err(Error::bad_input(
             "subscribers",
             format!(
                 "must name at most {} users",
-                services.limits.max_members_per_request
+                service.base.limits.max_members_per_request
             ),
         ));
     }
@@ -117,19 +116,17 @@ fn check_member_count(services: &Services, uids: &[Uid]) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::BadInput`] for a person channel or too many users, [`Error::Store`].
-pub async fn create_channel(services: &Services, request: &CreateChannel) -> Result<(), Error> {
+pub async fn create_channel(
+    service: &ChannelService,
+    request: &CreateChannel,
+) -> Result<(), Error> {
     let key = group_key(&request.channel)?;
-    check_member_count(services, &request.uids)?;
+    check_member_count(service, &request.uids)?;
     if request.reset {
-        remove_others(services, &key, &request.uids).await?;
+        remove_others(service, &key, &request.uids).await?;
     }
-    set_flags(
-        services,
-        ensure_channel(services, &key).await?,
-        request.flags,
-    )
-    .await?;
-    add(services, &key, &request.uids).await
+    set_flags(service, ensure_channel(service, &key).await?, request.flags).await?;
+    add(service, &key, &request.uids).await
 }
 
 /// Adds members, who see the messages sent from now on. Existing members are left unchanged.
@@ -138,17 +135,17 @@ pub async fn create_channel(services: &Services, request: &CreateChannel) -> Res
 /// # Errors
 /// Like [`create_channel`].
 pub async fn add_members(
-    services: &Services,
+    service: &ChannelService,
     channel: &ChannelRef,
     uids: &[Uid],
     reset: bool,
 ) -> Result<(), Error> {
     let key = group_key(channel)?;
-    check_member_count(services, uids)?;
+    check_member_count(service, uids)?;
     if reset {
-        remove_others(services, &key, uids).await?;
+        remove_others(service, &key, uids).await?;
     }
-    add(services, &key, uids).await
+    add(service, &key, uids).await
 }
 
 /// Removes members, including users who are not known as members yet: a late webhook does not add
@@ -157,39 +154,43 @@ pub async fn add_members(
 /// # Errors
 /// Like [`create_channel`].
 pub async fn remove_members(
-    services: &Services,
+    service: &ChannelService,
     channel: &ChannelRef,
     uids: &[Uid],
 ) -> Result<(), Error> {
     let key = group_key(channel)?;
-    check_member_count(services, uids)?;
-    let channel_id = ensure_channel(services, &key).await?;
+    check_member_count(service, uids)?;
+    let channel_id = ensure_channel(service, &key).await?;
     if uids.len() > MAX_IMMEDIATE_REMOVALS {
-        return enqueue_removal_of_users(services, channel_id, &key, uids).await;
+        return enqueue_removal_of_users(service, channel_id, &key, uids).await;
     }
-    leave(services, channel_id, uids, Removal::now(services)).await
+    leave(service, channel_id, uids, Removal::now(service)).await
 }
 
 /// Removes all members; the channel stays.
 ///
 /// # Errors
 /// Like [`create_channel`].
-pub async fn remove_all_members(services: &Services, channel: &ChannelRef) -> Result<(), Error> {
-    remove_others(services, &group_key(channel)?, &[]).await
+pub async fn remove_all_members(
+    service: &ChannelService,
+    channel: &ChannelRef,
+) -> Result<(), Error> {
+    remove_others(service, &group_key(channel)?, &[]).await
 }
 
 /// Removes all members except `stay`. The channel stores the time: users without a conversation
 /// were not members then.
 pub(super) async fn remove_others(
-    services: &Services,
+    service: &ChannelService,
     key: &ChannelKey,
     stay: &[Uid],
 ) -> Result<(), Error> {
-    let Some(channel_id) = services.store.find_channel(key).await? else {
+    let Some(channel_id) = service.base.store.find_channel(key).await? else {
         return Ok(());
     };
-    let now_ms = services.clock.now_ms();
-    services
+    let now_ms = service.base.clock.now_ms();
+    service
+        .base
         .store
         .lock_waiting_transaction(|tx| async move {
             if let Some(mut head) = tx.lock_channel(channel_id).await? {
@@ -200,30 +201,31 @@ pub(super) async fn remove_others(
         })
         .await?;
     let names: HashSet<&Uid> = stay.iter().collect();
-    let mut leaving = services
+    let mut leaving = service
+        .base
         .store
         .list_some_members(channel_id, names.len() + MAX_IMMEDIATE_REMOVALS + 1)
         .await?;
     leaving.retain(|uid| !names.contains(uid));
     if leaving.len() > MAX_IMMEDIATE_REMOVALS {
-        return enqueue_removal_of_all(services, channel_id, key, stay).await;
+        return enqueue_removal_of_all(service, channel_id, key, stay).await;
     }
-    leave(services, channel_id, &leaving, Removal::now(services)).await
+    leave(service, channel_id, &leaving, Removal::now(service)).await
 }
 
-async fn add(services: &Services, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
-    let channel_id = ensure_channel(services, key).await?;
+async fn add(service: &ChannelService, key: &ChannelKey, uids: &[Uid]) -> Result<(), Error> {
+    let channel_id = ensure_channel(service, key).await?;
     if !uids.is_empty() {
-        apply_pending_removals(services, channel_id, uids).await?;
+        apply_pending_removals(service, channel_id, uids).await?;
     }
     let hint = |uid: &Uid| MemberHint {
         channel_id,
         uid: uid.clone(),
         reason: JoinReason::Request,
     };
-    let _permit = services.store.acquire_lock_wait_permit().await;
+    let _permit = service.base.store.acquire_lock_wait_permit().await;
     join_members(
-        services,
+        service,
         &uids.iter().map(hint).collect::<Vec<_>>(),
         LockPolicy::Wait,
     )
@@ -231,21 +233,26 @@ async fn add(services: &Services, key: &ChannelKey, uids: &[Uid]) -> Result<(), 
     Ok(())
 }
 
-async fn ensure_channel(services: &Services, key: &ChannelKey) -> Result<i64, Error> {
-    let channels = services.store.ensure_channels(&[key]).await?;
+async fn ensure_channel(service: &ChannelService, key: &ChannelKey) -> Result<ChannelPk, Error> {
+    let channels = service.base.store.ensure_channels(&[key]).await?;
     let id = channels.get(key).copied();
     Ok(id.ok_or_else(|| StoreError::Internal("a created channel does not exist".into()))?)
 }
 
-async fn set_flags(services: &Services, channel_id: i64, flags: FlagChanges) -> Result<(), Error> {
-    let heads = services.store.list_heads(&[channel_id]).await?;
+async fn set_flags(
+    service: &ChannelService,
+    channel_id: ChannelPk,
+    flags: FlagChanges,
+) -> Result<(), Error> {
+    let heads = service.base.store.list_heads(&[channel_id]).await?;
     if heads
         .first()
         .is_none_or(|head| head.flags == flags.apply(head.flags))
     {
         return Ok(());
     }
-    services
+    service
+        .base
         .store
         .lock_waiting_transaction(|tx| async move {
             if let Some(mut head) = tx.lock_channel(channel_id).await? {
@@ -254,5 +261,6 @@ async fn set_flags(services: &Services, channel_id: i64, flags: FlagChanges) -> 
             }
             tx.commit(()).await
         })
-        .await
+        .await?;
+    Ok(())
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::clock::{Clock, IdGenerator};
 use crate::config::{ConfigError, Settings, Url};
-use crate::ids::Uid;
+use crate::model::Uid;
 use crate::services::Services;
 use crate::wukongim::dto::write_message;
 use crate::{import, server};
@@ -87,13 +88,13 @@ pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<()> 
     let uids = args.users()?;
     args.check(&uids)?;
     let store = server::open_store(settings).await?;
-    let core = Services::new(
+    let core = Arc::new(Services::new(
         store.clone(),
         Clock::System,
         IdGenerator::random(),
         settings,
         write_message,
-    );
+    ));
     let mut differs = false;
     for from in &args.from {
         if !is_url(from) {

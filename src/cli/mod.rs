@@ -15,9 +15,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::config::{ConfigError, Settings, misspelled_variables};
-use crate::error::text_with_sources;
 use crate::server::ListenError;
 use crate::telemetry;
+use crate::telemetry::text_with_sources;
 
 /// Keeps the conversation list of instant-messaging systems and serves it as GraphQL and as
 /// `WuKongIM`'s routes.

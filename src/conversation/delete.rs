@@ -1,13 +1,11 @@
 //! Deletion of a conversation: sets a watermark. Messages up to it never show again; the next
 //! message brings the conversation back.
 
-use super::unread;
 use super::update::{UpdateOutcome, update_conversation};
 use super::visibility::is_listed;
-use super::{Conversation, ConversationRemoval};
+use super::{Conversation, ConversationRemoval, ConversationService};
 use crate::error::Error;
-use crate::ids::{ChannelRef, Seq, Uid};
-use crate::services::Services;
+use crate::model::{ChannelRef, Seq, Uid, unread};
 
 /// Result of a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +22,12 @@ pub enum DeleteOutcome {
 /// # Errors
 /// [`Error::NotFound`] if the user never had the conversation.
 pub async fn delete_conversation(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     channel: &ChannelRef,
     up_to: Option<Seq>,
 ) -> Result<DeleteOutcome, Error> {
-    let outcome = update_conversation(services, uid, channel, up_to, move |row, up_to| {
+    let outcome = update_conversation(service, uid, channel, up_to, move |row, up_to| {
         // A seq above the last message is stored: the messages up to it are deleted when they
         // arrive.
         let acts = is_listed(row) || up_to.is_some_and(|up_to| up_to > row.last_seq);

@@ -2,27 +2,26 @@
 
 use std::collections::HashMap;
 
-use super::Conversation;
 use super::visibility::is_listed;
-use crate::channel::ChannelKey;
+use super::{Conversation, ConversationService};
 use crate::error::Error;
-use crate::ids::{ChannelRef, Uid};
-use crate::services::Services;
+use crate::model::{ChannelKey, ChannelRef, Uid};
 
 /// Returns the listed conversations with these names. Runs two statements for up to 1024 names.
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn find_conversations(
-    services: &Services,
+    service: &ConversationService,
     names: &[(Uid, ChannelRef)],
 ) -> Result<HashMap<(Uid, ChannelRef), Conversation>, Error> {
-    services.check_conversations_on()?;
+    service.base.check_conversations_on()?;
     let keys: Vec<(&Uid, ChannelKey)> = names
         .iter()
         .map(|(uid, channel)| (uid, ChannelKey::new(uid, channel)))
         .collect();
-    let rows = services
+    let rows = service
+        .base
         .store
         .find_conversations(
             &keys

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::ids::{ChannelRef, Seq};
+use crate::model::{ChannelRef, Seq};
 
 /// Parses `channelID:channelType:last_msg_seq` joined by `|`. Entries are split from the right, so
 /// that an id may contain `:`. Malformed entries are skipped and counted: without them the client

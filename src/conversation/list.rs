@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 
 use super::Conversation;
-use crate::ids::{ChannelType, Uid, Version};
+use crate::model::{ChannelType, Uid, Version};
 
 /// Filters for the list. `None` matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -206,13 +206,13 @@ pub(super) fn page_of(
 mod tests {
     use super::super::visibility::row;
     use super::*;
-    use crate::store::ConversationRow;
+    use crate::model::ConversationRow;
 
-    fn conversation(number: i64, version: Version) -> (SortKey, Conversation) {
+    fn conversation(number: i64, version: i64) -> (SortKey, Conversation) {
         let uid = Uid::parse("uid", "ann").unwrap();
         let row = ConversationRow {
             last_message_at: -number,
-            version,
+            version: Version(version),
             pinned_at: 0,
             ..row(number)
         };
@@ -232,10 +232,10 @@ mod tests {
         }
     }
 
-    fn versions(page: &ListPage) -> Vec<Version> {
+    fn versions(page: &ListPage) -> Vec<i64> {
         page.conversations
             .iter()
-            .map(|(_, conversation)| conversation.version)
+            .map(|(_, conversation)| conversation.version.0)
             .collect()
     }
 
@@ -247,14 +247,14 @@ mod tests {
         let at = |number: usize, version| {
             Some(ListCursor {
                 key: listed[number].0.clone(),
-                version,
+                version: Version(version),
             })
         };
         let forged = ListRequest {
             after: at(90, 0),
             ..request(3)
         };
-        let page = page_of(&listed, &forged, 1000);
+        let page = page_of(&listed, &forged, Version(1000));
         assert_eq!(
             (versions(&page), page.has_previous, page.has_next),
             (vec![911, 912, 913], true, true)
@@ -263,7 +263,7 @@ mod tests {
             after: at(90, 999),
             ..request(3)
         };
-        let page = page_of(&listed, &honest, 1000);
+        let page = page_of(&listed, &honest, Version(1000));
         assert_eq!(
             (versions(&page), page.has_previous, page.has_next),
             (vec![1000, 909, 908], true, true)
@@ -273,7 +273,7 @@ mod tests {
             from_end: true,
             ..request(3)
         };
-        let page = page_of(&listed, &backwards, 1000);
+        let page = page_of(&listed, &backwards, Version(1000));
         assert_eq!(
             (versions(&page), page.has_previous, page.has_next),
             (vec![903, 902, 901], true, true)
@@ -283,8 +283,8 @@ mod tests {
             ..request(0)
         };
         assert_eq!(
-            versions(&page_of(&listed, &nothing, 1000)),
-            Vec::<Version>::new()
+            versions(&page_of(&listed, &nothing, Version(1000))),
+            Vec::<i64>::new()
         );
     }
 }

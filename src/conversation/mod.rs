@@ -17,7 +17,6 @@ mod snapshot;
 mod summary;
 mod sync;
 mod sync_plan;
-mod unread;
 mod update;
 mod visibility;
 mod with_messages;
@@ -32,20 +31,50 @@ pub use self::recent_messages::{RecentMessagesKey, list_recent_messages};
 pub use self::set_unread::{mark_all_read, set_unread};
 pub use self::snapshot::ConversationSnapshot;
 pub use self::summary::{TypeSummary, UnreadSummary, summarize};
+pub(crate) use self::sync::sync_under_lock;
 pub use self::sync::{
     ConversationWithMessages, SyncAnswer, SyncDetail, SyncFilter, SyncRequest, sync,
     sync_with_size_limit,
 };
-pub(crate) use self::sync::{ReadHandler, VersionHandler, sync_under_lock};
-pub use self::unread::{MAX_UNREAD, read_position, unread};
-pub(crate) use self::unread::{join, prepare_join};
-pub(crate) use self::update::UpdateHandler;
 pub use self::with_messages::{get_conversations_with_messages, list_conversations_with_messages};
 
-use crate::channel::ChannelKey;
-use crate::ids::{ChannelRef, Seq, Uid, Version};
-use crate::message::ChannelSnapshotId;
-use crate::store::ConversationRow;
+use std::sync::Arc;
+
+use self::sync::{ReadHandler, VersionHandler};
+use self::update::UpdateHandler;
+use crate::base::Base;
+use crate::batching::{Batcher, MAX_BATCH_SIZE};
+use crate::message::MessageService;
+use crate::model::unread::{read_position, unread};
+use crate::model::{
+    ChannelKey, ChannelPk, ChannelRef, ChannelSnapshotId, ConversationRow, Seq, Uid, Version,
+};
+
+/// The use cases for conversations.
+#[derive(Debug)]
+pub struct ConversationService {
+    base: Arc<Base>,
+    messages: Arc<MessageService>,
+    /// Reads of conversations.
+    reads: Batcher<ReadHandler>,
+    /// Assignments of versions.
+    version_assignments: Batcher<VersionHandler>,
+    /// Updates of conversations.
+    updates: Batcher<UpdateHandler>,
+}
+
+impl ConversationService {
+    pub(crate) fn new(messages: Arc<MessageService>) -> Self {
+        let base = Arc::clone(&messages.base);
+        Self {
+            reads: base.batcher(ReadHandler(Arc::clone(&base)), MAX_BATCH_SIZE),
+            version_assignments: base.batcher(VersionHandler(Arc::clone(&base)), MAX_BATCH_SIZE),
+            updates: base.batcher(UpdateHandler(Arc::clone(&base)), MAX_BATCH_SIZE),
+            messages,
+            base,
+        }
+    }
+}
 
 /// One user's view of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +84,7 @@ pub struct Conversation {
     /// The channel as this user names it.
     pub channel_ref: ChannelRef,
     /// Internal id of the channel.
-    pub(crate) channel_pk: i64,
+    pub(crate) channel_pk: ChannelPk,
     /// Identity of the channel, the same for all users.
     pub(crate) channel_key: ChannelKey,
     /// Number of red-dot messages of others above the read position, unless the user set a number.
@@ -93,7 +122,7 @@ impl Conversation {
             pinned_at: row.pinned_at,
             muted: row.muted,
             deleted_to_seq: row.deleted_to_seq,
-            head: recent_messages::snapshot_id(row),
+            head: row.snapshot_id(),
         }
     }
 }
@@ -109,7 +138,7 @@ pub struct ConversationRemoval {
     /// The user's version of this change.
     pub version: Version,
     /// Internal id of the channel.
-    pub(crate) channel_pk: i64,
+    pub(crate) channel_pk: ChannelPk,
     /// Whether the user is still a member, so that a message can bring the conversation back.
     pub(crate) is_member: bool,
 }

@@ -1,24 +1,23 @@
 //! Pinning and muting. The user's other devices see these changes.
 
-use super::Conversation;
 use super::update::update_conversation;
 use super::visibility::is_listed;
+use super::{Conversation, ConversationService};
 use crate::error::Error;
-use crate::ids::{ChannelRef, Uid};
-use crate::services::Services;
+use crate::model::{ChannelRef, Uid};
 
 /// Pins a conversation above the others, or unpins it. Repeating it changes nothing.
 ///
 /// # Errors
 /// [`Error::NotFound`] if the conversation is not listed.
 pub async fn set_pinned(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     channel: &ChannelRef,
     pinned: bool,
 ) -> Result<Conversation, Error> {
-    let now_ms = services.clock.now_ms();
-    let outcome = update_conversation(services, uid, channel, None, move |row, _| {
+    let now_ms = service.base.clock.now_ms();
+    let outcome = update_conversation(service, uid, channel, None, move |row, _| {
         let changes = is_listed(row) && pinned != (row.pinned_at > 0);
         if changes {
             row.pinned_at = if pinned { now_ms } else { 0 };
@@ -34,12 +33,12 @@ pub async fn set_pinned(
 /// # Errors
 /// [`Error::NotFound`] if the conversation is not listed.
 pub async fn set_muted(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     channel: &ChannelRef,
     muted: bool,
 ) -> Result<Conversation, Error> {
-    let outcome = update_conversation(services, uid, channel, None, move |row, _| {
+    let outcome = update_conversation(service, uid, channel, None, move |row, _| {
         let changes = is_listed(row) && muted != row.muted;
         if changes {
             row.muted = muted;

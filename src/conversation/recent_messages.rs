@@ -5,21 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::channel::ChannelKey;
+use super::ConversationService;
 use crate::error::Error;
-use crate::ids::Seq;
 use crate::message::{
-    AnswerSizeLimit, ChannelSnapshotId, MESSAGE_BYTES, Message, MessageSlice, SizedInAnswer,
-    fit_newest_first,
+    AnswerSizeLimit, MESSAGE_BYTES, MessageSlice, SizedInAnswer, fit_newest_first,
 };
-use crate::services::Services;
-use crate::store::{ConversationRow, MessagePosition, PartialMessage, SeqRange};
+use crate::model::{ChannelKey, ChannelPk, ChannelSnapshotId, ConversationRow, Message, Seq};
+use crate::store::{MessagePosition, PartialMessage, SeqRange};
 
 /// Selects the newest `count` messages above `above` of a channel in a given state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecentMessagesKey {
     /// Internal id of the channel.
-    pub channel_pk: i64,
+    pub channel_pk: ChannelPk,
     /// Identity of the channel.
     pub channel_key: ChannelKey,
     /// The deletion watermark.
@@ -36,7 +34,7 @@ impl RecentMessagesKey {
             channel_pk: row.channel_id,
             channel_key: row.key.clone(),
             above: row.deleted_to_seq,
-            head: snapshot_id(row),
+            head: row.snapshot_id(),
             count,
         }
     }
@@ -65,14 +63,6 @@ impl RecentMessagesKey {
     }
 }
 
-pub(super) fn snapshot_id(row: &ConversationRow) -> ChannelSnapshotId {
-    ChannelSnapshotId {
-        revision: row.revision,
-        last_seq: row.last_seq,
-        last_message_at: row.last_message_at,
-    }
-}
-
 /// Returns the messages of each key, in the order of the keys, as far as they fit into the answer.
 /// If not all fit, older messages are left out first; among equally new ones, those of the channels
 /// with the oldest activity.
@@ -80,7 +70,7 @@ pub(super) fn snapshot_id(row: &ConversationRow) -> ChannelSnapshotId {
 /// # Errors
 /// [`Error::Store`].
 pub async fn list_recent_messages(
-    services: &Services,
+    service: &ConversationService,
     keys: &[RecentMessagesKey],
     bytes: &AnswerSizeLimit,
 ) -> Result<Vec<MessageSlice>, Error> {
@@ -99,23 +89,24 @@ pub async fn list_recent_messages(
             .zip(fit)
             .map(|(key, count)| key.with_max_count(count))
             .collect();
-        return list_fitting_messages(services, &shortened, bytes).await;
+        return list_fitting_messages(service, &shortened, bytes).await;
     }
-    list_fitting_messages(services, keys, bytes).await
+    list_fitting_messages(service, keys, bytes).await
 }
 
 /// If not all messages fit, those of conversations with the latest activity come first.
-fn rank(key: &RecentMessagesKey) -> (i64, i64) {
+fn rank(key: &RecentMessagesKey) -> (i64, ChannelPk) {
     (key.head.last_message_at, key.channel_pk)
 }
 
 async fn list_fitting_messages(
-    services: &Services,
+    service: &ConversationService,
     keys: &[RecentMessagesKey],
     bytes: &AnswerSizeLimit,
 ) -> Result<Vec<MessageSlice>, Error> {
     let cached = |key: &RecentMessagesKey| {
-        services
+        service
+            .messages
             .recent_messages
             .get(key.channel_pk, key.head)?
             .slice(key.above, key.count as usize)
@@ -134,7 +125,7 @@ async fn list_fitting_messages(
     let mut read = if missing.is_empty() {
         HashMap::new()
     } else {
-        read_missing(services, &missing, bytes).await?
+        read_missing(service, &missing, bytes).await?
     };
 
     let ranges: Vec<Range<usize>> = keys
@@ -176,8 +167,8 @@ async fn list_fitting_messages(
             .get_mut(channel.selected.clone())
             .unwrap_or_default()
     });
-    services.store.read_payloads(selected.collect()).await?;
-    let read: HashMap<i64, ReadMessages> = read
+    service.base.store.read_payloads(selected.collect()).await?;
+    let read: HashMap<ChannelPk, ReadMessages> = read
         .into_iter()
         .map(|(id, channel)| (id, channel.into_messages()))
         .collect();
@@ -191,7 +182,7 @@ async fn list_fitting_messages(
             None => read
                 .get(&key.channel_pk)
                 .map_or_else(MessageSlice::default, |read| {
-                    read.slice(services, key, &range, fit)
+                    read.slice(service, key, &range, fit)
                 }),
         });
     Ok(recents.collect())
@@ -233,7 +224,7 @@ impl ReadChannel {
             from,
             skipped,
             messages: selected
-                .map(|read| Arc::new(Message::new(read.message, &key)))
+                .map(|read| Arc::new(Message::from_stored(read.message, &key)))
                 .collect(),
         }
     }
@@ -251,7 +242,7 @@ impl ReadMessages {
     /// Returns the first `fit` messages of a key's range.
     fn slice(
         &self,
-        services: &Services,
+        service: &ConversationService,
         key: &RecentMessagesKey,
         range: &Range<usize>,
         fit: usize,
@@ -270,12 +261,17 @@ impl ReadMessages {
             Some(last) if !is_all || fit == key.count as usize => last.seq,
             _ => self.from.max(key.above + 1),
         };
-        let newest =
-            services
-                .recent_messages
-                .new_entry(key.head, from, key.count as usize, messages);
+        let newest = service.messages.recent_messages.new_entry(
+            key.head,
+            from,
+            key.count as usize,
+            messages,
+        );
         if is_all {
-            services.recent_messages.insert(key.channel_pk, &newest);
+            service
+                .messages
+                .recent_messages
+                .insert(key.channel_pk, &newest);
         }
         MessageSlice::all(newest)
     }
@@ -283,11 +279,11 @@ impl ReadMessages {
 
 /// Reads messages that are not cached; long payloads are left out.
 async fn read_missing(
-    services: &Services,
+    service: &ConversationService,
     keys: &[&RecentMessagesKey],
     bytes: &AnswerSizeLimit,
-) -> Result<HashMap<i64, ReadChannel>, Error> {
-    let mut windows: BTreeMap<i64, SeqRange> = BTreeMap::new();
+) -> Result<HashMap<ChannelPk, ReadChannel>, Error> {
+    let mut windows: BTreeMap<ChannelPk, SeqRange> = BTreeMap::new();
     for key in keys {
         widen_range(&mut windows, key.window());
     }
@@ -296,7 +292,7 @@ async fn read_missing(
         return Ok(HashMap::new());
     }
     let up_to = bytes.inline_payload_bytes(keys.iter().map(|key| key.length()).sum());
-    let mut found = read(services, &windows, up_to).await?;
+    let mut found = read(service, &windows, up_to).await?;
 
     // The seqs of a channel that a webhook feeds can have gaps; then the newest messages begin
     // further down.
@@ -315,7 +311,7 @@ async fn read_missing(
         .filter(|key| count_found(key) < key.count as usize && key.window().from > key.above + 1)
         .collect();
     if !with_holes.is_empty() {
-        let mut heads: HashMap<i64, Seq> = HashMap::new();
+        let mut heads: HashMap<ChannelPk, Seq> = HashMap::new();
         for key in &with_holes {
             let head = heads.entry(key.channel_pk).or_insert(key.head.last_seq);
             *head = key.head.last_seq.min(*head);
@@ -332,11 +328,12 @@ async fn read_missing(
                 seq: *seq,
             })
             .collect();
-        let bounds = services
+        let bounds = service
+            .base
             .store
             .list_newest_bounds(&positions, u64::from(count))
             .await?;
-        let mut longer: BTreeMap<i64, SeqRange> = BTreeMap::new();
+        let mut longer: BTreeMap<ChannelPk, SeqRange> = BTreeMap::new();
         for key in with_holes {
             let from = bounds
                 .get(&key.channel_pk)
@@ -350,11 +347,11 @@ async fn read_missing(
             widen_range(&mut longer, window);
             widen_range(&mut longer, SeqRange { from, ..window });
         }
-        found.extend(read(services, &longer, up_to).await?);
+        found.extend(read(service, &longer, up_to).await?);
         windows.extend(longer);
     }
 
-    let names: HashMap<i64, &ChannelKey> = keys
+    let names: HashMap<ChannelPk, &ChannelKey> = keys
         .iter()
         .map(|key| (key.channel_pk, &key.channel_key))
         .collect();
@@ -375,18 +372,19 @@ async fn read_missing(
 }
 
 /// Merges the ranges of all keys of a channel, so that no row is returned twice.
-fn widen_range(windows: &mut BTreeMap<i64, SeqRange>, with: SeqRange) {
+fn widen_range(windows: &mut BTreeMap<ChannelPk, SeqRange>, with: SeqRange) {
     let window = windows.entry(with.channel_id).or_insert(with);
     window.from = window.from.min(with.from);
     window.to = window.to.max(with.to);
 }
 
 async fn read(
-    services: &Services,
-    windows: &BTreeMap<i64, SeqRange>,
+    service: &ConversationService,
+    windows: &BTreeMap<ChannelPk, SeqRange>,
     up_to: usize,
-) -> Result<HashMap<i64, Vec<PartialMessage>>, Error> {
-    Ok(services
+) -> Result<HashMap<ChannelPk, Vec<PartialMessage>>, Error> {
+    Ok(service
+        .base
         .store
         .list_windows(&windows.values().copied().collect::<Vec<_>>(), up_to)
         .await?)

@@ -1,12 +1,11 @@
 //! Setting the number of unread messages, up or down, for all devices of the user.
 
-use super::Conversation;
-use super::unread::{self, MAX_UNREAD};
 use super::update::{update_all, update_conversation};
 use super::visibility::{is_listed, is_stale};
+use super::{Conversation, ConversationService};
 use crate::error::Error;
-use crate::ids::{ChannelRef, ChannelType, Seq, Uid, Version};
-use crate::services::Services;
+use crate::model::unread::{self, MAX_UNREAD};
+use crate::model::{ChannelRef, ChannelType, Seq, Uid, Version};
 
 /// Sets the number of unread messages. With `up_to`, it is the number up to that seq, and later
 /// messages of others are added. 0 marks messages up to `up_to`, or all messages, as read.
@@ -15,7 +14,7 @@ use crate::services::Services;
 /// [`Error::BadInput`] for a number below 0 or above [`MAX_UNREAD`]; [`Error::NotFound`] if the
 /// conversation is not listed.
 pub async fn set_unread(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     channel: &ChannelRef,
     count: i64,
@@ -27,7 +26,7 @@ pub async fn set_unread(
             format!("must be between 0 and {MAX_UNREAD}"),
         ));
     }
-    let outcome = update_conversation(services, uid, channel, up_to, move |row, up_to| {
+    let outcome = update_conversation(service, uid, channel, up_to, move |row, up_to| {
         // A seq above the last message is stored for members even if the conversation is not
         // listed.
         let acts =
@@ -46,12 +45,12 @@ pub async fn set_unread(
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn mark_all_read(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     only: Option<&[ChannelType]>,
     up_to_version: Option<Version>,
 ) -> Result<Vec<Conversation>, Error> {
-    let changed = update_all(services, uid, |row| {
+    let changed = update_all(service, uid, |row| {
         let is_wanted = only.is_none_or(|types| types.contains(&row.key.channel_type));
         let is_seen = up_to_version.is_none_or(|version| row.version <= version && !is_stale(row));
         // A conversation without unread messages needs no new version.

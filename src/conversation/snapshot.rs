@@ -6,12 +6,13 @@ use super::list::{SortKey, page_of};
 use super::summary::sum_up;
 use super::sync::{SyncChanges, build_answer, plan_all};
 use super::visibility::is_listed;
-use super::{Conversation, ListPage, ListRequest, SyncAnswer, SyncRequest, UnreadSummary};
+use super::{
+    Conversation, ConversationService, ListPage, ListRequest, SyncAnswer, SyncRequest,
+    UnreadSummary,
+};
 use crate::error::Error;
-use crate::ids::{Uid, Version};
 use crate::message::AnswerSizeLimit;
-use crate::services::Services;
-use crate::store::ConversationRow;
+use crate::model::{ConversationRow, Uid, Version};
 
 /// All conversations of a user, each with a version.
 #[derive(Debug)]
@@ -33,9 +34,9 @@ impl ConversationSnapshot {
     ///
     /// # Errors
     /// [`Error::ConversationsOff`], [`Error::Store`].
-    pub async fn read(services: &Services, uid: &Uid) -> Result<Self, Error> {
-        services.check_conversations_on()?;
-        let plan = plan_all(services, uid).await?;
+    pub async fn read(service: &ConversationService, uid: &Uid) -> Result<Self, Error> {
+        service.base.check_conversations_on()?;
+        let plan = plan_all(service, uid).await?;
         let (version, cursor) = (plan.version, plan.cursor);
         Ok(Self {
             uid: uid.clone(),
@@ -77,14 +78,14 @@ impl ConversationSnapshot {
     /// [`Error::Store`].
     pub async fn changes(
         &self,
-        services: &Services,
+        service: &ConversationService,
         request: &SyncRequest,
         bytes: &AnswerSizeLimit,
     ) -> Result<SyncAnswer, Error> {
-        let asked = request.version.max(0);
+        let asked = request.version.max(Version::ZERO);
         let reset = asked > self.cursor;
-        let client_version = if reset { 0 } else { asked };
-        let is_full = client_version == 0 && request.first.is_none();
+        let client_version = if reset { Version::ZERO } else { asked };
+        let is_full = client_version == Version::ZERO && request.first.is_none();
         let begin = if is_full {
             0
         } else {
@@ -107,6 +108,6 @@ impl ConversationSnapshot {
             client_version,
             reset,
         };
-        build_answer(services, request, changes, bytes).await
+        build_answer(service, request, changes, bytes).await
     }
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::unread::unread;
+use super::ConversationService;
 use super::visibility::is_listed;
 use crate::error::Error;
-use crate::ids::Uid;
-use crate::services::Services;
-use crate::store::ConversationRow;
+use crate::model::unread::unread;
+use crate::model::{ConversationRow, Uid};
 
 /// Numbers of unread messages and of conversations that contain them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,9 +33,9 @@ pub struct UnreadSummary {
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn summarize(services: &Services, uid: &Uid) -> Result<UnreadSummary, Error> {
-    services.check_conversations_on()?;
-    Ok(sum_up(&services.store.list_conversations(uid).await?))
+pub async fn summarize(service: &ConversationService, uid: &Uid) -> Result<UnreadSummary, Error> {
+    service.base.check_conversations_on()?;
+    Ok(sum_up(&service.base.store.list_conversations(uid).await?))
 }
 
 pub(super) fn sum_up(rows: &[ConversationRow]) -> UnreadSummary {

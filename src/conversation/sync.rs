@@ -6,19 +6,19 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::recent_messages::{RecentMessagesKey, list_recent_messages};
 use super::sync_plan::{SyncPlan, matches_filter, plan_sync};
 use super::visibility::is_stale;
-use super::{Conversation, ConversationRemoval};
+use super::{Conversation, ConversationRemoval, ConversationService};
+use crate::base::Base;
 use crate::batching::{BatchHandler, BatchReply, BatchResult, row_hash, shard_of};
 use crate::budget;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Seq, Uid, Version};
-use crate::message::{AnswerSizeLimit, Message, MessageSlice};
-use crate::services::Services;
-use crate::store::{ChangedConversations, ConversationRow, LockPolicy, StoreError};
+use crate::message::{AnswerSizeLimit, MessageSlice};
+use crate::model::{ChannelRef, ConversationRow, Message, Seq, Uid, Version};
+use crate::store::{ChangedConversations, LockPolicy, StoreError};
 
 /// Estimated memory of a conversation in an answer, without its messages.
 const CONVERSATION_BYTES: usize = 500;
@@ -80,7 +80,7 @@ impl SyncRequest {
     pub fn new(uid: Uid) -> Self {
         Self {
             uid,
-            version: 0,
+            version: Version::ZERO,
             last_msg_seqs: HashMap::new(),
             force_include: HashSet::new(),
             msg_count: 0,
@@ -166,11 +166,14 @@ impl SyncAnswer {
 ///
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
-pub async fn sync(services: &Services, request: &SyncRequest) -> Result<SyncAnswer, Error> {
+pub async fn sync(
+    service: &ConversationService,
+    request: &SyncRequest,
+) -> Result<SyncAnswer, Error> {
     sync_with_size_limit(
-        services,
+        service,
         request,
-        &AnswerSizeLimit::new(services.limits.answer_bytes),
+        &AnswerSizeLimit::new(service.base.limits.answer_bytes),
     )
     .await
 }
@@ -180,45 +183,47 @@ pub async fn sync(services: &Services, request: &SyncRequest) -> Result<SyncAnsw
 /// # Errors
 /// Like [`sync`].
 pub async fn sync_with_size_limit(
-    services: &Services,
+    service: &ConversationService,
     request: &SyncRequest,
     bytes: &AnswerSizeLimit,
 ) -> Result<SyncAnswer, Error> {
-    services.check_conversations_on()?;
+    service.base.check_conversations_on()?;
     // Unchanged rows are needed only to find messages that the client does not have.
     let needs_all = request.names_channels();
     let (plan, client_version, reset) = plan_changes(
-        services,
+        service,
         &request.uid,
-        request.version.max(0),
+        request.version.max(Version::ZERO),
         needs_all,
         request.first,
     )
     .await?;
-    answer_from_plan(services, request, plan, client_version, reset, bytes).await
+    answer_from_plan(service, request, plan, client_version, reset, bytes).await
 }
 
 /// Returns all conversations of a user, each with a version.
-pub(super) async fn plan_all(services: &Services, uid: &Uid) -> Result<SyncPlan, Error> {
-    Ok(plan_changes(services, uid, 0, false, None).await?.0)
+pub(super) async fn plan_all(service: &ConversationService, uid: &Uid) -> Result<SyncPlan, Error> {
+    Ok(plan_changes(service, uid, Version::ZERO, false, None)
+        .await?
+        .0)
 }
 
 /// Returns the rows of an answer with their versions, the version that it starts from, and whether
 /// that differs from the requested version.
 async fn plan_changes(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     asked: Version,
     needs_all: bool,
     first: Option<usize>,
 ) -> Result<(SyncPlan, Version, bool), Error> {
-    let mut read_after = if needs_all { 0 } else { asked };
-    let mut found = read_changed(services, uid, read_after).await?;
-    let reset = asked > found.cursor.unwrap_or(0);
-    let client_version = if reset { 0 } else { asked };
-    if reset && read_after > 0 {
-        read_after = 0;
-        found = read_changed(services, uid, read_after).await?;
+    let mut read_after = if needs_all { Version::ZERO } else { asked };
+    let mut found = read_changed(service, uid, read_after).await?;
+    let reset = asked > found.cursor.unwrap_or_default();
+    let client_version = if reset { Version::ZERO } else { asked };
+    if reset && read_after > Version::ZERO {
+        read_after = Version::ZERO;
+        found = read_changed(service, uid, read_after).await?;
     }
     let assignment = VersionAssignment {
         uid: uid.clone(),
@@ -231,28 +236,29 @@ async fn plan_changes(
             Arc::unwrap_or_clone(found).rows,
             client_version,
             cursor,
-            services.clock.now_ms(),
+            service.base.clock.now_ms(),
             first,
         ),
-        None if !services.store.has_conversations(uid).await? => SyncPlan::default(),
+        None if !service.base.store.has_conversations(uid).await? => SyncPlan::default(),
         cursor => {
             if cursor.is_none() {
-                services
+                service
+                    .base
                     .store
                     .insert_cursors(std::slice::from_ref(uid))
                     .await?;
             }
             if found.rows.len() <= MAX_BATCHED_ROWS {
-                let shard = shard_of(uid, services.store.write_shards());
-                services
+                let shard = shard_of(uid, service.base.store.write_shards());
+                service
                     .version_assignments
                     .submit(shard, assignment)
                     .await?
             } else {
                 // In a batch, other requests would wait for it.
                 let alone = [Arc::new(assignment)];
-                let _permit = services.store.acquire_lock_wait_permit().await;
-                match assign_versions(services, &alone, LockPolicy::Wait)
+                let _permit = service.base.store.acquire_lock_wait_permit().await;
+                match assign_versions(&service.base, &alone, LockPolicy::Wait)
                     .await?
                     .pop()
                 {
@@ -272,12 +278,12 @@ async fn plan_changes(
 /// # Errors
 /// Like [`sync`].
 pub(crate) async fn sync_under_lock(
-    services: &Services,
+    service: &ConversationService,
     request: &SyncRequest,
 ) -> Result<SyncAnswer, Error> {
     let client_version = request.version;
-    if client_version == 0 {
-        return sync(services, request).await;
+    if client_version == Version::ZERO {
+        return sync(service, request).await;
     }
     let assignment = VersionAssignment {
         uid: request.uid.clone(),
@@ -285,22 +291,22 @@ pub(crate) async fn sync_under_lock(
         read_after: client_version,
         first: request.first,
     };
-    let shard = shard_of(&request.uid, services.store.write_shards());
-    match services.version_assignments.submit(shard, assignment).await {
+    let shard = shard_of(&request.uid, service.base.store.write_shards());
+    match service.version_assignments.submit(shard, assignment).await {
         Ok(plan) if plan.cursor >= client_version => {
             answer_from_plan(
-                services,
+                service,
                 request,
                 plan,
                 client_version,
                 false,
-                &AnswerSizeLimit::new(services.limits.answer_bytes),
+                &AnswerSizeLimit::new(service.base.limits.answer_bytes),
             )
             .await
         }
         Err(error) if error.is_transient() => Err(error),
         // After a restore of the database the version is unknown, or the user is.
-        _ => sync(services, request).await,
+        _ => sync(service, request).await,
     }
 }
 
@@ -314,7 +320,7 @@ pub(crate) struct SharedRead {
 /// Returns the user's cursor and what changed since a version. Requests that arrive during a read
 /// share the next read, which starts after all of them.
 async fn read_changed(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     read_after: Version,
 ) -> Result<Arc<ChangedConversations>, Error> {
@@ -324,11 +330,11 @@ async fn read_changed(
     };
     // A shard for each user and version. If two of them have the same hash, they share a shard.
     let shard = shard_of(&(uid, read_after), u64::MAX);
-    services.reads.submit(shard, request).await
+    service.reads.submit(shard, request).await
 }
 
 /// Reads each distinct request of a batch once.
-pub(crate) struct ReadHandler(pub(crate) Weak<Services>);
+pub(super) struct ReadHandler(pub(super) Arc<Base>);
 
 impl BatchHandler for ReadHandler {
     type Request = SharedRead;
@@ -339,11 +345,11 @@ impl BatchHandler for ReadHandler {
         batch: Vec<Arc<SharedRead>>,
         _: LockPolicy,
     ) -> BatchResult<Arc<ChangedConversations>> {
-        let services = Services::upgrade(&self.0)?;
         let mut found: HashMap<&SharedRead, Arc<ChangedConversations>> = HashMap::new();
         for request in &batch {
             if !found.contains_key(&**request) {
-                let changed = services
+                let changed = self
+                    .0
                     .store
                     .list_changed(&request.uid, request.read_after)
                     .await?;
@@ -367,7 +373,7 @@ pub(crate) struct VersionAssignment {
 }
 
 /// Assigns versions to the conversations of several users in one transaction.
-pub(crate) struct VersionHandler(pub(crate) Weak<Services>);
+pub(super) struct VersionHandler(pub(super) Arc<Base>);
 
 impl BatchHandler for VersionHandler {
     type Request = VersionAssignment;
@@ -378,15 +384,14 @@ impl BatchHandler for VersionHandler {
         batch: Vec<Arc<VersionAssignment>>,
         lock_policy: LockPolicy,
     ) -> BatchResult<SyncPlan> {
-        let services = Services::upgrade(&self.0)?;
-        assign_versions(&services, &batch, lock_policy).await
+        assign_versions(&self.0, &batch, lock_policy).await
     }
 }
 
 /// Assigns versions to changed conversations. Locks the users first and reads afterwards, so that
 /// the read sees everything that was committed before.
 async fn assign_versions(
-    services: &Services,
+    base: &Base,
     all: &[Arc<VersionAssignment>],
     lock_policy: LockPolicy,
 ) -> BatchResult<SyncPlan> {
@@ -409,7 +414,7 @@ async fn assign_versions(
                 .collect());
         }
         let some: &Vec<&VersionAssignment> = &users.values().map(|at| &*all[*at]).collect();
-        let given = services
+        let given = base
             .store
             .transaction(|tx| async move {
                 let cursors = tx
@@ -440,8 +445,7 @@ async fn assign_versions(
                         if lock_policy == LockPolicy::Wait {
                             return Err(StoreError::Internal(
                                 "cannot lock a user without a cursor".into(),
-                            )
-                            .into());
+                            ));
                         }
                         plans.push(None);
                         continue;
@@ -451,7 +455,7 @@ async fn assign_versions(
                         rows,
                         *client_version,
                         cursor,
-                        services.clock.now_ms(),
+                        base.clock.now_ms(),
                         *first,
                     )));
                 }
@@ -490,7 +494,7 @@ async fn assign_versions(
 }
 
 async fn answer_from_plan(
-    services: &Services,
+    service: &ConversationService,
     request: &SyncRequest,
     plan: SyncPlan,
     client_version: Version,
@@ -512,7 +516,7 @@ async fn answer_from_plan(
         client_version,
         reset,
     };
-    build_answer(services, request, changes, bytes).await
+    build_answer(service, request, changes, bytes).await
 }
 
 /// Input of [`build_answer`].
@@ -529,7 +533,7 @@ pub(super) struct SyncChanges<'a, Unchanged> {
 }
 
 pub(super) async fn build_answer<'a>(
-    services: &Services,
+    service: &ConversationService,
     request: &SyncRequest,
     changes: SyncChanges<'a, impl IntoIterator<Item = &'a ConversationRow>>,
     bytes: &AnswerSizeLimit,
@@ -554,7 +558,7 @@ pub(super) async fn build_answer<'a>(
     };
     rows.retain(|row| {
         let stays = shows(row);
-        if !stays && client_version > 0 {
+        if !stays && client_version > Version::ZERO {
             removed.push(ConversationRemoval::new(uid, row));
         }
         stays
@@ -587,7 +591,7 @@ pub(super) async fn build_answer<'a>(
             .collect(),
         SyncDetail::Messages => {
             with_messages(
-                services,
+                service,
                 uid,
                 &rows,
                 request.msg_count,
@@ -613,7 +617,7 @@ pub(super) async fn build_answer<'a>(
 /// Returns rows with their newest `msg_count` messages, without the messages up to the seq that the
 /// client has.
 pub(super) async fn with_messages(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     rows: &[&ConversationRow],
     msg_count: u32,
@@ -625,7 +629,7 @@ pub(super) async fn with_messages(
         .iter()
         .map(|row| RecentMessagesKey::new(row, msg_count.max(1)))
         .collect();
-    let recents = list_recent_messages(services, &keys, bytes).await?;
+    let recents = list_recent_messages(service, &keys, bytes).await?;
     let item = |(row, newest): (&&ConversationRow, MessageSlice)| {
         let last_message = newest.first().cloned();
         let recents = newest.above(client_last_seq(row), msg_count as usize);

@@ -1,10 +1,9 @@
 //! Decides which conversations a sync returns, which of them it stamps, and which version it
 //! returns. Uses no database.
 
-use super::unread::{renew_mark, unread};
 use super::visibility::{is_listed, is_stale};
-use crate::ids::Version;
-use crate::store::ConversationRow;
+use crate::model::unread::{renew_mark, unread};
+use crate::model::{ConversationRow, Version};
 
 /// The plan for the answer of a sync.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub(super) fn plan_sync(
     first: Option<usize>,
 ) -> SyncPlan {
     let (mut stale, other): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_stale);
-    let all = client_version == 0 && first.is_none();
+    let all = client_version == Version::ZERO && first.is_none();
     let (mut versioned, unchanged): (Vec<_>, Vec<_>) = other
         .into_iter()
         .partition(|row| all || row.version > client_version);
@@ -54,9 +53,9 @@ pub(super) fn plan_sync(
     has_more |= stale.len() > room;
     stale.truncate(room);
 
-    let mut last = cursor.max(now_ms - 1);
+    let mut last = cursor;
     for row in &mut stale {
-        last += 1;
+        last = last.next(now_ms);
         row.version = last;
         row.stamped_revision = row.revision;
         // The row is written anyway; with a new mark, later reads need no counts.
@@ -99,34 +98,46 @@ pub(super) fn matches_filter(row: &ConversationRow, only_unread: bool, excluded:
 mod tests {
     use super::super::visibility::row;
     use super::*;
+    use crate::model::Revision;
+
+    fn plan(
+        rows: Vec<ConversationRow>,
+        client_version: i64,
+        cursor: i64,
+        now_ms: i64,
+        first: Option<usize>,
+    ) -> SyncPlan {
+        let (client_version, cursor) = (Version(client_version), Version(cursor));
+        plan_sync(rows, client_version, cursor, now_ms, first)
+    }
 
     fn stale(channel_id: i64, at: i64) -> ConversationRow {
         ConversationRow {
             last_message_at: at,
-            version: 1,
-            stamped_revision: 0,
+            version: Version(1),
+            stamped_revision: Revision(0),
             ..row(channel_id)
         }
     }
 
-    fn at_version(channel_id: i64, version: Version) -> ConversationRow {
+    fn at_version(channel_id: i64, version: i64) -> ConversationRow {
         ConversationRow {
-            version,
-            stamped_revision: 1,
+            version: Version(version),
+            stamped_revision: Revision(1),
             ..row(channel_id)
         }
     }
 
-    fn versions(plan: &SyncPlan) -> Vec<(i64, Version)> {
+    fn versions(plan: &SyncPlan) -> Vec<(i64, i64)> {
         plan.rows
             .iter()
-            .map(|row| (row.channel_id, row.version))
+            .map(|row| (row.channel_id.0, row.version.0))
             .collect()
     }
 
     #[test]
     fn stale_rows_get_versions_above_cursor_and_clock_in_order_of_activity() {
-        let result = plan_sync(
+        let result = plan(
             vec![stale(1, 30), stale(2, 10), stale(3, 20)],
             5,
             100,
@@ -134,16 +145,16 @@ mod tests {
             None,
         );
         assert_eq!(versions(&result), [(2, 101), (3, 102), (1, 103)]);
-        assert_eq!(result.version, 103);
-        let result = plan_sync(vec![stale(1, 30)], 5, 100, 5000, None);
+        assert_eq!(result.version.0, 103);
+        let result = plan(vec![stale(1, 30)], 5, 100, 5000, None);
         assert_eq!(versions(&result), [(1, 5000)]);
     }
 
     #[test]
     fn stamped_rows_have_the_revision_that_was_read() {
-        let result = plan_sync(
+        let result = plan(
             vec![ConversationRow {
-                revision: 7,
+                revision: Revision(7),
                 ..stale(1, 1)
             }],
             0,
@@ -155,7 +166,7 @@ mod tests {
             result
                 .stamped_rows()
                 .iter()
-                .map(|row| (row.version, row.stamped_revision))
+                .map(|row| (row.version.0, row.stamped_revision.0))
                 .collect::<Vec<_>>(),
             [(10, 7)]
         );
@@ -163,7 +174,7 @@ mod tests {
 
     #[test]
     fn without_stale_rows_the_version_is_the_cursor() {
-        let result = plan_sync(
+        let result = plan(
             vec![at_version(1, 40), at_version(2, 30)],
             20,
             90,
@@ -171,7 +182,7 @@ mod tests {
             None,
         );
         assert_eq!(
-            (versions(&result), result.version, result.stamped_count),
+            (versions(&result), result.version.0, result.stamped_count),
             (vec![(2, 30), (1, 40)], 90, 0)
         );
     }
@@ -179,24 +190,24 @@ mod tests {
     #[test]
     fn a_page_returns_the_version_of_its_last_row_while_there_is_more() {
         let rows = vec![at_version(1, 40), at_version(2, 30), stale(3, 1)];
-        let result = plan_sync(rows.clone(), 20, 90, 0, Some(1));
+        let result = plan(rows.clone(), 20, 90, 0, Some(1));
         assert_eq!(
-            (versions(&result), result.version, result.has_more),
+            (versions(&result), result.version.0, result.has_more),
             (vec![(2, 30)], 30, true)
         );
-        let result = plan_sync(rows.clone(), 30, 90, 0, Some(1));
+        let result = plan(rows.clone(), 30, 90, 0, Some(1));
         assert_eq!(
-            (versions(&result), result.version, result.has_more),
+            (versions(&result), result.version.0, result.has_more),
             (vec![(1, 40)], 40, true)
         );
-        let result = plan_sync(rows.clone(), 40, 90, 0, Some(1));
+        let result = plan(rows.clone(), 40, 90, 0, Some(1));
         assert_eq!(
-            (versions(&result), result.version, result.has_more),
+            (versions(&result), result.version.0, result.has_more),
             (vec![(3, 91)], 91, false)
         );
-        let result = plan_sync(rows, 20, 90, 0, Some(2));
+        let result = plan(rows, 20, 90, 0, Some(2));
         assert_eq!(
-            (versions(&result), result.version, result.has_more),
+            (versions(&result), result.version.0, result.has_more),
             (vec![(2, 30), (1, 40)], 40, true)
         );
     }
@@ -205,28 +216,28 @@ mod tests {
     fn a_versioned_and_stale_row_belongs_to_the_second_phase() {
         // A new version in place would raise the page's version above row 2, which would be lost.
         let both = ConversationRow {
-            version: 30,
+            version: Version(30),
             ..stale(1, 1)
         };
-        let result = plan_sync(vec![both, at_version(2, 40)], 20, 90, 0, Some(1));
+        let result = plan(vec![both, at_version(2, 40)], 20, 90, 0, Some(1));
         assert_eq!(
-            (versions(&result), result.version, result.has_more),
+            (versions(&result), result.version.0, result.has_more),
             (vec![(2, 40)], 40, true)
         );
     }
 
     #[test]
     fn an_empty_page_keeps_the_version_of_the_client() {
-        let result = plan_sync(vec![at_version(1, 40), stale(2, 1)], 20, 90, 0, Some(0));
+        let result = plan(vec![at_version(1, 40), stale(2, 1)], 20, 90, 0, Some(0));
         assert_eq!(
-            (versions(&result), result.version, result.has_more),
+            (versions(&result), result.version.0, result.has_more),
             (vec![], 20, true)
         );
     }
 
     #[test]
     fn only_the_stale_rows_of_the_page_are_stamped() {
-        let result = plan_sync(
+        let result = plan(
             vec![stale(1, 1), stale(2, 2), stale(3, 3)],
             5,
             10,
@@ -234,7 +245,7 @@ mod tests {
             Some(2),
         );
         assert_eq!(
-            (versions(&result), result.version, result.has_more),
+            (versions(&result), result.version.0, result.has_more),
             (vec![(1, 11), (2, 12)], 12, true)
         );
         assert_eq!(result.stamped_count, 2);

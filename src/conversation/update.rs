@@ -3,17 +3,16 @@
 //! revision, so it counts after the update.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use super::Conversation;
-use super::unread::renew_mark;
 use super::visibility::is_listed;
+use super::{Conversation, ConversationService};
+use crate::base::Base;
 use crate::batching::{BatchHandler, BatchReply, BatchResult, row_hash, shard_of};
-use crate::channel::ChannelKey;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Seq, Uid};
-use crate::services::Services;
-use crate::store::{ConversationRow, CountRequest, LockPolicy, StoreError};
+use crate::model::unread::renew_mark;
+use crate::model::{ChannelKey, ChannelPk, ChannelRef, ConversationRow, Seq, Uid, Version};
+use crate::store::{CountRequest, LockPolicy, StoreError};
 
 /// Maximum number of conversations in one update transaction.
 const MAX_UPDATES_PER_TRANSACTION: usize = 500;
@@ -68,13 +67,13 @@ impl std::fmt::Debug for ConversationUpdate {
 /// Updates the user's conversation with `apply`, which gets the row and its head as read under the
 /// user's lock.
 pub(super) async fn update_conversation(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     channel: &ChannelRef,
     up_to: Option<Seq>,
     apply: impl Fn(&mut ConversationRow, Option<Seq>) -> bool + Send + Sync + 'static,
 ) -> Result<UpdateOutcome, Error> {
-    services.check_conversations_on()?;
+    service.base.check_conversations_on()?;
     let update = ConversationUpdate {
         uid: uid.clone(),
         key: ChannelKey::new(uid, channel),
@@ -82,12 +81,12 @@ pub(super) async fn update_conversation(
         apply: Box::new(apply),
     };
     // Sharded by user: updates that need the same lock share a transaction.
-    let shard = shard_of(uid, services.store.write_shards());
-    services.updates.submit(shard, update).await
+    let shard = shard_of(uid, service.base.store.write_shards());
+    service.updates.submit(shard, update).await
 }
 
 /// Applies updates of several users in one transaction.
-pub(crate) struct UpdateHandler(pub(crate) Weak<Services>);
+pub(super) struct UpdateHandler(pub(super) Arc<Base>);
 
 impl BatchHandler for UpdateHandler {
     type Request = ConversationUpdate;
@@ -98,13 +97,12 @@ impl BatchHandler for UpdateHandler {
         batch: Vec<Arc<ConversationUpdate>>,
         lock_policy: LockPolicy,
     ) -> BatchResult<UpdateOutcome> {
-        let services = Services::upgrade(&self.0)?;
-        apply_batch(&services, &batch, lock_policy).await
+        apply_batch(&self.0, &batch, lock_policy).await
     }
 }
 
 async fn apply_batch(
-    services: &Services,
+    base: &Base,
     batch: &[Arc<ConversationUpdate>],
     lock_policy: LockPolicy,
 ) -> BatchResult<UpdateOutcome> {
@@ -114,7 +112,7 @@ async fn apply_batch(
         .iter()
         .map(|update| (&update.uid, &update.key))
         .collect();
-    let found = services
+    let found = base
         .store
         .find_without_counts(&names.into_iter().collect::<Vec<_>>())
         .await?;
@@ -131,12 +129,12 @@ async fn apply_batch(
             outcomes.push(Some(UpdateOutcome::Unknown));
             continue;
         };
-        let up_to = services.limits.cap_read(update.up_to, row.last_seq);
+        let up_to = base.limits.cap_read(update.up_to, row.last_seq);
         if !row.needs_counts(up_to) && !(update.apply)(&mut row.clone(), up_to) {
             outcomes.push(Some(UpdateOutcome::Unchanged(row.clone())));
             continue;
         }
-        if row.version == 0 {
+        if row.version == Version::ZERO {
             without_cursor.push(update.uid.clone());
         }
         updates.push(LockedUpdate {
@@ -147,10 +145,8 @@ async fn apply_batch(
         });
         outcomes.push(None);
     }
-    services.store.ensure_cursors(&without_cursor).await?;
-    let mut changed = apply_locked(services, updates, lock_policy)
-        .await?
-        .into_iter();
+    base.store.ensure_cursors(&without_cursor).await?;
+    let mut changed = apply_locked(base, updates, lock_policy).await?.into_iter();
     let done = |outcome: Option<UpdateOutcome>| match outcome {
         Some(outcome) => BatchReply::Ready(Ok(outcome)),
         None => changed
@@ -163,17 +159,18 @@ async fn apply_batch(
 /// Updates all of the user's conversations for which `apply` returns `true`, in transactions of
 /// [`MAX_UPDATES_PER_TRANSACTION`]. Returns the changed rows, oldest activity first.
 pub(super) async fn update_all(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     apply: impl Fn(&mut ConversationRow) -> bool + Send + Sync,
 ) -> Result<Vec<ConversationRow>, Error> {
-    services.check_conversations_on()?;
+    service.base.check_conversations_on()?;
     let apply = |row: &mut ConversationRow, _| apply(row);
-    let mut rows = services.store.list_conversations(uid).await?;
+    let mut rows = service.base.store.list_conversations(uid).await?;
     rows.retain(|row| row.is_member() && apply(&mut row.clone(), None));
     rows.sort_by_key(|row| (row.last_message_at, row.channel_id));
-    if rows.iter().any(|row| row.version == 0) {
-        services
+    if rows.iter().any(|row| row.version == Version::ZERO) {
+        service
+            .base
             .store
             .ensure_cursors(std::slice::from_ref(uid))
             .await?;
@@ -186,8 +183,8 @@ pub(super) async fn update_all(
             up_to: None,
             apply: &apply,
         });
-        let _permit = services.store.acquire_lock_wait_permit().await;
-        for outcome in apply_locked(services, updates.collect(), LockPolicy::Wait).await? {
+        let _permit = service.base.store.acquire_lock_wait_permit().await;
+        for outcome in apply_locked(&service.base, updates.collect(), LockPolicy::Wait).await? {
             if let BatchReply::Ready(Ok(UpdateOutcome::Changed(row))) = outcome {
                 changed.push(row);
             }
@@ -201,7 +198,7 @@ pub(super) async fn update_all(
 #[derive(Clone, Copy)]
 struct LockedUpdate<'a> {
     uid: &'a Uid,
-    channel_id: i64,
+    channel_id: ChannelPk,
     up_to: Option<Seq>,
     apply: &'a UpdateFn<'a>,
 }
@@ -209,7 +206,7 @@ struct LockedUpdate<'a> {
 /// Returns the outcomes in the order of the updates. Updates of one conversation share a
 /// transaction, unless a later one needs counts that depend on an earlier one.
 async fn apply_locked(
-    services: &Services,
+    base: &Base,
     updates: Vec<LockedUpdate<'_>>,
     lock_policy: LockPolicy,
 ) -> BatchResult<UpdateOutcome> {
@@ -220,7 +217,7 @@ async fn apply_locked(
         let some: Vec<LockedUpdate> = open.iter().map(|at| updates[*at]).collect();
         for (at, outcome) in open
             .iter()
-            .zip(apply_in_transaction(services, &some, lock_policy).await?)
+            .zip(apply_in_transaction(base, &some, lock_policy).await?)
         {
             outcomes[*at] = outcome;
         }
@@ -236,13 +233,13 @@ async fn apply_locked(
 /// last activity: the newest activity gets the largest version. The outcome is `None` for an update
 /// that needs counts after an earlier one of the same conversation.
 async fn apply_in_transaction(
-    services: &Services,
+    base: &Base,
     updates: &[LockedUpdate<'_>],
     lock_policy: LockPolicy,
 ) -> Result<Vec<Option<BatchReply<UpdateOutcome>>>, Error> {
     let uids: HashSet<&Uid> = updates.iter().map(|update| update.uid).collect();
     let uids = &uids.into_iter().cloned().collect::<Vec<Uid>>();
-    let (outcomes, changed) = services
+    let (outcomes, changed) = base
         .store
         .transaction(|tx| async move {
             let locked = tx.lock_users(uids, lock_policy).await?;
@@ -253,21 +250,21 @@ async fn apply_in_transaction(
             let free = updates
                 .iter()
                 .filter(|update| !is_locked_elsewhere(update.uid));
-            let pairs: HashSet<(&Uid, i64)> =
+            let pairs: HashSet<(&Uid, ChannelPk)> =
                 free.map(|update| (update.uid, update.channel_id)).collect();
-            let mut rows: HashMap<(Uid, i64), ConversationRow> = tx
+            let mut rows: HashMap<(Uid, ChannelPk), ConversationRow> = tx
                 .find_conversations(&pairs.into_iter().collect::<Vec<_>>())
                 .await?
                 .into_iter()
                 .map(|(uid, row)| ((uid, row.channel_id), row))
                 .collect();
             let name = |update: &LockedUpdate| (update.uid.clone(), update.channel_id);
-            let mut first: HashMap<(Uid, i64), Option<Seq>> = HashMap::new();
+            let mut first: HashMap<(Uid, ChannelPk), Option<Seq>> = HashMap::new();
             for update in updates {
                 let last_seq = rows.get(&name(update)).map_or(0, |row| row.last_seq);
                 first
                     .entry(name(update))
-                    .or_insert_with(|| services.limits.cap_read(update.up_to, last_seq));
+                    .or_insert_with(|| base.limits.cap_read(update.up_to, last_seq));
             }
             let mut counted: Vec<CountRequest> = rows
                 .iter_mut()
@@ -280,7 +277,7 @@ async fn apply_in_transaction(
             tx.count(&mut counted).await?;
             let activity =
                 |update: &LockedUpdate| rows.get(&name(update)).map(|row| row.last_message_at);
-            let mut order: Vec<(Option<i64>, i64, usize)> = updates
+            let mut order: Vec<(Option<i64>, ChannelPk, usize)> = updates
                 .iter()
                 .enumerate()
                 .map(|(at, update)| (activity(update), update.channel_id, at))
@@ -289,7 +286,7 @@ async fn apply_in_transaction(
 
             let mut outcomes: Vec<Option<BatchReply<UpdateOutcome>>> =
                 updates.iter().map(|_| None).collect();
-            let mut changed: HashSet<(Uid, i64)> = HashSet::new();
+            let mut changed: HashSet<(Uid, ChannelPk)> = HashSet::new();
             for (_, _, at) in order {
                 let update = &updates[at];
                 if is_locked_elsewhere(update.uid) {
@@ -301,7 +298,7 @@ async fn apply_in_transaction(
                     outcomes[at] = Some(BatchReply::Ready(Ok(UpdateOutcome::Unknown)));
                     continue;
                 };
-                let up_to = services.limits.cap_read(update.up_to, row.last_seq);
+                let up_to = base.limits.cap_read(update.up_to, row.last_seq);
                 if first.remove(&name).is_none() && row.needs_counts(up_to) {
                     continue;
                 }
@@ -311,12 +308,12 @@ async fn apply_in_transaction(
                     continue;
                 }
                 let Some(cursor) = cursors.get_mut(update.uid.as_str()) else {
-                    return Err(
-                        StoreError::Internal("cannot lock a user without a cursor".into()).into(),
-                    );
+                    return Err(StoreError::Internal(
+                        "cannot lock a user without a cursor".into(),
+                    ));
                 };
                 renew_mark(row);
-                *cursor = (*cursor).max(services.clock.now_ms() - 1) + 1;
+                *cursor = cursor.next(base.clock.now_ms());
                 row.version = *cursor;
                 row.stamped_revision = row.revision;
                 outcomes[at] = Some(BatchReply::Ready(Ok(UpdateOutcome::Changed(row.clone()))));
@@ -332,6 +329,6 @@ async fn apply_in_transaction(
         })
         .await?;
     let users: HashSet<&Uid> = changed.iter().map(|(uid, _)| uid).collect();
-    services.bus.users_changed(users);
+    base.bus.users_changed(users);
     Ok(outcomes)
 }

@@ -1,6 +1,6 @@
 //! Which conversations are listed, and which are stale.
 
-use crate::store::{ConversationRow, Membership};
+use crate::model::{ConversationRow, Membership, Version};
 
 /// Returns whether a conversation is listed: the user is a member, and there is a message that is
 /// neither deleted nor older than the membership.
@@ -15,7 +15,7 @@ pub(crate) fn is_listed(row: &ConversationRow) -> bool {
 /// change.
 pub(crate) fn is_stale(row: &ConversationRow) -> bool {
     match row.membership {
-        Membership::Member => row.revision > row.stamped_revision || row.version == 0,
+        Membership::Member => row.revision > row.stamped_revision || row.version == Version::ZERO,
         Membership::Removed => true,
         Membership::Left | Membership::Absent => false,
     }
@@ -23,21 +23,23 @@ pub(crate) fn is_stale(row: &ConversationRow) -> bool {
 
 #[cfg(test)]
 pub(crate) fn row(channel_id: i64) -> ConversationRow {
-    let key = crate::channel::ChannelKey {
-        channel_type: crate::ids::ChannelType::GROUP,
+    use crate::model::{ChannelPk, Revision};
+    let key = crate::model::ChannelKey {
+        channel_type: crate::model::ChannelType::GROUP,
         key: format!("g{channel_id}"),
     };
     ConversationRow {
         last_seq: 1,
-        revision: 1,
+        revision: Revision(1),
         red_dots: 1,
-        ..ConversationRow::empty(channel_id, key)
+        ..ConversationRow::empty(ChannelPk(channel_id), key)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Revision;
 
     #[test]
     fn conversations_of_members_are_listed_unless_deleted() {
@@ -65,24 +67,24 @@ mod tests {
     fn former_members_are_never_stale() {
         assert!(is_stale(&row(1)));
         assert!(is_stale(&ConversationRow {
-            version: 9,
-            stamped_revision: 0,
+            version: Version(9),
+            stamped_revision: Revision(0),
             ..row(1)
         }));
         assert!(!is_stale(&ConversationRow {
-            version: 9,
-            stamped_revision: 1,
+            version: Version(9),
+            stamped_revision: Revision(1),
             ..row(1)
         }));
         assert!(!is_stale(&ConversationRow {
-            version: 9,
-            stamped_revision: 0,
+            version: Version(9),
+            stamped_revision: Revision(0),
             membership: Membership::Left,
             ..row(1)
         }));
         assert!(is_stale(&ConversationRow {
-            version: 9,
-            stamped_revision: 0,
+            version: Version(9),
+            stamped_revision: Revision(0),
             membership: Membership::Removed,
             ..row(1)
         }));

@@ -3,14 +3,12 @@
 
 use std::collections::HashMap;
 
-use super::ConversationWithMessages;
 use super::sync::{activity_order, with_messages};
 use super::visibility::is_listed;
-use crate::channel::ChannelKey;
+use super::{ConversationService, ConversationWithMessages};
 use crate::error::Error;
-use crate::ids::{ChannelRef, Uid};
 use crate::message::AnswerSizeLimit;
-use crate::services::Services;
+use crate::model::{ChannelKey, ChannelRef, Uid};
 
 /// Returns all listed conversations of the user, newest activity first, each with up to `msg_count`
 /// newest messages.
@@ -18,20 +16,20 @@ use crate::services::Services;
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn list_conversations_with_messages(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     msg_count: u32,
 ) -> Result<Vec<ConversationWithMessages>, Error> {
-    services.check_conversations_on()?;
-    let mut rows = services.store.list_conversations(uid).await?;
+    service.base.check_conversations_on()?;
+    let mut rows = service.base.store.list_conversations(uid).await?;
     rows.retain(is_listed);
     let mut items = with_messages(
-        services,
+        service,
         uid,
         &rows.iter().collect::<Vec<_>>(),
         msg_count,
         |_| 0,
-        &AnswerSizeLimit::new(services.limits.answer_bytes),
+        &AnswerSizeLimit::new(service.base.limits.answer_bytes),
     )
     .await?;
     items.sort_by(|a, b| activity_order(&a.conversation).cmp(&activity_order(&b.conversation)));
@@ -43,18 +41,19 @@ pub async fn list_conversations_with_messages(
 /// # Errors
 /// [`Error::ConversationsOff`], [`Error::Store`].
 pub async fn get_conversations_with_messages(
-    services: &Services,
+    service: &ConversationService,
     uid: &Uid,
     channels: &[ChannelRef],
     msg_count: u32,
 ) -> Result<HashMap<ChannelRef, ConversationWithMessages>, Error> {
-    services.check_conversations_on()?;
+    service.base.check_conversations_on()?;
     let keys: Vec<ChannelKey> = channels
         .iter()
         .map(|channel| ChannelKey::new(uid, channel))
         .collect();
     let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, key)).collect();
-    let mut rows: Vec<_> = services
+    let mut rows: Vec<_> = service
+        .base
         .store
         .find_conversations(&names)
         .await?
@@ -63,12 +62,12 @@ pub async fn get_conversations_with_messages(
         .collect();
     rows.retain(is_listed);
     let items = with_messages(
-        services,
+        service,
         uid,
         &rows.iter().collect::<Vec<_>>(),
         msg_count,
         |_| 0,
-        &AnswerSizeLimit::new(services.limits.answer_bytes),
+        &AnswerSizeLimit::new(service.base.limits.answer_bytes),
     )
     .await?;
     Ok(items

@@ -10,7 +10,7 @@ use super::loaders::Loaders;
 use super::metrics::FieldTimer;
 use super::operation_context::OperationContext;
 use crate::auth::Caller;
-use crate::ids::Uid;
+use crate::model::Uid;
 use crate::services::Services;
 
 /// Typed access to the values that an operation carries.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_graphql::{ErrorExtensions, ServerError};
 
 use crate::error::Error;
+use crate::model::InvalidValue;
 
-/// A resolver's result. Only [`Error`] converts into its error type: `?` on any other error does
-/// not compile, so the text of a library's error can never reach a client.
+/// A resolver's result. Only [`Error`] and [`InvalidValue`] convert into its error type: `?` on any
+/// other error does not compile, so the text of a library's error can never reach a client.
 pub type Result<T> = std::result::Result<T, GraphqlError>;
 
 /// An [`Error`] on its way to a GraphQL response. It does not implement `Display`, which keeps
@@ -25,6 +26,12 @@ impl From<Error> for GraphqlError {
             error,
             argument: "",
         }
+    }
+}
+
+impl From<InvalidValue> for GraphqlError {
+    fn from(error: InvalidValue) -> Self {
+        Error::from(error).into()
     }
 }
 

@@ -20,9 +20,9 @@ use super::{sse, websocket};
 use crate::auth::Caller;
 use crate::budget::{hold, parsed_size};
 use crate::error::Error;
+use crate::graphql::GraphqlState;
 use crate::http::middleware::Interface;
 use crate::http::{REQUEST_ID, read_body};
-use crate::state::AppState;
 
 /// The path of the GraphQL endpoint.
 pub const PATH: &str = "/graphql";
@@ -31,7 +31,7 @@ const JSON: &str = "application/json";
 const GRAPHQL_JSON: &str = "application/graphql-response+json";
 
 /// Returns the route of the GraphQL endpoint.
-pub fn routes() -> Router<AppState> {
+pub(crate) fn routes() -> Router<GraphqlState> {
     Router::new().route(PATH, get(handle_get).post(handle_post))
 }
 
@@ -135,7 +135,7 @@ impl ResponseFormat {
 }
 
 async fn handle_post(
-    State(app): State<AppState>,
+    State(state): State<GraphqlState>,
     caller: Caller,
     headers: HeaderMap,
     request: Request,
@@ -152,11 +152,14 @@ async fn handle_post(
             ExecutionResult::not_executed(StatusCode::UNSUPPORTED_MEDIA_TYPE, bad_request(text));
         return result_response(format.unwrap_or(ResponseFormat::Json), &result);
     }
-    let address = app.rate_limiter.client_ip(request.extensions(), &headers);
+    let address = state
+        .app
+        .rate_limiter
+        .client_ip(request.extensions(), &headers);
     let body = match read_body(
         request.into_body(),
-        app.settings.limits.body_bytes,
-        &app.settings.limits,
+        state.app.settings.limits.body_bytes,
+        &state.app.settings.limits,
     )
     .await
     {
@@ -166,7 +169,7 @@ async fn handle_post(
     if let Err(error) = hold(parsed_size(&body)) {
         return error_response(&headers, &error);
     }
-    let context = request_context(app, caller, &headers);
+    let context = request_context(state, caller, &headers);
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return handle_batch(
             &context,
@@ -188,7 +191,7 @@ async fn handle_post(
     } else {
         TransportCapabilities::SingleResponse
     };
-    match (prepare(&context.app, request, capabilities), format) {
+    match (prepare(&context.state, request, capabilities), format) {
         (Ok(prepared), Some(format)) if !prepared.is_subscription => {
             result_response(format, &prepared.run(&context).await)
         }
@@ -202,14 +205,14 @@ async fn handle_post(
     }
 }
 
-fn request_context(app: AppState, caller: Caller, headers: &HeaderMap) -> RequestContext {
+fn request_context(state: GraphqlState, caller: Caller, headers: &HeaderMap) -> RequestContext {
     let request_id = headers
         .get(REQUEST_ID)
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default()
         .to_owned();
     RequestContext {
-        app,
+        state,
         caller,
         request_id,
     }
@@ -248,7 +251,7 @@ async fn handle_batch(
     format: ResponseFormat,
     body: &[u8],
 ) -> Response {
-    let limit = context.app.settings.limits.batch_operations;
+    let limit = context.state.app.settings.limits.batch_operations;
     if limit < 2 {
         let text = "the body must be a JSON object: limits.batch_operations allows no arrays";
         return error_response(headers, &Error::BadRequest(text.into()));
@@ -277,6 +280,7 @@ async fn handle_batch(
     if let Some(uid) = context.caller.user() {
         // The first operation was counted with the HTTP request.
         let counted = context
+            .state
             .app
             .rate_limiter
             .check_user_operations(uid, operations.len() - 1);
@@ -289,7 +293,11 @@ async fn handle_batch(
         if body.len() > 1 {
             body.push(b',');
         }
-        let result = match prepare(&context.app, request, TransportCapabilities::SingleResponse) {
+        let result = match prepare(
+            &context.state,
+            request,
+            TransportCapabilities::SingleResponse,
+        ) {
             Ok(prepared) => prepared.run(context).await,
             Err(result) => *result,
         };
@@ -299,14 +307,14 @@ async fn handle_batch(
     json_response(format, StatusCode::OK, body)
 }
 
-async fn handle_get(State(app): State<AppState>, request: Request) -> Response {
+async fn handle_get(State(state): State<GraphqlState>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
     let caller = parts.extensions.get::<Caller>().cloned();
     let headers = std::mem::take(&mut parts.headers);
     if websocket::is_upgrade_request(&headers) {
         parts.headers.clone_from(&headers);
-        return match WebSocketUpgrade::from_request_parts(&mut parts, &app).await {
-            Ok(upgrade) => websocket::upgrade(app, caller, &parts, upgrade),
+        return match WebSocketUpgrade::from_request_parts(&mut parts, &state).await {
+            Ok(upgrade) => websocket::upgrade(state, caller, &parts, upgrade),
             Err(rejection) => {
                 let text =
                     "the request is not a valid WebSocket handshake: it lacks a required header";
@@ -328,15 +336,18 @@ async fn handle_get(State(app): State<AppState>, request: Request) -> Response {
     if format.is_none() && !accepts_events {
         return not_acceptable();
     }
-    let address = app.rate_limiter.client_ip(&parts.extensions, &headers);
-    let context = request_context(app, caller, &headers);
+    let address = state
+        .app
+        .rate_limiter
+        .client_ip(&parts.extensions, &headers);
+    let context = request_context(state, caller, &headers);
     let capabilities = if accepts_events {
         TransportCapabilities::QueriesAndStreams
     } else {
         TransportCapabilities::Queries
     };
     let prepared = match parse_query_string(parts.uri.query().unwrap_or_default()) {
-        Ok(request) => prepare(&context.app, request, capabilities).map_err(|result| *result),
+        Ok(request) => prepare(&context.state, request, capabilities).map_err(|result| *result),
         Err(error) => Err(ExecutionResult::from_error(&error)),
     };
     match (prepared, format) {

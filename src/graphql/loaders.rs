@@ -9,12 +9,12 @@ use super::error::GraphqlError;
 use super::operation_context::OperationContext;
 use crate::auth::Caller;
 use crate::budget;
-use crate::channel::{ChannelKey, Flags, find_channels};
+use crate::channel::{Flags, find_channels};
 use crate::conversation::{
     Conversation, RecentMessagesKey, find_conversations, list_recent_messages,
 };
-use crate::ids::{ChannelRef, Uid};
-use crate::message::{Message, MessageSlice, find_messages};
+use crate::message::{MessageSlice, find_messages};
+use crate::model::{ChannelKey, ChannelRef, Message, Uid};
 use crate::services::Services;
 
 /// The source of all batches of one operation. Rows that the caller may not see are treated as
@@ -57,7 +57,8 @@ impl Loader<RecentMessagesKey> for Loaders {
 
     async fn load(&self, keys: &[RecentMessagesKey]) -> LoadResult<RecentMessagesKey, Self::Value> {
         let _permit = self.operation.acquire_permit().await;
-        let recents = list_recent_messages(&self.core, keys, &self.operation.bytes).await?;
+        let recents =
+            list_recent_messages(&self.core.conversations, keys, &self.operation.bytes).await?;
         Ok(keys.iter().cloned().zip(recents).collect())
     }
 }
@@ -77,7 +78,7 @@ impl Loader<(Uid, ChannelRef)> for Loaders {
             .filter(|(uid, _)| self.caller.may_see(uid))
             .cloned()
             .collect();
-        Ok(find_conversations(&self.core, &visible).await?)
+        Ok(find_conversations(&self.core.conversations, &visible).await?)
     }
 }
 
@@ -91,7 +92,13 @@ impl Loader<(ChannelKey, i64)> for Loaders {
         names: &[(ChannelKey, i64)],
     ) -> LoadResult<(ChannelKey, i64), Self::Value> {
         let _permit = self.operation.acquire_permit().await;
-        Ok(find_messages(&self.core, self.caller.user(), names, &self.operation.bytes).await?)
+        Ok(find_messages(
+            &self.core.messages,
+            self.caller.user(),
+            names,
+            &self.operation.bytes,
+        )
+        .await?)
     }
 }
 
@@ -102,6 +109,6 @@ impl Loader<ChannelRef> for Loaders {
 
     async fn load(&self, channels: &[ChannelRef]) -> LoadResult<ChannelRef, Self::Value> {
         let _permit = self.operation.acquire_permit().await;
-        Ok(find_channels(&self.core, self.caller.user(), channels).await?)
+        Ok(find_channels(&self.core.channels, self.caller.user(), channels).await?)
     }
 }

@@ -23,6 +23,7 @@ mod query_limits;
 mod raw_json;
 mod scalars;
 mod sse;
+mod state;
 mod subscription;
 mod types;
 mod variables;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 use async_graphql::Schema;
 
+pub(crate) use self::state::GraphqlState;
 use crate::live::Feeds;
 use crate::services::Services;
 
@@ -40,7 +42,7 @@ pub type AppSchema = Schema<query::Query, mutation::Mutation, subscription::Subs
 
 /// Builds the schema.
 #[must_use]
-pub(crate) fn schema(core: Arc<Services>, feeds: Arc<Feeds>) -> AppSchema {
+fn schema(core: Arc<Services>, feeds: Arc<Feeds>) -> AppSchema {
     builder().data(core).data(feeds).finish()
 }
 

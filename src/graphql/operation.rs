@@ -22,7 +22,7 @@ use super::raw_json;
 use super::variables::apply_defaults;
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::state::AppState;
+use crate::graphql::GraphqlState;
 
 /// A GraphQL request as received.
 #[derive(Debug, Default, Deserialize)]
@@ -46,7 +46,7 @@ pub(super) struct RequestExtensions {
 /// The caller, and the server state that its operation works on.
 #[derive(Clone)]
 pub(super) struct RequestContext {
-    pub(super) app: AppState,
+    pub(super) state: GraphqlState,
     pub(super) caller: Caller,
     /// Correlates errors with the log.
     pub(super) request_id: String,
@@ -117,7 +117,7 @@ pub(super) struct PreparedOperation {
 
 /// Finds, parses and checks the document of a request.
 pub(super) fn prepare(
-    app: &AppState,
+    state: &GraphqlState,
     request: GraphqlRequest,
     capabilities: TransportCapabilities,
 ) -> Result<PreparedOperation, Box<ExecutionResult>> {
@@ -126,7 +126,7 @@ pub(super) fn prepare(
         .extensions
         .as_ref()
         .and_then(|extensions| extensions.persisted_query.as_ref());
-    let found = app
+    let found = state
         .persisted
         .find(request.query.as_deref(), persisted_query)
         .map_err(refused)?;
@@ -134,7 +134,7 @@ pub(super) fn prepare(
     let checked = match query_limits::parse_and_check(
         &text,
         request.variables.as_ref(),
-        &app.settings.limits,
+        &state.app.settings.limits,
     ) {
         Ok(Ok(checked)) => checked,
         Ok(Err(error)) => return Err(invalid(error.into(), "GRAPHQL_PARSE_FAILED")),
@@ -180,12 +180,12 @@ pub(super) fn prepare(
     if let Some(error) = query_limits::find_unknown_type(&checked.document) {
         return Err(invalid(error, "GRAPHQL_VALIDATION_FAILED"));
     }
-    if checked.introspects && !app.settings.graphql.introspection {
+    if checked.introspects && !state.app.settings.graphql.introspection {
         return Err(refused(Error::Forbidden(
             "introspection is off on this server".into(),
         )));
     }
-    app.persisted.cache(found);
+    state.persisted.cache(found);
     let GraphqlRequest {
         variables,
         operation_name,
@@ -215,7 +215,7 @@ impl PreparedOperation {
         if is_mutation && let Some(refused) = running.check_mutation_rate(context) {
             return refused;
         }
-        running.finish(context.app.schema.execute(request).await)
+        running.finish(context.state.schema.execute(request).await)
     }
 
     /// Runs a subscription and returns a result for each event; for queries and mutations the
@@ -238,7 +238,7 @@ impl PreparedOperation {
             return futures_util::stream::iter([refused]).left_stream();
         }
         context
-            .app
+            .state
             .schema
             .execute_stream(request)
             .map(move |response| running.finish(response))
@@ -250,20 +250,24 @@ impl PreparedOperation {
             OperationMetrics::start(&self.checked.document, self.operation_name.as_deref());
         mark_empty_selections(&mut self.checked.document);
         let RequestContext {
-            app,
+            state,
             caller,
             request_id,
         } = context;
         let operation = Arc::new(OperationContext::new(
-            app.core.clone(),
+            state.app.core.clone(),
             metrics.root.iter().map(|(_, field)| field.as_str()),
         ));
-        let loader = Loaders::loader(app.core.clone(), caller.clone(), Arc::clone(&operation));
+        let loader = Loaders::loader(
+            state.app.core.clone(),
+            caller.clone(),
+            Arc::clone(&operation),
+        );
         let request = Request::new(&*self.text).variables(self.variables);
         let mut request = request.data(loader).data(operation).data(caller.clone());
         request.operation_name = self.operation_name;
         request.set_parsed_query(self.checked.document);
-        let slow = app.settings.graphql.slow_operation_ms;
+        let slow = state.app.settings.graphql.slow_operation_ms;
         let slow = (slow > 0).then(|| Duration::from_millis(slow));
         (
             request,
@@ -292,7 +296,7 @@ impl RunningOperation {
     /// Counts each mutation of a user against the rate limit. The first was counted with the
     /// request.
     fn check_mutation_rate(&self, context: &RequestContext) -> Option<ExecutionResult> {
-        let counted = context.app.rate_limiter.check_user_operations(
+        let counted = context.state.app.rate_limiter.check_user_operations(
             context.caller.user()?,
             self.metrics.root.len().saturating_sub(1),
         );

@@ -12,8 +12,8 @@ use super::error::{GraphqlError, Result};
 use crate::budget;
 use crate::conversation::{ConversationSnapshot, UnreadSummary, summarize};
 use crate::error::Error;
-use crate::ids::Uid;
 use crate::message::AnswerSizeLimit;
+use crate::model::Uid;
 use crate::services::Services;
 
 /// Concurrent reads of one operation: its share of the database connections.
@@ -56,7 +56,7 @@ impl OperationContext {
             version_assigning_fields: root
                 .filter(|field| VERSION_ASSIGNING_FIELDS.contains(field))
                 .count(),
-            bytes: AnswerSizeLimit::new(core.limits.answer_bytes),
+            bytes: AnswerSizeLimit::new(core.base.limits.answer_bytes),
             permits: Semaphore::new(MAX_PERMITS),
             conversations: AtomicUsize::new(0),
             core,
@@ -92,7 +92,7 @@ impl OperationContext {
         let lists = self.lists(uid);
         let read = async || {
             let _permit = self.acquire_permit().await;
-            ConversationSnapshot::read(&self.core, uid)
+            ConversationSnapshot::read(&self.core.conversations, uid)
                 .await
                 .map(Arc::new)
         };
@@ -113,7 +113,7 @@ impl OperationContext {
         }
         let read = async || {
             let _permit = self.acquire_permit().await;
-            summarize(&self.core, uid).await
+            summarize(&self.core.conversations, uid).await
         };
         lists
             .summary
@@ -142,7 +142,7 @@ impl OperationContext {
     /// refused long before an answer takes all memory.
     pub(super) fn count_conversations(&self, number: usize) -> Result<()> {
         let before = self.conversations.fetch_add(number, Ordering::Relaxed);
-        let limit = self.core.limits.document_complexity / 10;
+        let limit = self.core.base.limits.document_complexity / 10;
         if before > 0 && before + number > limit {
             let text = format!(
                 "the answer has more than {limit} conversations: ask for fewer lists at once, or with `first`"
@@ -171,13 +171,13 @@ mod tests {
             .as_str()
             .into();
         let store = crate::server::connect(&settings).await.unwrap();
-        let core = Services::new(
+        let core = Arc::new(Services::new(
             store,
             Clock::System,
             IdGenerator::random(),
             &settings,
             |_, _| {},
-        );
+        ));
         let operation = OperationContext::new(core, ["conversations", "unreadSummary"].into_iter());
         assert!(!operation.shares_lists(), "a summary assigns no versions");
         let mut first = std::pin::pin!(operation.acquire_permit());

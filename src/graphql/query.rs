@@ -16,6 +16,7 @@ use crate::conversation::{
 };
 use crate::error::Error;
 use crate::message::{HistoryRequest, list_history};
+use crate::model::Version;
 
 /// Checks a number of items that a client asks for: from 0 to `limit`.
 pub(super) fn check_count(name: &'static str, count: i32, limit: u32) -> Result<u32> {
@@ -79,7 +80,7 @@ impl Query {
         #[graphql(desc = "The maximum number, in order of version.")] first: Option<i32>,
     ) -> RootResult<ConversationSync> {
         let _timer = ctx.time_field();
-        let limits = &ctx.core().limits;
+        let limits = &ctx.core().base.limits;
         let uid = ctx.viewer(uid.as_ref())?;
         let last_msg_seqs = last_msg_seqs.unwrap_or_default();
         if last_msg_seqs.split('|').count() > limits.max_last_msg_seqs {
@@ -101,7 +102,7 @@ impl Query {
             uid,
             // async-graphql passes an omitted variable as null, so null means the default
             // everywhere.
-            version: version.map_or(0, |version| version.signed()),
+            version: version.map_or(Version::ZERO, |version| Version(version.signed())),
             last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
             force_include: std::collections::HashSet::new(),
             msg_count: check_count(
@@ -121,15 +122,22 @@ impl Query {
             detail: selected_content(&ctx.look_ahead().field("conversations")),
         };
         let operation = ctx.operation();
-        let answer =
-            if operation.shares_lists() || (request.version == 0 && request.first.is_none()) {
-                let list = operation.list(&request.uid).await?;
-                let _permit = operation.acquire_permit().await;
-                list.changes(ctx.core(), &request, &operation.bytes).await?
-            } else {
-                let _permit = operation.acquire_permit().await;
-                conversations::sync_with_size_limit(ctx.core(), &request, &operation.bytes).await?
-            };
+        let answer = if operation.shares_lists()
+            || (request.version == Version::ZERO && request.first.is_none())
+        {
+            let list = operation.list(&request.uid).await?;
+            let _permit = operation.acquire_permit().await;
+            list.changes(&ctx.core().conversations, &request, &operation.bytes)
+                .await?
+        } else {
+            let _permit = operation.acquire_permit().await;
+            conversations::sync_with_size_limit(
+                &ctx.core().conversations,
+                &request,
+                &operation.bytes,
+            )
+            .await?
+        };
         if request.first.is_none() {
             operation.count_conversations(answer.conversations.len())?;
         }
@@ -158,7 +166,7 @@ impl Query {
         let page = PageArguments::parse(
             (first, last),
             (after.as_deref(), before.as_deref()),
-            ctx.core().limits.page_size,
+            ctx.core().base.limits.page_size,
             false,
         )?;
         let request = ListRequest {
@@ -215,7 +223,7 @@ impl Query {
         let page: PageArguments<SeqCursor> = PageArguments::parse(
             (first, last),
             (after.as_deref(), before.as_deref()),
-            ctx.core().limits.page_size,
+            ctx.core().base.limits.page_size,
             true,
         )?;
         let request = HistoryRequest {
@@ -228,7 +236,7 @@ impl Query {
             as_service: false,
         };
         let _permit = ctx.operation().acquire_permit().await;
-        match list_history(ctx.core(), &request, &ctx.operation().bytes).await {
+        match list_history(&ctx.core().messages, &request, &ctx.operation().bytes).await {
             Ok(page) => Ok(Some(MessageConnection(page))),
             Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -270,7 +278,7 @@ impl Query {
         #[graphql(desc = "Global IDs from answers.")] ids: Vec<ID>,
     ) -> RootResult<Vec<Option<Node>>> {
         let _timer = ctx.time_field();
-        let limit = ctx.core().limits.page_size as usize;
+        let limit = ctx.core().base.limits.page_size as usize;
         if ids.len() > limit {
             return Err(Error::bad_input("ids", format!("must be at most {limit}")).into());
         }

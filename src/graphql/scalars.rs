@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chrono::SecondsFormat;
 
 use super::raw_json::raw_json;
+use crate::model::Version;
 
 /// The largest integer that JavaScript represents exactly.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
@@ -22,6 +23,12 @@ impl From<i64> for UInt53 {
                 .unwrap_or_default()
                 .min(MAX_SAFE_INTEGER),
         )
+    }
+}
+
+impl From<Version> for UInt53 {
+    fn from(version: Version) -> Self {
+        version.0.into()
     }
 }
 

@@ -49,11 +49,12 @@ pub(super) fn respond(
         uid: context.caller.user().map(ToString::to_string),
     };
     let connection = context
+        .state
         .app
         .connections
         .register("sse", context.caller.user());
     let (connection, reservation) = match connection
-        .and_then(|connection| Ok((connection, context.app.budgets.subscribe(holder)?)))
+        .and_then(|connection| Ok((connection, context.state.app.budgets.subscribe(holder)?)))
     {
         Ok(pair) => pair,
         Err(error) => return error_response(headers, &error),
@@ -90,7 +91,7 @@ async fn stream_events(
     connection: Connection,
     reservation: Reservation,
 ) {
-    let live = &context.app.settings.live;
+    let live = &context.state.app.settings.live;
     let write_timeout = Duration::from_secs(live.write_timeout_seconds);
     let send_event = async |event: Bytes| match timeout(write_timeout, send.send(event)).await {
         Ok(sent) => sent.is_ok(),
@@ -138,7 +139,7 @@ async fn stream_events(
                 break;
             }
             () = &mut expired => return,
-            () = context.app.shutdown.cancelled() => return,
+            () = context.state.app.shutdown.cancelled() => return,
         };
         if !send_event(event).await {
             return;

@@ -12,6 +12,7 @@ use super::scalars::UInt53;
 use super::types::{ChannelInput, ConversationSync, Message};
 use crate::conversation::SyncRequest;
 use crate::live::{Feeds, MessageFeedRequest};
+use crate::model::Version;
 
 /// Subscriptions.
 pub struct Subscriptions;
@@ -41,16 +42,16 @@ impl Subscriptions {
         msg_count: Option<i32>,
     ) -> Result<impl Stream<Item = Result<ConversationSync>> + use<>> {
         let uid = ctx.viewer(uid.as_ref())?;
-        ctx.core().check_conversations_on()?;
+        ctx.core().base.check_conversations_on()?;
         let msg_count = check_count(
             "msg_count",
             msg_count.unwrap_or(1),
-            ctx.core().limits.max_messages_per_conversation,
+            ctx.core().base.limits.max_messages_per_conversation,
         )?;
         let feeds: &Arc<Feeds> = ctx.data_unchecked();
         let events = feeds.subscribe(
             uid.clone(),
-            version.map_or(0, |version| version.signed()),
+            version.map_or(Version::ZERO, |version| Version(version.signed())),
             msg_count,
         );
         let request = SyncRequest {

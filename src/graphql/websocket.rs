@@ -33,6 +33,7 @@ use super::operation::{
 use crate::auth::{Caller, TOKEN_HEADER, strip_bearer};
 use crate::budget::Holder;
 use crate::error::Error;
+use crate::graphql::GraphqlState;
 use crate::http::ConnectionMeter;
 use crate::http::REQUEST_ID;
 use crate::live::{Connection, wait_for_expiry};
@@ -141,18 +142,18 @@ pub(crate) fn is_upgrade_request(headers: &HeaderMap) -> bool {
 
 /// Upgrades the connection, if the origin of its page is allowed.
 pub(super) fn upgrade(
-    app: AppState,
+    state: GraphqlState,
     caller: Option<Caller>,
     parts: &Parts,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let headers = &parts.headers;
-    if !is_allowed_origin(&app, headers) {
+    if !is_allowed_origin(&state.app, headers) {
         let text = "this page's origin is not in server.cors_origins";
         return error_response(headers, &Error::Forbidden(text.into()));
     }
-    let max_message_bytes = app.settings.limits.socket_message_bytes;
-    let address = app.rate_limiter.client_ip(&parts.extensions, headers);
+    let max_message_bytes = state.app.settings.limits.socket_message_bytes;
+    let address = state.app.rate_limiter.client_ip(&parts.extensions, headers);
     let request_id = headers
         .get(REQUEST_ID)
         .and_then(|id| id.to_str().ok())
@@ -165,9 +166,9 @@ pub(super) fn upgrade(
     // Every connection has a read buffer, also idle ones.
     let upgrade = upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(0);
     let meter = parts.extensions.get::<ConnectionMeter>().cloned();
-    let connections = app.connections.clone();
-    let rate =
-        NonZeroU32::new(app.settings.limits.socket_messages_per_second).unwrap_or(NonZeroU32::MIN);
+    let connections = state.app.connections.clone();
+    let rate = NonZeroU32::new(state.app.settings.limits.socket_messages_per_second)
+        .unwrap_or(NonZeroU32::MIN);
     let messages =
         RateLimiter::direct(Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST_FACTOR)));
     upgrade.on_upgrade(move |socket| {
@@ -177,7 +178,7 @@ pub(super) fn upgrade(
             }
             let mut session = Session {
                 socket,
-                app,
+                state,
                 address,
                 request_id,
                 meter,
@@ -215,7 +216,7 @@ fn is_allowed_origin(app: &AppState, headers: &HeaderMap) -> bool {
 
 struct Session {
     socket: WebSocket,
-    app: AppState,
+    state: GraphqlState,
     address: Option<IpAddr>,
     request_id: String,
     meter: Option<ConnectionMeter>,
@@ -232,8 +233,8 @@ impl Session {
             return UNSUPPORTED_PROTOCOL;
         }
         let init_timeout =
-            Duration::from_secs(self.app.settings.live.connection_init_timeout_seconds);
-        let shutdown = self.app.shutdown.clone();
+            Duration::from_secs(self.state.app.settings.live.connection_init_timeout_seconds);
+        let shutdown = self.state.app.shutdown.clone();
         let initialised = tokio::select! {
             initialised = timeout(init_timeout, self.init(caller)) => initialised.unwrap_or(Err(INIT_TIMEOUT)),
             () = shutdown.cancelled() => Err(SHUTTING_DOWN),
@@ -243,7 +244,12 @@ impl Session {
             Err(close) => return close,
         };
         // Only authenticated clients take a place among the connections.
-        let Ok(connection) = self.app.connections.register("websocket", caller.user()) else {
+        let Ok(connection) = self
+            .state
+            .app
+            .connections
+            .register("websocket", caller.user())
+        else {
             return SERVER_FULL;
         };
         if let Err(close) = self
@@ -267,6 +273,7 @@ impl Session {
                     return match (given, caller) {
                         (None, Some(caller)) => Ok(caller),
                         (given, _) => self
+                            .state
                             .app
                             .authenticate_and_rate_limit(
                                 given.as_deref().map(str::as_bytes),
@@ -303,14 +310,14 @@ impl Session {
         };
         let replaced = connection.replaced();
         let context = RequestContext {
-            app: self.app.clone(),
+            state: self.state.clone(),
             caller,
             request_id: self.request_id.clone(),
         };
         let expired = wait_for_expiry(&context.caller);
         tokio::pin!(expired);
-        let shutdown = self.app.shutdown.clone();
-        let every = Duration::from_secs(self.app.settings.live.ping_interval_seconds);
+        let shutdown = self.state.app.shutdown.clone();
+        let every = Duration::from_secs(self.state.app.settings.live.ping_interval_seconds);
         let mut ping = tokio::time::interval_at(Instant::now() + every, every);
         let mut pinged_at: Option<Instant> = None;
         let mut operations = Operations::new();
@@ -383,6 +390,7 @@ impl Session {
     /// Sends the result of an operation; its memory is reserved until it is written.
     async fn send_event(&mut self, holder: &Holder, text: String) -> Result<(), CloseReason> {
         let _held = self
+            .state
             .app
             .budgets
             .memory
@@ -396,7 +404,7 @@ impl Session {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), CloseReason> {
-        let write_timeout = Duration::from_secs(self.app.settings.live.write_timeout_seconds);
+        let write_timeout = Duration::from_secs(self.state.app.settings.live.write_timeout_seconds);
         match timeout(write_timeout, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err((1000, "")),
@@ -464,7 +472,7 @@ fn start_operation(
     running: usize,
 ) -> Result<Pin<Box<dyn Stream<Item = OperationEvent> + Send>>, Box<ExecutionResult>> {
     let refused = |error: Error| Box::new(ExecutionResult::from_error(&error));
-    let limits = &context.app.settings.limits;
+    let limits = &context.state.app.settings.limits;
     if running >= limits.max_subscriptions {
         let text = format!(
             "a connection may have at most {} operations at once",
@@ -473,12 +481,22 @@ fn start_operation(
         return Err(refused(Error::TooManyAtOnce(text.into())));
     }
     if let Some(uid) = context.caller.user() {
-        context.app.rate_limiter.check_user(uid).map_err(refused)?;
+        context
+            .state
+            .app
+            .rate_limiter
+            .check_user(uid)
+            .map_err(refused)?;
     }
-    let prepared = prepare(&context.app, request, TransportCapabilities::Everything)?;
+    let prepared = prepare(&context.state, request, TransportCapabilities::Everything)?;
     let complete = stream::iter([OperationEvent::Complete]);
     if prepared.is_subscription {
-        let reservation = context.app.budgets.subscribe(holder).map_err(refused)?;
+        let reservation = context
+            .state
+            .app
+            .budgets
+            .subscribe(holder)
+            .map_err(refused)?;
         let results = reservation.scope_stream(|| prepared.stream(context));
         return Ok(catch_panics(
             results
@@ -489,7 +507,7 @@ fn start_operation(
     }
     // A query or a mutation is limited like a request of its own: it takes a place among the
     // requests and has a timeout.
-    let reservation = context.app.budgets.admit(holder).map_err(refused)?;
+    let reservation = context.state.app.budgets.admit(holder).map_err(refused)?;
     let (context, limit) = (
         context.clone(),
         Duration::from_secs(limits.request_timeout_seconds),

@@ -11,7 +11,6 @@ pub(crate) mod middleware;
 mod monitored_socket;
 mod open_files;
 mod open_mode;
-mod rate_limit;
 
 pub(crate) use self::body::{count_response_bytes, read_body};
 pub(crate) use self::cors::CorsPolicy;
@@ -20,4 +19,3 @@ pub(crate) use self::listen::{admit_connection, monitor, set_options};
 pub(crate) use self::middleware::REQUEST_ID;
 pub(crate) use self::monitored_socket::{ConnectionMeter, MonitoredSocket, OPEN_CONNECTION_BYTES};
 pub(crate) use self::open_files::limit_connections;
-pub(crate) use self::rate_limit::RateLimiter;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::WukongimClient;
 use crate::conversation::{SyncRequest, sync};
-use crate::ids::Uid;
+use crate::model::Uid;
 use crate::services::Services;
 use crate::wukongim::dto::{SyncEntryDto, write_entries};
 
@@ -116,12 +116,12 @@ pub async fn compare(
 
 /// Returns this server's answer to the same request.
 async fn own_answer(core: &Arc<Services>, uid: &Uid) -> anyhow::Result<Vec<u8>> {
-    core.check_conversations_on()?;
+    core.base.check_conversations_on()?;
     let request = SyncRequest {
-        msg_count: COMPARED_MESSAGES.min(core.limits.max_messages_per_conversation),
+        msg_count: COMPARED_MESSAGES.min(core.base.limits.max_messages_per_conversation),
         ..SyncRequest::new(uid.clone())
     };
-    let answer = sync(core, &request).await?;
+    let answer = sync(&core.conversations, &request).await?;
     let entries: Vec<SyncEntryDto> = answer
         .conversations
         .into_iter()

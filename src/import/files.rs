@@ -95,11 +95,11 @@ pub async fn import_file(core: &Arc<Services>, path: &Path) -> anyhow::Result<Fi
         Box::new(file)
     };
     let recording = fingerprint(path)?;
-    let imported = core.store.count_imported_lines(&recording).await?;
+    let imported = core.base.store.count_imported_lines(&recording).await?;
     let mut summary = FileImportSummary::default();
     // A webhook's body is a JSON string, with escapes. The limit matters because a compressed file
     // of a megabyte may contain a line of a gigabyte.
-    let max_line_bytes = core.limits.webhook_body_bytes.saturating_mul(2);
+    let max_line_bytes = core.base.limits.webhook_body_bytes.saturating_mul(2);
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     loop {
@@ -146,7 +146,10 @@ pub async fn import_file(core: &Arc<Services>, path: &Path) -> anyhow::Result<Fi
                 tracing::warn!(line = number, error = %error, "skipped an invalid line");
             }
         }
-        core.store.write_imported_lines(&recording, number).await?;
+        core.base
+            .store
+            .write_imported_lines(&recording, number)
+            .await?;
         progress.set_message(format!("({} messages)", summary.stored));
     }
     progress.finish_and_clear();
@@ -169,13 +172,13 @@ async fn import_line(
     if let Some(event) = line.path.strip_prefix("?event=") {
         summary.webhooks += 1;
         let decoder = MessageDecoder {
-            dialect: SourceDialect::of_webhooks(core.wukongim),
-            limits: &core.limits,
-            clock: &core.clock,
+            dialect: SourceDialect::of_webhooks(core.base.wukongim),
+            limits: &core.base.limits,
+            clock: &core.base.clock,
         };
         let body = line.body.as_deref().unwrap_or_default();
         let webhook = decode_webhook(decoder, event, body.as_bytes())?;
-        let report = ingest(core, webhook.batch).await?;
+        let report = ingest(&core.messages, webhook.batch).await?;
         summary.stored += report.stored;
         summary.repeated += report.repeated;
         summary.conflicts += report.conflicts;
@@ -189,16 +192,16 @@ async fn import_line(
             let fields = LegacyBody::parse(request)?;
             let settings = ChannelSettings::decode(&fields)?;
             let channel = decode_channel(&fields)?;
-            create_channel(core, &settings.for_channel(channel)).await?;
+            create_channel(&core.channels, &settings.for_channel(channel)).await?;
         }
         "/channel/subscriber_add" => {
             let fields = LegacyBody::parse(request)?;
             let (channel, uids) = decode_member_change(&fields)?;
-            add_members(core, &channel, &uids, fields.flag("reset")?).await?;
+            add_members(&core.channels, &channel, &uids, fields.flag("reset")?).await?;
         }
         "/channel/subscriber_remove" => {
             let (channel, uids) = decode_member_change(&LegacyBody::parse(request)?)?;
-            remove_members(core, &channel, &uids).await?;
+            remove_members(&core.channels, &channel, &uids).await?;
         }
         _ => {
             summary.other += 1;

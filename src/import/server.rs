@@ -18,12 +18,11 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::auth::TOKEN_HEADER;
-use crate::channel::ChannelKey;
 use crate::config::{Secret, Url};
 use crate::conversation::import_unread_count;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Uid};
-use crate::message::{IncomingMessage, IngestReport, Message, MessageBatch, Recipients, ingest};
+use crate::message::{IncomingMessage, IngestReport, MessageBatch, Recipients, ingest};
+use crate::model::{ChannelKey, ChannelRef, Message, Uid};
 use crate::outbound::{ReadBodyError, read_response_body};
 use crate::services::Services;
 use crate::wukongim::{LegacyBody, MessageDecoder, SourceDialect};
@@ -209,13 +208,14 @@ pub async fn import_server(
     for uid in uids {
         summary.users += 1;
         let progress_key = client.progress_key(&["user", uid.as_str()]);
-        if core.store.count_imported_lines(&progress_key).await? > 0 {
+        if core.base.store.count_imported_lines(&progress_key).await? > 0 {
             summary.imported_before += 1;
         } else {
             import_user(core, client, uid, &mut summary, &progress)
                 .await
                 .with_context(|| format!("user {uid}"))?;
-            core.store
+            core.base
+                .store
                 .write_imported_lines(&progress_key, 1)
                 .await
                 .map_err(with_details)?;
@@ -228,7 +228,8 @@ pub async fn import_server(
 
 /// Adds the details of an error: texts for API callers hide details that the operator of an import
 /// needs.
-fn with_details(error: Error) -> anyhow::Error {
+fn with_details(error: impl Into<Error>) -> anyhow::Error {
+    let error = error.into();
     let details = format!("{error:?}");
     anyhow::Error::new(error).context(details)
 }
@@ -268,7 +269,7 @@ async fn import_user(
         import_channel(core, client, uid, &channel, is_v2, summary)
             .await
             .with_context(|| format!("{channel:?}"))?;
-        import_unread_count(core, uid, &channel, last_seq, unread.max(0))
+        import_unread_count(&core.conversations, uid, &channel, last_seq, unread.max(0))
             .await
             .map_err(with_details)?;
         summary.conversations += 1;
@@ -294,10 +295,10 @@ async fn import_channel(
             names_pairs: false,
             loses_red_dots: is_v2,
         },
-        limits: &core.limits,
-        clock: &core.clock,
+        limits: &core.base.limits,
+        clock: &core.base.clock,
     };
-    let mut seq = i64::try_from(core.store.count_imported_lines(&progress_key).await?)?;
+    let mut seq = i64::try_from(core.base.store.count_imported_lines(&progress_key).await?)?;
     let mut first: Option<FirstMessage> = None;
     loop {
         let body = json!({
@@ -329,7 +330,7 @@ async fn import_channel(
                 .map(|incoming| FirstMessage::of(&incoming.message))
         });
         let report: IngestReport = ingest(
-            core,
+            &core.messages,
             MessageBatch {
                 messages,
                 recipients: None,
@@ -343,7 +344,8 @@ async fn import_channel(
         match last {
             Some(last) if last > seq => {
                 seq = last;
-                core.store
+                core.base
+                    .store
                     .write_imported_lines(&progress_key, u64::try_from(seq)?)
                     .await
                     .map_err(with_details)?;
@@ -430,7 +432,7 @@ async fn join(
         uids: vec![uid.clone()],
     };
     ingest(
-        core,
+        &core.messages,
         MessageBatch {
             messages: Vec::new(),
             recipients: Some(recipients),

@@ -12,7 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::Limits;
 use crate::error::Error;
-use crate::ids::Uid;
+use crate::model::Uid;
 
 /// All open connections of this server.
 #[derive(Clone, Debug)]

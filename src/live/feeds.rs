@@ -18,13 +18,12 @@ use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::bus::{NotificationBus, Subscription};
 use super::message_feeds::{MessageFeedRequest, MessageFeeds};
 use crate::budget;
+use crate::bus::{NotificationBus, Subscription};
 use crate::conversation::{SyncAnswer, SyncRequest, sync, sync_under_lock};
 use crate::error::Error;
-use crate::ids::{ChannelRef, ChannelType, Uid, Version};
-use crate::message::Message;
+use crate::model::{ChannelRef, ChannelType, Message, Uid, Version};
 use crate::services::Services;
 
 /// The minimum average interval of a user's events, so that a busy group does not cost a sync for
@@ -36,7 +35,7 @@ const EVENT_BUFFER: usize = 16;
 /// Maximum size of an event that is kept for subscribers.
 const MAX_EVENT_BYTES: usize = 128 * 1024;
 /// The version of a feed without an up-to-date subscriber so far.
-const UNINITIALISED: Version = -1;
+const UNINITIALISED: i64 = -1;
 /// Delays after failures of the database, doubled each time.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -96,7 +95,7 @@ impl Feeds {
         debounce: Duration,
         max_concurrent_syncs: usize,
     ) -> Self {
-        let bus = Arc::clone(&core.bus);
+        let bus = Arc::clone(&core.base.bus);
         let sync_permits = Arc::new(Semaphore::new(max_concurrent_syncs.max(1)));
         let message_feeds = Arc::new(MessageFeeds::new(
             Arc::clone(&core),
@@ -138,7 +137,7 @@ impl Feeds {
             events: feed.state.events.subscribe(),
             feeds: Arc::clone(self),
             feed,
-            version: version.max(0),
+            version: version.max(Version::ZERO),
             msg_count,
             state: SubscriberState::CatchingUp { is_first: true },
         };
@@ -174,7 +173,7 @@ impl Feeds {
     async fn sync_once(&self, request: &SyncRequest) -> Result<SyncAnswer, Error> {
         let _user_permit = budget::turn().await;
         let _permit = self.sync_permits.acquire().await;
-        let mut answer = sync(&self.core, request).await?;
+        let mut answer = sync(&self.core.conversations, request).await?;
         if !answer.has_more {
             answer.sort_by_activity();
         }
@@ -195,9 +194,12 @@ impl Feeds {
             for some in feeds.chunks(500) {
                 let known: Vec<(&Uid, Version)> = some
                     .iter()
-                    .map(|feed| (&feed.state.uid, feed.state.version.load(Ordering::Relaxed)))
+                    .map(|feed| {
+                        let version = feed.state.version.load(Ordering::Relaxed);
+                        (&feed.state.uid, Version(version))
+                    })
                     .collect();
-                match self.core.store.list_users_behind(&known).await {
+                match self.core.base.store.list_users_behind(&known).await {
                     Ok(behind) => {
                         if !is_requested {
                             metrics::counter!(crate::metrics::LIVE_MISSED_NOTIFICATIONS_TOTAL)
@@ -252,7 +254,7 @@ impl FeedState {
     fn initialise(&self, version: Version) {
         let exchange = self.version.compare_exchange(
             UNINITIALISED,
-            version,
+            version.0,
             Ordering::Relaxed,
             Ordering::Relaxed,
         );
@@ -282,7 +284,8 @@ pub(super) async fn retry_transient<T, Work: Future<Output = Result<T, Error>>>(
 /// subscribers sync themselves and get the error from that.
 async fn run(feeds: Arc<Feeds>, state: Arc<FeedState>) {
     let channels =
-        retry_transient(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?)).await;
+        retry_transient(async || Ok(feeds.core.base.store.list_channel_ids(&state.uid).await?))
+            .await;
     match channels {
         Ok(channels) => drop(state.subscription.add_channels(channels)),
         Err(error) => error.log(),
@@ -311,13 +314,13 @@ async fn run(feeds: Arc<Feeds>, state: Arc<FeedState>) {
 /// Brings the subscribers from the feed's version to the current one.
 async fn advance(feeds: &Feeds, state: &FeedState) -> Result<(), Error> {
     loop {
-        let since = state.version.load(Ordering::Relaxed);
+        let since = Version(state.version.load(Ordering::Relaxed));
         let mut request = SyncRequest::new(state.uid.clone());
         request.version = since;
         request.msg_count = state.msg_count.load(Ordering::Relaxed);
-        request.first = Some(feeds.core.limits.page_size as usize);
+        request.first = Some(feeds.core.base.limits.page_size as usize);
         let answer = retry_transient(async || {
-            let mut answer = sync_under_lock(&feeds.core, &request).await?;
+            let mut answer = sync_under_lock(&feeds.core.conversations, &request).await?;
             if !answer.has_more {
                 answer.sort_by_activity();
             }
@@ -325,11 +328,12 @@ async fn advance(feeds: &Feeds, state: &FeedState) -> Result<(), Error> {
         })
         .await?;
         state.watch_new_channels(&answer);
-        if answer.reset || since == 0 {
+        if answer.reset || since == Version::ZERO {
             // A full answer does not contain channels that are not listed.
-            let channels =
-                retry_transient(async || Ok(feeds.core.store.list_channel_ids(&state.uid).await?))
-                    .await?;
+            let channels = retry_transient(async || {
+                Ok(feeds.core.base.store.list_channel_ids(&state.uid).await?)
+            })
+            .await?;
             if state.subscription.add_channels(channels) {
                 state.subscription.waker.wake();
             }
@@ -337,7 +341,7 @@ async fn advance(feeds: &Feeds, state: &FeedState) -> Result<(), Error> {
         let (version, has_more) = (answer.version, answer.has_more);
         let is_news =
             !answer.conversations.is_empty() || !answer.removed.is_empty() || answer.reset;
-        state.version.store(version, Ordering::Relaxed);
+        state.version.store(version.0, Ordering::Relaxed);
         if is_news || version != since {
             // Sending fails only if there are no subscribers.
             let answer = (answer.bytes() <= MAX_EVENT_BYTES).then_some(answer);
@@ -434,7 +438,7 @@ impl Subscriber {
         let mut request = SyncRequest::new(self.feed.state.uid.clone());
         request.version = self.version;
         request.msg_count = self.msg_count;
-        request.first = Some(self.feeds.core.limits.page_size as usize);
+        request.first = Some(self.feeds.core.base.limits.page_size as usize);
         self.feeds.sync_once(&request).await
     }
 }

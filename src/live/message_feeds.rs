@@ -16,16 +16,12 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::task::AbortHandle;
 
-use super::bus::Subscription;
 use super::feeds::retry_transient;
-use crate::channel::ChannelKey;
+use crate::bus::Subscription;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Seq, Uid};
-use crate::message::{
-    AnswerSizeLimit, HistoryRequest, Message, list_after, list_history, seqs_seen_by,
-};
+use crate::message::{AnswerSizeLimit, HistoryRequest, list_after, list_history};
+use crate::model::{ChannelKey, ChannelPk, ChannelRef, ConversationRow, Message, Seq, Uid};
 use crate::services::Services;
-use crate::store::ConversationRow;
 
 /// Number of events that a subscriber may be behind before it has to read by itself.
 const EVENT_BUFFER: usize = 16;
@@ -47,7 +43,7 @@ pub(crate) struct MessageFeedRequest {
 #[derive(Debug)]
 pub(super) struct MessageFeeds {
     core: Arc<Services>,
-    feeds: Mutex<HashMap<i64, Weak<MessageFeed>>>,
+    feeds: Mutex<HashMap<ChannelPk, Weak<MessageFeed>>>,
     /// How long to wait for more messages before an event is sent.
     debounce: Duration,
     /// Limits concurrent reads, shared with the feeds of lists.
@@ -63,7 +59,7 @@ struct MessageFeed {
 
 #[derive(Debug)]
 struct MessageFeedState {
-    channel_id: i64,
+    channel_id: ChannelPk,
     key: ChannelKey,
     subscription: Subscription,
     /// The subscribed users, with their number of subscriptions.
@@ -94,7 +90,7 @@ struct Visibility {
 impl Visibility {
     fn of(row: &ConversationRow) -> Self {
         // A member's range is open-ended, because the row may be older than the messages.
-        let seqs = seqs_seen_by(row);
+        let seqs = row.visible_seqs();
         let end = if row.is_member() {
             Seq::MAX
         } else {
@@ -140,7 +136,7 @@ impl MessageFeeds {
         self: &Arc<Self>,
         request: MessageFeedRequest,
     ) -> Result<impl Stream<Item = Result<Message, Error>> + Send + use<>, Error> {
-        self.core.check_conversations_on()?;
+        self.core.base.check_conversations_on()?;
         let key = ChannelKey::new(&request.uid, &request.channel);
         let row = self
             .find(&request.uid, &key)
@@ -184,6 +180,7 @@ impl MessageFeeds {
         let _permit = self.sync_permits.acquire().await;
         Ok(self
             .core
+            .base
             .store
             .find_without_counts(&[(uid, key)])
             .await?
@@ -198,7 +195,7 @@ impl MessageFeeds {
             let state = Arc::new(MessageFeedState {
                 channel_id: row.channel_id,
                 key: row.key.clone(),
-                subscription: Subscription::for_users(&self.core.bus),
+                subscription: Subscription::for_users(&self.core.base.bus),
                 viewers: Mutex::default(),
                 published_seq: AtomicI64::new(row.last_seq),
                 events: broadcast::Sender::new(EVENT_BUFFER),
@@ -214,7 +211,7 @@ impl MessageFeeds {
     /// Wakes feeds that missed an invalidation or whose users left the channel, with one read for
     /// all of them.
     pub(super) async fn wake_outdated(&self) {
-        let feeds: HashMap<i64, Arc<MessageFeed>> = {
+        let feeds: HashMap<ChannelPk, Arc<MessageFeed>> = {
             let mut feeds = lock(&self.feeds);
             feeds.retain(|_, feed| feed.strong_count() > 0);
             feeds
@@ -223,7 +220,7 @@ impl MessageFeeds {
                 .collect()
         };
         metrics::gauge!(crate::metrics::LIVE_CHATS).set(feeds.len() as f64);
-        let viewers: Vec<(Uid, i64)> = feeds
+        let viewers: Vec<(Uid, ChannelPk)> = feeds
             .iter()
             .flat_map(|(id, feed)| {
                 lock(&feed.state.viewers)
@@ -235,8 +232,8 @@ impl MessageFeeds {
         if viewers.is_empty() {
             return;
         }
-        let pairs: Vec<(&Uid, i64)> = viewers.iter().map(|(uid, id)| (uid, *id)).collect();
-        match self.core.store.find_member_views(&pairs).await {
+        let pairs: Vec<(&Uid, ChannelPk)> = viewers.iter().map(|(uid, id)| (uid, *id)).collect();
+        match self.core.base.store.find_member_views(&pairs).await {
             Ok(views) => {
                 for view in views {
                     let Some(feed) = feeds.get(&view.row.channel_id) else {
@@ -281,8 +278,16 @@ async fn advance(
         let since = state.published_seq.load(Ordering::Relaxed);
         let (messages, has_more) = retry_transient(async || {
             let _permit = feeds.sync_permits.acquire().await;
-            let bytes = AnswerSizeLimit::new(MAX_EVENT_BYTES.min(feeds.core.limits.answer_bytes));
-            list_after(&feeds.core, state.channel_id, &state.key, since, &bytes).await
+            let bytes =
+                AnswerSizeLimit::new(MAX_EVENT_BYTES.min(feeds.core.base.limits.answer_bytes));
+            list_after(
+                &feeds.core.messages,
+                state.channel_id,
+                &state.key,
+                since,
+                &bytes,
+            )
+            .await
         })
         .await?;
         // This is read after the messages: users who left before a message was stored must not get
@@ -292,7 +297,7 @@ async fn advance(
             !messages.is_empty()
                 || changed_users.is_some_and(|changed_users| changed_users.contains(uid.as_str()))
         };
-        let pairs: Vec<(&Uid, i64)> = viewers
+        let pairs: Vec<(&Uid, ChannelPk)> = viewers
             .iter()
             .filter(is_affected)
             .map(|uid| (uid, state.channel_id))
@@ -303,7 +308,7 @@ async fn advance(
         }
         let views = retry_transient(async || {
             let _permit = feeds.sync_permits.acquire().await;
-            Ok(feeds.core.store.find_member_views(&pairs).await?)
+            Ok(feeds.core.base.store.find_member_views(&pairs).await?)
         })
         .await?;
         let visibility: HashMap<Uid, Visibility> = views
@@ -462,13 +467,14 @@ impl MessageSubscriber {
             channel: self.channel.clone(),
             after: Some(self.after),
             before: None,
-            limit: self.feeds.core.limits.page_size,
+            limit: self.feeds.core.base.limits.page_size,
             newest: false,
             as_service: false,
         };
         let _permit = self.feeds.sync_permits.acquire().await;
-        let bytes = AnswerSizeLimit::new(MAX_EVENT_BYTES.min(self.feeds.core.limits.answer_bytes));
-        let page = list_history(&self.feeds.core, &request, &bytes).await?;
+        let bytes =
+            AnswerSizeLimit::new(MAX_EVENT_BYTES.min(self.feeds.core.base.limits.answer_bytes));
+        let page = list_history(&self.feeds.core.messages, &request, &bytes).await?;
         // If no message is visible, all messages up to the head were deleted, or were sent after
         // the user left.
         let last = page.messages.last().map(|message| message.seq);

@@ -3,7 +3,7 @@
 //! database from their own version. A lost invalidation delays a change but never loses it, because
 //! subscribers are also polled at a slow interval.
 //!
-//! `bus` delivers invalidations in this process and, through `redis`, to other servers. `feeds`
+//! [`crate::bus`] delivers invalidations in this process; `redis` relays them to other servers. `feeds`
 //! turns them into events, with one sync for all devices of a user; `message_feeds` does the same
 //! for an open chat. `connections` counts the open connections.
 
@@ -11,13 +11,11 @@ use std::time::Duration;
 
 use crate::auth::Caller;
 
-mod bus;
 mod connections;
 mod feeds;
 mod message_feeds;
 mod redis;
 
-pub use self::bus::NotificationBus;
 pub(crate) use self::connections::{Connection, Connections};
 pub(crate) use self::feeds::Feeds;
 pub(crate) use self::message_feeds::MessageFeedRequest;

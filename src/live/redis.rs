@@ -9,7 +9,7 @@ use redis::AsyncTypedCommands;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
-use super::bus::{Invalidation, NotificationBus};
+use crate::bus::{Invalidation, NotificationBus};
 use crate::config::LiveConfig;
 use crate::outage::OutageLog;
 

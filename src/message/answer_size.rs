@@ -9,7 +9,7 @@ use crate::error::Error;
 
 use crate::store::PartialMessage;
 
-use super::Message;
+use crate::model::Message;
 
 /// Size of a message in an answer without its payload and its client's texts. The limit divided by
 /// this is the largest number of messages that need to be considered.

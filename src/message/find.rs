@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::MessageService;
 use super::answer_size::{AnswerSizeLimit, SizedInAnswer};
-use super::{Message, seqs_seen_by};
-use crate::channel::ChannelKey;
 use crate::error::Error;
-use crate::ids::Uid;
-use crate::services::Services;
+use crate::model::{ChannelKey, ChannelPk, Message, Uid};
 use crate::store::PartialMessage;
 
 /// Returns the existing messages that `viewer` may see (`None`: a service, which may see all), by
@@ -17,7 +15,7 @@ use crate::store::PartialMessage;
 /// # Errors
 /// [`Error::TooComplex`] if they do not fit into the answer; [`Error::Store`].
 pub async fn find_messages(
-    services: &Services,
+    service: &MessageService,
     viewer: Option<&Uid>,
     names: &[(ChannelKey, i64)],
     bytes: &AnswerSizeLimit,
@@ -25,25 +23,26 @@ pub async fn find_messages(
     let mut keys: Vec<&ChannelKey> = names.iter().map(|(key, _)| key).collect();
     keys.sort_unstable();
     keys.dedup();
-    let channels = services.store.find_channels(&keys).await?;
-    let ids: Vec<(i64, i64)> = names
+    let channels = service.base.store.find_channels(&keys).await?;
+    let ids: Vec<(ChannelPk, i64)> = names
         .iter()
         .filter_map(|(key, id)| Some((*channels.get(key)?, *id)))
         .collect();
-    let mut found = services
+    let mut found = service
+        .base
         .store
         .list_messages(&ids, bytes.inline_payload_bytes(ids.len()))
         .await?;
     if let Some(uid) = viewer {
         let names: Vec<(&Uid, &ChannelKey)> = keys.iter().map(|key| (uid, *key)).collect();
-        let rows = services.store.find_without_counts(&names).await?;
-        let seen: HashMap<i64, _> = rows
+        let rows = service.base.store.find_without_counts(&names).await?;
+        let seen: HashMap<ChannelPk, _> = rows
             .into_iter()
-            .map(|(_, row)| (row.channel_id, seqs_seen_by(&row)))
+            .map(|(_, row)| (row.channel_id, row.visible_seqs()))
             .collect();
         found.retain(|stored| {
             let stored = &stored.message;
-            seen.get(&stored.channel_id)
+            seen.get(&ChannelPk(stored.channel_id))
                 .is_some_and(|seqs| seqs.contains(&stored.seq))
         });
     }
@@ -59,17 +58,22 @@ pub async fn find_messages(
         )),
     })?;
     bytes.reserve_memory()?;
-    services
+    service
+        .base
         .store
         .read_payloads(found.iter_mut().collect())
         .await?;
-    let keys: HashMap<i64, ChannelKey> = channels.into_iter().map(|(key, id)| (id, key)).collect();
+    let keys: HashMap<ChannelPk, ChannelKey> =
+        channels.into_iter().map(|(key, id)| (id, key)).collect();
     let named = found.into_iter().filter_map(
         |PartialMessage {
              message: stored, ..
          }| {
-            let key = keys.get(&stored.channel_id)?.clone();
-            Some(((key.clone(), stored.message_id), Message::new(stored, &key)))
+            let key = keys.get(&ChannelPk(stored.channel_id))?.clone();
+            Some((
+                (key.clone(), stored.message_id),
+                Message::from_stored(stored, &key),
+            ))
         },
     );
     Ok(named.collect())

@@ -1,11 +1,9 @@
 //! The message history of a channel, page by page, for one of its members.
 
+use super::MessageService;
 use super::answer_size::{AnswerSizeLimit, MESSAGE_BYTES, SizedInAnswer, fit_newest_first};
-use super::{Message, seqs_seen_by};
-use crate::channel::ChannelKey;
 use crate::error::Error;
-use crate::ids::{ChannelRef, Seq, Uid};
-use crate::services::Services;
+use crate::model::{ChannelKey, ChannelPk, ChannelRef, Message, Seq, Uid};
 use crate::store::SeqRange;
 
 /// A request for a page of messages.
@@ -48,21 +46,23 @@ pub struct HistoryPage {
 /// [`Error::NotFound`] if the user was never in the channel and no service asks, or if the channel
 /// does not exist.
 pub async fn list_history(
-    services: &Services,
+    service: &MessageService,
     request: &HistoryRequest,
     bytes: &AnswerSizeLimit,
 ) -> Result<HistoryPage, Error> {
-    services.check_conversations_on()?;
+    service.base.check_conversations_on()?;
     let key = ChannelKey::new(&request.uid, &request.channel);
-    let row = services
+    let row = service
+        .base
         .store
         .find_without_counts(&[(&request.uid, &key)])
         .await?
         .pop()
         .map(|(_, row)| row);
     let (channel_id, seen) = match row {
-        Some(row) => (row.channel_id, seqs_seen_by(&row)),
-        None if request.as_service => services
+        Some(row) => (row.channel_id, row.visible_seqs()),
+        None if request.as_service => service
+            .base
             .store
             .find_channel_seqs(&key)
             .await?
@@ -88,7 +88,7 @@ pub async fn list_history(
         });
     }
     let (mut messages, more) =
-        read_page(services, &key, window, request.limit, request.newest, bytes).await?;
+        read_page(service, &key, window, request.limit, request.newest, bytes).await?;
     if request.newest {
         messages.reverse();
     }
@@ -113,8 +113,8 @@ pub async fn list_history(
 /// # Errors
 /// [`Error::Store`].
 pub(crate) async fn list_after(
-    services: &Services,
-    channel_id: i64,
+    service: &MessageService,
+    channel_id: ChannelPk,
     key: &ChannelKey,
     after: Seq,
     bytes: &AnswerSizeLimit,
@@ -125,10 +125,10 @@ pub(crate) async fn list_after(
         to: Seq::MAX,
     };
     read_page(
-        services,
+        service,
         key,
         window,
-        services.limits.page_size,
+        service.base.limits.page_size,
         false,
         bytes,
     )
@@ -139,7 +139,7 @@ pub(crate) async fn list_after(
 /// are more. Returns at least one message if there is one, because a client cannot continue from an
 /// empty page.
 async fn read_page(
-    services: &Services,
+    service: &MessageService,
     key: &ChannelKey,
     window: SeqRange,
     limit: u32,
@@ -148,7 +148,8 @@ async fn read_page(
 ) -> Result<(Vec<Message>, bool), Error> {
     // No more messages than this can fit, even if they are empty.
     let limit = (limit as usize).min(bytes.remaining() / MESSAGE_BYTES + 1);
-    let mut stored = services
+    let mut stored = service
+        .base
         .store
         .list_page(
             window,
@@ -178,14 +179,15 @@ async fn read_page(
         more = true;
         stored.truncate(fit);
     }
-    services
+    service
+        .base
         .store
         .read_payloads(stored.iter_mut().collect())
         .await?;
     Ok((
         stored
             .into_iter()
-            .map(|read| Message::new(read.message, key))
+            .map(|read| Message::from_stored(read.message, key))
             .collect(),
         more,
     ))

@@ -2,18 +2,15 @@
 //! batch is stored completely or not at all; concurrent batches share a transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
+use super::MessageService;
 use super::send::implies_membership;
-use super::{Message, StoredMessage};
 use crate::batching::{BatchHandler, BatchReply, BatchResult, row_hash, shard_of};
-use crate::channel::{ChannelKey, JoinReason, MemberHint, join_members};
+use crate::channel::{ChannelService, JoinReason, MemberHint, join_members};
 use crate::error::Error;
-use crate::ids::{Seq, Uid};
-use crate::services::Services;
-use crate::store::{
-    ChannelHead, LockPolicy, MessagePosition, OwnMessage, SenderMark, Store, StoreError, Tx,
-};
+use crate::model::{ChannelHead, ChannelKey, ChannelPk, Message, Revision, SenderMark, Seq, Uid};
+use crate::store::{LockPolicy, MessagePosition, OwnMessage, Store, StoreError, StoredMessage, Tx};
 
 /// The messages of one webhook call or import step.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +67,7 @@ pub struct IngestReport {
 /// [`Error::Store`]: nothing was stored, or the outcome is not known. [`Error::Timeout`]: nothing
 /// was stored, or everything after the time limit.
 pub async fn ingest(
-    services: &Services,
+    service: &MessageService,
     incoming: impl Into<Arc<MessageBatch>>,
 ) -> Result<IngestReport, Error> {
     let incoming: Arc<MessageBatch> = incoming.into();
@@ -83,13 +80,13 @@ pub async fn ingest(
             .messages
             .first()
             .map(|first| first.message.message_id),
-        services.store.write_shards(),
+        service.base.store.write_shards(),
     );
-    services.ingests.submit(shard, incoming).await
+    service.ingests.submit(shard, incoming).await
 }
 
 /// Stores several batches in one transaction, one after the other.
-pub(crate) struct IngestHandler(pub(crate) Weak<Services>);
+pub(super) struct IngestHandler(pub(super) Arc<ChannelService>);
 
 impl BatchHandler for IngestHandler {
     type Request = MessageBatch;
@@ -100,26 +97,27 @@ impl BatchHandler for IngestHandler {
         batch: Vec<Arc<MessageBatch>>,
         lock_policy: LockPolicy,
     ) -> BatchResult<IngestReport> {
-        let services = Services::upgrade(&self.0)?;
-        store_batches(&services, &batch, lock_policy).await
+        store_batches(&self.0, &batch, lock_policy).await
     }
 }
 
 async fn store_batches(
-    services: &Services,
+    channels: &ChannelService,
     batches: &[Arc<MessageBatch>],
     lock_policy: LockPolicy,
 ) -> BatchResult<IngestReport> {
     let keys: HashSet<&ChannelKey> = batches.iter().flat_map(|batch| batch.keys()).collect();
-    let ids = services
+    let ids = channels
+        .base
         .store
         .ensure_channels(&keys.into_iter().collect::<Vec<_>>())
         .await?;
     // Before the messages commit: after a crash in between, the feeder repeats them and the members
     // exist.
-    let locked_users = join_implied(services, batches, &ids, lock_policy).await?;
-    let (store, ids, locked_users) = (&services.store, &ids, &locked_users);
-    let (reports, touched) = services
+    let locked_users = join_implied(channels, batches, &ids, lock_policy).await?;
+    let (store, ids, locked_users) = (&channels.base.store, &ids, &locked_users);
+    let (reports, touched) = channels
+        .base
         .store
         .transaction(|tx| async move {
             let mut stored =
@@ -150,7 +148,7 @@ async fn store_batches(
             tx.commit((reports, stored.touched)).await
         })
         .await?;
-    services.bus.channels_moved(
+    channels.base.bus.channels_moved(
         ids.iter()
             .filter(|(_, id)| touched.contains(id))
             .map(|(key, id)| (*id, key)),
@@ -185,15 +183,15 @@ async fn store_batches(
 ///
 /// Returns the users who could not join because another transaction holds their lock.
 async fn join_implied(
-    services: &Services,
+    channels: &ChannelService,
     batches: &[Arc<MessageBatch>],
-    ids: &HashMap<ChannelKey, i64>,
+    ids: &HashMap<ChannelKey, ChannelPk>,
     lock_policy: LockPolicy,
 ) -> Result<HashSet<String>, Error> {
     let messages = || batches.iter().flat_map(|batch| &batch.messages);
     let senders: Vec<&IncomingMessage> = messages()
         .filter(|incoming| {
-            implies_membership(services, ids, &incoming.key, &incoming.message.from_uid)
+            implies_membership(channels, ids, &incoming.key, &incoming.message.from_uid)
         })
         .collect();
     let received: Vec<&Recipients> = batches
@@ -216,7 +214,7 @@ async fn join_implied(
             .iter()
             .map(|one| (ids[&one.key], one.seq, one.message_id)),
     );
-    let (positions, named): (Vec<MessagePosition>, Vec<(i64, i64)>) = named
+    let (positions, named): (Vec<MessagePosition>, Vec<(ChannelPk, i64)>) = named
         .map(|(channel_id, seq, message_id)| {
             (
                 MessagePosition { channel_id, seq },
@@ -224,8 +222,8 @@ async fn join_implied(
             )
         })
         .unzip();
-    let mut by_id = services.store.find_message_ids(&named).await?;
-    let mut by_position = services.store.find_positions(&positions).await?;
+    let mut by_id = channels.base.store.find_message_ids(&named).await?;
+    let mut by_position = channels.base.store.find_positions(&positions).await?;
     for IncomingMessage { key, message } in messages() {
         let position = MessagePosition {
             channel_id: ids[key],
@@ -237,7 +235,7 @@ async fn join_implied(
             by_position.insert(position, message.message_id);
         }
     }
-    let is_stored = |channel_id: i64, seq: Seq, message_id: i64| {
+    let is_stored = |channel_id: ChannelPk, seq: Seq, message_id: i64| {
         by_id.get(&(channel_id, message_id)) == Some(&seq)
     };
 
@@ -261,7 +259,7 @@ async fn join_implied(
             let unknown = recipients
                 .uids
                 .iter()
-                .filter(|uid| !services.members.contains(channel_id, uid));
+                .filter(|uid| !channels.members.contains(channel_id, uid));
             hints.extend(unknown.map(|uid| MemberHint {
                 channel_id,
                 uid: uid.clone(),
@@ -269,7 +267,7 @@ async fn join_implied(
             }));
         }
     }
-    let locked_users = join_members(services, &hints, lock_policy).await?;
+    let locked_users = join_members(channels, &hints, lock_policy).await?;
     Ok(locked_users
         .iter()
         .map(|uid| uid.as_str().to_owned())
@@ -305,16 +303,16 @@ impl MessageBatch {
 /// messages are known.
 struct IngestTransaction {
     /// By internal id, in lock order.
-    heads: BTreeMap<i64, ChannelHead>,
+    heads: BTreeMap<ChannelPk, ChannelHead>,
     /// Seqs by channel and global id.
-    by_id: HashMap<(i64, i64), Seq>,
+    by_id: HashMap<(ChannelPk, i64), Seq>,
     by_position: HashMap<MessagePosition, i64>,
     /// Channels whose head changed.
-    touched: HashSet<i64>,
+    touched: HashSet<ChannelPk>,
     /// Not written yet; written before any statement that must see them.
     messages: Vec<StoredMessage>,
     /// The newest own message of each sender; not written yet.
-    own: HashMap<(i64, String), SenderMark>,
+    own: HashMap<(ChannelPk, String), SenderMark>,
     /// Results of the current batch.
     report: IngestReport,
 }
@@ -323,19 +321,19 @@ impl IngestTransaction {
     async fn begin(
         store: &Store,
         tx: &Tx,
-        ids: &HashMap<ChannelKey, i64>,
+        ids: &HashMap<ChannelKey, ChannelPk>,
         batches: &[Arc<MessageBatch>],
         lock_policy: LockPolicy,
     ) -> Result<Self, StoreError> {
-        let channel_ids: Vec<i64> = ids.values().copied().collect();
+        let channel_ids: Vec<ChannelPk> = ids.values().copied().collect();
         let heads = tx.lock_channels(&channel_ids, lock_policy).await?;
         if lock_policy == LockPolicy::Wait && heads.len() < channel_ids.len() {
             return Err(store.forget_channels(ids.keys()));
         }
-        let heads: BTreeMap<i64, ChannelHead> =
+        let heads: BTreeMap<ChannelPk, ChannelHead> =
             heads.into_iter().map(|head| (head.id, head)).collect();
         let messages = || batches.iter().flat_map(|batch| &batch.messages);
-        let named: Vec<(i64, i64)> = messages()
+        let named: Vec<(ChannelPk, i64)> = messages()
             .map(|incoming| (ids[&incoming.key], incoming.message.message_id))
             .collect();
         let by_id = tx.find_message_ids(&named).await?;
@@ -367,11 +365,11 @@ impl IngestTransaction {
     async fn store(
         &mut self,
         tx: &Tx,
-        ids: &HashMap<ChannelKey, i64>,
+        ids: &HashMap<ChannelKey, ChannelPk>,
         batch: &MessageBatch,
     ) -> Result<IngestReport, StoreError> {
         // Channels in lock order; within a channel in the given order.
-        let mut by_channel: BTreeMap<i64, Vec<&IncomingMessage>> = BTreeMap::new();
+        let mut by_channel: BTreeMap<ChannelPk, Vec<&IncomingMessage>> = BTreeMap::new();
         for incoming in &batch.messages {
             by_channel
                 .entry(ids[&incoming.key])
@@ -389,7 +387,7 @@ impl IngestTransaction {
     async fn store_one(
         &mut self,
         tx: &Tx,
-        channel_id: i64,
+        channel_id: ChannelPk,
         message: &Message,
     ) -> Result<(), StoreError> {
         let position = MessagePosition {
@@ -420,7 +418,7 @@ impl IngestTransaction {
         let Some(head) = self.heads.get_mut(&channel_id) else {
             return Ok(());
         };
-        head.revision += 1;
+        head.revision = head.revision.next();
         head.red_dots += i64::from(message.red_dot);
         let (revision, red_dots) = (head.revision, head.red_dots);
         let is_late = message.seq < head.last_seq;
@@ -451,9 +449,9 @@ impl IngestTransaction {
     async fn store_late(
         &mut self,
         tx: &Tx,
-        channel_id: i64,
+        channel_id: ChannelPk,
         message: &Message,
-        revision: i64,
+        revision: Revision,
         red_dots: i64,
     ) -> Result<(), StoreError> {
         self.flush(tx).await?;

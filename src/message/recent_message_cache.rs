@@ -10,9 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use moka::sync::Cache;
 
-use super::Message;
-use crate::ids::Seq;
-use crate::store::ChannelSnapshotId;
+use crate::model::{ChannelPk, ChannelSnapshotId, Message, Seq};
 
 /// Memory of a cached message without its texts: its own size, and the rest of its JSON forms.
 const CACHED_MESSAGE_BYTES: usize = size_of::<Message>() + 400;
@@ -148,7 +146,7 @@ impl PartialEq for MessageSlice {
 #[derive(Debug)]
 pub struct RecentMessageCache {
     /// `None` if the cache is disabled.
-    entries: Option<Cache<i64, Arc<CachedMessages>>>,
+    entries: Option<Cache<ChannelPk, Arc<CachedMessages>>>,
     render: RenderMessage,
 }
 
@@ -157,7 +155,7 @@ impl RecentMessageCache {
     /// messages, which is cached with them.
     #[must_use]
     pub fn new(bytes: u64, render: RenderMessage) -> Self {
-        let weight = |_: &i64, newest: &Arc<CachedMessages>| {
+        let weight = |_: &ChannelPk, newest: &Arc<CachedMessages>| {
             u32::try_from(newest.bytes()).unwrap_or(u32::MAX)
         };
         Self {
@@ -198,7 +196,11 @@ impl RecentMessageCache {
 
     /// Returns the entry of a channel in this state.
     #[must_use]
-    pub fn get(&self, channel_id: i64, head: ChannelSnapshotId) -> Option<Arc<CachedMessages>> {
+    pub fn get(
+        &self,
+        channel_id: ChannelPk,
+        head: ChannelSnapshotId,
+    ) -> Option<Arc<CachedMessages>> {
         self.entries
             .as_ref()?
             .get(&channel_id)
@@ -206,7 +208,7 @@ impl RecentMessageCache {
     }
 
     /// Inserts messages that were read after the channel's state.
-    pub fn insert(&self, channel_id: i64, newest: &Arc<CachedMessages>) {
+    pub fn insert(&self, channel_id: ChannelPk, newest: &Arc<CachedMessages>) {
         if let Some(cache) = &self.entries {
             cache.insert(channel_id, Arc::clone(newest));
         }
@@ -216,7 +218,7 @@ impl RecentMessageCache {
     /// first.
     pub fn append(
         &self,
-        channel_id: i64,
+        channel_id: ChannelPk,
         before: ChannelSnapshotId,
         after: ChannelSnapshotId,
         new: &[Arc<Message>],
@@ -241,8 +243,7 @@ impl RecentMessageCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ChannelRef, ChannelType};
-    use crate::message::Content;
+    use crate::model::{ChannelRef, ChannelType, Content, Revision};
 
     fn message(seq: Seq) -> Arc<Message> {
         let channel = ChannelRef {
@@ -268,7 +269,7 @@ mod tests {
 
     fn head(revision: i64, last_seq: Seq) -> ChannelSnapshotId {
         ChannelSnapshotId {
-            revision,
+            revision: Revision(revision),
             last_seq,
             last_message_at: last_seq,
         }
@@ -324,8 +325,8 @@ mod tests {
     #[test]
     fn an_entry_is_returned_only_for_its_state() {
         let cache = cache(1 << 20);
-        cache.insert(1, &newest(head(3, 3), 1, 20, &[3, 2, 1]));
-        assert!(cache.get(1, head(3, 3)).is_some());
+        cache.insert(ChannelPk(1), &newest(head(3, 3), 1, 20, &[3, 2, 1]));
+        assert!(cache.get(ChannelPk(1), head(3, 3)).is_some());
         for other in [
             head(4, 4),
             head(2, 3),
@@ -335,37 +336,45 @@ mod tests {
                 ..head(3, 3)
             },
         ] {
-            assert!(cache.get(1, other).is_none(), "{other:?}");
+            assert!(cache.get(ChannelPk(1), other).is_none(), "{other:?}");
         }
-        assert!(cache.get(2, head(3, 3)).is_none());
+        assert!(cache.get(ChannelPk(2), head(3, 3)).is_none());
     }
 
     #[test]
     fn append_evicts_the_oldest_message_above_the_requested_number() {
         let cache = cache(1 << 20);
-        cache.insert(1, &newest(head(3, 3), 1, 4, &[3, 2, 1]));
-        cache.append(1, head(3, 3), head(4, 4), &[message(4)]);
-        let four = cache.get(1, head(4, 4)).unwrap();
+        cache.insert(ChannelPk(1), &newest(head(3, 3), 1, 4, &[3, 2, 1]));
+        cache.append(ChannelPk(1), head(3, 3), head(4, 4), &[message(4)]);
+        let four = cache.get(ChannelPk(1), head(4, 4)).unwrap();
         assert_eq!(
             (seqs(four.slice(0, 4)), seqs(four.slice(0, 9))),
             (Some(vec![4, 3, 2, 1]), Some(vec![4, 3, 2, 1]))
         );
-        cache.append(1, head(4, 4), head(6, 6), &[message(5), message(6)]);
-        let six = cache.get(1, head(6, 6)).unwrap();
+        cache.append(
+            ChannelPk(1),
+            head(4, 4),
+            head(6, 6),
+            &[message(5), message(6)],
+        );
+        let six = cache.get(ChannelPk(1), head(6, 6)).unwrap();
         assert_eq!(
             (seqs(six.slice(0, 4)), seqs(six.slice(0, 5))),
             (Some(vec![6, 5, 4, 3]), None)
         );
         // Without an entry for the previous state nothing can be appended.
-        cache.append(1, head(4, 4), head(7, 7), &[message(7)]);
-        assert!(cache.get(1, head(7, 7)).is_none() && cache.get(1, head(6, 6)).is_some());
+        cache.append(ChannelPk(1), head(4, 4), head(7, 7), &[message(7)]);
+        assert!(
+            cache.get(ChannelPk(1), head(7, 7)).is_none()
+                && cache.get(ChannelPk(1), head(6, 6)).is_some()
+        );
     }
 
     #[test]
     fn the_cache_is_bounded_and_can_be_disabled() {
         let bounded = cache(50_000);
         for channel_id in 0..1000 {
-            bounded.insert(channel_id, &newest(head(2, 2), 1, 2, &[2, 1]));
+            bounded.insert(ChannelPk(channel_id), &newest(head(2, 2), 1, 2, &[2, 1]));
         }
         assert!(
             bounded.bytes() <= 50_000 && bounded.bytes() > 20_000,
@@ -373,9 +382,9 @@ mod tests {
             bounded.bytes()
         );
         let none = cache(0);
-        none.insert(1, &newest(head(2, 2), 1, 2, &[2, 1]));
-        none.append(1, head(2, 2), head(3, 3), &[message(3)]);
-        assert!(none.get(1, head(2, 2)).is_none() && none.bytes() == 0);
+        none.insert(ChannelPk(1), &newest(head(2, 2), 1, 2, &[2, 1]));
+        none.append(ChannelPk(1), head(2, 2), head(3, 3), &[message(3)]);
+        assert!(none.get(ChannelPk(1), head(2, 2)).is_none() && none.bytes() == 0);
     }
 
     #[test]
@@ -406,9 +415,12 @@ mod tests {
         });
         let text = |cache: &RecentMessageCache| {
             let mut to = Vec::new();
-            cache.insert(1, &cache.new_entry(head(1, 1), 1, 2, vec![message(1)]));
-            cache.append(1, head(1, 1), head(2, 2), &[message(2)]);
-            MessageSlice::all(cache.get(1, head(2, 2)).unwrap()).write_json(&mut to);
+            cache.insert(
+                ChannelPk(1),
+                &cache.new_entry(head(1, 1), 1, 2, vec![message(1)]),
+            );
+            cache.append(ChannelPk(1), head(1, 1), head(2, 2), &[message(2)]);
+            MessageSlice::all(cache.get(ChannelPk(1), head(2, 2)).unwrap()).write_json(&mut to);
             String::from_utf8(to).unwrap()
         };
         assert_eq!(text(&cache(1 << 20)), "[2],[1]");

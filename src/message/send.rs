@@ -2,15 +2,18 @@
 //! transaction, which writes only to the tables of channels.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use super::{ChannelSnapshotId, Content, Message};
+use super::{MessageService, RecentMessageCache};
+use crate::base::Base;
 use crate::batching::{BatchHandler, BatchReply, BatchResult, row_hash, shard_of};
-use crate::channel::{ChannelKey, JoinReason, MemberHint, join_members};
+use crate::channel::{ChannelService, JoinReason, MemberHint, join_members};
 use crate::error::Error;
-use crate::ids::{ChannelRef, ChannelType, Seq, Uid, check_key};
-use crate::services::Services;
-use crate::store::{ChannelHead, LockPolicy, OwnMessage, SenderMark, StoreError, Tx};
+use crate::model::{
+    ChannelHead, ChannelKey, ChannelPk, ChannelRef, ChannelSnapshotId, ChannelType, Content,
+    Message, SenderMark, Seq, Uid, check_key,
+};
+use crate::store::{LockPolicy, OwnMessage, Store, StoreError, Tx};
 
 /// A message to send.
 #[derive(Clone, Debug)]
@@ -47,16 +50,17 @@ pub struct SendReceipt {
 /// # Errors
 /// [`Error::BadInput`] for a payload, number or topic that is too long; [`Error::NotFound`] for a
 /// channel of which the sender must be a member and is not; [`Error::Store`].
-pub async fn send(services: &Services, request: SendRequest) -> Result<SendReceipt, Error> {
+pub async fn send(service: &MessageService, request: SendRequest) -> Result<SendReceipt, Error> {
     let given = request.client_msg_no.as_deref().filter(|no| !no.is_empty());
     if let Some(no) = given {
         check_key("client_msg_no", no)?;
     }
-    request.content.check(services.limits.payload_bytes)?;
-    let now_ms = services.clock.now_ms();
+    request.content.check(service.base.limits.payload_bytes)?;
+    let now_ms = service.base.clock.now_ms();
     let key = ChannelKey::new(&request.from, &request.channel);
     if request.as_member && request.channel.channel_type != ChannelType::PERSON {
-        let conversation = services
+        let conversation = service
+            .base
             .store
             .find_without_counts(&[(&request.from, &key)])
             .await?
@@ -67,9 +71,9 @@ pub async fn send(services: &Services, request: SendRequest) -> Result<SendRecei
     }
     let pending = Message {
         channel: request.channel,
-        message_id: services.ids.message_id(now_ms),
+        message_id: service.base.ids.message_id(now_ms),
         seq: 0,
-        client_msg_no: given.map_or_else(|| services.ids.client_msg_no(), str::to_owned),
+        client_msg_no: given.map_or_else(|| service.base.ids.client_msg_no(), str::to_owned),
         from_uid: request.from.as_str().to_owned(),
         sent_at: now_ms,
         red_dot: request.red_dot,
@@ -86,8 +90,8 @@ pub async fn send(services: &Services, request: SendRequest) -> Result<SendRecei
         may_repeat: given.is_some(),
         message: pending,
     };
-    let shard = shard_of(&pending.key, services.store.write_shards());
-    services.sends.submit(shard, pending).await
+    let shard = shard_of(&pending.key, service.base.store.write_shards());
+    service.sends.submit(shard, pending).await
 }
 
 /// A message that waits to be stored.
@@ -100,7 +104,7 @@ pub(crate) struct PendingSend {
 }
 
 impl PendingSend {
-    fn idempotency_key(&self, ids: &HashMap<ChannelKey, i64>) -> (i64, &str, &str) {
+    fn idempotency_key(&self, ids: &HashMap<ChannelKey, ChannelPk>) -> (ChannelPk, &str, &str) {
         (
             ids[&self.key],
             &self.message.from_uid,
@@ -110,7 +114,10 @@ impl PendingSend {
 }
 
 /// Stores messages of several senders in one transaction, in the order of arrival.
-pub(crate) struct SendHandler(pub(crate) Weak<Services>);
+pub(super) struct SendHandler {
+    pub(super) channels: Arc<ChannelService>,
+    pub(super) recent_messages: Arc<RecentMessageCache>,
+}
 
 impl BatchHandler for SendHandler {
     type Request = PendingSend;
@@ -121,27 +128,30 @@ impl BatchHandler for SendHandler {
         batch: Vec<Arc<PendingSend>>,
         lock_policy: LockPolicy,
     ) -> BatchResult<SendReceipt> {
-        let services = Services::upgrade(&self.0)?;
-        store_batch(&services, &batch, lock_policy).await
+        store_batch(self, &batch, lock_policy).await
     }
 }
 
 async fn store_batch(
-    services: &Services,
+    handler: &SendHandler,
     sends: &[Arc<PendingSend>],
     lock_policy: LockPolicy,
 ) -> BatchResult<SendReceipt> {
+    let channels = &*handler.channels;
     let keys: HashSet<&ChannelKey> = sends.iter().map(|pending| &pending.key).collect();
-    let ids = services
+    let ids = channels
+        .base
         .store
         .ensure_channels(&keys.into_iter().collect::<Vec<_>>())
         .await?;
-    let locked_senders = join_senders(services, sends, &ids, lock_policy).await?;
+    let locked_senders = join_senders(channels, sends, &ids, lock_policy).await?;
     let (ids, locked_senders) = (&ids, &locked_senders);
-    let (sent, appended) = services
+    let (sent, appended) = channels
+        .base
         .store
         .transaction(|tx| async move {
-            let mut batch = SendBatch::begin(services, &tx, sends, ids, lock_policy).await?;
+            let mut batch =
+                SendBatch::begin(&channels.base.store, &tx, sends, ids, lock_policy).await?;
             let mut sent = Vec::with_capacity(sends.len());
             for pending in sends {
                 let from = pending.message.from_uid.as_str();
@@ -153,7 +163,7 @@ async fn store_batch(
                     } else if locked_senders.iter().any(|uid| uid.as_str() == from) {
                         BatchReply::RowLocked(row_hash(&from))
                     } else {
-                        BatchReply::Ready(Ok(batch.add(services, pending)?))
+                        BatchReply::Ready(Ok(batch.add(&channels.base, pending)?))
                     },
                 );
             }
@@ -166,14 +176,14 @@ async fn store_batch(
         .filter(|channel| !channel.messages.is_empty())
         .collect();
     for channel in &appended {
-        services.recent_messages.append(
+        handler.recent_messages.append(
             channel.head.id,
             channel.before,
             channel.head.snapshot_id(),
             &channel.messages,
         );
     }
-    services.bus.channels_moved(
+    channels.base.bus.channels_moved(
         appended
             .iter()
             .map(|channel| (channel.head.id, &channel.head.key)),
@@ -196,40 +206,41 @@ async fn store_batch(
 ///
 /// Returns the senders who could not join because another transaction holds their lock.
 async fn join_senders(
-    services: &Services,
+    channels: &ChannelService,
     sends: &[Arc<PendingSend>],
-    ids: &HashMap<ChannelKey, i64>,
+    ids: &HashMap<ChannelKey, ChannelPk>,
     lock_policy: LockPolicy,
 ) -> Result<HashSet<Uid>, Error> {
     let mut open: Vec<&PendingSend> = sends
         .iter()
         .map(Arc::as_ref)
         .filter(|pending| {
-            implies_membership(services, ids, &pending.key, &pending.message.from_uid)
+            implies_membership(channels, ids, &pending.key, &pending.message.from_uid)
         })
         .collect();
     if open.is_empty() {
         return Ok(HashSet::new());
     }
     // A repeated send stores nothing, so it makes nobody a member.
-    let stored = services
+    let stored = channels
+        .base
         .store
         .find_by_client_msg_nos(&idempotency_keys(open.iter().copied(), ids))
         .await?;
-    let stored: HashSet<(i64, &str, &str)> = stored
+    let stored: HashSet<(ChannelPk, &str, &str)> = stored
         .iter()
         .map(|message| {
             (
-                message.channel_id,
+                ChannelPk(message.channel_id),
                 &*message.from_uid,
                 &*message.client_msg_no,
             )
         })
         .collect();
     open.retain(|pending| !stored.contains(&pending.idempotency_key(ids)));
-    let channel_ids: Vec<i64> = open.iter().map(|pending| ids[&pending.key]).collect();
-    let heads = services.store.list_heads(&channel_ids).await?;
-    let next: HashMap<i64, Seq> = heads
+    let channel_ids: Vec<ChannelPk> = open.iter().map(|pending| ids[&pending.key]).collect();
+    let heads = channels.base.store.list_heads(&channel_ids).await?;
+    let next: HashMap<ChannelPk, Seq> = heads
         .into_iter()
         .map(|head| (head.id, head.last_seq + 1))
         .collect();
@@ -245,14 +256,14 @@ async fn join_senders(
             reason,
         })
     });
-    join_members(services, &hints.collect::<Vec<_>>(), lock_policy).await
+    join_members(channels, &hints.collect::<Vec<_>>(), lock_policy).await
 }
 
 /// Returns the keys that identify repeated sends: channel, sender and `client_msg_no`.
 fn idempotency_keys<'a>(
     sends: impl Iterator<Item = &'a PendingSend>,
-    ids: &HashMap<ChannelKey, i64>,
-) -> Vec<(i64, &'a str, &'a str)> {
+    ids: &HashMap<ChannelKey, ChannelPk>,
+) -> Vec<(ChannelPk, &'a str, &'a str)> {
     sends
         .filter(|pending| pending.may_repeat)
         .map(|pending| pending.idempotency_key(ids))
@@ -262,8 +273,8 @@ fn idempotency_keys<'a>(
 /// Returns whether a message may make its sender a member. Person channels have fixed members, and
 /// channels that are never listed need none.
 pub(super) fn implies_membership(
-    services: &Services,
-    ids: &HashMap<ChannelKey, i64>,
+    channels: &ChannelService,
+    ids: &HashMap<ChannelKey, ChannelPk>,
     key: &ChannelKey,
     from: &str,
 ) -> bool {
@@ -273,7 +284,7 @@ pub(super) fn implies_membership(
     key.channel_type != ChannelType::PERSON
         && key.channel_type.is_listed()
         && !uid.is_system()
-        && !services.members.contains(ids[key], &uid)
+        && !channels.members.contains(ids[key], &uid)
 }
 
 /// Messages that are appended to a locked channel.
@@ -288,28 +299,28 @@ struct ChannelAppend {
 /// State of an open transaction that stores sends. The channels are locked, and the stored messages
 /// are known.
 struct SendBatch<'a> {
-    ids: &'a HashMap<ChannelKey, i64>,
+    ids: &'a HashMap<ChannelKey, ChannelPk>,
     /// By internal id.
-    channels: BTreeMap<i64, ChannelAppend>,
+    channels: BTreeMap<ChannelPk, ChannelAppend>,
     /// By channel, sender and `client_msg_no`.
-    stored: HashMap<(i64, String, String), Message>,
+    stored: HashMap<(ChannelPk, String, String), Message>,
     /// The newest own message of each sender.
-    own: BTreeMap<(i64, String), SenderMark>,
+    own: BTreeMap<(ChannelPk, String), SenderMark>,
 }
 
 impl<'a> SendBatch<'a> {
     async fn begin(
-        services: &Services,
+        store: &Store,
         tx: &Tx,
         sends: &[Arc<PendingSend>],
-        ids: &'a HashMap<ChannelKey, i64>,
+        ids: &'a HashMap<ChannelKey, ChannelPk>,
         lock_policy: LockPolicy,
     ) -> Result<Self, StoreError> {
         let heads = tx
             .lock_channels(&ids.values().copied().collect::<Vec<_>>(), lock_policy)
             .await?;
         if lock_policy == LockPolicy::Wait && heads.len() < ids.len() {
-            return Err(services.store.forget_channels(ids.keys()));
+            return Err(store.forget_channels(ids.keys()));
         }
         let moving = |head: ChannelHead| {
             (
@@ -329,8 +340,8 @@ impl<'a> SendBatch<'a> {
         };
         let idempotency_keys = idempotency_keys(sends.iter().map(Arc::as_ref), ids);
         for stored in tx.find_by_client_msg_nos(&idempotency_keys).await? {
-            if let Some(channel) = batch.channels.get(&stored.channel_id) {
-                let message = Message::new(stored, &channel.head.key);
+            if let Some(channel) = batch.channels.get(&ChannelPk(stored.channel_id)) {
+                let message = Message::from_stored(stored, &channel.head.key);
                 batch.record_idempotency_key(channel.head.id, message);
             }
         }
@@ -338,7 +349,7 @@ impl<'a> SendBatch<'a> {
     }
 
     /// Records a message for repeated sends; the first message with a key wins.
-    fn record_idempotency_key(&mut self, channel_id: i64, message: Message) {
+    fn record_idempotency_key(&mut self, channel_id: ChannelPk, message: Message) {
         self.stored
             .entry((
                 channel_id,
@@ -349,11 +360,7 @@ impl<'a> SendBatch<'a> {
     }
 
     /// Appends a message to its channel. The sender has thereby read everything before it.
-    fn add(
-        &mut self,
-        services: &Services,
-        pending: &PendingSend,
-    ) -> Result<SendReceipt, StoreError> {
+    fn add(&mut self, base: &Base, pending: &PendingSend) -> Result<SendReceipt, StoreError> {
         let channel_id = self.ids[&pending.key];
         let PendingSend { message, .. } = pending;
         if pending.may_repeat
@@ -374,7 +381,7 @@ impl<'a> SendBatch<'a> {
             ));
         };
         head.last_seq += 1;
-        head.revision += 1;
+        head.revision = head.revision.next();
         head.red_dots += i64::from(message.red_dot);
         // The clock of another server may be ahead: a new message never moves a conversation down.
         head.last_message_at = head.last_message_at.max(message.sent_at);
@@ -382,7 +389,7 @@ impl<'a> SendBatch<'a> {
         // this one.
         let message = Message {
             seq: head.last_seq,
-            message_id: services.ids.message_id(message.sent_at),
+            message_id: base.ids.message_id(message.sent_at),
             ..message.clone()
         };
         let mark = SenderMark {

@@ -5,10 +5,10 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::legacy::{ErrorResponse, JsonResponse};
-use crate::error::text_with_sources;
 use crate::state::AppState;
 use crate::store::StoreError;
 use crate::telemetry;
+use crate::telemetry::text_with_sources;
 
 /// Handles `GET /health`, which has the form of `WuKongIM`'s.
 pub async fn health() -> impl IntoResponse {
@@ -29,7 +29,7 @@ pub async fn readyz(
     State(app): State<AppState>,
 ) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
     match check(&app).await {
-        Ok(()) => Ok(app.core.store.reduced_connections().map_or_else(
+        Ok(()) => Ok(app.core.base.store.reduced_connections().map_or_else(
             || "ready\n".to_owned(),
             |(allowed, most)| {
                 format!(
@@ -57,6 +57,7 @@ async fn check(app: &AppState) -> Result<(), String> {
     };
     let migrations = app
         .core
+        .base
         .store
         .migration_status()
         .await
@@ -64,7 +65,7 @@ async fn check(app: &AppState) -> Result<(), String> {
     match migrations.iter().find(|migration| !migration.applied) {
         Some(migration) => Err(format!("the migration {} is not applied", migration.name)),
         None => {
-            let result = app.core.store.check().await;
+            let result = app.core.base.store.check().await;
             result.map_err(unable("the database takes no writes"))?;
             app.readiness.worked();
             Ok(())
@@ -74,7 +75,8 @@ async fn check(app: &AppState) -> Result<(), String> {
 
 /// Handles `GET /metrics` in Prometheus' text format.
 pub async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
-    metrics::gauge!(crate::metrics::CACHE_BYTES).set(app.core.recent_messages.bytes() as f64);
+    metrics::gauge!(crate::metrics::CACHE_BYTES)
+        .set(app.core.messages.recent_messages.bytes() as f64);
     metrics::gauge!(crate::metrics::LOG_LINES_DROPPED).set(telemetry::dropped_log_lines() as f64);
     let budgets = &app.budgets;
     metrics::gauge!(crate::metrics::HELD_BYTES).set(budgets.memory.held() as f64);

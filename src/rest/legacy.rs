@@ -90,10 +90,10 @@ impl Interface for LegacyInterface {
 }
 
 /// Extracts the caller that the middleware authenticated.
-impl FromRequestParts<AppState> for Caller {
+impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = ErrorResponse;
 
-    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ErrorResponse> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
         parts
             .extensions
             .get()

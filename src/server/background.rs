@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::run_bulk_removals;
-use crate::http::RateLimiter;
 use crate::live;
 use crate::member_lookup::MemberLookupWorker;
+use crate::rate_limit::RateLimiter;
 use crate::state::AppState;
 
 /// How often the rate limiter drops callers that it need not remember any more.
@@ -35,13 +35,13 @@ impl BackgroundTasks {
         } = self;
         let settings = &state.settings.live;
         let notifications = live::run_redis_relay(
-            Arc::clone(&state.core.bus),
+            Arc::clone(&state.core.base.bus),
             settings.clone(),
-            state.core.ids.request_id(),
+            state.core.base.ids.request_id(),
         );
         let member_lookups = async {
             if let Some(worker) = member_lookup_worker {
-                worker.run(Arc::clone(&state.core)).await;
+                worker.run(Arc::clone(&state.core.messages)).await;
             }
         };
         tokio::join!(
@@ -52,7 +52,7 @@ impl BackgroundTasks {
             evict_idle_callers(&state.rate_limiter),
             member_lookups,
             state.authenticator.fetch_keys(),
-            run_bulk_removals(&state.core)
+            run_bulk_removals(&state.core.channels)
         );
     }
 }

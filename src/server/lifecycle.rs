@@ -14,6 +14,7 @@ use super::pages::startup_banner;
 use super::router::router;
 use crate::clock::{Clock, IdGenerator};
 use crate::config::{ConfigError, Settings};
+use crate::graphql::GraphqlState;
 use crate::rest::wukong;
 use crate::state::AppState;
 use crate::store::Store;
@@ -26,7 +27,16 @@ const SECOND_SIGNAL: &str = "second signal received, aborting";
 #[error("{0}")]
 pub struct ListenError(String);
 
-/// Builds the state of a server and its background tasks.
+/// A server that is ready to take connections.
+#[derive(Clone)]
+pub struct Server {
+    /// The state that every handler receives.
+    pub state: AppState,
+    /// The state of the handlers of GraphQL.
+    pub(super) graphql: GraphqlState,
+}
+
+/// Builds a server and its background tasks.
 ///
 /// # Errors
 /// A `graphql.persisted_operations_file` or a key file that cannot be read.
@@ -35,7 +45,7 @@ pub fn assemble(
     store: Store,
     clock: Clock,
     ids: IdGenerator,
-) -> Result<(AppState, BackgroundTasks), ConfigError> {
+) -> Result<(Server, BackgroundTasks), ConfigError> {
     let (state, member_lookup_worker) = AppState::new(
         settings,
         store,
@@ -44,7 +54,8 @@ pub fn assemble(
         crate::wukongim::dto::write_message,
     )?;
     let background = BackgroundTasks::new(state.clone(), member_lookup_worker);
-    Ok((state, background))
+    let graphql = GraphqlState::new(state.clone())?;
+    Ok((Server { state, graphql }, background))
 }
 
 /// Binds `server.listen`. Without authentication every caller may do everything, so the server then
@@ -87,8 +98,8 @@ async fn bind_grpc(settings: &Settings) -> anyhow::Result<Option<TcpListener>> {
 }
 
 /// Accepts connections until a shutdown begins.
-pub async fn serve(state: AppState, listener: TcpListener) {
-    http::serve(state.clone(), router(state), listener).await;
+pub async fn serve(server: Server, listener: TcpListener) {
+    http::serve(server.state.clone(), router(server), listener).await;
 }
 
 /// Runs a server until SIGTERM or SIGINT, then shuts it down in phases. After SIGTERM it is not
@@ -106,12 +117,13 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let store = open_store(&settings).await?;
     let drain = Duration::from_secs(settings.server.drain_seconds);
     let shutdown_timeout = Duration::from_secs(settings.server.shutdown_timeout_seconds);
-    let (state, background) = assemble(
+    let (server, background) = assemble(
         settings,
         store.clone(),
         Clock::System,
         IdGenerator::random(),
     )?;
+    let state = server.state.clone();
     let (draining, shutdown) = (state.draining.clone(), state.shutdown.clone());
     tokio::spawn(telemetry::maintain_metrics());
     tokio::spawn(background.run());
@@ -127,12 +139,12 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
         "{}",
         startup_banner(listener.local_addr()?, &state.settings)
     );
-    let mut server = tokio::spawn(async move {
-        serve(state.clone(), listener).await;
+    let mut serving = tokio::spawn(async move {
+        serve(server, listener).await;
         state.connections_closed().await;
     });
     tokio::select! {
-        ended = &mut server => ended?,
+        ended = &mut serving => ended?,
         signal = signals.recv() => {
             draining.cancel();
             if signal == SignalKind::terminate() && !drain.is_zero() {
@@ -145,7 +157,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
             tracing::info!("shutting down");
             shutdown.cancel();
             tokio::select! {
-                ended = tokio::time::timeout(shutdown_timeout, &mut server) => match ended {
+                ended = tokio::time::timeout(shutdown_timeout, &mut serving) => match ended {
                     Ok(ended) => ended?,
                     Err(_) => bail!(
                         "requests were still running after {} s",

@@ -8,5 +8,5 @@ mod router;
 
 pub use self::background::BackgroundTasks;
 pub use self::database::{connect, open_store};
-pub use self::lifecycle::{ListenError, assemble, bind, run, serve};
+pub use self::lifecycle::{ListenError, Server, assemble, bind, run, serve};
 pub use self::router::router;

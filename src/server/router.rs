@@ -4,6 +4,8 @@
 //! something then pass through `load_shed`, and requests of the two interfaces through
 //! `authenticate`.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -12,17 +14,19 @@ use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
-use super::pages;
+use super::{Server, pages};
 use crate::graphql;
 use crate::graphql::http::GraphqlInterface;
+use crate::http::CorsPolicy;
 use crate::http::middleware::{Interface, authenticate, catch_panic, load_shed, request_context};
 use crate::rest::legacy::LegacyInterface;
 use crate::rest::{health, openapi, wukong};
 use crate::state::AppState;
 
 /// Returns the router of all routes.
-pub fn router(state: AppState) -> Router {
-    router_with(state, wukong::routes(), graphql::http::routes())
+pub fn router(server: Server) -> Router {
+    let graphql_routes = graphql::http::routes().with_state(server.graphql);
+    router_with(server.state, wukong::routes(), graphql_routes)
 }
 
 /// Returns the router of all routes, with the given routes of the two interfaces.
@@ -48,8 +52,13 @@ fn router_with(
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .fallback(health::not_found);
-    with_context::<LegacyInterface>(&state, legacy_routes)
-        .merge(with_context::<GraphqlInterface>(&state, graphql_routes))
+    let cors = Arc::new(CorsPolicy::new(&state.settings.server));
+    with_context::<LegacyInterface>(&state, &cors, legacy_routes)
+        .merge(with_context::<GraphqlInterface>(
+            &state,
+            &cors,
+            graphql_routes,
+        ))
         // Every handler that reads a body has a limit of its own, with its own error.
         .layer(DefaultBodyLimit::disable())
         .with_state(state)
@@ -63,13 +72,20 @@ fn shed_load<I: Interface>(state: &AppState, routes: Router<AppState>) -> Router
     routes.layer(from_fn_with_state(state.clone(), load_shed::<I>))
 }
 
-fn with_context<I: Interface>(state: &AppState, routes: Router<AppState>) -> Router<AppState> {
+fn with_context<I: Interface>(
+    state: &AppState,
+    cors: &Arc<CorsPolicy>,
+    routes: Router<AppState>,
+) -> Router<AppState> {
     routes
         .method_not_allowed_fallback(health::method_not_allowed)
         .layer(CatchPanicLayer::custom(catch_panic::<I>))
         // Compression shrinks a list to a tenth of its size.
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
-        .layer(from_fn_with_state(state.clone(), request_context::<I>))
+        .layer(from_fn_with_state(
+            (state.clone(), Arc::clone(cors)),
+            request_context::<I>,
+        ))
 }
 
 #[cfg(test)]
@@ -99,10 +115,10 @@ mod tests {
             .as_str()
             .into();
         let store = connect(&settings).await.unwrap();
-        let (state, _) = assemble(settings, store, Clock::System, IdGenerator::random()).unwrap();
+        let (server, _) = assemble(settings, store, Clock::System, IdGenerator::random()).unwrap();
         let graphql_routes = Router::new().route(graphql::http::PATH, post(panics));
         let router = router_with(
-            state,
+            server.state,
             Router::new().route("/conversation/sync", post(panics)),
             graphql_routes,
         );

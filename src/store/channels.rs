@@ -14,57 +14,7 @@ use sea_orm::{DbBackend, DbErr, QueryResult};
 use super::bulk::{self, UpsertSpec, is_one_of};
 use super::conversations::person_conversations;
 use super::{LockPolicy, MAX_ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
-use crate::channel::ChannelKey;
-use crate::error::Error;
-use crate::ids::{ChannelType, Seq};
-
-/// The head of a channel, read under its lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChannelHead {
-    /// Internal id of the channel.
-    pub id: i64,
-    /// Identity of the channel.
-    pub key: ChannelKey,
-    /// The largest message seq; 0 before the first message.
-    pub last_seq: Seq,
-    /// Grows with every change that members can see.
-    pub revision: i64,
-    /// Number of red-dot messages so far.
-    pub red_dots: i64,
-    /// When the message with `last_seq` was sent, epoch ms.
-    pub last_message_at: i64,
-    /// The revision of the newest late message with a red dot.
-    pub late_revision: i64,
-    /// Bits: 1 large, 2 banned, 4 disbanded.
-    pub flags: i64,
-    /// Messages up to this seq were deleted with the channel.
-    pub cleared_to_seq: Seq,
-    /// When all members were last removed, epoch ms.
-    pub cleared_at: i64,
-}
-
-/// Identifies a state of a channel's messages. The revision alone would suffice, except after a
-/// database is restored to an earlier state under a running server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ChannelSnapshotId {
-    /// Revision of the channel.
-    pub revision: i64,
-    /// The largest message seq.
-    pub last_seq: Seq,
-    /// When the message with `last_seq` was sent, epoch ms.
-    pub last_message_at: i64,
-}
-
-impl ChannelHead {
-    /// Identifies the current state of the channel's messages.
-    pub(crate) fn snapshot_id(&self) -> ChannelSnapshotId {
-        ChannelSnapshotId {
-            revision: self.revision,
-            last_seq: self.last_seq,
-            last_message_at: self.last_message_at,
-        }
-    }
-}
+use crate::model::{ChannelHead, ChannelKey, ChannelPk, ChannelType, Revision, Seq};
 
 const HEAD_COLUMNS: [Column; 11] = [
     Column::Id,
@@ -88,10 +38,10 @@ fn head(row: &QueryResult) -> Result<ChannelHead, DbErr> {
             key: row.try_get_by_index(2)?,
         },
         last_seq: row.try_get_by_index(3)?,
-        revision: row.try_get_by_index(4)?,
+        revision: Revision(row.try_get_by_index(4)?),
         red_dots: row.try_get_by_index(5)?,
         last_message_at: row.try_get_by_index(6)?,
-        late_revision: row.try_get_by_index(7)?,
+        late_revision: Revision(row.try_get_by_index(7)?),
         flags: row.try_get_by_index(8)?,
         cleared_to_seq: row.try_get_by_index(9)?,
         cleared_at: row.try_get_by_index(10)?,
@@ -99,7 +49,7 @@ fn head(row: &QueryResult) -> Result<ChannelHead, DbErr> {
 }
 
 /// Selects channels by their internal ids, with their keys.
-fn by_id(backend: DbBackend, ids: impl IntoIterator<Item = i64>) -> SelectStatement {
+fn by_id(backend: DbBackend, ids: impl IntoIterator<Item = ChannelPk>) -> SelectStatement {
     let id = is_one_of(backend, Column::Id, ids);
     Query::select()
         .columns([Column::Id, Column::ChannelType, Column::ChannelKey])
@@ -117,14 +67,17 @@ fn key_from(row: &QueryResult) -> Result<ChannelKey, DbErr> {
 
 /// Result of a search for channels by key.
 struct ChannelSearch<'a> {
-    found: HashMap<ChannelKey, i64>,
+    found: HashMap<ChannelKey, ChannelPk>,
     /// Channels that do not exist, with the ids that they would get.
-    missing: Vec<(&'a ChannelKey, i64)>,
+    missing: Vec<(&'a ChannelKey, ChannelPk)>,
 }
 
 impl Store {
     /// Returns the internal id of a channel, if it exists.
-    pub(crate) async fn find_channel(&self, key: &ChannelKey) -> Result<Option<i64>, StoreError> {
+    pub(crate) async fn find_channel(
+        &self,
+        key: &ChannelKey,
+    ) -> Result<Option<ChannelPk>, StoreError> {
         Ok(self.find_channels(&[key]).await?.remove(key))
     }
 
@@ -133,7 +86,7 @@ impl Store {
     pub(crate) async fn find_channel_seqs(
         &self,
         key: &ChannelKey,
-    ) -> Result<Option<(i64, RangeInclusive<Seq>)>, StoreError> {
+    ) -> Result<Option<(ChannelPk, RangeInclusive<Seq>)>, StoreError> {
         let Some(channel_id) = self.find_channel(key).await? else {
             return Ok(None);
         };
@@ -150,7 +103,10 @@ impl Store {
     }
 
     /// Reads the heads of channels without a lock.
-    pub(crate) async fn list_heads(&self, ids: &[i64]) -> Result<Vec<ChannelHead>, StoreError> {
+    pub(crate) async fn list_heads(
+        &self,
+        ids: &[ChannelPk],
+    ) -> Result<Vec<ChannelHead>, StoreError> {
         let mut heads = Vec::with_capacity(ids.len());
         for ids in ids.chunks(ROWS_PER_STATEMENT) {
             let id = is_one_of(self.backend(), Column::Id, ids.iter().copied());
@@ -170,13 +126,13 @@ impl Store {
     pub(crate) async fn find_channels(
         &self,
         keys: &[&ChannelKey],
-    ) -> Result<HashMap<ChannelKey, i64>, StoreError> {
+    ) -> Result<HashMap<ChannelKey, ChannelPk>, StoreError> {
         Ok(self.search_channels(keys).await?.found)
     }
 
     /// Returns the id that a channel has, or would get if no other channel has it. Runs no
     /// statement.
-    pub(super) fn probable_id(&self, key: &ChannelKey) -> i64 {
+    pub(super) fn probable_id(&self, key: &ChannelKey) -> ChannelPk {
         self.channel_ids
             .get(key)
             .unwrap_or_else(|| key.derived_id(0))
@@ -204,7 +160,7 @@ impl Store {
         open.dedup();
         let mut attempt = 0;
         while !open.is_empty() {
-            let mut stored: HashMap<i64, ChannelKey> = HashMap::new();
+            let mut stored: HashMap<ChannelPk, ChannelKey> = HashMap::new();
             for keys in open.chunks(ROWS_PER_STATEMENT) {
                 let ids = keys.iter().map(|key| key.derived_id(attempt));
                 for row in self.query_all(&by_id(self.backend(), ids)).await? {
@@ -234,7 +190,7 @@ impl Store {
     pub(crate) async fn ensure_channels(
         &self,
         keys: &[&ChannelKey],
-    ) -> Result<HashMap<ChannelKey, i64>, Error> {
+    ) -> Result<HashMap<ChannelKey, ChannelPk>, StoreError> {
         for _ in 0..MAX_ATTEMPTS {
             let ChannelSearch { found, missing } = self.search_channels(keys).await?;
             if missing.is_empty() {
@@ -249,7 +205,7 @@ impl Store {
                 self.insert_channels(missing).await?;
             }
         }
-        Err(StoreError::Conflict("channels could not be created".into()).into())
+        Err(StoreError::Conflict("channels could not be created".into()))
     }
 
     /// Removes channels from the cache of ids and returns an error. Called if a known channel is
@@ -265,7 +221,10 @@ impl Store {
         StoreError::Unavailable("a known channel does not exist any more".into())
     }
 
-    async fn insert_channels(&self, missing: &[(&ChannelKey, i64)]) -> Result<(), Error> {
+    async fn insert_channels(
+        &self,
+        missing: &[(&ChannelKey, ChannelPk)],
+    ) -> Result<(), StoreError> {
         let columns = [Column::Id, Column::ChannelType, Column::ChannelKey];
         let mut insert = Query::insert()
             .into_table(Entity)
@@ -291,7 +250,10 @@ impl Store {
 
 impl Tx {
     /// Locks one channel and reads its head.
-    pub(crate) async fn lock_channel(&self, id: i64) -> Result<Option<ChannelHead>, StoreError> {
+    pub(crate) async fn lock_channel(
+        &self,
+        id: ChannelPk,
+    ) -> Result<Option<ChannelHead>, StoreError> {
         Ok(self.lock_channels(&[id], LockPolicy::Wait).await?.pop())
     }
 
@@ -299,7 +261,7 @@ impl Tx {
     /// [`LockPolicy::SkipLocked`] channels locked by other transactions are missing.
     pub(crate) async fn lock_channels(
         &self,
-        ids: &[i64],
+        ids: &[ChannelPk],
         lock_policy: LockPolicy,
     ) -> Result<Vec<ChannelHead>, StoreError> {
         let mut sorted = ids.to_vec();
@@ -327,10 +289,10 @@ impl Tx {
                 .table(Entity)
                 .values([
                     (Column::LastSeq, head.last_seq.into()),
-                    (Column::Revision, head.revision.into()),
+                    (Column::Revision, head.revision.0.into()),
                     (Column::RedDots, head.red_dots.into()),
                     (Column::LastMessageAt, head.last_message_at.into()),
-                    (Column::LateRevision, head.late_revision.into()),
+                    (Column::LateRevision, head.late_revision.0.into()),
                     (Column::Flags, head.flags.into()),
                     (Column::ClearedToSeq, head.cleared_to_seq.into()),
                     (Column::ClearedAt, head.cleared_at.into()),
@@ -347,10 +309,10 @@ impl Tx {
                 head.key.channel_type.stored().into(),
                 head.key.key.as_str().into(),
                 head.last_seq.into(),
-                head.revision.into(),
+                head.revision.0.into(),
                 head.red_dots.into(),
                 head.last_message_at.into(),
-                head.late_revision.into(),
+                head.late_revision.0.into(),
                 head.flags.into(),
                 head.cleared_to_seq.into(),
                 head.cleared_at.into(),

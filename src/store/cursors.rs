@@ -8,13 +8,12 @@ use sea_orm::sea_query::{OnConflict, Order, Query};
 
 use super::bulk::{self, UpsertSpec, is_one_of};
 use super::{LockPolicy, ROWS_PER_STATEMENT, Store, StoreError, Tx};
-use crate::error::Error;
-use crate::ids::{Uid, Version};
+use crate::model::{Uid, Version};
 
 impl Store {
     /// Creates missing cursors in a transaction of their own: a missing row cannot be locked, and
     /// inserting it in the transaction that locks it deadlocks on MySQL.
-    pub(crate) async fn ensure_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
+    pub(crate) async fn ensure_cursors(&self, uids: &[Uid]) -> Result<(), StoreError> {
         if self.backend() == DbBackend::MySql && !uids.is_empty() {
             // On MySQL, inserting a row that exists waits for its lock.
             return self
@@ -25,7 +24,7 @@ impl Store {
     }
 
     /// Creates cursors that are known to be missing.
-    pub(crate) async fn insert_cursors(&self, uids: &[Uid]) -> Result<(), Error> {
+    pub(crate) async fn insert_cursors(&self, uids: &[Uid]) -> Result<(), StoreError> {
         for uids in uids.chunks(ROWS_PER_STATEMENT) {
             let mut insert = Query::insert()
                 .into_table(Entity)
@@ -88,7 +87,7 @@ impl Tx {
                 .order_by(Column::Uid, Order::Asc)
                 .to_owned();
             for row in self.lock(select, lock_policy).await? {
-                cursors.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+                cursors.insert(row.try_get_by_index(0)?, Version(row.try_get_by_index(1)?));
             }
         }
         Ok(cursors)
@@ -112,7 +111,7 @@ impl Tx {
         };
         let rows = largest
             .into_iter()
-            .map(|(uid, version)| vec![uid.into(), version.into()]);
+            .map(|(uid, version)| vec![uid.into(), version.0.into()]);
         bulk::upsert::<Entity>(&self.inner, &spec, rows.collect()).await
     }
 }

@@ -306,7 +306,7 @@ mod tests {
     use sea_orm::{ConnectionTrait, Database, TransactionTrait};
 
     use super::*;
-    use crate::error::text_with_sources;
+    use crate::telemetry::text_with_sources;
 
     /// An error of TLS, whose text lacks that of its source.
     #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use entity::user_cursor::{Column, Entity};
 use sea_orm::sea_query::{OnConflict, Query};
 
 use super::{Store, StoreError};
-use crate::error::{Error, text_with_sources};
+use crate::telemetry::text_with_sources;
 
 /// How long a failed transaction marks the database unhealthy, unless a later one succeeds.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
@@ -34,15 +34,15 @@ pub(super) struct TransactionGuard<'a> {
 }
 
 impl TransactionGuard<'_> {
-    pub(super) fn record<T>(mut self, result: &Result<T, Error>) {
+    pub(super) fn record<T>(mut self, result: &Result<T, StoreError>) {
         self.is_recorded = true;
-        if let Err(Error::Store(error @ StoreError::Damaged(_))) = result {
+        if let Err(error @ StoreError::Damaged(_)) = result {
             self.health.record_damage(error);
         }
         let failed = match result {
-            Err(Error::Store(
-                error @ (StoreError::ConnectionLost(_) | StoreError::Unavailable(_)),
-            )) => Some((Instant::now(), error.clone())),
+            Err(error @ (StoreError::ConnectionLost(_) | StoreError::Unavailable(_))) => {
+                Some((Instant::now(), error.clone()))
+            }
             Ok(_) => None,
             Err(_) => return,
         };

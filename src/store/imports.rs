@@ -4,7 +4,6 @@ use entity::import_progress::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
 
 use super::{Store, StoreError};
-use crate::error::Error;
 
 impl Store {
     /// Returns how many lines of a recording are committed.
@@ -28,7 +27,7 @@ impl Store {
         &self,
         recording: &str,
         lines: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<(), StoreError> {
         let lines = i64::try_from(lines).unwrap_or(i64::MAX);
         let mut upsert = Query::insert()
             .into_table(Entity)

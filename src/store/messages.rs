@@ -11,7 +11,7 @@ use sea_orm::{DbBackend, DbErr, QueryResult, Value};
 
 use super::bulk::{self, UpsertSpec, is_one_of, join_values, pad_to_power_of_two};
 use super::{ROWS_PER_STATEMENT, RunQuery, Store, StoreError, Tx};
-use crate::ids::Seq;
+use crate::model::{ChannelKey, ChannelPk, Content, Message, Seq};
 
 /// Maximum number of channels in one statement that reads ranges: the planners of MySQL and MariaDB
 /// fall back to full scans for longer lists.
@@ -31,7 +31,7 @@ const MESSAGES_PER_STATEMENT: usize = 500;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeqRange {
     /// Internal id of the channel.
-    pub channel_id: i64,
+    pub channel_id: ChannelPk,
     /// The first seq.
     pub from: Seq,
     /// The last seq.
@@ -42,9 +42,54 @@ pub struct SeqRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessagePosition {
     /// Internal id of the channel.
-    pub channel_id: i64,
+    pub channel_id: ChannelPk,
     /// The seq in the channel.
     pub seq: Seq,
+}
+
+/// A message in the form of the store.
+pub(crate) type StoredMessage = Model;
+
+impl Message {
+    pub(crate) fn from_stored(stored: StoredMessage, key: &ChannelKey) -> Self {
+        Self {
+            channel: key.seen_by(&stored.from_uid),
+            message_id: stored.message_id,
+            seq: stored.seq,
+            client_msg_no: stored.client_msg_no,
+            from_uid: stored.from_uid,
+            sent_at: stored.sent_at,
+            red_dot: stored.red_dot,
+            content: Content {
+                setting: u8::try_from(stored.setting).unwrap_or_default(),
+                topic: stored.topic,
+                expire: u32::try_from(stored.expire).unwrap_or_default(),
+                stream_no: stored.stream_no,
+                stream_seq: u32::try_from(stored.stream_seq).unwrap_or_default(),
+                stream_flag: u8::try_from(stored.stream_flag).unwrap_or_default(),
+                payload: stored.payload,
+            },
+        }
+    }
+
+    pub(crate) fn into_stored(self, channel_id: ChannelPk) -> StoredMessage {
+        StoredMessage {
+            channel_id: channel_id.0,
+            seq: self.seq,
+            message_id: self.message_id,
+            client_msg_no: self.client_msg_no,
+            from_uid: self.from_uid,
+            sent_at: self.sent_at,
+            red_dot: self.red_dot,
+            setting: i16::from(self.content.setting),
+            topic: self.content.topic,
+            expire: i64::from(self.content.expire),
+            stream_no: self.content.stream_no,
+            stream_seq: i64::from(self.content.stream_seq),
+            stream_flag: i16::from(self.content.stream_flag),
+            payload: self.content.payload,
+        }
+    }
 }
 
 const COLUMNS: [Column; 14] = [
@@ -64,8 +109,8 @@ const COLUMNS: [Column; 14] = [
     Column::Payload,
 ];
 
-fn model(row: &QueryResult) -> Result<Model, DbErr> {
-    Ok(Model {
+fn model(row: &QueryResult) -> Result<StoredMessage, DbErr> {
+    Ok(StoredMessage {
         channel_id: row.try_get_by_index(0)?,
         seq: row.try_get_by_index(1)?,
         message_id: row.try_get_by_index(2)?,
@@ -88,7 +133,7 @@ fn model(row: &QueryResult) -> Result<Model, DbErr> {
 /// A message with the length of its payload. A long payload may not have been read yet.
 #[derive(Clone, Debug)]
 pub(crate) struct PartialMessage {
-    pub(crate) message: Model,
+    pub(crate) message: StoredMessage,
     /// Length of the payload in bytes.
     pub(crate) payload_bytes: usize,
 }
@@ -108,13 +153,13 @@ impl PartialMessage {
 
     fn position(&self) -> MessagePosition {
         MessagePosition {
-            channel_id: self.message.channel_id,
+            channel_id: ChannelPk(self.message.channel_id),
             seq: self.message.seq,
         }
     }
 }
 
-fn models(rows: &[QueryResult]) -> Result<Vec<Model>, StoreError> {
+fn models(rows: &[QueryResult]) -> Result<Vec<StoredMessage>, StoreError> {
     rows.iter()
         .map(|row| model(row).map_err(StoreError::from))
         .collect()
@@ -233,7 +278,7 @@ fn newest_bounds(heads: &[MessagePosition], count: u64) -> SelectStatement {
 fn by_message_ids(
     backend: DbBackend,
     mut select: SelectStatement,
-    ids: &[(i64, i64)],
+    ids: &[(ChannelPk, i64)],
 ) -> SelectStatement {
     if backend == DbBackend::MySql {
         let any = pad_to_power_of_two(ids.to_vec()).into_iter().fold(
@@ -286,7 +331,7 @@ fn page(
         .to_owned()
 }
 
-fn by_client_msg_nos(backend: DbBackend, named: &[(i64, &str, &str)]) -> SelectStatement {
+fn by_client_msg_nos(backend: DbBackend, named: &[(ChannelPk, &str, &str)]) -> SelectStatement {
     if backend == DbBackend::MySql {
         // Constants: with a joined table MySQL and MariaDB would read the whole channel if most
         // messages have the same number, or none.
@@ -345,8 +390,8 @@ fn by_client_msg_nos(backend: DbBackend, named: &[(i64, &str, &str)]) -> SelectS
 
 async fn find_by_client_msg_nos(
     connection: &impl RunQuery,
-    named: &[(i64, &str, &str)],
-) -> Result<Vec<Model>, StoreError> {
+    named: &[(ChannelPk, &str, &str)],
+) -> Result<Vec<StoredMessage>, StoreError> {
     if named.is_empty() {
         return Ok(Vec::new());
     }
@@ -365,7 +410,7 @@ async fn find_positions(
 ) -> Result<HashMap<MessagePosition, i64>, StoreError> {
     let mut found = HashMap::new();
     for positions in positions.chunks(ROWS_PER_STATEMENT / 4) {
-        let mut channels: HashMap<i64, Vec<Seq>> = HashMap::new();
+        let mut channels: HashMap<ChannelPk, Vec<Seq>> = HashMap::new();
         for position in positions {
             channels
                 .entry(position.channel_id)
@@ -399,8 +444,8 @@ async fn find_positions(
 
 async fn find_message_ids(
     connection: &impl RunQuery,
-    ids: &[(i64, i64)],
-) -> Result<HashMap<(i64, i64), Seq>, StoreError> {
+    ids: &[(ChannelPk, i64)],
+) -> Result<HashMap<(ChannelPk, i64), Seq>, StoreError> {
     let mut found = HashMap::with_capacity(ids.len());
     for ids in ids.chunks(IDS_PER_STATEMENT) {
         let columns =
@@ -426,8 +471,8 @@ impl Store {
         &self,
         windows: &[SeqRange],
         up_to: usize,
-    ) -> Result<HashMap<i64, Vec<PartialMessage>>, StoreError> {
-        let mut by_channel: HashMap<i64, Vec<PartialMessage>> =
+    ) -> Result<HashMap<ChannelPk, Vec<PartialMessage>>, StoreError> {
+        let mut by_channel: HashMap<ChannelPk, Vec<PartialMessage>> =
             HashMap::with_capacity(windows.len());
         for windows in windows.chunks(RANGES_PER_STATEMENT) {
             let statement =
@@ -435,7 +480,7 @@ impl Store {
             for row in self.query_all(&statement).await? {
                 let partial = PartialMessage::read(&row)?;
                 by_channel
-                    .entry(partial.message.channel_id)
+                    .entry(ChannelPk(partial.message.channel_id))
                     .or_default()
                     .push(partial);
             }
@@ -484,7 +529,7 @@ impl Store {
         &self,
         heads: &[MessagePosition],
         count: u64,
-    ) -> Result<HashMap<i64, Seq>, StoreError> {
+    ) -> Result<HashMap<ChannelPk, Seq>, StoreError> {
         let mut bounds = HashMap::new();
         for heads in heads.chunks(HEADS_PER_STATEMENT) {
             for row in self.query_all(&newest_bounds(heads, count)).await? {
@@ -500,7 +545,7 @@ impl Store {
     /// of at most `up_to` bytes.
     pub(crate) async fn list_messages(
         &self,
-        ids: &[(i64, i64)],
+        ids: &[(ChannelPk, i64)],
         up_to: usize,
     ) -> Result<Vec<PartialMessage>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
@@ -518,8 +563,8 @@ impl Store {
     /// ids.
     pub(crate) async fn find_message_ids(
         &self,
-        ids: &[(i64, i64)],
-    ) -> Result<HashMap<(i64, i64), Seq>, StoreError> {
+        ids: &[(ChannelPk, i64)],
+    ) -> Result<HashMap<(ChannelPk, i64), Seq>, StoreError> {
         find_message_ids(self, ids).await
     }
 
@@ -534,8 +579,8 @@ impl Store {
     /// Returns the messages with these keys of (channel, sender, `client_msg_no`), oldest first.
     pub(crate) async fn find_by_client_msg_nos(
         &self,
-        named: &[(i64, &str, &str)],
-    ) -> Result<Vec<Model>, StoreError> {
+        named: &[(ChannelPk, &str, &str)],
+    ) -> Result<Vec<StoredMessage>, StoreError> {
         find_by_client_msg_nos(self, named).await
     }
 
@@ -560,16 +605,16 @@ impl Tx {
     /// Like [`Store::find_by_client_msg_nos`], for locked channels.
     pub(crate) async fn find_by_client_msg_nos(
         &self,
-        named: &[(i64, &str, &str)],
-    ) -> Result<Vec<Model>, StoreError> {
+        named: &[(ChannelPk, &str, &str)],
+    ) -> Result<Vec<StoredMessage>, StoreError> {
         find_by_client_msg_nos(self, named).await
     }
 
     /// Like [`Store::find_message_ids`], for locked channels.
     pub(crate) async fn find_message_ids(
         &self,
-        ids: &[(i64, i64)],
-    ) -> Result<HashMap<(i64, i64), Seq>, StoreError> {
+        ids: &[(ChannelPk, i64)],
+    ) -> Result<HashMap<(ChannelPk, i64), Seq>, StoreError> {
         find_message_ids(self, ids).await
     }
 
@@ -584,7 +629,7 @@ impl Tx {
     /// Counts the red-dot messages above `seq` in a locked channel that `uid` did not send.
     pub(crate) async fn count_red_dots_above(
         &self,
-        channel_id: i64,
+        channel_id: ChannelPk,
         seq: Seq,
         uid: &str,
     ) -> Result<i64, StoreError> {
@@ -604,7 +649,10 @@ impl Tx {
     }
 
     /// Inserts messages into locked channels.
-    pub(crate) async fn insert_messages(&self, messages: &[Model]) -> Result<(), StoreError> {
+    pub(crate) async fn insert_messages(
+        &self,
+        messages: &[StoredMessage],
+    ) -> Result<(), StoreError> {
         let mut rest = messages;
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -651,7 +699,7 @@ impl Tx {
 /// See [`super::hot_statements`].
 pub(super) fn hot_statements(
     backend: DbBackend,
-    channel_id: i64,
+    channel_id: ChannelPk,
 ) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
     let windows: Vec<SeqRange> = (0..20)
         .map(|_| SeqRange {

@@ -28,6 +28,7 @@ mod health;
 mod imports;
 mod messages;
 mod migrate;
+mod numbers;
 mod open_transaction;
 mod options;
 mod pending_removals;
@@ -44,22 +45,19 @@ use sea_orm::sea_query::{InsertStatement, LockBehavior, LockType, SelectStatemen
 use sea_orm::{DbBackend, QueryResult, StatementBuilder};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use self::channels::{ChannelHead, ChannelSnapshotId};
-pub use self::conversations::{
-    ChangedConversations, ConversationRow, Counts, Membership, SenderMark,
-};
+pub use self::conversations::ChangedConversations;
 pub(crate) use self::conversations::{CountRequest, MemberView};
 pub use self::error::StoreError;
-pub(crate) use self::messages::PartialMessage;
 pub use self::messages::{MessagePosition, SeqRange};
+pub(crate) use self::messages::{PartialMessage, StoredMessage};
 pub use self::migrate::MigrationStatus;
 use self::open_transaction::OpenTransaction;
 pub(crate) use self::pending_removals::PendingRemoval;
 use self::pool::Pool;
 pub(crate) use self::sender_marks::OwnMessage;
-use crate::channel::ChannelKey;
 use crate::config::DatabaseConfig;
-use crate::error::{Error, text_with_sources};
+use crate::model::{ChannelKey, ChannelPk};
+use crate::telemetry::text_with_sources;
 
 /// How many times a transaction is tried before the caller gets a conflict error.
 const MAX_ATTEMPTS: u32 = 20;
@@ -97,7 +95,7 @@ pub struct Store {
     /// Maximum number of connections.
     connections: u32,
     /// Internal ids of existing channels. The id of a channel never changes.
-    channel_ids: Cache<ChannelKey, i64>,
+    channel_ids: Cache<ChannelKey, ChannelPk>,
     health: Arc<health::Health>,
 }
 
@@ -156,7 +154,7 @@ impl Tx {
     /// # Errors
     /// Any database error. After [`StoreError::ConnectionLost`] it is not known whether the
     /// transaction was committed.
-    pub async fn commit<T, E: From<StoreError>>(self, result: T) -> Result<T, E> {
+    pub async fn commit<T>(self, result: T) -> Result<T, StoreError> {
         if self.is_galera {
             self.inner
                 .execute_unprepared(VERIFY_MARKER)
@@ -236,9 +234,9 @@ impl Store {
     pub(crate) async fn lock_waiting_transaction<T, Work>(
         &self,
         work: impl FnMut(Tx) -> Work,
-    ) -> Result<T, Error>
+    ) -> Result<T, StoreError>
     where
-        Work: Future<Output = Result<T, Error>>,
+        Work: Future<Output = Result<T, StoreError>>,
     {
         let _permit = self.acquire_lock_wait_permit().await;
         self.transaction(work).await
@@ -260,19 +258,19 @@ impl Store {
     pub(crate) async fn transaction<T, Work>(
         &self,
         mut work: impl FnMut(Tx) -> Work,
-    ) -> Result<T, Error>
+    ) -> Result<T, StoreError>
     where
-        Work: Future<Output = Result<T, Error>>,
+        Work: Future<Output = Result<T, StoreError>>,
     {
         let guard = self.health.start();
         let mut attempt = 0;
         loop {
             let result = match self.begin().await {
                 Ok(tx) => work(tx).await,
-                Err(error) => Err(error.into()),
+                Err(error) => Err(error),
             };
             match &result {
-                Err(Error::Store(error)) if should_retry(error, &mut attempt).await => {}
+                Err(error) if should_retry(error, &mut attempt).await => {}
                 _ => {
                     guard.record(&result);
                     return result;
@@ -348,7 +346,7 @@ impl Store {
     }
 
     /// Runs one insert statement in a transaction.
-    async fn insert(&self, statement: &InsertStatement) -> Result<(), Error> {
+    async fn insert(&self, statement: &InsertStatement) -> Result<(), StoreError> {
         self.transaction(|tx| async move {
             tx.inner
                 .execute(statement)
@@ -423,9 +421,9 @@ pub fn hot_statements(
     channel_id: i64,
     small_channel_id: i64,
 ) -> Vec<(&'static str, String, &'static [&'static str])> {
-    let statements = conversations::hot_statements(backend, uid, small_channel_id)
+    let statements = conversations::hot_statements(backend, uid, ChannelPk(small_channel_id))
         .into_iter()
-        .chain(messages::hot_statements(backend, channel_id));
+        .chain(messages::hot_statements(backend, ChannelPk(channel_id)));
     let text = |statement: sea_orm::sea_query::SelectStatement| {
         sea_orm::StatementBuilder::build(&statement, &backend).to_string()
     };

@@ -6,8 +6,8 @@ use entity::pending_removal::{Column, Entity};
 use sea_orm::sea_query::{Expr, ExprTrait, Order, Query, SelectStatement};
 use sea_orm::{DbErr, QueryResult};
 
-use super::{ChannelHead, Store, StoreError, Tx};
-use crate::error::Error;
+use super::{Store, StoreError, Tx};
+use crate::model::{ChannelHead, ChannelPk};
 
 /// Maximum number of pending removals in one list; the next list contains the others.
 const MAX_LISTED: u64 = 1000;
@@ -15,7 +15,7 @@ const MAX_LISTED: u64 = 1000;
 /// A bulk removal that is not yet written to all rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PendingRemoval {
-    pub(crate) channel_id: i64,
+    pub(crate) channel_id: ChannelPk,
     /// Number of the removal in its channel. Members who joined after it are not affected.
     pub(crate) number: i64,
     /// Part of the list of named users.
@@ -95,7 +95,7 @@ impl Store {
     /// Returns the pending removals of a channel that name users, with their uids.
     pub(crate) async fn list_named_removals(
         &self,
-        channel_id: i64,
+        channel_id: ChannelPk,
     ) -> Result<Vec<(PendingRemoval, Vec<String>)>, StoreError> {
         let select = select()
             .column(Column::Uids)
@@ -117,7 +117,7 @@ impl Store {
         &self,
         removal: &mut PendingRemoval,
         until: i64,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool, StoreError> {
         let update = &Query::update()
             .table(Entity)
             .value(Column::ClaimedUntil, until)
@@ -143,7 +143,7 @@ impl Store {
     }
 
     /// Deletes a removal that is written to all rows.
-    pub(crate) async fn finish_removal(&self, removal: &PendingRemoval) -> Result<(), Error> {
+    pub(crate) async fn finish_removal(&self, removal: &PendingRemoval) -> Result<(), StoreError> {
         let delete = &Query::delete()
             .from_table(Entity)
             .and_where(is_removal(removal))
@@ -158,7 +158,7 @@ impl Store {
 
 impl Tx {
     /// Assigns the number of the next removal of a locked channel.
-    pub(crate) async fn number_removal(&self, channel_id: i64) -> Result<i64, StoreError> {
+    pub(crate) async fn number_removal(&self, channel_id: ChannelPk) -> Result<i64, StoreError> {
         let is_channel = Expr::col(Channel::Id).eq(channel_id);
         let select = Query::select()
             .column(Channel::Removals)
@@ -189,7 +189,7 @@ impl Tx {
             .table(ChannelEntity)
             .values([
                 (Channel::ClearedRemovals, number.into()),
-                (Channel::ClearedRevision, head.revision.into()),
+                (Channel::ClearedRevision, head.revision.0.into()),
                 (Channel::ClearedSeq, head.last_seq.into()),
             ])
             .and_where(Expr::col(Channel::Id).eq(head.id))
@@ -203,7 +203,7 @@ impl Tx {
     /// list.
     pub(crate) async fn insert_pending_removal(
         &self,
-        channel_id: i64,
+        channel_id: ChannelPk,
         number: i64,
         removed_at: i64,
         uids: &[Vec<&str>],

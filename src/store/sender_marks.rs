@@ -5,13 +5,13 @@ use entity::{late_message, sender_mark};
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 
 use super::bulk::{self, UpsertSpec};
-use super::{SenderMark, StoreError, Tx};
-use crate::ids::Seq;
+use super::{StoreError, Tx};
+use crate::model::{ChannelPk, Revision, SenderMark, Seq};
 
 /// The newest own message of a user in a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OwnMessage {
-    pub(crate) channel_id: i64,
+    pub(crate) channel_id: ChannelPk,
     pub(crate) uid: String,
     pub(crate) mark: SenderMark,
 }
@@ -20,7 +20,7 @@ impl Tx {
     /// Returns the newest own message of a user in a locked channel.
     pub(crate) async fn find_sender_mark(
         &self,
-        channel_id: i64,
+        channel_id: ChannelPk,
         uid: &str,
     ) -> Result<SenderMark, StoreError> {
         use sender_mark::{Column, Entity};
@@ -36,7 +36,7 @@ impl Tx {
         Ok(SenderMark {
             seq: row.try_get_by_index(0)?,
             red_dots: row.try_get_by_index(1)?,
-            revision: row.try_get_by_index(2)?,
+            revision: Revision(row.try_get_by_index(2)?),
         })
     }
 
@@ -65,7 +65,7 @@ impl Tx {
                     uid.as_str().into(),
                     mark.seq.into(),
                     mark.red_dots.into(),
-                    mark.revision.into(),
+                    mark.revision.0.into(),
                 ]
             },
         );
@@ -81,8 +81,8 @@ impl Tx {
     /// Records a late red-dot message in a locked channel.
     pub(crate) async fn insert_late_message(
         &self,
-        channel_id: i64,
-        revision: i64,
+        channel_id: ChannelPk,
+        revision: Revision,
         seq: Seq,
     ) -> Result<(), StoreError> {
         use late_message::{Column, Entity};
@@ -91,7 +91,7 @@ impl Tx {
             .columns([Column::ChannelId, Column::Revision, Column::Seq])
             .to_owned();
         self.inner
-            .execute(insert.values_panic([channel_id.into(), revision.into(), seq.into()]))
+            .execute(insert.values_panic([channel_id.into(), revision.0.into(), seq.into()]))
             .await?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::LegacyBody;
 use crate::channel::{CreateChannel, Flags};
 use crate::error::Error;
-use crate::ids::{ChannelRef, ChannelType, Uid};
+use crate::model::{ChannelRef, ChannelType, Uid};
 
 const ERR_CHANNEL_ID_EMPTY: &str = "频道ID不能为空！";
 const ERR_CHANNEL_TYPE: &str = "频道类型错误！";
@@ -56,11 +56,10 @@ pub(crate) fn decode_flags(fields: &LegacyBody) -> Result<Flags, Error> {
 }
 
 fn decode_uids(fields: &LegacyBody) -> Result<Vec<Uid>, Error> {
-    fields
-        .strings("subscribers")?
-        .into_iter()
+    let uids = fields.strings("subscribers")?.into_iter();
+    Ok(uids
         .map(|uid| Uid::parse("subscribers", uid))
-        .collect()
+        .collect::<Result<_, _>>()?)
 }
 
 /// Decodes the name of a channel that is not a person channel.
@@ -79,7 +78,7 @@ pub(crate) fn decode_channel(fields: &LegacyBody) -> Result<ChannelRef, Error> {
     if channel_type == ChannelType::PERSON.number() {
         return Err(Error::BadRequest(ERR_PERSON_CHANNEL.into()));
     }
-    ChannelRef::parse(channel_id, i64::from(channel_type))
+    Ok(ChannelRef::parse(channel_id, i64::from(channel_type))?)
 }
 
 /// Decodes the channel and the users of a change of members; type 0 is a group.

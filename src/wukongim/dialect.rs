@@ -2,9 +2,8 @@
 
 use std::sync::Once;
 
-use crate::channel::ChannelKey;
 use crate::config::WukongimVersion;
-use crate::ids::{ChannelRef, ChannelType, Uid};
+use crate::model::{ChannelKey, ChannelRef, ChannelType, Uid};
 
 /// The dialect of the server that messages come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 
 use crate::conversation::{ConversationRemoval, ConversationWithMessages};
-use crate::message::{Message, MessageSlice};
+use crate::message::MessageSlice;
+use crate::model::Message;
 
 /// The body of a success without data.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
@@ -346,7 +347,7 @@ impl From<ConversationRemoval> for RemovedConversationDto {
         Self {
             channel_id: removed.channel_ref.channel_id,
             channel_type: removed.channel_ref.channel_type.number(),
-            version: removed.version,
+            version: removed.version.0,
             removed: 1,
             recents: Vec::new(),
         }
@@ -368,7 +369,7 @@ impl From<ConversationWithMessages> for ConversationDto {
                 .unwrap_or_default(),
             offset_msg_seq: 0,
             readed_to_msg_seq: (conversation.last_msg_seq - conversation.unread).max(0),
-            version: conversation.version,
+            version: conversation.version.0,
             recents: item.recents,
         }
     }

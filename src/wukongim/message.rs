@@ -4,8 +4,10 @@ use super::{LegacyBody, SourceDialect};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::error::Error;
-use crate::ids::{COMMAND_SUFFIX, ChannelRef, ChannelType, Seq, Uid, check_key};
-use crate::message::{Content, IncomingMessage, Message};
+use crate::message::IncomingMessage;
+use crate::model::{
+    COMMAND_SUFFIX, ChannelRef, ChannelType, Content, Message, Seq, Uid, check_key,
+};
 
 /// The last second of the year 9999, which is the latest time of a message.
 const MAX_UNIX_SECOND: i64 = 253_402_300_799;
@@ -116,8 +118,8 @@ impl MessageDecoder<'_> {
         };
         content
             .check(self.limits.payload_bytes)
-            .map_err(|error| match error {
-                Error::BadInput { field, .. } if field == "payload" => SkipReason::Payload,
+            .map_err(|error| match error.field {
+                "payload" => SkipReason::Payload,
                 _ => SkipReason::Text,
             })?;
         let sent_at = match fields.int64("timestamp").map_err(shape)? {

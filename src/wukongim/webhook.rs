@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::fields::parse_json;
 use super::{LegacyBody, MessageDecoder, SkipReason};
 use crate::error::Error;
-use crate::ids::{ChannelType, Uid};
 use crate::message::{MessageBatch, Recipients};
+use crate::model::{ChannelType, Uid};
 
 /// The content of a webhook.
 #[derive(Clone, Debug, Default)]

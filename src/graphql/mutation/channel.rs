@@ -4,11 +4,10 @@ use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 
 use crate::auth::Action;
 use crate::channel::{self as channels, CreateChannel, FlagChanges};
-use crate::error::Error;
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::{InArgument, RootResult};
 use crate::graphql::types::{Channel, ChannelTarget};
-use crate::ids::Uid;
+use crate::model::{InvalidValue, Uid};
 
 /// The input of `createChannel`.
 #[derive(Clone, Debug, InputObject)]
@@ -95,7 +94,7 @@ pub struct DeleteChannelPayload {
     channel: Channel,
 }
 
-fn parse_uids(uids: Vec<ID>) -> std::result::Result<Vec<Uid>, Error> {
+fn parse_uids(uids: Vec<ID>) -> std::result::Result<Vec<Uid>, InvalidValue> {
     uids.into_iter()
         .map(|uid| Uid::parse("uids", uid.0))
         .collect()
@@ -126,7 +125,7 @@ impl ChannelMutation {
             uids: parse_uids(input.uids.unwrap_or_default()).in_argument("input")?,
             reset: false,
         };
-        channels::create_channel(ctx.core(), &request)
+        channels::create_channel(&ctx.core().channels, &request)
             .await
             .in_argument("input")?;
         Ok(Some(CreateChannelPayload {
@@ -144,7 +143,7 @@ impl ChannelMutation {
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::add_members(
-            ctx.core(),
+            &ctx.core().channels,
             &channel,
             &parse_uids(input.uids).in_argument("input")?,
             false,
@@ -167,7 +166,7 @@ impl ChannelMutation {
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::add_members(
-            ctx.core(),
+            &ctx.core().channels,
             &channel,
             &parse_uids(input.uids).in_argument("input")?,
             true,
@@ -189,7 +188,7 @@ impl ChannelMutation {
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
         channels::remove_members(
-            ctx.core(),
+            &ctx.core().channels,
             &channel,
             &parse_uids(input.uids).in_argument("input")?,
         )
@@ -211,7 +210,7 @@ impl ChannelMutation {
         let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::delete_channel(ctx.core(), &channel)
+        channels::delete_channel(&ctx.core().channels, &channel)
             .await
             .in_argument("input")?;
         Ok(Some(DeleteChannelPayload {

@@ -9,6 +9,7 @@ use crate::graphql::scalars::UInt53;
 use crate::graphql::types::{
     Conversation, ConversationTarget, LazyUnreadSummary, RemovedConversation, parse_channel_types,
 };
+use crate::model::Version;
 
 /// The input of `setUnread`.
 #[derive(Clone, Debug, InputObject)]
@@ -153,7 +154,7 @@ impl ConversationMutation {
         let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation = conversations::set_unread(
-            ctx.core(),
+            &ctx.core().conversations,
             &uid,
             &channel,
             i64::from(input.unread),
@@ -177,7 +178,7 @@ impl ConversationMutation {
         let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
         let conversation = conversations::set_unread(
-            ctx.core(),
+            &ctx.core().conversations,
             &uid,
             &channel,
             0,
@@ -200,7 +201,9 @@ impl ConversationMutation {
         let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
         let up_to = input.up_to.map(UInt53::signed);
-        let deleted = conversations::delete_conversation(ctx.core(), &uid, &channel, up_to).await?;
+        let deleted =
+            conversations::delete_conversation(&ctx.core().conversations, &uid, &channel, up_to)
+                .await?;
         let (removed, conversation) = match deleted {
             DeleteOutcome::Removed(removed) => (Some(RemovedConversation(removed)), None),
             DeleteOutcome::StillListed(conversation) => (None, Some(conversation.into())),
@@ -226,10 +229,10 @@ impl ConversationMutation {
             .transpose()
             .in_argument("input")?;
         let changed = conversations::mark_all_read(
-            ctx.core(),
+            &ctx.core().conversations,
             &uid,
             only.as_deref(),
-            input.up_to_version.map(UInt53::signed),
+            input.up_to_version.map(|version| Version(version.signed())),
         )
         .await?;
         Ok(Some(MarkAllReadPayload {
@@ -246,9 +249,13 @@ impl ConversationMutation {
     ) -> RootResult<PinConversationPayload> {
         let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
-        let conversation =
-            conversations::set_pinned(ctx.core(), &uid, &channel, input.pinned.unwrap_or(true))
-                .await?;
+        let conversation = conversations::set_pinned(
+            &ctx.core().conversations,
+            &uid,
+            &channel,
+            input.pinned.unwrap_or(true),
+        )
+        .await?;
         Ok(Some(PinConversationPayload {
             conversation: conversation.into(),
             unread_summary: Some(LazyUnreadSummary(uid)),
@@ -264,9 +271,13 @@ impl ConversationMutation {
     ) -> RootResult<MuteConversationPayload> {
         let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
-        let conversation =
-            conversations::set_muted(ctx.core(), &uid, &channel, input.muted.unwrap_or(true))
-                .await?;
+        let conversation = conversations::set_muted(
+            &ctx.core().conversations,
+            &uid,
+            &channel,
+            input.muted.unwrap_or(true),
+        )
+        .await?;
         Ok(Some(MuteConversationPayload {
             conversation: conversation.into(),
             unread_summary: Some(LazyUnreadSummary(uid)),

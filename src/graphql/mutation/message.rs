@@ -9,8 +9,8 @@ use crate::graphql::scalars::{Base64, UInt53};
 use crate::graphql::types::{
     ChannelInput, LazyUnreadSummary, Message, MessageHeaderInput, parse_channel, parse_user,
 };
-use crate::ids::COMMAND_SUFFIX;
-use crate::message::{self as messages, Content, SendRequest};
+use crate::message::{self as messages, SendRequest};
+use crate::model::{COMMAND_SUFFIX, Content};
 
 /// The input of `sendMessage`.
 #[derive(Clone, Debug, InputObject)]
@@ -95,7 +95,7 @@ impl MessageMutation {
             as_member: ctx.caller().user().is_some(),
             content,
         };
-        let message = messages::send(ctx.core(), request)
+        let message = messages::send(&ctx.core().messages, request)
             .await
             .in_argument("input")?
             .message

@@ -4,7 +4,7 @@ use super::node_id::NodeId;
 use crate::channel::Flags;
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::Result;
-use crate::ids::ChannelRef;
+use crate::model::ChannelRef;
 
 /// The name of a channel.
 #[derive(Clone, Debug, InputObject)]

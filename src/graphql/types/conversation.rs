@@ -9,7 +9,8 @@ use crate::graphql::context::ContextExt;
 use crate::graphql::error::Result;
 use crate::graphql::query::check_count;
 use crate::graphql::scalars::{DateTime, UInt53};
-use crate::message::{self, MessageSlice};
+use crate::message::MessageSlice;
+use crate::model;
 
 /// Number of messages that `recents` returns by default.
 pub(in crate::graphql) const DEFAULT_RECENT_MESSAGES: i32 = 20;
@@ -24,7 +25,7 @@ pub struct Conversation {
 
 #[derive(Clone, Debug)]
 struct PreloadedMessages {
-    last: Option<Arc<message::Message>>,
+    last: Option<Arc<model::Message>>,
     recents: MessageSlice,
     /// `recents` has the newest messages, up to this number; 0 if messages that the client holds
     /// are left out.
@@ -73,8 +74,12 @@ impl Conversation {
             .map(|conversation| Self::key(conversation, count))
             .collect();
         let _permit = ctx.operation().acquire_permit().await;
-        let found =
-            conversations::list_recent_messages(ctx.core(), &keys, &ctx.operation().bytes).await?;
+        let found = conversations::list_recent_messages(
+            &ctx.core().conversations,
+            &keys,
+            &ctx.operation().bytes,
+        )
+        .await?;
         let preloaded = conversations
             .into_iter()
             .zip(found)
@@ -108,7 +113,7 @@ impl Conversation {
         Ok(ctx.loaders().load_one(key).await?.unwrap_or_default())
     }
 
-    async fn last(&self, ctx: &Context<'_>) -> Result<Option<Arc<message::Message>>> {
+    async fn last(&self, ctx: &Context<'_>) -> Result<Option<Arc<model::Message>>> {
         match &self.preloaded {
             Some(preloaded) => Ok(preloaded.last.clone()),
             None => Ok(self.newest(ctx, 1).await?.first().cloned()),
@@ -203,7 +208,7 @@ impl Conversation {
         let messages = match (&self.preloaded, last) {
             (Some(preloaded), None) if preloaded.default => preloaded.recents.clone(),
             (preloaded, last) => {
-                let limit = ctx.core().limits.max_messages_per_conversation;
+                let limit = ctx.core().base.limits.max_messages_per_conversation;
                 let count = check_count(
                     "last",
                     last.unwrap_or(DEFAULT_RECENT_MESSAGES.min(int(i64::from(limit)))),

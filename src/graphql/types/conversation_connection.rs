@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::{InArgument, Result};
 use crate::graphql::scalars::UInt53;
+use crate::model::Version;
 
 /// Selects conversations of a list. Omitted fields select all.
 #[derive(Clone, Debug, Default, InputObject)]
@@ -52,7 +53,7 @@ pub struct ConversationConnection {
     has_previous: bool,
     has_next: bool,
     total: usize,
-    version: i64,
+    version: Version,
 }
 
 impl ConversationConnection {
@@ -74,7 +75,7 @@ impl ConversationConnection {
 /// Returns how many of the newest messages of each conversation the document selects.
 fn selected_message_count(ctx: &Context<'_>) -> u32 {
     let page = ctx.look_ahead();
-    let limit = ctx.core().limits.max_messages_per_conversation;
+    let limit = ctx.core().base.limits.max_messages_per_conversation;
     let mut count = 0;
     for conversation in [page.field("nodes"), page.field("edges").field("node")] {
         if conversation.field("lastMessage").exists()
@@ -178,7 +179,7 @@ impl CursorType for ListCursor {
                         channel_type,
                         channel_id,
                     },
-                    version,
+                    version: Version(version),
                 })
             }
             _ => Err(Error::bad_input(
@@ -197,7 +198,7 @@ impl CursorType for ListCursor {
         } = &self.key;
         let parts = (
             CURSOR_VERSION,
-            self.version,
+            self.version.0,
             unpinned,
             activity.0,
             channel_type,
@@ -216,7 +217,7 @@ mod tests {
     proptest! {
         #[test]
         fn cursors_round_trip_and_invalid_ones_are_refused(at in 0_i64.., unpinned: bool, channel_type: u8, channel_id in ".{1,50}", text in ".*") {
-            let cursor = ListCursor { key: SortKey { unpinned, activity: Reverse(at), channel_type, channel_id }, version: at };
+            let cursor = ListCursor { key: SortKey { unpinned, activity: Reverse(at), channel_type, channel_id }, version: Version(at) };
             prop_assert_eq!(&ListCursor::decode_cursor(&cursor.encode_cursor()).unwrap(), &cursor);
             prop_assert!(ListCursor::decode_cursor(&text).is_err());
             prop_assert!(ListCursor::decode_cursor(&crate::graphql::types::SeqCursor(at).encode_cursor()).is_err());

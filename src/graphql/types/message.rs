@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::node_id::NodeId;
 use crate::graphql::json::as_json;
 use crate::graphql::scalars::{Base64, DateTime, Json, UInt53};
-use crate::message;
+use crate::model;
 
 /// Delivery flags of a message to send.
 #[derive(Clone, Copy, Debug, InputObject)]
@@ -56,10 +56,10 @@ pub struct MessageHeader {
 
 /// A message. Stored messages never change.
 #[derive(Clone, Debug)]
-pub struct Message(pub Arc<message::Message>);
+pub struct Message(pub Arc<model::Message>);
 
-impl From<message::Message> for Message {
-    fn from(message: message::Message) -> Self {
+impl From<model::Message> for Message {
+    fn from(message: model::Message) -> Self {
         Self(Arc::new(message))
     }
 }

@@ -6,8 +6,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::Message;
 use crate::error::Error;
 use crate::graphql::context::ContextExt;
-use crate::ids::Seq;
-use crate::message::{self, HistoryPage};
+use crate::message::HistoryPage;
+use crate::model;
+use crate::model::Seq;
 
 /// A page of messages.
 #[derive(Clone, Debug)]
@@ -35,7 +36,7 @@ impl MessageConnection {
 
     /// Whether there are more pages, and the cursors of this page's ends.
     async fn page_info(&self) -> PageInfo {
-        let cursor = |message: Option<&message::Message>| {
+        let cursor = |message: Option<&model::Message>| {
             message.map(|message| SeqCursor(message.seq).encode_cursor())
         };
         PageInfo {

@@ -18,11 +18,12 @@ use crate::graphql::empty_selections::MARKER;
 use crate::graphql::json::as_json;
 use crate::graphql::raw_json::{push_json, push_string, raw_json};
 use crate::graphql::scalars::DateTime;
-use crate::message;
+use crate::message::MessageSlice;
+use crate::model;
 
 /// Some of a channel's newest messages, newest first.
 #[derive(Clone, Debug)]
-pub struct MessageList(pub message::MessageSlice);
+pub struct MessageList(pub MessageSlice);
 
 /// A selected field, with the prefix of its output: `"key":`.
 type FieldWriter = (Vec<u8>, MessageField);
@@ -72,7 +73,7 @@ impl MessageField {
         })
     }
 
-    fn write(&self, message: &message::Message, parent: &'static str, to: &mut Vec<u8>) {
+    fn write(&self, message: &model::Message, parent: &'static str, to: &mut Vec<u8>) {
         let content = &message.content;
         match self {
             Self::Typename => push_string(to, parent),
@@ -118,7 +119,7 @@ fn push_base64(to: &mut Vec<u8>, bytes: &[u8]) {
 
 fn write_object(
     field_writers: &[FieldWriter],
-    message: &message::Message,
+    message: &model::Message,
     parent: &'static str,
     to: &mut Vec<u8>,
 ) {

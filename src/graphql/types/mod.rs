@@ -31,8 +31,7 @@ pub(super) use self::target::{parse_channel, parse_user};
 
 use std::collections::BTreeSet;
 
-use crate::error::Error;
-use crate::ids::ChannelType;
+use crate::model::{ChannelType, InvalidValue};
 
 /// Converts a count to `Int`, saturating at 2^31 − 1.
 fn int(number: i64) -> i32 {
@@ -43,7 +42,7 @@ fn int(number: i64) -> i32 {
 pub(super) fn parse_channel_types(
     field: &'static str,
     numbers: &[i32],
-) -> Result<Vec<ChannelType>, Error> {
+) -> Result<Vec<ChannelType>, InvalidValue> {
     // Duplicates are removed because the types are compared with every conversation.
     let numbers: BTreeSet<i32> = numbers.iter().copied().collect();
     numbers

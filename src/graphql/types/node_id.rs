@@ -4,8 +4,7 @@ use async_graphql::ID;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::channel::ChannelKey;
-use crate::ids::{ChannelRef, ChannelType, Uid};
+use crate::model::{ChannelKey, ChannelRef, ChannelType, Uid};
 
 /// The version of the encoding.
 const ENCODING_VERSION: u8 = 1;

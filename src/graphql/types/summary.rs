@@ -12,7 +12,7 @@ use super::node_id::NodeId;
 use crate::conversation;
 use crate::graphql::error::Result;
 use crate::graphql::operation_context::OperationContext;
-use crate::ids::Uid;
+use crate::model::Uid;
 
 /// The unread totals of all of a user's conversations.
 #[derive(Clone, Debug)]

@@ -8,13 +8,13 @@ use crate::conversation::{
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::Result;
 use crate::graphql::scalars::UInt53;
-use crate::ids::Uid;
+use crate::model::{Uid, Version};
 
 /// The changes of a user's conversations.
 #[derive(Debug)]
 pub struct ConversationSync {
     uid: Uid,
-    version: i64,
+    version: Version,
     reset: bool,
     has_more: bool,
     conversations: Vec<Conversation>,

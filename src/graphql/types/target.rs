@@ -7,7 +7,7 @@ use super::node_id::NodeId;
 use crate::error::Error;
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::{InArgument, Result, camel_case};
-use crate::ids::{ChannelRef, Uid};
+use crate::model::{ChannelRef, Uid};
 
 /// A conversation of a user.
 #[derive(Clone, Debug, InputObject)]

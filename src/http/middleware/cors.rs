@@ -5,6 +5,7 @@
 use axum::http::{HeaderMap, HeaderValue, header};
 
 use super::Interface;
+use crate::http::CorsPolicy;
 use crate::state::AppState;
 
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
@@ -18,6 +19,7 @@ const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
 /// origins in `server.cors_origins` only.
 pub(super) fn allow_origins<I: Interface>(
     state: &AppState,
+    cors: &CorsPolicy,
     request_headers: &HeaderMap,
     headers: &mut HeaderMap,
 ) {
@@ -27,22 +29,16 @@ pub(super) fn allow_origins<I: Interface>(
             HeaderValue::from_static("*"),
         );
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            state.cors.allowed_headers(),
-        );
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, cors.allowed_headers());
         return;
     }
     headers.append(header::VARY, HeaderValue::from_static("origin"));
-    let Some(origin) = state.cors.allowed_origin(request_headers) else {
+    let Some(origin) = cors.allowed_origin(request_headers) else {
         return;
     };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS);
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        state.cors.allowed_headers(),
-    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, cors.allowed_headers());
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
 }

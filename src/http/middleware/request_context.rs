@@ -1,5 +1,6 @@
 //! The context of every request: its id, time limit, log line, metrics and common headers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -10,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::Interface;
 use super::cors::allow_origins;
 use crate::error::Error;
-use crate::http::open_mode;
+use crate::http::{CorsPolicy, open_mode};
 use crate::state::AppState;
 
 /// The header of the request's id, which the client or the server chooses. Handlers find it in the
@@ -20,7 +21,7 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Gives the request its id and its time limit, and records it in the log and the metrics. An error
 /// response contains its [`Error`] as an extension, whose details go to the log only.
 pub(crate) async fn request_context<I: Interface>(
-    State(state): State<AppState>,
+    State((state, cors)): State<(AppState, Arc<CorsPolicy>)>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -28,7 +29,7 @@ pub(crate) async fn request_context<I: Interface>(
         .and_then(|()| open_mode::check(&state.settings, request.method(), request.headers()));
     if request.method() == Method::OPTIONS && open_mode_check.is_ok() {
         let mut response = StatusCode::NO_CONTENT.into_response();
-        allow_origins::<I>(&state, request.headers(), response.headers_mut());
+        allow_origins::<I>(&state, &cors, request.headers(), response.headers_mut());
         return response;
     }
     let started = Instant::now();
@@ -39,7 +40,7 @@ pub(crate) async fn request_context<I: Interface>(
         .map_or("unmatched", MatchedPath::as_str)
         .to_owned();
     let id = clients_request_id(request.headers())
-        .map_or_else(|| state.core.ids.request_id(), str::to_owned);
+        .map_or_else(|| state.core.base.ids.request_id(), str::to_owned);
     if let Ok(id) = HeaderValue::from_str(&id) {
         request.headers_mut().insert(REQUEST_ID, id);
     }
@@ -56,7 +57,7 @@ pub(crate) async fn request_context<I: Interface>(
         Err(error) => Err(error),
     };
     let mut response = result.unwrap_or_else(|error| I::refuse(&headers, error));
-    allow_origins::<I>(&state, &headers, response.headers_mut());
+    allow_origins::<I>(&state, &cors, &headers, response.headers_mut());
     set_common_headers(response.headers_mut());
 
     let status = response.status().as_u16();

@@ -3,7 +3,7 @@
 use crate::auth::{Action, Caller};
 use crate::channel::{self as channels, CreateChannel};
 use crate::error::Error;
-use crate::ids::{ChannelRef, Uid};
+use crate::model::{ChannelRef, Uid};
 use crate::rest::legacy::{JsonResponse, OK};
 use crate::services::Services;
 use crate::wukongim::dto::StatusOk;
@@ -22,7 +22,7 @@ pub async fn create(
 ) -> Result<JsonResponse<StatusOk>, Error> {
     let settings = ChannelSettings::decode(fields)?;
     let channel = parse_channel(caller, fields)?;
-    channels::create_channel(core, &settings.for_channel(channel)).await?;
+    channels::create_channel(&core.channels, &settings.for_channel(channel)).await?;
     Ok(OK)
 }
 
@@ -36,7 +36,7 @@ pub async fn subscriber_add(
     fields: &LegacyBody,
 ) -> Result<JsonResponse<StatusOk>, Error> {
     let (channel, uids) = parse_member_change(caller, fields)?;
-    channels::add_members(core, &channel, &uids, fields.flag("reset")?).await?;
+    channels::add_members(&core.channels, &channel, &uids, fields.flag("reset")?).await?;
     Ok(OK)
 }
 
@@ -50,7 +50,7 @@ pub async fn subscriber_remove(
     fields: &LegacyBody,
 ) -> Result<JsonResponse<StatusOk>, Error> {
     let (channel, uids) = parse_member_change(caller, fields)?;
-    channels::remove_members(core, &channel, &uids).await?;
+    channels::remove_members(&core.channels, &channel, &uids).await?;
     Ok(OK)
 }
 
@@ -66,7 +66,7 @@ pub async fn info(
     let channel = parse_channel(caller, fields)?;
     let flags = decode_flags(fields)?;
     channels::create_channel(
-        core,
+        &core.channels,
         &CreateChannel {
             channel,
             flags: flags.into(),
@@ -87,7 +87,7 @@ pub async fn delete(
     caller: &Caller,
     fields: &LegacyBody,
 ) -> Result<JsonResponse<StatusOk>, Error> {
-    channels::delete_channel(core, &parse_channel(caller, fields)?).await?;
+    channels::delete_channel(&core.channels, &parse_channel(caller, fields)?).await?;
     Ok(OK)
 }
 
@@ -100,7 +100,7 @@ pub async fn subscriber_remove_all(
     caller: &Caller,
     fields: &LegacyBody,
 ) -> Result<JsonResponse<StatusOk>, Error> {
-    channels::remove_all_members(core, &parse_channel(caller, fields)?).await?;
+    channels::remove_all_members(&core.channels, &parse_channel(caller, fields)?).await?;
     Ok(OK)
 }
 

@@ -9,7 +9,7 @@ use crate::conversation::{
     self as conversations, SyncDetail, SyncFilter, SyncRequest, parse_last_msg_seqs,
 };
 use crate::error::Error;
-use crate::ids::{ChannelRef, Seq, Uid};
+use crate::model::{ChannelRef, Seq, Uid, Version};
 use crate::rest::legacy::{JsonResponse, OK, RawJsonResponse};
 use crate::services::Services;
 use crate::wukongim::LegacyBody;
@@ -73,16 +73,16 @@ pub async fn sync(
             always.insert(ChannelRef::parse(channel_id, i64::from(channel_type))?);
         }
     }
-    core.check_conversations_on()?;
+    core.base.check_conversations_on()?;
     if uid.is_empty() {
         return Ok(RawJsonResponse(write_entries(&[])));
     }
-    if last_msg_seqs.split('|').count() > core.limits.max_last_msg_seqs {
+    if last_msg_seqs.split('|').count() > core.base.limits.max_last_msg_seqs {
         return Err(Error::bad_input(
             "last_msg_seqs",
             format!(
                 "must have at most {} entries",
-                core.limits.max_last_msg_seqs
+                core.base.limits.max_last_msg_seqs
             ),
         ));
     }
@@ -90,11 +90,11 @@ pub async fn sync(
     caller.check(Action::ActFor(&uid))?;
     let request = SyncRequest {
         uid,
-        version,
+        version: Version(version),
         last_msg_seqs: parse_last_msg_seqs(&last_msg_seqs),
         force_include: always,
         msg_count: u32::try_from(
-            msg_count.clamp(0, i64::from(core.limits.max_messages_per_conversation)),
+            msg_count.clamp(0, i64::from(core.base.limits.max_messages_per_conversation)),
         )
         .unwrap_or_default(),
         filter: SyncFilter {
@@ -104,7 +104,7 @@ pub async fn sync(
         first: None,
         detail: SyncDetail::Messages,
     };
-    let answer = conversations::sync(core, &request).await?;
+    let answer = conversations::sync(&core.conversations, &request).await?;
     let mut items: Vec<ConversationDto> = answer
         .conversations
         .into_iter()
@@ -144,7 +144,7 @@ pub async fn list(
     fields: &LegacyBody,
 ) -> Result<JsonResponse<Vec<ListedConversationDto>>, Error> {
     let uid = parse_viewer(caller, fields, "uid", ERR_UID_EMPTY)?;
-    let items = conversations::list_conversations_with_messages(core, &uid, 0)
+    let items = conversations::list_conversations_with_messages(&core.conversations, &uid, 0)
         .await?
         .into_iter();
     let listed = items.map(|item| ListedConversationDto {
@@ -168,7 +168,7 @@ pub async fn channels(
     fields: &LegacyBody,
 ) -> Result<JsonResponse<Vec<ChannelDto>>, Error> {
     let uid = parse_viewer(caller, fields, "uid", ERR_UID_EMPTY)?;
-    let items = conversations::list_conversations_with_messages(core, &uid, 0)
+    let items = conversations::list_conversations_with_messages(&core.conversations, &uid, 0)
         .await?
         .into_iter();
     let names = items.map(|item| ChannelDto {
@@ -198,8 +198,13 @@ pub async fn sync_by_channels(
         .iter()
         .filter_map(|requested| requested.channel.clone())
         .collect();
-    let items =
-        conversations::get_conversations_with_messages(core, &uid, &channels, msg_count).await?;
+    let items = conversations::get_conversations_with_messages(
+        &core.conversations,
+        &uid,
+        &channels,
+        msg_count,
+    )
+    .await?;
     let entries = requested.into_iter().map(|requested| {
         let found = requested
             .channel
@@ -231,8 +236,13 @@ pub async fn sync_messages(
         .iter()
         .filter_map(|requested| requested.channel.clone())
         .collect();
-    let items =
-        conversations::get_conversations_with_messages(core, &uid, &channels, msg_count).await?;
+    let items = conversations::get_conversations_with_messages(
+        &core.conversations,
+        &uid,
+        &channels,
+        msg_count,
+    )
+    .await?;
     let entries = requested.into_iter().map(|requested| {
         let found = requested
             .channel
@@ -261,7 +271,7 @@ struct RequestedChannel {
 
 fn parse_channels(core: &Services, fields: &LegacyBody) -> Result<Vec<RequestedChannel>, Error> {
     let requested = fields.objects("channels")?;
-    let limit = core.limits.page_size as usize;
+    let limit = core.base.limits.page_size as usize;
     if requested.len() > limit {
         return Err(Error::bad_input(
             "channels",
@@ -291,7 +301,7 @@ fn message_count(core: &Services, fields: &LegacyBody) -> Result<u32, Error> {
         ..=0 => DEFAULT_MSG_COUNT,
         given => u32::try_from(given)
             .unwrap_or(u32::MAX)
-            .min(core.limits.max_messages_per_conversation),
+            .min(core.base.limits.max_messages_per_conversation),
     })
 }
 
@@ -343,7 +353,9 @@ pub async fn set_unread(
 ) -> Result<JsonResponse<StatusOk>, Error> {
     let unread = fields.int64("unread")?;
     let (uid, channel, up_to) = parse_target(caller, fields, "UID cannot be empty")?;
-    ok_if_absent(conversations::set_unread(core, &uid, &channel, unread, up_to).await)
+    ok_if_absent(
+        conversations::set_unread(&core.conversations, &uid, &channel, unread, up_to).await,
+    )
 }
 
 /// Handles `POST /conversations/clearUnread`.
@@ -356,7 +368,7 @@ pub async fn clear_unread(
     fields: &LegacyBody,
 ) -> Result<JsonResponse<StatusOk>, Error> {
     let (uid, channel, up_to) = parse_target(caller, fields, ERR_UID_EMPTY)?;
-    ok_if_absent(conversations::set_unread(core, &uid, &channel, 0, up_to).await)
+    ok_if_absent(conversations::set_unread(&core.conversations, &uid, &channel, 0, up_to).await)
 }
 
 /// Handles `POST /conversations/delete`.
@@ -369,5 +381,7 @@ pub async fn delete(
     fields: &LegacyBody,
 ) -> Result<JsonResponse<StatusOk>, Error> {
     let (uid, channel, up_to) = parse_target(caller, fields, "Uid cannot be empty")?;
-    ok_if_absent(conversations::delete_conversation(core, &uid, &channel, up_to).await)
+    ok_if_absent(
+        conversations::delete_conversation(&core.conversations, &uid, &channel, up_to).await,
+    )
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::channel::list_members;
 use crate::error::Error;
-use crate::ids::ChannelRef;
+use crate::model::ChannelRef;
 use crate::services::Services;
 use crate::wukongim::LegacyBody;
 
@@ -18,10 +18,10 @@ pub async fn answer_query(core: &Services, fields: &LegacyBody) -> Result<Value,
     let data = fields.object("data")?;
     let channel = || {
         let (id, kind) = (data.string("channel_id")?, data.uint8("channel_type")?);
-        ChannelRef::parse(id, i64::from(kind))
+        Ok::<_, Error>(ChannelRef::parse(id, i64::from(kind))?)
     };
     match command.as_str() {
-        "getSubscribers" => Ok(json!(list_members(core, &channel()?).await?)),
+        "getSubscribers" => Ok(json!(list_members(&core.channels, &channel()?).await?)),
         "getChannelInfo" => {
             channel()?;
             Ok(json!({"large": 0, "ban": 0, "disband": 0}))

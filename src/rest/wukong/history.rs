@@ -3,8 +3,8 @@
 use super::parse_viewer;
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::ids::ChannelRef;
 use crate::message::{AnswerSizeLimit, HistoryRequest, list_history};
+use crate::model::ChannelRef;
 use crate::rest::legacy::JsonResponse;
 use crate::services::Services;
 use crate::wukongim::LegacyBody;
@@ -73,9 +73,9 @@ pub async fn message_sync(
         as_service: caller.user().is_none(),
     };
     match list_history(
-        core,
+        &core.messages,
         &request,
-        &AnswerSizeLimit::new(core.limits.answer_bytes),
+        &AnswerSizeLimit::new(core.base.limits.answer_bytes),
     )
     .await
     {
@@ -115,9 +115,9 @@ pub async fn max_message_seq(
         as_service: caller.user().is_none(),
     };
     match list_history(
-        core,
+        &core.messages,
         &request,
-        &AnswerSizeLimit::new(core.limits.answer_bytes),
+        &AnswerSizeLimit::new(core.base.limits.answer_bytes),
     )
     .await
     {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::ids::{COMMAND_SUFFIX, ChannelRef, ChannelType, Uid};
-use crate::message::{self as messages, Content, SendRequest};
+use crate::message::{self as messages, SendRequest};
+use crate::model::{COMMAND_SUFFIX, ChannelRef, ChannelType, Content, Uid};
 use crate::rest::legacy::JsonResponse;
 use crate::services::Services;
 use crate::wukongim::LegacyBody;
@@ -65,7 +65,7 @@ pub(super) async fn send_batch(
         payload,
         ..Content::default()
     };
-    content.check(core.limits.payload_bytes)?;
+    content.check(core.base.limits.payload_bytes)?;
     count(subscribers.len())?;
     let mut answer = SendBatchDto::default();
     for to in subscribers {
@@ -79,7 +79,7 @@ pub(super) async fn send_batch(
                 as_member: caller.user().is_some(),
                 content: content.clone(),
             };
-            messages::send(core, request).await
+            messages::send(&core.messages, request).await
         };
         if let Err(error) = sent.await {
             error.log();
@@ -150,7 +150,7 @@ pub async fn send(
         as_member: caller.user().is_some(),
         content,
     };
-    let message = messages::send(core, request).await?.message;
+    let message = messages::send(&core.messages, request).await?.message;
     let data = SentMessageDto {
         client_msg_no: message.client_msg_no,
         message_id: message.message_id,

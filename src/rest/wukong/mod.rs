@@ -25,7 +25,7 @@ use super::legacy::ErrorResponse;
 use crate::auth::{Action, Caller};
 use crate::budget::turn;
 use crate::error::Error;
-use crate::ids::Uid;
+use crate::model::Uid;
 use crate::state::AppState;
 use crate::wukongim::LegacyBody;
 

@@ -14,13 +14,13 @@ use crate::wukongim::{MessageDecoder, SourceDialect, decode_webhook};
 /// structure; [`Error::Store`].
 pub(super) async fn handle_webhook(core: &Services, event: &str, body: &[u8]) -> Result<(), Error> {
     let decoder = MessageDecoder {
-        dialect: SourceDialect::of_webhooks(core.wukongim),
-        limits: &core.limits,
-        clock: &core.clock,
+        dialect: SourceDialect::of_webhooks(core.base.wukongim),
+        limits: &core.base.limits,
+        clock: &core.base.clock,
     };
     let batch = Arc::new(decode_webhook(decoder, event, body)?.batch);
-    ingest(core, Arc::clone(&batch)).await?;
-    if let Some(member_lookup) = core.member_lookup.get() {
+    ingest(&core.messages, Arc::clone(&batch)).await?;
+    if let Some(member_lookup) = &core.member_lookup {
         member_lookup.enqueue_unknown(&batch.messages);
     }
     Ok(())

@@ -14,9 +14,10 @@ use sea_orm::sea_query::{
 
 use super::super::bulk::pad_to_power_of_two;
 use super::super::{RunQuery, StoreError};
-use super::{Columns, ConversationRow, Counts, SenderMark};
-use crate::channel::ChannelKey;
-use crate::ids::{ChannelType, Seq, Uid};
+use super::Columns;
+use crate::model::{
+    ChannelKey, ChannelPk, ChannelType, ConversationRow, Counts, Revision, SenderMark, Seq, Uid,
+};
 
 /// Maximum number of conversations in one statement.
 const ROWS_PER_STATEMENT: usize = 64;
@@ -26,19 +27,6 @@ pub(crate) struct CountRequest<'a> {
     pub(crate) uid: &'a Uid,
     pub(crate) row: &'a mut ConversationRow,
     pub(crate) up_to: Option<Seq>,
-}
-
-impl ConversationRow {
-    /// Returns whether the row alone does not determine how many messages are unread, or how many
-    /// are above `up_to`.
-    pub(crate) fn needs_counts(&self, up_to: Option<Seq>) -> bool {
-        let position = Ord::max(self.read_seq, self.own.seq);
-        let is_ahead = self.read_seq > self.marked_seq && self.last_seq > self.marked_seq;
-        let is_late = self.late_revision > self.marked_revision
-            || (self.own.seq > self.read_seq && self.late_revision > self.own.revision);
-        (self.revision > self.marked_revision && (is_ahead || is_late))
-            || up_to.is_some_and(|up_to| Ord::max(up_to, position) < self.last_seq)
-    }
 }
 
 /// Counts for the rows that need it. They get the current head with the counts.
@@ -83,14 +71,14 @@ fn chunks<'a, 'b>(open: &mut Vec<&'b mut CountRequest<'a>>) -> Vec<Vec<&'b mut C
 /// it the bounds.
 fn take_over(row: &mut ConversationRow, columns: &mut Columns<'_>) -> Result<bool, StoreError> {
     row.last_seq = columns.next()?;
-    row.revision = columns.next()?;
+    row.revision = Revision(columns.next()?);
     row.red_dots = columns.next()?;
     row.last_message_at = columns.next()?;
-    row.late_revision = columns.next()?;
+    row.late_revision = Revision(columns.next()?);
     let own = SenderMark {
         seq: columns.number()?,
         red_dots: columns.number()?,
-        revision: columns.number()?,
+        revision: Revision(columns.number()?),
     };
     let is_same = own == row.own || own.seq <= row.read_seq;
     row.own = own;
@@ -127,7 +115,7 @@ fn head_and_counts(
     let own_revision = if row.own.seq > row.read_seq {
         row.own.revision
     } else {
-        i64::MAX
+        Revision(i64::MAX)
     };
     let seq = || Expr::col(("m", message::Column::Seq));
     let messages = |seqs: Condition| {
@@ -144,10 +132,10 @@ fn head_and_counts(
                 .to_owned(),
         )
     };
-    let late = |revision: i64, up_to: Seq| {
+    let late = |revision: Revision, up_to: Seq| {
         let all = Condition::all()
             .add(Expr::col(("l", late_message::Column::ChannelId)).eq(row.channel_id))
-            .add(Expr::col(("l", late_message::Column::Revision)).gt(revision))
+            .add(Expr::col(("l", late_message::Column::Revision)).gt(revision.0))
             .add(Expr::col(("l", late_message::Column::Seq)).lte(up_to));
         let count = Func::count(Expr::col(("l", late_message::Column::Seq)));
         number(
@@ -210,7 +198,7 @@ fn number(select: SelectStatement) -> Expr {
 }
 
 /// The statement for two conversations that need all counts.
-pub(super) fn example(uid: &Uid, channel_id: i64) -> SelectStatement {
+pub(super) fn example(uid: &Uid, channel_id: ChannelPk) -> SelectStatement {
     let key = ChannelKey {
         channel_type: ChannelType::GROUP,
         key: String::new(),
@@ -219,7 +207,7 @@ pub(super) fn example(uid: &Uid, channel_id: i64) -> SelectStatement {
     let row = ConversationRow {
         read_seq: 395,
         marked_seq: 390,
-        marked_revision: 390,
+        marked_revision: Revision(390),
         ..empty
     };
     let mut statement = head_and_counts(0, uid, &row, Some(395));

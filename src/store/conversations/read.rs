@@ -15,9 +15,8 @@ use super::statements::{
     select_channel_ids, select_member_views, select_members, select_removed_members,
     select_stale_users,
 };
-use super::{COLUMNS, ChangedConversations, ConversationRow, PAIRS_PER_STATEMENT, row_from};
-use crate::channel::ChannelKey;
-use crate::ids::{Uid, Version};
+use super::{COLUMNS, ChangedConversations, PAIRS_PER_STATEMENT, row_from};
+use crate::model::{ChannelKey, ChannelPk, ConversationRow, Uid, Version};
 
 /// A user's relation to a channel, member or not.
 #[derive(Clone, Debug)]
@@ -60,7 +59,7 @@ async fn count_all(
 
 async fn find_pairs(
     connection: &impl RunQuery,
-    pairs: &[(&Uid, i64)],
+    pairs: &[(&Uid, ChannelPk)],
 ) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
     let mut found = Vec::with_capacity(pairs.len());
     for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
@@ -76,7 +75,7 @@ async fn find_pairs(
 
 async fn find_member_views(
     connection: &impl RunQuery,
-    pairs: &[(&Uid, i64)],
+    pairs: &[(&Uid, ChannelPk)],
 ) -> Result<Vec<MemberView>, StoreError> {
     let mut found = Vec::with_capacity(pairs.len());
     for pairs in pairs.chunks(PAIRS_PER_STATEMENT) {
@@ -113,7 +112,9 @@ impl Store {
                 rows: Vec::new(),
             });
         };
-        let cursor = first.try_get_by_index(COLUMNS.len())?;
+        let cursor = first
+            .try_get_by_index::<Option<i64>>(COLUMNS.len())?
+            .map(Version);
         if first.try_get_by_index::<Option<i64>>(0)?.is_none() {
             return Ok(ChangedConversations {
                 cursor,
@@ -137,7 +138,7 @@ impl Store {
     ) -> Result<Vec<ConversationRow>, StoreError> {
         let mut rows = rows_from(
             &self
-                .query_all(&select_changed(self.backend(), uid, 0))
+                .query_all(&select_changed(self.backend(), uid, Version::ZERO))
                 .await?,
         )?;
         count_all(self, uid, &mut rows).await?;
@@ -178,7 +179,7 @@ impl Store {
         &self,
         names: &[(&Uid, &ChannelKey)],
     ) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
-        let pairs: Vec<(&Uid, i64)> = names
+        let pairs: Vec<(&Uid, ChannelPk)> = names
             .iter()
             .map(|(uid, key)| (*uid, self.probable_id(key)))
             .collect();
@@ -195,7 +196,7 @@ impl Store {
                 .collect();
             let keys: Vec<&ChannelKey> = missing.iter().map(|(_, key)| *key).collect();
             let ids = self.find_channels(&keys).await?;
-            let moved: Vec<(&Uid, i64)> = missing
+            let moved: Vec<(&Uid, ChannelPk)> = missing
                 .into_iter()
                 .filter_map(|(uid, key)| {
                     Some((uid, *ids.get(key).filter(|id| **id != key.derived_id(0))?))
@@ -210,7 +211,7 @@ impl Store {
     /// missing.
     pub(crate) async fn find_member_views(
         &self,
-        pairs: &[(&Uid, i64)],
+        pairs: &[(&Uid, ChannelPk)],
     ) -> Result<Vec<MemberView>, StoreError> {
         find_member_views(self, pairs).await
     }
@@ -221,7 +222,7 @@ impl Store {
     }
 
     /// Returns the internal ids of the channels of a user.
-    pub(crate) async fn list_channel_ids(&self, uid: &Uid) -> Result<Vec<i64>, StoreError> {
+    pub(crate) async fn list_channel_ids(&self, uid: &Uid) -> Result<Vec<ChannelPk>, StoreError> {
         let rows = self.query_all(&select_channel_ids(uid)).await?;
         Ok(rows
             .iter()
@@ -252,8 +253,8 @@ impl Store {
                 ))
                 .to_owned();
             for row in self.query_all(&cursors).await? {
-                let (uid, version): (String, Version) =
-                    (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+                let uid: String = row.try_get_by_index(0)?;
+                let version = Version(row.try_get_by_index(1)?);
                 if versions
                     .get(uid.as_str())
                     .is_some_and(|known| *known < version)
@@ -272,7 +273,10 @@ impl Store {
     }
 
     /// Returns the members of a channel.
-    pub(crate) async fn list_members(&self, channel_id: i64) -> Result<Vec<String>, StoreError> {
+    pub(crate) async fn list_members(
+        &self,
+        channel_id: ChannelPk,
+    ) -> Result<Vec<String>, StoreError> {
         let found = self.query_all(&select_members(channel_id)).await?;
         found
             .iter()
@@ -283,7 +287,7 @@ impl Store {
     /// Returns at most `limit` members of a channel.
     pub(crate) async fn list_some_members(
         &self,
-        channel_id: i64,
+        channel_id: ChannelPk,
         limit: usize,
     ) -> Result<Vec<Uid>, StoreError> {
         let found = self
@@ -296,7 +300,7 @@ impl Store {
     /// yet.
     pub(crate) async fn list_removed(
         &self,
-        channel_id: i64,
+        channel_id: ChannelPk,
         number: i64,
         after: &str,
         limit: usize,
@@ -359,7 +363,7 @@ impl Tx {
     /// Returns the conversations of locked users that exist, without counts.
     pub(crate) async fn find_conversations(
         &self,
-        pairs: &[(&Uid, i64)],
+        pairs: &[(&Uid, ChannelPk)],
     ) -> Result<Vec<(Uid, ConversationRow)>, StoreError> {
         find_pairs(self, pairs).await
     }
@@ -367,7 +371,7 @@ impl Tx {
     /// Like [`Store::find_member_views`], for locked users.
     pub(crate) async fn find_member_views(
         &self,
-        pairs: &[(&Uid, i64)],
+        pairs: &[(&Uid, ChannelPk)],
     ) -> Result<Vec<MemberView>, StoreError> {
         find_member_views(self, pairs).await
     }

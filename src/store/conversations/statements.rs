@@ -10,8 +10,8 @@ use sea_orm::sea_query::{
 };
 
 use super::super::bulk::{is_one_of, join_values, lateral_join, values_table};
-use super::{COLUMNS, Membership};
-use crate::ids::{ChannelType, Uid, Version};
+use super::COLUMNS;
+use crate::model::{ChannelPk, ChannelType, Membership, Uid, Version};
 
 fn with_columns(mut select: SelectStatement) -> SelectStatement {
     for (table, column, name) in COLUMNS {
@@ -135,7 +135,7 @@ fn is_stale() -> Expr {
 }
 
 /// Selects conversations by user and channel; the uid follows the columns of the row.
-pub(super) fn select_by_ids(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
+pub(super) fn select_by_ids(backend: DbBackend, pairs: &[(&Uid, ChannelPk)]) -> SelectStatement {
     let found = select_conversations(backend)
         .column(("c", Column::Uid))
         .and_where(Expr::col(("c", Column::Uid)).equals(("w", "uid")))
@@ -144,7 +144,7 @@ pub(super) fn select_by_ids(backend: DbBackend, pairs: &[(&Uid, i64)]) -> Select
     join_values(backend, pair_columns(pairs), found)
 }
 
-fn pair_columns(pairs: &[(&Uid, i64)]) -> [(&'static str, Vec<Value>); 2] {
+fn pair_columns(pairs: &[(&Uid, ChannelPk)]) -> [(&'static str, Vec<Value>); 2] {
     let (uids, ids) = pairs
         .iter()
         .map(|(uid, id)| (Value::from(uid.as_str()), Value::from(*id)))
@@ -155,7 +155,10 @@ fn pair_columns(pairs: &[(&Uid, i64)]) -> [(&'static str, Vec<Value>); 2] {
 /// Like [`select_by_ids`], but also for users without a conversation in the channel, and always
 /// with the own mark. After the uid follow the time of the last removal of all members and the
 /// number of bulk removals.
-pub(super) fn select_member_views(backend: DbBackend, pairs: &[(&Uid, i64)]) -> SelectStatement {
+pub(super) fn select_member_views(
+    backend: DbBackend,
+    pairs: &[(&Uid, ChannelPk)],
+) -> SelectStatement {
     let wanted = values_table(backend, pair_columns(pairs));
     let is_channel = Expr::col(("ch", channel::Column::Id)).equals(("w", "channel_id"));
     let mut select = Query::select();
@@ -219,8 +222,8 @@ pub(super) fn select_changed(backend: DbBackend, uid: &Uid, version: Version) ->
     select
         .and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str()))
         .and_where(has_listable_type());
-    if version > 0 {
-        let newer = Expr::col(("c", Column::Version)).gt(version);
+    if version > Version::ZERO {
+        let newer = Expr::col(("c", Column::Version)).gt(version.0);
         select.cond_where(Condition::any().add(newer).add(is_stale()));
     }
     select
@@ -240,10 +243,7 @@ pub(super) fn select_changed_of_users(
         .cond_where(Condition::any().add(newer).add(is_stale()))
         .to_owned();
     let uids = wanted.iter().map(|(uid, _)| uid.as_str().into()).collect();
-    let versions = wanted
-        .iter()
-        .map(|(_, version)| (*version).into())
-        .collect();
+    let versions = wanted.iter().map(|(_, version)| version.0.into()).collect();
     join_values(backend, [("uid", uids), ("version", versions)], found)
 }
 
@@ -270,7 +270,7 @@ pub(super) fn select_changed_with_cursor(
     select.to_owned()
 }
 
-pub(super) fn select_members(channel_id: i64) -> SelectStatement {
+pub(super) fn select_members(channel_id: ChannelPk) -> SelectStatement {
     let cleared = Query::select()
         .column(channel::Column::ClearedRemovals)
         .from(channel::Entity)
@@ -282,7 +282,7 @@ pub(super) fn select_members(channel_id: i64) -> SelectStatement {
         .to_owned()
 }
 
-fn select_stored_members(channel_id: i64) -> SelectStatement {
+fn select_stored_members(channel_id: ChannelPk) -> SelectStatement {
     Query::select()
         .column(Column::Uid)
         .from(Entity)
@@ -294,7 +294,7 @@ fn select_stored_members(channel_id: i64) -> SelectStatement {
 /// Selects users after `after`, in order, whose rows still say member although a removal of all
 /// members has a higher number.
 pub(super) fn select_removed_members(
-    channel_id: i64,
+    channel_id: ChannelPk,
     number: i64,
     after: &str,
     limit: u64,
@@ -311,7 +311,7 @@ pub(super) fn select_removed_members(
 pub(in super::super) fn hot_statements(
     backend: DbBackend,
     uid: &str,
-    channel_id: i64,
+    channel_id: ChannelPk,
 ) -> Vec<(&'static str, SelectStatement, &'static [&'static str])> {
     let (Ok(uid), Ok(nobody)) = (Uid::parse("uid", uid), Uid::parse("uid", "nobody")) else {
         return Vec::new();
@@ -330,22 +330,22 @@ pub(in super::super) fn hot_statements(
     vec![
         (
             "a full list",
-            select_changed_with_cursor(backend, &uid, 0),
+            select_changed_with_cursor(backend, &uid, Version::ZERO),
             of_user,
         ),
         (
             "what changed",
-            select_changed_with_cursor(backend, &uid, 1),
+            select_changed_with_cursor(backend, &uid, Version(1)),
             of_user,
         ),
         (
             "changes, under the lock",
-            select_changed(backend, &uid, 1),
+            select_changed(backend, &uid, Version(1)),
             of_user,
         ),
         (
             "changes of several users",
-            select_changed_of_users(backend, &[(&uid, 1), (&nobody, 1)]),
+            select_changed_of_users(backend, &[(&uid, Version(1)), (&nobody, Version(1))]),
             of_user,
         ),
         (

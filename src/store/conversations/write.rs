@@ -8,10 +8,7 @@ use sea_orm::Value;
 
 use super::super::bulk::{self, UpsertSpec};
 use super::super::{Store, StoreError, Tx};
-use super::{ConversationRow, Membership};
-use crate::channel::ChannelKey;
-use crate::error::Error;
-use crate::ids::{Uid, Version};
+use crate::model::{ChannelKey, ChannelPk, ConversationRow, Membership, Uid, Version};
 
 const KEY: [Column; 2] = [Column::Uid, Column::ChannelId];
 
@@ -44,10 +41,10 @@ fn values(uid: &Uid, row: &ConversationRow) -> [Value; COLUMNS.len()] {
         row.channel_id.into(),
         row.read_seq.into(),
         row.read_mark.into(),
-        row.marked_revision.into(),
+        row.marked_revision.0.into(),
         row.marked_seq.into(),
-        row.version.into(),
-        row.stamped_revision.into(),
+        row.version.0.into(),
+        row.stamped_revision.0.into(),
         row.deleted_to_seq.into(),
         row.joined_seq.into(),
         row.left_seq.into(),
@@ -63,7 +60,7 @@ fn values(uid: &Uid, row: &ConversationRow) -> [Value; COLUMNS.len()] {
 /// channels.
 pub(in super::super) fn person_conversations(
     key: &ChannelKey,
-    channel_id: i64,
+    channel_id: ChannelPk,
 ) -> Vec<(Uid, ConversationRow)> {
     let empty = ConversationRow::empty(channel_id, key.clone());
     key.implicit_members()
@@ -77,7 +74,7 @@ impl Store {
     pub(crate) async fn insert_conversations(
         &self,
         conversations: &[(Uid, ConversationRow)],
-    ) -> Result<(), Error> {
+    ) -> Result<(), StoreError> {
         if conversations.is_empty() {
             return Ok(());
         }

@@ -355,14 +355,14 @@ async fn message_to_oneself_creates_one_conversation(engine: Engine) {
 /// messages.
 async fn channel_id_hash_collision(engine: Engine) {
     let server = Server::start(engine).await;
-    let key = recents::channel::ChannelKey {
-        channel_type: recents::ids::ChannelType::parse("channel_type", 2).unwrap(),
+    let key = recents::model::ChannelKey {
+        channel_type: recents::model::ChannelType::parse("channel_type", 2).unwrap(),
         key: "second".to_owned(),
     };
     let connection = server.database.connect().await;
     let taken = format!(
         "INSERT INTO channel (id, channel_type, channel_key) VALUES ({}, 2, 'first')",
-        key.derived_id(0)
+        key.derived_id(0).0
     );
     sea_orm::ConnectionTrait::execute_unprepared(&connection, &taken)
         .await

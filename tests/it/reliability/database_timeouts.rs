@@ -157,10 +157,10 @@ async fn unreachable_postgres_is_503() {
         .unwrap();
     let clock = recents::clock::Clock::System;
     let ids = recents::clock::IdGenerator::seeded(1);
-    let (app, _) = recents::server::assemble(settings, store, clock, ids).unwrap();
+    let (server, _) = recents::server::assemble(settings, store, clock, ids).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = recents::server::router(app);
+    let router = recents::server::router(server);
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let sync = http

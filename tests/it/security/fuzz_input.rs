@@ -18,7 +18,7 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 use recents::config::Settings;
 use recents::conversation::parse_last_msg_seqs;
-use recents::ids::{ChannelRef, Seq};
+use recents::model::{ChannelRef, Seq};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 

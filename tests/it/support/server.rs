@@ -70,11 +70,12 @@ impl Server {
         static SEED: AtomicU64 = AtomicU64::new(1);
         let clock = Arc::new(AtomicI64::new(1_795_393_000_000));
         let ids = IdGenerator::seeded(SEED.fetch_add(1, Ordering::Relaxed));
-        let (app, background) =
+        let (server, background) =
             assemble(settings, store, Clock::Fixed(Arc::clone(&clock)), ids).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let serve = recents::server::serve(app.clone(), listener);
+        let app = server.state.clone();
+        let serve = recents::server::serve(server, listener);
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = serve => {}
@@ -95,7 +96,7 @@ impl Server {
     /// Starts another server on the same database, without the first one's cache.
     pub async fn restart(&self, change: impl FnOnce(&mut Settings)) -> Self {
         self.task.abort();
-        self.app.core.store.close().await;
+        self.app.core.base.store.close().await;
         Self::start_on(Arc::clone(&self.database), change).await
     }
 

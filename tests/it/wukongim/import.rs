@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use recents::ids::Uid;
 use recents::import::{ImportSummary, WukongimClient, compare, import_file, import_server};
+use recents::model::Uid;
 use serde_json::json;
 
 use crate::support::process::{run, stderr, stdout};

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::channel::ChannelKey;
-use crate::ids::Uid;
+use crate::model::{ChannelKey, ChannelPk, Uid};
 
 /// An invalidation for other servers with more entries than this is replaced by one for everybody.
 const MAX_INVALIDATION_ENTRIES: usize = 10_000;
@@ -17,13 +16,13 @@ const MAX_INVALIDATION_ENTRIES: usize = 10_000;
 /// The channels and users that changed. It carries no data: subscribers read the database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Invalidation {
+pub(crate) struct Invalidation {
     /// Channels with a new message, or with another change that members see; by internal id.
-    pub(super) channels: HashSet<i64>,
+    pub(crate) channels: HashSet<ChannelPk>,
     /// Users whose list changed.
-    pub(super) users: HashSet<String>,
+    pub(crate) users: HashSet<String>,
     /// Set if it is not known what changed.
-    pub(super) everybody: bool,
+    pub(crate) everybody: bool,
 }
 
 impl Invalidation {
@@ -34,7 +33,7 @@ impl Invalidation {
 
 /// Wakes one subscriber.
 #[derive(Debug)]
-pub(super) struct Waker {
+pub(crate) struct Waker {
     number: u64,
     notify: Notify,
     /// The users that invalidations named, for subscribers of several users.
@@ -43,16 +42,16 @@ pub(super) struct Waker {
 
 impl Waker {
     /// Waits for an invalidation. All that arrived since the last call count as one.
-    pub(super) async fn notified(&self) {
+    pub(crate) async fn notified(&self) {
         self.notify.notified().await;
     }
 
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.notify.notify_one();
     }
 
     /// Wakes the subscriber because of a user.
-    pub(super) fn wake_for_user(&self, uid: &str) {
+    pub(crate) fn wake_for_user(&self, uid: &str) {
         if let Some(changed_users) = &self.changed_users {
             lock(changed_users).insert(uid.to_owned());
         }
@@ -60,7 +59,7 @@ impl Waker {
     }
 
     /// Returns the users that were named since the last call.
-    pub(super) fn take_changed_users(&self) -> HashSet<String> {
+    pub(crate) fn take_changed_users(&self) -> HashSet<String> {
         self.changed_users
             .as_ref()
             .map(|changed_users| std::mem::take(&mut *lock(changed_users)))
@@ -77,26 +76,26 @@ pub struct NotificationBus {
     /// Invalidations for other servers, if there are any.
     outbox: OnceLock<RedisOutbox>,
     /// Notified by invalidations for everybody.
-    pub(super) everybody: Notify,
+    pub(crate) everybody: Notify,
 }
 
 #[derive(Debug, Default)]
 struct WakerRegistry {
     users: HashMap<String, Vec<Arc<Waker>>>,
     /// Sorted by number.
-    channels: HashMap<i64, Vec<Arc<Waker>>>,
+    channels: HashMap<ChannelPk, Vec<Arc<Waker>>>,
 }
 
 /// The next invalidation for other servers, merged from those that are pending.
 #[derive(Debug, Default)]
-pub(super) struct RedisOutbox {
+pub(crate) struct RedisOutbox {
     next: Mutex<Invalidation>,
     filled: Notify,
 }
 
 impl RedisOutbox {
     /// Waits until an invalidation is pending, and takes it.
-    pub(super) async fn take(&self) -> Invalidation {
+    pub(crate) async fn take(&self) -> Invalidation {
         loop {
             let invalidation = std::mem::take(&mut *lock(&self.next));
             if !invalidation.is_empty() {
@@ -106,7 +105,7 @@ impl RedisOutbox {
         }
     }
 
-    pub(super) fn put(&self, invalidation: Invalidation) {
+    pub(crate) fn put(&self, invalidation: Invalidation) {
         let mut next = lock(&self.next);
         next.everybody |= invalidation.everybody;
         if !next.everybody {
@@ -133,7 +132,7 @@ impl NotificationBus {
     /// after the commit.
     pub(crate) fn channels_moved<'a>(
         &self,
-        channels: impl IntoIterator<Item = (i64, &'a ChannelKey)>,
+        channels: impl IntoIterator<Item = (ChannelPk, &'a ChannelKey)>,
     ) {
         let mut invalidation = Invalidation::default();
         for (id, key) in channels {
@@ -166,7 +165,7 @@ impl NotificationBus {
     }
 
     /// Wakes the subscribers in this process.
-    pub(super) fn deliver(&self, invalidation: &Invalidation) {
+    pub(crate) fn deliver(&self, invalidation: &Invalidation) {
         let registry = lock(&self.registry);
         let mut woken = 0;
         for (uid, waker) in invalidation
@@ -195,30 +194,30 @@ impl NotificationBus {
     }
 
     /// Returns the outbox. From the first call on, invalidations are kept for other servers.
-    pub(super) fn outbox(&self) -> &RedisOutbox {
+    pub(crate) fn outbox(&self) -> &RedisOutbox {
         self.outbox.get_or_init(RedisOutbox::default)
     }
 }
 
 /// A waker with its users and channels; dropping it unsubscribes.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     bus: Arc<NotificationBus>,
-    pub(super) waker: Arc<Waker>,
+    pub(crate) waker: Arc<Waker>,
     users: Mutex<HashSet<String>>,
-    channels: Mutex<HashSet<i64>>,
+    channels: Mutex<HashSet<ChannelPk>>,
 }
 
 impl Subscription {
     /// Subscribes to a user's list.
-    pub(super) fn for_user(bus: &Arc<NotificationBus>, uid: &Uid) -> Self {
+    pub(crate) fn for_user(bus: &Arc<NotificationBus>, uid: &Uid) -> Self {
         let subscription = Self::new(bus, None);
         subscription.add_user(uid);
         subscription
     }
 
     /// Creates an empty subscription that records which users changed.
-    pub(super) fn for_users(bus: &Arc<NotificationBus>) -> Self {
+    pub(crate) fn for_users(bus: &Arc<NotificationBus>) -> Self {
         Self::new(bus, Some(Mutex::default()))
     }
 
@@ -238,7 +237,7 @@ impl Subscription {
     }
 
     /// Subscribes to another user's list.
-    pub(super) fn add_user(&self, uid: &Uid) {
+    pub(crate) fn add_user(&self, uid: &Uid) {
         if lock(&self.users).insert(uid.to_string()) {
             lock(&self.bus.registry)
                 .users
@@ -249,7 +248,7 @@ impl Subscription {
     }
 
     /// Unsubscribes from a user's list.
-    pub(super) fn remove_user(&self, uid: &Uid) {
+    pub(crate) fn remove_user(&self, uid: &Uid) {
         if lock(&self.users).remove(uid.as_str()) {
             self.unregister_user(&mut lock(&self.bus.registry), uid.as_str());
         }
@@ -265,7 +264,7 @@ impl Subscription {
     }
 
     /// Subscribes to these channels as well. Returns whether any of them is new.
-    pub(super) fn add_channels(&self, channels: impl IntoIterator<Item = i64>) -> bool {
+    pub(crate) fn add_channels(&self, channels: impl IntoIterator<Item = ChannelPk>) -> bool {
         let mut is_news = false;
         let mut subscribed = lock(&self.channels);
         let mut registry = lock(&self.bus.registry);
@@ -281,7 +280,7 @@ impl Subscription {
     }
 
     /// Unsubscribes from these channels.
-    pub(super) fn remove_channels(&self, channels: impl IntoIterator<Item = i64>) {
+    pub(crate) fn remove_channels(&self, channels: impl IntoIterator<Item = ChannelPk>) {
         let mut subscribed = lock(&self.channels);
         let mut registry = lock(&self.bus.registry);
         for id in channels {
@@ -291,7 +290,7 @@ impl Subscription {
         }
     }
 
-    fn unregister_channel(&self, registry: &mut WakerRegistry, id: i64) {
+    fn unregister_channel(&self, registry: &mut WakerRegistry, id: ChannelPk) {
         let Entry::Occupied(mut wakers) = registry.channels.entry(id) else {
             return;
         };
@@ -328,7 +327,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::ids::{ChannelType, Uid};
+    use crate::model::{ChannelType, Uid};
 
     fn uid(text: &str) -> Uid {
         Uid::parse("uid", text).unwrap()
@@ -353,11 +352,11 @@ mod tests {
             Subscription::for_user(&bus, &uid("bob")),
             Subscription::for_users(&bus),
         );
-        ann.add_channels([1, 2]);
-        bob.add_channels([2]);
-        chat.add_channels([1]);
-        bus.channels_moved([(1, &group("g")), (1, &group("g"))]);
-        bus.channels_moved([(1, &group("g"))]);
+        ann.add_channels([1, 2].map(ChannelPk));
+        bob.add_channels([ChannelPk(2)]);
+        chat.add_channels([ChannelPk(1)]);
+        bus.channels_moved([(ChannelPk(1), &group("g")), (ChannelPk(1), &group("g"))]);
+        bus.channels_moved([(ChannelPk(1), &group("g"))]);
         assert_eq!(
             (was_woken(&ann), was_woken(&bob), was_woken(&chat)),
             (true, false, true)
@@ -368,14 +367,14 @@ mod tests {
             (was_woken(&ann), was_woken(&bob), was_woken(&chat)),
             (false, true, false)
         );
-        bus.channels_moved([(9, &ChannelKey::person("ann", "zoe"))]);
+        bus.channels_moved([(ChannelPk(9), &ChannelKey::person("ann", "zoe"))]);
         assert_eq!(
             (was_woken(&ann), was_woken(&bob)),
             (true, false),
             "a person channel that is new to the user"
         );
-        ann.remove_channels([2]);
-        bus.channels_moved([(2, &group("h"))]);
+        ann.remove_channels([ChannelPk(2)]);
+        bus.channels_moved([(ChannelPk(2), &group("h"))]);
         assert_eq!((was_woken(&ann), was_woken(&bob)), (false, true));
     }
 
@@ -411,7 +410,7 @@ mod tests {
             .map(|number| Subscription::for_user(&bus, &uid(&format!("u{number}"))))
             .collect();
         for subscription in &subscriptions {
-            subscription.add_channels(0..20);
+            subscription.add_channels((0..20).map(ChannelPk));
         }
         drop(subscriptions);
         let registry = lock(&bus.registry);
@@ -424,7 +423,7 @@ mod tests {
         bus.users_changed([&uid("ann")]);
         let outbox = bus.outbox();
         bus.users_changed([&uid("bob")]);
-        bus.channels_moved([(7, &group("g"))]);
+        bus.channels_moved([(ChannelPk(7), &group("g"))]);
         let invalidation = outbox.take().await;
         assert_eq!(
             (
@@ -435,7 +434,7 @@ mod tests {
             (1, 1, false)
         );
         let many = group("g");
-        bus.channels_moved((0..=MAX_INVALIDATION_ENTRIES as i64).map(|id| (id, &many)));
+        bus.channels_moved((0..=MAX_INVALIDATION_ENTRIES as i64).map(|id| (ChannelPk(id), &many)));
         let invalidation = outbox.take().await;
         assert_eq!(
             (invalidation.channels.len(), invalidation.everybody),

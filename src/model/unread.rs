@@ -11,8 +11,7 @@
 //! the row, which was read under the user's lock. `docs/ARCHITECTURE.md` explains the reasons, and
 //! `tests/it/api/read_positions.rs` has the shortest histories that break simpler rules.
 
-use crate::ids::Seq;
-use crate::store::{ConversationRow, Counts, Membership};
+use super::{ConversationRow, Counts, Membership, Revision, Seq};
 
 /// The largest unread count that is returned or can be set: clients store it in 32 bits.
 pub const MAX_UNREAD: i64 = i32::MAX as i64;
@@ -68,14 +67,14 @@ fn set_mark(row: &mut ConversationRow, position: Seq, unread: i64) -> bool {
 
 /// Sets a mark with the same position and unread count at the head in the row, so that later reads
 /// need no counts.
-pub(super) fn renew_mark(row: &mut ConversationRow) {
+pub(crate) fn renew_mark(row: &mut ConversationRow) {
     let unread = unread(row);
     set_mark(row, read_position(row), unread);
 }
 
 /// Marks messages up to `up_to`, or all messages, as read. A seq below the position changes
 /// nothing: the receipt is late or repeated.
-pub(super) fn mark_read(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
+pub(crate) fn mark_read(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
     up_to.is_none_or(|up_to| up_to >= read_position(row)) && move_position(row, up_to)
 }
 
@@ -95,7 +94,7 @@ fn move_position(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
 
 /// Sets the number of unread messages: in total, or up to `up_to`, so that later messages are
 /// added.
-pub(super) fn set_unread(row: &mut ConversationRow, count: i64, up_to: Option<Seq>) -> bool {
+pub(crate) fn set_unread(row: &mut ConversationRow, count: i64, up_to: Option<Seq>) -> bool {
     if count == 0 {
         return mark_read(row, up_to);
     }
@@ -108,7 +107,7 @@ pub(super) fn set_unread(row: &mut ConversationRow, count: i64, up_to: Option<Se
 }
 
 /// Deletes messages up to `up_to`, or all messages: marks them as read and hides them for good.
-pub(super) fn delete(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
+pub(crate) fn delete(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
     let up_to = up_to.unwrap_or(row.last_seq);
     let moved = move_position(row, Some(up_to));
     let deleted = up_to > row.deleted_to_seq;
@@ -123,7 +122,7 @@ pub(super) fn delete(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
 pub(crate) fn prepare_join(row: &mut ConversationRow, below: Option<Seq>) {
     row.joined_seq = below.map_or(row.last_seq, |seq| seq - 1);
     row.read_seq = row.joined_seq.max(row.deleted_to_seq);
-    row.marked_revision = 0;
+    row.marked_revision = Revision::ZERO;
     row.marked_seq = 0;
 }
 
@@ -137,5 +136,5 @@ pub(crate) fn join(row: &mut ConversationRow) {
     };
     set_mark(row, read_position(row), unread);
     row.membership = Membership::Member;
-    row.stamped_revision = -1;
+    row.stamped_revision = Revision::UNSTAMPED;
 }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::budget::network;
 use crate::config::{Settings, address_range};
 use crate::error::Error;
-use crate::ids::Uid;
+use crate::model::Uid;
 
 /// Limits requests by user and by address, and finds out the addresses of clients.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::Error;
+use super::InvalidValue;
 
 /// Maximum length of an id in bytes.
 pub const ID_BYTES: usize = 255;
@@ -13,23 +13,21 @@ pub const COMMAND_SUFFIX: &str = "____cmd";
 
 /// A message's number in its channel: 1, 2, 3 …; 0 is the position before the first message.
 pub type Seq = i64;
-/// A user's strictly increasing number of a visible change, below 2^53.
-pub type Version = i64;
 
 /// Validates a text that is stored as a key: at most [`ID_BYTES`] bytes of Unicode without control
 /// characters.
 ///
 /// # Errors
-/// [`Error::BadInput`] for `field`.
-pub fn check_key(field: &'static str, text: &str) -> Result<(), Error> {
+/// [`InvalidValue`] for `field`.
+pub fn check_key(field: &'static str, text: &str) -> Result<(), InvalidValue> {
     if text.len() > ID_BYTES {
-        return Err(Error::bad_input(
+        return Err(InvalidValue::new(
             field,
             format!("must be at most {ID_BYTES} bytes long"),
         ));
     }
     if text.chars().any(char::is_control) {
-        return Err(Error::bad_input(
+        return Err(InvalidValue::new(
             field,
             "must not contain control characters",
         ));
@@ -37,9 +35,9 @@ pub fn check_key(field: &'static str, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_id(field: &'static str, text: &str) -> Result<(), Error> {
+fn check_id(field: &'static str, text: &str) -> Result<(), InvalidValue> {
     if text.is_empty() {
-        return Err(Error::bad_input(field, "must not be empty"));
+        return Err(InvalidValue::new(field, "must not be empty"));
     }
     check_key(field, text)
 }
@@ -50,9 +48,9 @@ pub struct Uid(String);
 
 impl Uid {
     /// # Errors
-    /// [`Error::BadInput`] for `field` if the text is empty, too long, or contains control
+    /// [`InvalidValue`] for `field` if the text is empty, too long, or contains control
     /// characters.
-    pub fn parse(field: &'static str, text: impl Into<String>) -> Result<Self, Error> {
+    pub fn parse(field: &'static str, text: impl Into<String>) -> Result<Self, InvalidValue> {
         let text = text.into();
         check_id(field, &text)?;
         Ok(Self(text))
@@ -96,10 +94,10 @@ impl ChannelType {
     pub const NEVER_LISTED: [Self; 2] = [Self(6), Self(9)];
 
     /// # Errors
-    /// [`Error::BadInput`] for `field` if the number is not between 1 and 255.
-    pub fn parse(field: &'static str, number: i64) -> Result<Self, Error> {
+    /// [`InvalidValue`] for `field` if the number is not between 1 and 255.
+    pub fn parse(field: &'static str, number: i64) -> Result<Self, InvalidValue> {
         match u8::try_from(number) {
-            Ok(0) | Err(_) => Err(Error::bad_input(field, "must be between 1 and 255")),
+            Ok(0) | Err(_) => Err(InvalidValue::new(field, "must be between 1 and 255")),
             Ok(number) => Ok(Self(number)),
         }
     }
@@ -140,8 +138,8 @@ pub struct ChannelRef {
 
 impl ChannelRef {
     /// # Errors
-    /// [`Error::BadInput`] for `channel_id` or `channel_type`.
-    pub fn parse(channel_id: impl Into<String>, channel_type: i64) -> Result<Self, Error> {
+    /// [`InvalidValue`] for `channel_id` or `channel_type`.
+    pub fn parse(channel_id: impl Into<String>, channel_type: i64) -> Result<Self, InvalidValue> {
         let channel_id = channel_id.into();
         check_id("channel_id", &channel_id)?;
         Ok(Self {
