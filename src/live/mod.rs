@@ -15,6 +15,7 @@ mod connections;
 mod feeds;
 mod message_feeds;
 mod redis;
+mod retry;
 
 pub(crate) use self::connections::{Connection, Connections};
 pub(crate) use self::feeds::Feeds;

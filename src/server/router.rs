@@ -1,24 +1,30 @@
 //! All routes, with the middleware of each interface.
 //!
-//! A request passes through `request_context`, compression and `catch_panic`; requests that cost
-//! something then pass through `load_shed`, and requests of the two interfaces through
-//! `authenticate`.
+//! A request gets its id and passes through `request_context`, compression and `catch_panic`;
+//! requests that cost something then pass through `load_shed`, and requests of the two interfaces
+//! through `authenticate`.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{from_fn_with_state, map_request};
 use axum::routing::get;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::{Server, pages};
 use crate::graphql;
 use crate::graphql::http::GraphqlInterface;
 use crate::http::CorsPolicy;
-use crate::http::middleware::{Interface, authenticate, catch_panic, load_shed, request_context};
+use crate::http::middleware::{
+    Interface, NewRequestId, REQUEST_ID, authenticate, catch_panic, load_shed,
+    remove_unacceptable_id, request_context,
+};
 use crate::rest::legacy::LegacyInterface;
 use crate::rest::{health, openapi, wukong};
 use crate::state::AppState;
@@ -82,9 +88,24 @@ fn with_context<I: Interface>(
         .layer(CatchPanicLayer::custom(catch_panic::<I>))
         // Compression shrinks a list to a tenth of its size.
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
-        .layer(from_fn_with_state(
-            (state.clone(), Arc::clone(cors)),
-            request_context::<I>,
+        // The first of these layers is the outermost.
+        .layer((
+            map_request(remove_unacceptable_id),
+            SetRequestIdLayer::new(REQUEST_ID, NewRequestId(state.clone())),
+            PropagateRequestIdLayer::new(REQUEST_ID),
+            SetResponseHeaderLayer::overriding(
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            ),
+            SetResponseHeaderLayer::overriding(
+                header::REFERRER_POLICY,
+                HeaderValue::from_static("no-referrer"),
+            ),
+            SetResponseHeaderLayer::if_not_present(
+                header::CACHE_CONTROL,
+                HeaderValue::from_static("no-store"),
+            ),
+            from_fn_with_state((state.clone(), Arc::clone(cors)), request_context::<I>),
         ))
 }
 

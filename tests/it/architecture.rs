@@ -193,7 +193,7 @@ fn module_uses() -> ModuleUses {
         let path = file.strip_prefix(&source).unwrap().with_extension("");
         let mut parts = path.iter().map(|part| part.to_str().unwrap());
         let module = parts.next().unwrap().to_owned();
-        if ["lib", "main"].contains(&module.as_str()) {
+        if ["lib", "main"].contains(&module.as_str()) || path.iter().any(|part| part == "tests") {
             continue;
         }
         let text = std::fs::read_to_string(&file).unwrap();
@@ -304,20 +304,24 @@ fn private_json_keys_have_no_meaning() {
 }
 
 /// docs/SECURITY.md names a test for each promise: `folder::module::name` in `tests/it/`, or
-/// `module::tests::name` in `src/`.
+/// `module::tests::name` or `module::tests::part::name` in `src/`.
 #[test]
 fn tests_named_in_security_md_exist() {
     let text = std::fs::read_to_string(root().join("docs/SECURITY.md")).unwrap();
     let mut found = 0;
     for named in text.split('`').skip(1).step_by(2) {
-        let files = if let Some((module, _)) = named.split_once("::tests::") {
-            let module = module.replace("::", "/");
-            [format!("src/{module}.rs"), format!("src/{module}/mod.rs")]
-        } else if let Some((module, _)) = named.rsplit_once("::") {
-            let module = module.replace("::", "/");
-            [format!("tests/it/{module}.rs"), String::new()]
-        } else {
+        let Some((module, _)) = named.rsplit_once("::") else {
             continue;
+        };
+        let module = module.replace("::", "/");
+        let files: Vec<String> = if named.contains("::tests::") {
+            let code = module.trim_end_matches("/tests");
+            [code, &module]
+                .iter()
+                .flat_map(|path| [format!("src/{path}.rs"), format!("src/{path}/mod.rs")])
+                .collect()
+        } else {
+            vec![format!("tests/it/{module}.rs")]
         };
         let name = named.rsplit("::").next().unwrap();
         let is_there = |file: &String| {

@@ -9,73 +9,12 @@ use async_graphql::parser::types::{
 use async_graphql::{Name, Positioned};
 use async_graphql_value::{ConstValue, Value};
 
+use super::cost::Cost;
 use super::schema_info::{Cardinality, DEFAULT_MESSAGES, ReadCost, SCHEMA};
+use super::variable_size::{VariableSize, parts};
 use crate::config::Limits;
 
 type Variables = serde_json::Map<String, serde_json::Value>;
-
-/// The cost of a part of a document. A fragment counts as often as it is spread.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cost {
-    /// Number of fields, spreads, directives, arguments and variables.
-    pub(super) fields: usize,
-    /// Nesting depth; every field, spread and inline fragment is a level.
-    pub(super) depth: usize,
-    /// Bytes of variables: the value of a variable is copied at each use.
-    pub(super) copied: usize,
-    /// Number of values in the answer (fields times the entries of the lists around them), plus the
-    /// rows read for them, plus the entries of lists in arguments.
-    pub(super) complexity: usize,
-    pub(super) aliases: usize,
-    pub(super) directives: usize,
-    /// Number of root fields of the largest operation.
-    pub(super) root_fields: usize,
-    /// Number of variables that operations define.
-    pub(super) variables: usize,
-    /// Largest number of arguments on one field or directive.
-    pub(super) arguments: usize,
-    /// Whether the document reads the schema.
-    pub(super) introspects: bool,
-    /// Number of fields on the top level of a selection.
-    width: usize,
-}
-
-impl Cost {
-    const ONE: Self = Self {
-        fields: 1,
-        ..Self::ZERO
-    };
-    const ZERO: Self = Self {
-        fields: 0,
-        depth: 0,
-        copied: 0,
-        complexity: 0,
-        aliases: 0,
-        directives: 0,
-        root_fields: 0,
-        variables: 0,
-        arguments: 0,
-        introspects: false,
-        width: 0,
-    };
-
-    /// Combines the costs of two parts side by side.
-    fn and(self, other: Self) -> Self {
-        Self {
-            fields: self.fields.saturating_add(other.fields),
-            depth: self.depth.max(other.depth),
-            copied: self.copied.saturating_add(other.copied),
-            complexity: self.complexity.saturating_add(other.complexity),
-            aliases: self.aliases.saturating_add(other.aliases),
-            directives: self.directives.saturating_add(other.directives),
-            root_fields: self.root_fields.max(other.root_fields),
-            variables: self.variables.saturating_add(other.variables),
-            arguments: self.arguments.max(other.arguments),
-            introspects: self.introspects || other.introspects,
-            width: self.width.saturating_add(other.width),
-        }
-    }
-}
 
 /// Returns the requested number of entries, or 0 if it is out of range: such a field is refused
 /// before anything is read.
@@ -90,47 +29,6 @@ fn if_within(requested: usize, limit: u32) -> usize {
 /// The document nests too deep to be traversed.
 #[derive(Debug)]
 pub(super) struct TooDeep;
-
-/// The size of a variable's value.
-#[derive(Clone, Copy, Debug, Default)]
-struct VariableSize {
-    bytes: usize,
-    /// Number of entries of its lists, including nested lists.
-    entries: usize,
-    /// Number of parts of a text separated by `|`.
-    parts: usize,
-}
-
-impl VariableSize {
-    fn of(value: &serde_json::Value) -> Self {
-        let mut size = Self {
-            bytes: value.to_string().len(),
-            entries: 0,
-            parts: value.as_str().map_or(0, parts),
-        };
-        let mut open = vec![value];
-        while let Some(value) = open.pop() {
-            match value {
-                serde_json::Value::Array(values) => {
-                    size.entries += values.len();
-                    open.extend(values);
-                }
-                serde_json::Value::Object(values) => open.extend(values.values()),
-                _ => {}
-            }
-        }
-        size
-    }
-}
-
-/// Counts the entries of a `lastMsgSeqs`.
-fn parts(text: &str) -> usize {
-    if text.is_empty() {
-        0
-    } else {
-        text.matches('|').count() + 1
-    }
-}
 
 /// Computes the cost of the parts of a document.
 pub(super) struct CostCalculator<'a> {

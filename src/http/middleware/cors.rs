@@ -1,6 +1,8 @@
 //! Cross-origin resource sharing: which web pages may read answers.
 //!
-//! tower-http's layer would answer preflight requests with 200, where `WuKongIM` answers 204.
+//! tower-http's layer would answer preflight requests with 200, where `WuKongIM` answers 204, would
+//! leave the allowed methods and headers out of other answers, where `WuKongIM` has them, and would
+//! send them to refused origins, too.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 

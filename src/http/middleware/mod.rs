@@ -6,6 +6,7 @@ mod catch_panic;
 mod cors;
 mod load_shed;
 mod request_context;
+mod request_id;
 
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -13,7 +14,8 @@ use axum::response::Response;
 pub(crate) use self::authenticate::authenticate;
 pub(crate) use self::catch_panic::catch_panic;
 pub(crate) use self::load_shed::load_shed;
-pub(crate) use self::request_context::{REQUEST_ID, request_context};
+pub(crate) use self::request_context::request_context;
+pub(crate) use self::request_id::{NewRequestId, REQUEST_ID, remove_unacceptable_id};
 use crate::error::Error;
 
 /// What middleware must know of the interface that it serves.

@@ -1,28 +1,24 @@
-//! The context of every request: its id, time limit, log line, metrics and common headers.
+//! The context of every request: its time limit, log line and metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Interface;
 use super::cors::allow_origins;
+use super::{Interface, REQUEST_ID};
 use crate::error::Error;
 use crate::http::{CorsPolicy, open_mode};
 use crate::state::AppState;
 
-/// The header of the request's id, which the client or the server chooses. Handlers find it in the
-/// request, and the answer carries it.
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Gives the request its id and its time limit, and records it in the log and the metrics. An error
-/// response contains its [`Error`] as an extension, whose details go to the log only.
+/// Gives the request its time limit, and records it in the log and the metrics. An error response
+/// contains its [`Error`] as an extension, whose details go to the log only.
 pub(crate) async fn request_context<I: Interface>(
     State((state, cors)): State<(AppState, Arc<CorsPolicy>)>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let open_mode_check = open_mode::check_host(request.version(), request.headers())
@@ -39,12 +35,11 @@ pub(crate) async fn request_context<I: Interface>(
         .get::<MatchedPath>()
         .map_or("unmatched", MatchedPath::as_str)
         .to_owned();
-    let id = clients_request_id(request.headers())
-        .map_or_else(|| state.core.base.ids.request_id(), str::to_owned);
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        request.headers_mut().insert(REQUEST_ID, id);
-    }
     let headers = request.headers().clone();
+    let id = headers
+        .get(REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
     let span = tracing::info_span!("request", id, method = %method, route);
     let limit = Duration::from_secs(state.settings.limits.request_timeout_seconds);
     let result = match open_mode_check {
@@ -58,7 +53,6 @@ pub(crate) async fn request_context<I: Interface>(
     };
     let mut response = result.unwrap_or_else(|error| I::refuse(&headers, error));
     allow_origins::<I>(&state, &cors, &headers, response.headers_mut());
-    set_common_headers(response.headers_mut());
 
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
@@ -81,37 +75,7 @@ pub(crate) async fn request_context<I: Interface>(
             "answered"
         )
     });
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
     response
-}
-
-/// Returns the id that the client chose, if it is short and harmless in a log.
-fn clients_request_id(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get(&REQUEST_ID)
-        .and_then(|id| id.to_str().ok())
-        .filter(|id| {
-            (1..=64).contains(&id.len())
-                && id
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        })
-}
-
-fn set_common_headers(headers: &mut HeaderMap) {
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    );
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
 }
 
 /// Returns a bounded set of labels: clients may invent methods.

@@ -1,0 +1,180 @@
+//! Imports a channel: its messages, and the user as a member.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{ImportSummary, WukongimClient, with_details};
+use crate::error::Error;
+use crate::message::{IncomingMessage, IngestReport, MessageBatch, Recipients, ingest};
+use crate::model::{ChannelKey, ChannelRef, Message, Uid};
+use crate::services::Services;
+use crate::wukongim::{LegacyBody, MessageDecoder, SourceDialect};
+
+/// Messages of one request, and of one transaction.
+const PAGE_SIZE: i64 = 500;
+
+/// Imports the messages of a channel that are missing, and makes the user a member.
+pub(super) async fn import_channel(
+    core: &Arc<Services>,
+    client: &mut WukongimClient,
+    uid: &Uid,
+    channel: &ChannelRef,
+    is_v2: bool,
+    summary: &mut ImportSummary,
+) -> anyhow::Result<()> {
+    let key = ChannelKey::new(uid, channel);
+    let kind = key.channel_type.number().to_string();
+    let progress_key = client.progress_key(&["channel", &kind, &key.key]);
+    let decoder = MessageDecoder {
+        dialect: SourceDialect {
+            names_pairs: false,
+            loses_red_dots: is_v2,
+        },
+        limits: &core.base.limits,
+        clock: &core.base.clock,
+    };
+    let mut seq = i64::try_from(core.base.store.count_imported_lines(&progress_key).await?)?;
+    let mut first: Option<FirstMessage> = None;
+    loop {
+        let body = json!({
+            "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
+            "start_message_seq": seq + 1, "end_message_seq": 0, "limit": PAGE_SIZE, "pull_mode": 1,
+        });
+        let response =
+            LegacyBody::from_element(client.post("/channel/messagesync", &body).await?, "history")?;
+        let mut messages: Vec<IncomingMessage> = Vec::new();
+        for message in response.objects("messages")? {
+            match decoder.decode(&message) {
+                // Messages of other channels than the requested one are ignored.
+                Ok(incoming) if incoming.key == key => messages.push(incoming),
+                Ok(_) => summary.refused += 1,
+                Err(reason) => {
+                    tracing::warn!(reason = reason.label(), channel = ?key, "skipped an invalid message");
+                    summary.refused += 1;
+                }
+            }
+        }
+        let last = response
+            .objects("messages")?
+            .iter()
+            .filter_map(|message| message.int64("message_seq").ok())
+            .max();
+        first = first.or_else(|| {
+            messages
+                .first()
+                .map(|incoming| FirstMessage::of(&incoming.message))
+        });
+        let report: IngestReport = ingest(
+            &core.messages,
+            MessageBatch {
+                messages,
+                recipients: None,
+            },
+        )
+        .await
+        .map_err(with_details)?;
+        summary.stored += report.stored;
+        summary.repeated += report.repeated;
+        summary.conflicts += report.conflicts;
+        match last {
+            Some(last) if last > seq => {
+                seq = last;
+                core.base
+                    .store
+                    .write_imported_lines(&progress_key, u64::try_from(seq)?)
+                    .await
+                    .map_err(with_details)?;
+            }
+            _ => break,
+        }
+        if response.int64("more")? == 0 {
+            break;
+        }
+    }
+    join(core, client, uid, channel, &key, first).await
+}
+
+/// The first message of a channel; imported members join below it.
+struct FirstMessage {
+    seq: i64,
+    message_id: i64,
+    sent_at: i64,
+}
+
+impl FirstMessage {
+    fn of(message: &Message) -> Self {
+        Self {
+            seq: message.seq,
+            message_id: message.message_id,
+            sent_at: message.sent_at,
+        }
+    }
+
+    fn read(fields: &LegacyBody) -> Result<Self, Error> {
+        Ok(Self {
+            seq: fields.int64("message_seq")?,
+            message_id: fields.int64("message_id")?,
+            sent_at: fields.int64("timestamp")?.saturating_mul(1000),
+        })
+    }
+}
+
+/// Makes the user a member, below the channel's first message. Both users of a person channel are
+/// members implicitly.
+async fn join(
+    core: &Arc<Services>,
+    client: &mut WukongimClient,
+    uid: &Uid,
+    channel: &ChannelRef,
+    key: &ChannelKey,
+    first: Option<FirstMessage>,
+) -> anyhow::Result<()> {
+    if key.pair().is_some() {
+        return Ok(());
+    }
+    // If the channel was imported for another user, its messages are known, and only the first one
+    // is requested again.
+    let first = match first {
+        Some(first) => Some(first),
+        None => {
+            let body = json!({
+                "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
+                "start_message_seq": 1, "end_message_seq": 0, "limit": 1, "pull_mode": 1,
+            });
+            let response = LegacyBody::from_element(
+                client.post("/channel/messagesync", &body).await?,
+                "history",
+            )?;
+            let first = response.objects("messages")?.into_iter().next();
+            first
+                .map(|message| FirstMessage::read(&message))
+                .transpose()?
+        }
+    };
+    let Some(FirstMessage {
+        seq,
+        message_id,
+        sent_at,
+    }) = first
+    else {
+        return Ok(());
+    };
+    let recipients = Recipients {
+        key: key.clone(),
+        seq,
+        message_id,
+        sent_at,
+        uids: vec![uid.clone()],
+    };
+    ingest(
+        &core.messages,
+        MessageBatch {
+            messages: Vec::new(),
+            recipients: Some(recipients),
+        },
+    )
+    .await
+    .map_err(with_details)?;
+    Ok(())
+}
