@@ -9,7 +9,8 @@ use recents::message::{CachedMessages, RecentMessageCache};
 use recents::model::{
     ChannelPk, ChannelRef, ChannelSnapshotId, ChannelType, Content, Message, Revision,
 };
-use recents::wukongim::LegacyBody;
+use recents::rest::wukong::conversation::SyncBody;
+use recents::wukongim::JsonObject;
 use recents::wukongim::dto::{ConversationDto, SyncEntryDto, write_entries, write_message};
 
 const CONVERSATIONS: i64 = 500;
@@ -95,7 +96,9 @@ fn benches(criterion: &mut Criterion) {
     });
     let request = br#"{"uid":"u0","version":1795393127614,"last_msg_seqs":"","msg_count":20,"only_unread":0}"#;
     criterion.bench_function("parse the body of a sync", |bench| {
-        bench.iter(|| black_box(LegacyBody::parse(request)))
+        bench.iter(|| {
+            black_box(JsonObject::parse(request).and_then(|mut body| body.decode::<SyncBody>()))
+        })
     });
     let held: Vec<String> = (0..CONVERSATIONS)
         .map(|number| format!("team-{number}:2:{number}"))

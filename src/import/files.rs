@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::message::ingest;
 use crate::services::Services;
 use crate::wukongim::{
-    ChannelSettings, LegacyBody, MessageDecoder, SourceDialect, decode_channel,
-    decode_member_change, decode_webhook,
+    AddMembersBody, ChannelBody, JsonObject, MessageDecoder, RemoveMembersBody, SourceDialect,
+    decode_webhook,
 };
 
 /// A line of a recording: a webhook (`path` begins with `?event=`, `body`) or an API call (`path`,
@@ -189,18 +189,18 @@ async fn import_line(
     let request = line.request.as_deref().unwrap_or_default().as_bytes();
     match line.path.as_str() {
         "/channel" => {
-            let fields = LegacyBody::parse(request)?;
-            let settings = ChannelSettings::decode(&fields)?;
-            let channel = decode_channel(&fields)?;
-            create_channel(&core.channels, &settings.for_channel(channel)).await?;
+            let body: ChannelBody = JsonObject::parse(request)?.decode()?;
+            create_channel(&core.channels, &body.into_request()?).await?;
         }
         "/channel/subscriber_add" => {
-            let fields = LegacyBody::parse(request)?;
-            let (channel, uids) = decode_member_change(&fields)?;
-            add_members(&core.channels, &channel, &uids, fields.flag("reset")?).await?;
+            let body: AddMembersBody = JsonObject::parse(request)?.decode()?;
+            let reset = body.reset.0;
+            let (channel, uids) = body.into_members()?;
+            add_members(&core.channels, &channel, &uids, reset).await?;
         }
         "/channel/subscriber_remove" => {
-            let (channel, uids) = decode_member_change(&LegacyBody::parse(request)?)?;
+            let body: RemoveMembersBody = JsonObject::parse(request)?.decode()?;
+            let (channel, uids) = body.into_members()?;
             remove_members(&core.channels, &channel, &uids).await?;
         }
         _ => {

@@ -3,29 +3,79 @@
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::legacy::{ErrorResponse, JsonResponse};
 use crate::state::AppState;
 use crate::store::StoreError;
 use crate::telemetry;
 use crate::telemetry::text_with_sources;
+use crate::wukongim::dto::HealthDto;
 
-/// Handles `GET /health`, which has the form of `WuKongIM`'s.
-pub async fn health() -> impl IntoResponse {
-    JsonResponse(serde_json::json!({"status": "ok"}))
+/// Returns the routes. They are never refused under overload, and need no token.
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+        .routes(routes!(health))
+        .routes(routes!(livez))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
 }
 
-/// Handles `GET /livez`: the process is alive.
-pub async fn livez() -> &'static str {
+/// Whether the process is alive, in the form of WuKongIM.
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "getHealth",
+    responses((
+        status = 200,
+        description = "success",
+        body = HealthDto,
+        content_type = "application/json; charset=utf-8"
+    )),
+    security()
+)]
+async fn health() -> JsonResponse<HealthDto> {
+    JsonResponse(HealthDto { status: "ok" })
+}
+
+/// Whether the process is alive.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "getLiveness",
+    responses((
+        status = 200,
+        description = "success",
+        body = String,
+        content_type = "text/plain; charset=utf-8"
+    )),
+    security()
+)]
+async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Handles `GET /readyz`: the database is reachable and accepts writes, its migrations are applied,
-/// and no shutdown has been requested.
+/// Whether the server is ready.
 ///
-/// # Errors
-/// Returns 503 with the reason as text.
-pub async fn readyz(
+/// The database is reachable and accepts writes, its migrations are applied, and no shutdown has
+/// begun.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "getReadiness",
+    responses(
+        (
+            status = 200,
+            description = "success",
+            body = String,
+            content_type = "text/plain; charset=utf-8"
+        ),
+        (status = 503, description = "not ready; the body has the reason"),
+    ),
+    security()
+)]
+async fn readyz(
     State(app): State<AppState>,
 ) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
     match check(&app).await {
@@ -73,8 +123,20 @@ async fn check(app: &AppState) -> Result<(), String> {
     }
 }
 
-/// Handles `GET /metrics` in Prometheus' text format.
-pub async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
+/// Metrics in Prometheus' text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "getMetrics",
+    responses((
+        status = 200,
+        description = "success",
+        body = String,
+        content_type = "text/plain; version=0.0.4; charset=utf-8"
+    )),
+    security()
+)]
+async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
     metrics::gauge!(crate::metrics::CACHE_BYTES)
         .set(app.core.messages.recent_messages.bytes() as f64);
     metrics::gauge!(crate::metrics::LOG_LINES_DROPPED).set(telemetry::dropped_log_lines() as f64);

@@ -1,18 +1,26 @@
 //! Extracts requests of `WuKongIM`'s routes, and builds their responses: JSON, and one envelope for
 //! all errors.
 
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::{self, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::auth::Caller;
+use crate::budget::{Turn, turn};
 use crate::error::Error;
 use crate::http::middleware::Interface;
 use crate::http::read_body;
 use crate::state::AppState;
-use crate::wukongim::LegacyBody;
+use crate::wukongim::JsonObject;
 use crate::wukongim::dto::{Envelope, StatusOk};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -28,9 +36,16 @@ pub struct JsonResponse<T>(pub T);
 #[derive(Debug)]
 pub struct RawJsonResponse(pub serde_json::Result<Vec<u8>>);
 
+impl RawJsonResponse {
+    /// Serialises a value in the handler, so that the work is part of the caller's turn.
+    pub fn serialise<T: Serialize>(value: &T) -> Self {
+        Self(serde_json::to_vec(value))
+    }
+}
+
 impl<T: Serialize> IntoResponse for JsonResponse<T> {
     fn into_response(self) -> Response {
-        RawJsonResponse(serde_json::to_vec(&self.0)).into_response()
+        RawJsonResponse::serialise(&self.0).into_response()
     }
 }
 
@@ -102,13 +117,88 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-impl FromRequest<AppState> for LegacyBody {
+/// Extracts a JSON body. The caller's turn begins when the body has arrived, and lasts as long as
+/// the handler runs.
+pub struct LenientBody<T> {
+    object: JsonObject,
+    _turn: Option<Turn>,
+    fields: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> LenientBody<T> {
+    /// Decodes the fields. Handlers that serve only some callers check the caller first.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming the field.
+    pub fn decode(&mut self) -> Result<T, Error> {
+        self.object.decode()
+    }
+}
+
+impl<T> FromRequest<AppState> for LenientBody<T> {
     type Rejection = ErrorResponse;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, ErrorResponse> {
         let limits = &app.settings.limits;
         let body = read_body(request.into_body(), limits.body_bytes, limits).await?;
-        Ok(Self::parse(&body)?)
+        let object = JsonObject::parse(&body)?;
+        // Waiting for the turn needs no copy of the text.
+        drop(body);
+        Ok(Self {
+            object,
+            _turn: turn().await,
+            fields: PhantomData,
+        })
+    }
+}
+
+/// Extracts the query of a URL. The caller's turn lasts as long as the handler runs.
+pub struct LenientQuery<T> {
+    /// The fields of the query.
+    pub fields: T,
+    _turn: Option<Turn>,
+}
+
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for LenientQuery<T> {
+    type Rejection = ErrorResponse;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ErrorResponse> {
+        let mut object = JsonObject::from_query(parts.uri.query().unwrap_or_default());
+        Ok(Self {
+            fields: object.decode()?,
+            _turn: turn().await,
+        })
+    }
+}
+
+/// Documents the errors of all routes for a caller.
+impl IntoResponses for ErrorResponse {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let mut responses: BTreeMap<String, RefOr<openapi::Response>> = [
+            ("400", "the request is invalid; msg names the field"),
+            ("403", "the token does not permit this"),
+            ("413", "the body is over the limit"),
+            (
+                "429",
+                "too many requests of this user or address; see Retry-After",
+            ),
+            ("500", "internal error"),
+            ("503", "temporarily unavailable; see Retry-After"),
+        ]
+        .map(|(status, description)| {
+            let content = ContentBuilder::new()
+                .schema(Some(Ref::from_schema_name(Envelope::name())))
+                .build();
+            let response = ResponseBuilder::new()
+                .description(description)
+                .content("application/json", content)
+                .build();
+            (status.to_owned(), response.into())
+        })
+        .into();
+        let unauthenticated = ResponseBuilder::new().description("no valid token").build();
+        responses.insert("401".to_owned(), unauthenticated.into());
+        responses
     }
 }
 

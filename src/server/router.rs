@@ -10,12 +10,12 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, header};
 use axum::middleware::{from_fn_with_state, map_request};
-use axum::routing::get;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{Server, pages};
 use crate::graphql;
@@ -32,14 +32,14 @@ use crate::state::AppState;
 /// Returns the router of all routes.
 pub fn router(server: Server) -> Router {
     let graphql_routes = graphql::http::routes().with_state(server.graphql);
-    router_with(server.state, wukong::routes(), graphql_routes)
+    router_with(server.state, wukong::routes(), graphql_routes.into())
 }
 
 /// Returns the router of all routes, with the given routes of the two interfaces.
 fn router_with(
     state: AppState,
-    legacy_routes: Router<AppState>,
-    graphql_routes: Router<AppState>,
+    legacy_routes: OpenApiRouter<AppState>,
+    graphql_routes: OpenApiRouter<AppState>,
 ) -> Router {
     let graphql_routes = shed_load::<GraphqlInterface>(
         &state,
@@ -50,31 +50,37 @@ fn router_with(
         require_caller::<LegacyInterface>(&state, legacy_routes).merge(wukong::inbound::routes()),
     );
     // Health checks and metrics are never shed: they must answer under overload.
+    let (legacy_routes, document) = OpenApiRouter::with_openapi(openapi::document_without_routes())
+        .merge(legacy_routes)
+        .merge(health::routes())
+        .split_for_parts();
     let legacy_routes = legacy_routes
         .merge(pages::routes())
-        .route("/openapi.json", get(openapi::openapi_document))
-        .route("/health", get(health::health))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", openapi::serve_document(document))
         .fallback(health::not_found);
     let cors = Arc::new(CorsPolicy::new(&state.settings.server));
     with_context::<LegacyInterface>(&state, &cors, legacy_routes)
         .merge(with_context::<GraphqlInterface>(
             &state,
             &cors,
-            graphql_routes,
+            graphql_routes.into(),
         ))
         // Every handler that reads a body has a limit of its own, with its own error.
         .layer(DefaultBodyLimit::disable())
         .with_state(state)
 }
 
-fn require_caller<I: Interface>(state: &AppState, routes: Router<AppState>) -> Router<AppState> {
+fn require_caller<I: Interface>(
+    state: &AppState,
+    routes: OpenApiRouter<AppState>,
+) -> OpenApiRouter<AppState> {
     routes.layer(from_fn_with_state(state.clone(), authenticate::<I>))
 }
 
-fn shed_load<I: Interface>(state: &AppState, routes: Router<AppState>) -> Router<AppState> {
+fn shed_load<I: Interface>(
+    state: &AppState,
+    routes: OpenApiRouter<AppState>,
+) -> OpenApiRouter<AppState> {
     routes.layer(from_fn_with_state(state.clone(), load_shed::<I>))
 }
 
@@ -137,10 +143,10 @@ mod tests {
             .into();
         let store = connect(&settings).await.unwrap();
         let (server, _) = assemble(settings, store, Clock::System, IdGenerator::random()).unwrap();
-        let graphql_routes = Router::new().route(graphql::http::PATH, post(panics));
+        let graphql_routes = OpenApiRouter::default().route(graphql::http::PATH, post(panics));
         let router = router_with(
             server.state,
-            Router::new().route("/conversation/sync", post(panics)),
+            OpenApiRouter::default().route("/conversation/sync", post(panics)),
             graphql_routes,
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

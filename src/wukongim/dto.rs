@@ -18,11 +18,12 @@ pub struct StatusOk {
     pub status: u16,
 }
 
-/// `{"data":…,"status":200}`
+/// The response to a message that was sent: `{"data":…,"status":200}`.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct DataResponse<T> {
+#[schema(as = Sent)]
+pub struct SendResponseDto {
     /// The data of the response.
-    pub data: T,
+    pub data: SentMessageDto,
     /// Always 200.
     #[schema(example = 200)]
     pub status: u16,
@@ -237,6 +238,26 @@ pub struct SentMessageDto {
     pub message_id: i64,
     /// The message's number in the channel; 0 if it was not stored.
     pub message_seq: i64,
+}
+
+/// The body of a webhook: an array of messages for `msg.notify`, and one message for `msg.offline`,
+/// which also has its recipients. Webhooks are decoded by `decode_webhook`; this type describes
+/// them.
+#[derive(Clone, Debug, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum WebhookBody {
+    /// The messages of `msg.notify`.
+    Notify(Vec<MessageDto>),
+    /// The message of `msg.offline`.
+    Offline(MessageDto),
+}
+
+/// The response of `GET /health`.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+pub struct HealthDto {
+    /// Always `ok`.
+    #[schema(example = "ok")]
+    pub status: &'static str,
 }
 
 fn is_written_separately(_: &MessageSlice) -> bool {

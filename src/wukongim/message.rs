@@ -1,9 +1,10 @@
 //! Messages as a `WuKongIM` stored them: in its webhooks, and in its answers to an import.
 
-use super::{LegacyBody, SourceDialect};
+use serde::Deserialize;
+
+use super::{Base64, Checked, Flag, SourceDialect};
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::error::Error;
 use crate::message::IncomingMessage;
 use crate::model::{
     COMMAND_SUFFIX, ChannelRef, ChannelType, Content, Message, Seq, Uid, check_key,
@@ -50,6 +51,41 @@ impl SkipReason {
     }
 }
 
+/// A message as a server stored it. A wrong value costs only this message, and is skipped with a
+/// reason of its own.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct StoredMessage {
+    header: Checked<StoredHeader>,
+    channel_id: Checked<String>,
+    channel_type: Checked<i64>,
+    from_uid: Checked<String>,
+    message_seq: Checked<i64>,
+    message_id: Checked<i64>,
+    client_msg_no: Checked<String>,
+    setting: Checked<u8>,
+    topic: Checked<String>,
+    expire: Checked<u32>,
+    stream_no: Checked<String>,
+    stream_seq: Checked<u32>,
+    stream_flag: Checked<u8>,
+    payload: Checked<Base64>,
+    timestamp: Checked<i64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct StoredHeader {
+    no_persist: Checked<Flag>,
+    sync_once: Checked<Flag>,
+    red_dot: Checked<Flag>,
+}
+
+impl StoredMessage {
+    /// Returns the seq, also if other fields are wrong.
+    pub(crate) fn seq(&self) -> Option<i64> {
+        self.message_seq.as_ref().copied()
+    }
+}
+
 /// Decodes the messages of a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MessageDecoder<'a> {
@@ -66,24 +102,21 @@ impl MessageDecoder<'_> {
     ///
     /// # Errors
     /// Returns the reason if the message is skipped.
-    pub(crate) fn decode(self, fields: &LegacyBody) -> Result<IncomingMessage, SkipReason> {
-        let shape = |_: Error| SkipReason::Shape;
-        let header = fields.object("header").map_err(shape)?;
-        if header.flag("no_persist").map_err(shape)? || header.flag("sync_once").map_err(shape)? {
+    pub(crate) fn decode(self, stored: StoredMessage) -> Result<IncomingMessage, SkipReason> {
+        let header = stored.header.or(SkipReason::Shape)?;
+        if header.no_persist.or(SkipReason::Shape)?.0 || header.sync_once.or(SkipReason::Shape)?.0 {
             return Err(SkipReason::Transient);
         }
-        let channel_id = fields.string("channel_id").map_err(shape)?;
+        let channel_id = stored.channel_id.or(SkipReason::Shape)?;
         if channel_id.ends_with(COMMAND_SUFFIX) {
             return Err(SkipReason::Command);
         }
-        let channel_type = fields
-            .int64("channel_type")
-            .map_err(|_| SkipReason::ChannelType)?;
+        let channel_type = stored.channel_type.or(SkipReason::ChannelType)?;
         let channel_type = ChannelType::parse("channel_type", channel_type)
             .map_err(|_| SkipReason::ChannelType)?;
         let channel = ChannelRef::parse(channel_id, i64::from(channel_type.number()))
             .map_err(|_| SkipReason::Channel)?;
-        let from_uid = fields.string("from_uid").map_err(|_| SkipReason::Sender)?;
+        let from_uid = stored.from_uid.or(SkipReason::Sender)?;
         let from = if from_uid.is_empty() {
             Uid::system()
         } else {
@@ -93,28 +126,24 @@ impl MessageDecoder<'_> {
             .dialect
             .channel_key(&from, &channel)
             .ok_or(SkipReason::Channel)?;
-        let seq: Seq = fields
-            .integer("message_seq", 1..=i64::from(u32::MAX))
-            .map_err(|_| SkipReason::Seq)?;
-        let message_id = fields
-            .integer("message_id", 1..=i64::MAX)
-            .map_err(|_| SkipReason::MessageId)?;
-        if seq == 0 {
+        let seq: Seq = stored.message_seq.or(SkipReason::Seq)?;
+        if !(1..=i64::from(u32::MAX)).contains(&seq) {
             return Err(SkipReason::Seq);
         }
-        if message_id == 0 {
+        let message_id = stored.message_id.or(SkipReason::MessageId)?;
+        if message_id < 1 {
             return Err(SkipReason::MessageId);
         }
-        let client_msg_no = fields.string("client_msg_no").map_err(shape)?;
+        let client_msg_no = stored.client_msg_no.or(SkipReason::Shape)?;
         check_key("client_msg_no", &client_msg_no).map_err(|_| SkipReason::Text)?;
         let content = Content {
-            setting: fields.uint8("setting").map_err(shape)?,
-            topic: fields.string("topic").map_err(shape)?,
-            expire: fields.uint32("expire").map_err(shape)?,
-            stream_no: fields.string("stream_no").map_err(shape)?,
-            stream_seq: fields.uint32("stream_seq").map_err(shape)?,
-            stream_flag: fields.uint8("stream_flag").map_err(shape)?,
-            payload: fields.bytes("payload").map_err(|_| SkipReason::Payload)?,
+            setting: stored.setting.or(SkipReason::Shape)?,
+            topic: stored.topic.or(SkipReason::Shape)?,
+            expire: stored.expire.or(SkipReason::Shape)?,
+            stream_no: stored.stream_no.or(SkipReason::Shape)?,
+            stream_seq: stored.stream_seq.or(SkipReason::Shape)?,
+            stream_flag: stored.stream_flag.or(SkipReason::Shape)?,
+            payload: stored.payload.or(SkipReason::Payload)?.0,
         };
         content
             .check(self.limits.payload_bytes)
@@ -122,11 +151,11 @@ impl MessageDecoder<'_> {
                 "payload" => SkipReason::Payload,
                 _ => SkipReason::Text,
             })?;
-        let sent_at = match fields.int64("timestamp").map_err(shape)? {
+        let sent_at = match stored.timestamp.or(SkipReason::Shape)? {
             ..=0 => self.clock.now_ms(),
             seconds => seconds.min(MAX_UNIX_SECOND) * 1000,
         };
-        let red_dot = header.flag("red_dot").map_err(shape)? || self.dialect.loses_red_dots;
+        let red_dot = header.red_dot.or(SkipReason::Shape)?.0 || self.dialect.loses_red_dots;
         let message = Message {
             channel: key.seen_by(from.as_str()),
             message_id,

@@ -4,14 +4,15 @@
 mod channel;
 mod dialect;
 pub mod dto;
-mod fields;
+mod json;
 mod message;
 mod webhook;
 
-pub(crate) use self::channel::{
-    ChannelSettings, decode_channel, decode_flags, decode_member_change,
+pub use self::channel::{
+    AddMembersBody, ChannelBody, ChannelInfoBody, ChannelNameBody, RemoveMembersBody,
 };
 pub(crate) use self::dialect::SourceDialect;
-pub use self::fields::LegacyBody;
-pub(crate) use self::message::{MessageDecoder, SkipReason};
+pub use self::json::{Base64, Flag, JsonObject};
+pub(crate) use self::json::{Checked, decode_value};
+pub(crate) use self::message::{MessageDecoder, SkipReason, StoredMessage};
 pub(crate) use self::webhook::decode_webhook;

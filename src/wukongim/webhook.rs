@@ -6,10 +6,11 @@ use std::io::Read;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::fields::parse_json;
-use super::{LegacyBody, MessageDecoder, SkipReason};
+use super::json::{JsonObject, parse_json};
+use super::{MessageDecoder, SkipReason, StoredMessage, decode_value};
 use crate::error::Error;
 use crate::message::{MessageBatch, Recipients};
 use crate::model::{ChannelType, Uid};
@@ -23,6 +24,19 @@ pub(crate) struct DecodedWebhook {
     pub(crate) skipped: u64,
     /// Messages that are invalid.
     pub(crate) refused: u64,
+}
+
+/// The recipients in a body of `msg.offline`, besides the fields of its message.
+#[derive(Deserialize)]
+struct OfflineRecipients {
+    to_uids: Vec<String>,
+    compress: String,
+}
+
+/// The recipients in a body with `compress`.
+#[derive(Deserialize)]
+struct PackedRecipients {
+    compress_to_uids: String,
 }
 
 /// Decodes the body of a webhook.
@@ -67,9 +81,9 @@ fn decode_notify(decoder: MessageDecoder<'_>, body: &[u8]) -> Result<DecodedWebh
     let mut webhook = DecodedWebhook::default();
     webhook.batch.messages.reserve(elements.len());
     for element in elements {
-        match LegacyBody::from_element(element, "message")
+        match decode_value(element, "message")
             .map_err(|_| SkipReason::Shape)
-            .and_then(|fields| decoder.decode(&fields))
+            .and_then(|stored| decoder.decode(stored))
         {
             Ok(message) => webhook.batch.messages.push(message),
             Err(reason) => webhook.skip(reason),
@@ -79,16 +93,21 @@ fn decode_notify(decoder: MessageDecoder<'_>, body: &[u8]) -> Result<DecodedWebh
 }
 
 fn decode_offline(decoder: MessageDecoder<'_>, body: &[u8]) -> Result<DecodedWebhook, Error> {
-    let fields = LegacyBody::parse(body)?;
-    let mut to_uids = fields.strings("to_uids")?;
-    if fields.string("compress")? == "gzip" {
+    let mut object = JsonObject::parse(body)?;
+    let OfflineRecipients {
+        mut to_uids,
+        compress,
+    } = object.decode()?;
+    if compress == "gzip" {
+        let packed: PackedRecipients = object.decode()?;
         to_uids.extend(decompress_uids(
-            &fields.string("compress_to_uids")?,
+            &packed.compress_to_uids,
             decoder.limits.body_bytes,
         )?);
     }
+    let stored: StoredMessage = object.decode()?;
     let mut webhook = DecodedWebhook::default();
-    let incoming = match decoder.decode(&fields) {
+    let incoming = match decoder.decode(stored) {
         Ok(incoming) => incoming,
         Err(reason) => {
             webhook.skip(reason);

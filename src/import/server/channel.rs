@@ -2,17 +2,38 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{ImportSummary, WukongimClient, with_details};
-use crate::error::Error;
 use crate::message::{IncomingMessage, IngestReport, MessageBatch, Recipients, ingest};
 use crate::model::{ChannelKey, ChannelRef, Message, Uid};
 use crate::services::Services;
-use crate::wukongim::{LegacyBody, MessageDecoder, SourceDialect};
+use crate::wukongim::{Flag, MessageDecoder, SourceDialect, StoredMessage, decode_value};
 
 /// Messages of one request, and of one transaction.
 const PAGE_SIZE: i64 = 500;
+
+/// The answer of `/channel/messagesync`.
+#[derive(Deserialize)]
+struct HistoryPage {
+    messages: Vec<StoredMessage>,
+    more: Flag,
+}
+
+/// The answer of `/channel/messagesync`, without the contents of its messages.
+#[derive(Deserialize)]
+struct PlacesPage {
+    messages: Vec<MessagePlace>,
+}
+
+/// The place of a message in its channel.
+#[derive(Deserialize)]
+struct MessagePlace {
+    message_seq: i64,
+    message_id: i64,
+    timestamp: i64,
+}
 
 /// Imports the messages of a channel that are missing, and makes the user a member.
 pub(super) async fn import_channel(
@@ -41,11 +62,12 @@ pub(super) async fn import_channel(
             "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
             "start_message_seq": seq + 1, "end_message_seq": 0, "limit": PAGE_SIZE, "pull_mode": 1,
         });
-        let response =
-            LegacyBody::from_element(client.post("/channel/messagesync", &body).await?, "history")?;
+        let page: HistoryPage =
+            decode_value(client.post("/channel/messagesync", &body).await?, "history")?;
+        let last = page.messages.iter().filter_map(StoredMessage::seq).max();
         let mut messages: Vec<IncomingMessage> = Vec::new();
-        for message in response.objects("messages")? {
-            match decoder.decode(&message) {
+        for stored in page.messages {
+            match decoder.decode(stored) {
                 // Messages of other channels than the requested one are ignored.
                 Ok(incoming) if incoming.key == key => messages.push(incoming),
                 Ok(_) => summary.refused += 1,
@@ -55,11 +77,6 @@ pub(super) async fn import_channel(
                 }
             }
         }
-        let last = response
-            .objects("messages")?
-            .iter()
-            .filter_map(|message| message.int64("message_seq").ok())
-            .max();
         first = first.or_else(|| {
             messages
                 .first()
@@ -88,7 +105,7 @@ pub(super) async fn import_channel(
             }
             _ => break,
         }
-        if response.int64("more")? == 0 {
+        if !page.more.0 {
             break;
         }
     }
@@ -109,14 +126,6 @@ impl FirstMessage {
             message_id: message.message_id,
             sent_at: message.sent_at,
         }
-    }
-
-    fn read(fields: &LegacyBody) -> Result<Self, Error> {
-        Ok(Self {
-            seq: fields.int64("message_seq")?,
-            message_id: fields.int64("message_id")?,
-            sent_at: fields.int64("timestamp")?.saturating_mul(1000),
-        })
     }
 }
 
@@ -142,14 +151,13 @@ async fn join(
                 "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
                 "start_message_seq": 1, "end_message_seq": 0, "limit": 1, "pull_mode": 1,
             });
-            let response = LegacyBody::from_element(
-                client.post("/channel/messagesync", &body).await?,
-                "history",
-            )?;
-            let first = response.objects("messages")?.into_iter().next();
-            first
-                .map(|message| FirstMessage::read(&message))
-                .transpose()?
+            let page: PlacesPage =
+                decode_value(client.post("/channel/messagesync", &body).await?, "history")?;
+            page.messages.first().map(|message| FirstMessage {
+                seq: message.message_seq,
+                message_id: message.message_id,
+                sent_at: message.timestamp.saturating_mul(1000),
+            })
         }
     };
     let Some(FirstMessage {

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use self::channel::import_channel;
@@ -22,7 +24,7 @@ use crate::conversation::import_unread_count;
 use crate::error::Error;
 use crate::model::{ChannelRef, Uid};
 use crate::services::Services;
-use crate::wukongim::LegacyBody;
+use crate::wukongim::decode_value;
 
 /// The result of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +58,16 @@ impl std::fmt::Display for ImportSummary {
             self.stored, self.repeated, self.refused, self.conflicts
         )
     }
+}
+
+/// A conversation in the answer of `/conversation/sync`.
+#[derive(Deserialize)]
+struct ConversationItem {
+    channel_id: String,
+    channel_type: u8,
+    unread: i64,
+    last_msg_seq: u32,
+    readed_to_msg_seq: Option<IgnoredAny>,
 }
 
 /// Imports the conversations of these users.
@@ -119,9 +131,8 @@ async fn import_user(
     // The oldest come first, so that an interrupted import leaves a list in the right order.
     items.reverse();
     for item in items {
-        let item = LegacyBody::from_element(item, "conversation")?;
-        let (id, kind) = (item.string("channel_id")?, item.uint8("channel_type")?);
-        let channel = match ChannelRef::parse(id, i64::from(kind)) {
+        let item: ConversationItem = decode_value(item, "conversation")?;
+        let channel = match ChannelRef::parse(item.channel_id, i64::from(item.channel_type)) {
             Ok(channel) => channel,
             Err(error) => {
                 tracing::warn!(error = %error, "skipped an invalid conversation");
@@ -131,11 +142,8 @@ async fn import_user(
         };
         // v2 returns the read position, v1 does not; v2 loses red dots once a message has left its
         // memory.
-        let is_v2 = item.has("readed_to_msg_seq");
-        let (unread, last_seq) = (
-            item.int64("unread")?,
-            i64::from(item.uint32("last_msg_seq")?),
-        );
+        let is_v2 = item.readed_to_msg_seq.is_some();
+        let (unread, last_seq) = (item.unread, i64::from(item.last_msg_seq));
         import_channel(core, client, uid, &channel, is_v2, summary)
             .await
             .with_context(|| format!("{channel:?}"))?;

@@ -1,120 +1,128 @@
 //! `/channel/…`
 
+use axum::extract::State;
+
 use crate::auth::{Action, Caller};
-use crate::channel::{self as channels, CreateChannel};
-use crate::error::Error;
-use crate::model::{ChannelRef, Uid};
-use crate::rest::legacy::{JsonResponse, OK};
-use crate::services::Services;
+use crate::channel as channels;
+use crate::rest::legacy::{ErrorResponse, JsonResponse, LenientBody, OK};
+use crate::state::AppState;
 use crate::wukongim::dto::StatusOk;
 use crate::wukongim::{
-    ChannelSettings, LegacyBody, decode_channel, decode_flags, decode_member_change,
+    AddMembersBody, ChannelBody, ChannelInfoBody, ChannelNameBody, RemoveMembersBody,
 };
 
-/// Handles `POST /channel`.
-///
-/// # Errors
-/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::Store`].
-pub async fn create(
-    core: &Services,
-    caller: &Caller,
-    fields: &LegacyBody,
-) -> Result<JsonResponse<StatusOk>, Error> {
-    let settings = ChannelSettings::decode(fields)?;
-    let channel = parse_channel(caller, fields)?;
-    channels::create_channel(&core.channels, &settings.for_channel(channel)).await?;
-    Ok(OK)
-}
-
-/// Handles `POST /channel/subscriber_add`.
-///
-/// # Errors
-/// Like [`create`].
-pub async fn subscriber_add(
-    core: &Services,
-    caller: &Caller,
-    fields: &LegacyBody,
-) -> Result<JsonResponse<StatusOk>, Error> {
-    let (channel, uids) = parse_member_change(caller, fields)?;
-    channels::add_members(&core.channels, &channel, &uids, fields.flag("reset")?).await?;
-    Ok(OK)
-}
-
-/// Handles `POST /channel/subscriber_remove`.
-///
-/// # Errors
-/// Like [`create`].
-pub async fn subscriber_remove(
-    core: &Services,
-    caller: &Caller,
-    fields: &LegacyBody,
-) -> Result<JsonResponse<StatusOk>, Error> {
-    let (channel, uids) = parse_member_change(caller, fields)?;
-    channels::remove_members(&core.channels, &channel, &uids).await?;
-    Ok(OK)
-}
-
-/// Handles `POST /channel/info`: sets the marks of a channel.
-///
-/// # Errors
-/// Like [`create`].
-pub async fn info(
-    core: &Services,
-    caller: &Caller,
-    fields: &LegacyBody,
-) -> Result<JsonResponse<StatusOk>, Error> {
-    let channel = parse_channel(caller, fields)?;
-    let flags = decode_flags(fields)?;
-    channels::create_channel(
-        &core.channels,
-        &CreateChannel {
-            channel,
-            flags: flags.into(),
-            uids: Vec::new(),
-            reset: false,
-        },
-    )
-    .await?;
-    Ok(OK)
-}
-
-/// Handles `POST /channel/delete`: its conversations disappear from all lists.
-///
-/// # Errors
-/// Like [`create`].
-pub async fn delete(
-    core: &Services,
-    caller: &Caller,
-    fields: &LegacyBody,
-) -> Result<JsonResponse<StatusOk>, Error> {
-    channels::delete_channel(&core.channels, &parse_channel(caller, fields)?).await?;
-    Ok(OK)
-}
-
-/// Handles `POST /channel/subscriber_remove_all`: the channel stays.
-///
-/// # Errors
-/// Like [`create`].
-pub async fn subscriber_remove_all(
-    core: &Services,
-    caller: &Caller,
-    fields: &LegacyBody,
-) -> Result<JsonResponse<StatusOk>, Error> {
-    channels::remove_all_members(&core.channels, &parse_channel(caller, fields)?).await?;
-    Ok(OK)
-}
-
-/// Reads the channel of a request.
-fn parse_channel(caller: &Caller, fields: &LegacyBody) -> Result<ChannelRef, Error> {
+/// Creates or changes a channel.
+#[utoipa::path(
+    post,
+    path = "/channel",
+    operation_id = "createChannel",
+    request_body = ChannelBody,
+    responses((status = 200, description = "success", body = StatusOk), ErrorResponse)
+)]
+pub(super) async fn create(
+    State(app): State<AppState>,
+    caller: Caller,
+    mut body: LenientBody<ChannelBody>,
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
     caller.check(Action::ManageChannels)?;
-    decode_channel(fields)
+    let body = body.decode()?;
+    channels::create_channel(&app.core.channels, &body.into_request()?).await?;
+    Ok(OK)
 }
 
-/// Reads the channel and the users of a change of members; type 0 is a group.
-fn parse_member_change(
-    caller: &Caller,
-    fields: &LegacyBody,
-) -> Result<(ChannelRef, Vec<Uid>), Error> {
+/// Adds members.
+#[utoipa::path(
+    post,
+    path = "/channel/subscriber_add",
+    operation_id = "addMembers",
+    request_body = AddMembersBody,
+    responses((status = 200, description = "success", body = StatusOk), ErrorResponse)
+)]
+pub(super) async fn subscriber_add(
+    State(app): State<AppState>,
+    caller: Caller,
+    mut body: LenientBody<AddMembersBody>,
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
     caller.check(Action::ManageChannels)?;
-    decode_member_change(fields)
+    let body = body.decode()?;
+    let reset = body.reset.0;
+    let (channel, uids) = body.into_members()?;
+    channels::add_members(&app.core.channels, &channel, &uids, reset).await?;
+    Ok(OK)
+}
+
+/// Removes members.
+#[utoipa::path(
+    post,
+    path = "/channel/subscriber_remove",
+    operation_id = "removeMembers",
+    request_body = RemoveMembersBody,
+    responses((status = 200, description = "success", body = StatusOk), ErrorResponse)
+)]
+pub(super) async fn subscriber_remove(
+    State(app): State<AppState>,
+    caller: Caller,
+    mut body: LenientBody<RemoveMembersBody>,
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
+    caller.check(Action::ManageChannels)?;
+    let (channel, uids) = body.decode()?.into_members()?;
+    channels::remove_members(&app.core.channels, &channel, &uids).await?;
+    Ok(OK)
+}
+
+/// Sets the marks of a channel.
+#[utoipa::path(
+    post,
+    path = "/channel/info",
+    operation_id = "setChannelInfo",
+    request_body = ChannelInfoBody,
+    responses((status = 200, description = "success", body = StatusOk), ErrorResponse)
+)]
+pub(super) async fn info(
+    State(app): State<AppState>,
+    caller: Caller,
+    mut body: LenientBody<ChannelInfoBody>,
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
+    caller.check(Action::ManageChannels)?;
+    let body = body.decode()?;
+    channels::create_channel(&app.core.channels, &body.into_request()?).await?;
+    Ok(OK)
+}
+
+/// Deletes a channel; its conversations disappear from all lists.
+#[utoipa::path(
+    post,
+    path = "/channel/delete",
+    operation_id = "deleteChannel",
+    request_body = ChannelNameBody,
+    responses((status = 200, description = "success", body = StatusOk), ErrorResponse)
+)]
+pub(super) async fn delete(
+    State(app): State<AppState>,
+    caller: Caller,
+    mut body: LenientBody<ChannelNameBody>,
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
+    caller.check(Action::ManageChannels)?;
+    let channel = body.decode()?.into_channel()?;
+    channels::delete_channel(&app.core.channels, &channel).await?;
+    Ok(OK)
+}
+
+/// Removes all members; the channel stays.
+#[utoipa::path(
+    post,
+    path = "/channel/subscriber_remove_all",
+    operation_id = "removeAllMembers",
+    request_body = ChannelNameBody,
+    responses((status = 200, description = "success", body = StatusOk), ErrorResponse)
+)]
+pub(super) async fn subscriber_remove_all(
+    State(app): State<AppState>,
+    caller: Caller,
+    mut body: LenientBody<ChannelNameBody>,
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
+    caller.check(Action::ManageChannels)?;
+    let channel = body.decode()?.into_channel()?;
+    channels::remove_all_members(&app.core.channels, &channel).await?;
+    Ok(OK)
 }

@@ -1,26 +1,35 @@
 //! `/datasource`: the queries of a `WuKongIM` to its business server (`datasource.addr`), answered
 //! from the members stored here.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
+use super::conversation::NamedChannel;
 use crate::channel::list_members;
 use crate::error::Error;
 use crate::model::ChannelRef;
 use crate::services::Services;
-use crate::wukongim::LegacyBody;
 
-/// Answers `POST /datasource` with `{"cmd","data"}`. Lists that are not stored here are empty.
+/// The body of `POST /datasource`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct DatasourceBody {
+    /// `getSubscribers`, `getChannelInfo`, `getBlacklist`, `getWhitelist` or `getSystemUIDs`.
+    #[schema(examples("getSubscribers"))]
+    pub cmd: String,
+    /// The channel that the query is about.
+    #[serde(default)]
+    pub data: NamedChannel,
+}
+
+/// Answers a query. Lists that are not stored here are empty.
 ///
 /// # Errors
 /// [`Error::BadInput`] naming the field, or for an unknown command; [`Error::Store`].
-pub async fn answer_query(core: &Services, fields: &LegacyBody) -> Result<Value, Error> {
-    let command = fields.string("cmd")?;
-    let data = fields.object("data")?;
-    let channel = || {
-        let (id, kind) = (data.string("channel_id")?, data.uint8("channel_type")?);
-        Ok::<_, Error>(ChannelRef::parse(id, i64::from(kind))?)
-    };
-    match command.as_str() {
+pub(super) async fn answer_query(core: &Services, query: DatasourceBody) -> Result<Value, Error> {
+    let data = query.data;
+    let channel = || ChannelRef::parse(data.channel_id, i64::from(data.channel_type));
+    match query.cmd.as_str() {
         "getSubscribers" => Ok(json!(list_members(&core.channels, &channel()?).await?)),
         "getChannelInfo" => {
             channel()?;

@@ -1,13 +1,19 @@
 //! `/channel/messagesync` and `/channel/max_message_seq`: a channel's messages, page by page.
 
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
 use super::parse_viewer;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::message::{AnswerSizeLimit, HistoryRequest, list_history};
 use crate::model::ChannelRef;
-use crate::rest::legacy::JsonResponse;
-use crate::services::Services;
-use crate::wukongim::LegacyBody;
+use crate::rest::legacy::{
+    ErrorResponse, JsonResponse, LenientBody, LenientQuery, RawJsonResponse,
+};
+use crate::state::AppState;
+use crate::wukongim::Flag;
 use crate::wukongim::dto::{HistoryDto, MaxSeqDto, MessageDto};
 
 /// `WuKongIM` v2's errors for a request without a user, and for one without a channel.
@@ -16,37 +22,80 @@ const ERR_CHANNEL_ID_EMPTY: &str = "channel_id不能为空！";
 /// Maximum number of messages of a page.
 const MAX_LIMIT: i64 = 10_000;
 
-/// Handles `POST /channel/messagesync`. `pull_mode` 0 returns older messages, 1 newer ones; the
-/// start is included, the end is not; 0 for both returns the latest messages. The result has the
-/// messages that the user may see; a service that names a user who was never in the channel gets
-/// all messages.
+/// The body of `POST /channel/messagesync`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct MessageSyncBody {
+    /// The channel's ID; for a person channel the peer's uid.
+    #[schema(examples("team-1"))]
+    pub channel_id: String,
+    /// 1 person, 2 group, …
+    #[schema(maximum = 255, examples(2))]
+    pub channel_type: u8,
+    /// The seq of the first message of the page, which is included.
+    #[serde(default)]
+    #[schema(value_type = i64, minimum = 0, maximum = 4_294_967_295_i64, examples(0))]
+    pub start_message_seq: u32,
+    /// The seq where the page ends, which is not included; 0 for both: the latest messages.
+    #[serde(default)]
+    #[schema(value_type = i64, minimum = 0, maximum = 4_294_967_295_i64, examples(0))]
+    pub end_message_seq: u32,
+    /// Maximum number of messages: at least 1, and 10000 for any larger number.
+    #[schema(minimum = 1, examples(20))]
+    pub limit: i64,
+    /// 0 for older messages, 1 for newer ones.
+    #[serde(default)]
+    #[schema(value_type = i64, examples(0))]
+    pub pull_mode: Flag,
+    /// The user who reads.
+    #[schema(examples("u02"))]
+    pub login_uid: String,
+}
+
+/// The query of `GET /channel/max_message_seq`.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct MaxMessageSeqQuery {
+    /// The channel's ID; for a person channel the peer's uid.
+    #[param(example = "team-1")]
+    pub channel_id: String,
+    /// 1 person, 2 group, …
+    #[param(maximum = 255, example = 2)]
+    pub channel_type: u8,
+    /// The user who reads.
+    #[param(example = "u02")]
+    pub login_uid: String,
+}
+
+/// A page of a channel's messages.
 ///
-/// # Errors
-/// [`Error::BadInput`] naming the field, [`Error::Forbidden`], [`Error::ConversationsOff`],
-/// [`Error::Store`].
-pub async fn message_sync(
-    core: &Services,
-    caller: &Caller,
-    fields: &LegacyBody,
-) -> Result<JsonResponse<HistoryDto>, Error> {
-    let (channel_id, channel_type) = (fields.string("channel_id")?, fields.uint8("channel_type")?);
+/// The result has the messages that the user may see; a service that names a user who was never in
+/// the channel gets all messages.
+#[utoipa::path(
+    post,
+    path = "/channel/messagesync",
+    operation_id = "syncChannelMessages",
+    request_body = MessageSyncBody,
+    responses((status = 200, description = "success", body = HistoryDto), ErrorResponse)
+)]
+pub(super) async fn message_sync(
+    State(app): State<AppState>,
+    caller: Caller,
+    mut body: LenientBody<MessageSyncBody>,
+) -> Result<RawJsonResponse, ErrorResponse> {
+    let core = &app.core;
+    let body = body.decode()?;
+    let (channel_id, channel_type) = (body.channel_id, body.channel_type);
     let (start, end) = (
-        i64::from(fields.uint32("start_message_seq")?),
-        i64::from(fields.uint32("end_message_seq")?),
+        i64::from(body.start_message_seq),
+        i64::from(body.end_message_seq),
     );
-    let limit = fields.int64("limit")?;
-    let newer = fields.flag("pull_mode")?;
-    // Types are checked before missing fields, as in WuKongIM.
-    fields.string("login_uid")?;
+    let (limit, newer) = (body.limit, body.pull_mode.0);
     if channel_id.is_empty() {
-        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()));
+        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()).into());
     }
-    let uid = parse_viewer(caller, fields, "login_uid", ERR_LOGIN_UID_EMPTY)?;
+    let uid = parse_viewer(&caller, body.login_uid, "login_uid", ERR_LOGIN_UID_EMPTY)?;
     if limit <= 0 {
-        return Err(Error::bad_input(
-            "limit",
-            format!("must be between 1 and {MAX_LIMIT}"),
-        ));
+        return Err(Error::bad_input("limit", format!("must be between 1 and {MAX_LIMIT}")).into());
     }
     let empty = HistoryDto {
         start_message_seq: start,
@@ -55,7 +104,7 @@ pub async fn message_sync(
         messages: Vec::new(),
     };
     if start == 0 && end > 0 {
-        return Ok(JsonResponse(empty));
+        return Ok(RawJsonResponse::serialise(&empty));
     }
     // Older: from the start down to the end, newest first. Newer: from the start up to the end.
     let (after, before, newest) = match (start, newer) {
@@ -72,41 +121,49 @@ pub async fn message_sync(
         newest,
         as_service: caller.user().is_none(),
     };
-    match list_history(
+    let history = match list_history(
         &core.messages,
         &request,
         &AnswerSizeLimit::new(core.base.limits.answer_bytes),
     )
     .await
     {
-        Ok(page) => {
-            Ok(JsonResponse(HistoryDto {
-                // `has_next` would also count messages beyond the given end.
-                more: u8::from(page.is_cut),
-                messages: page.messages.iter().map(MessageDto::from).collect(),
-                ..empty
-            }))
-        }
-        Err(Error::NotFound(_)) => Ok(JsonResponse(empty)),
-        Err(error) => Err(error),
-    }
+        Ok(page) => HistoryDto {
+            // `has_next` would also count messages beyond the given end.
+            more: u8::from(page.is_cut),
+            messages: page.messages.iter().map(MessageDto::from).collect(),
+            ..empty
+        },
+        Err(Error::NotFound(_)) => empty,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(RawJsonResponse::serialise(&history))
 }
 
-/// Handles `GET /channel/max_message_seq?channel_id=&channel_type=&login_uid=`.
-///
-/// # Errors
-/// Like [`message_sync`].
-pub async fn max_message_seq(
-    core: &Services,
-    caller: &Caller,
-    fields: &LegacyBody,
-) -> Result<JsonResponse<MaxSeqDto>, Error> {
-    let (channel_id, channel_type) = (fields.string("channel_id")?, fields.uint8("channel_type")?);
+/// A channel's largest message seq.
+#[utoipa::path(
+    get,
+    path = "/channel/max_message_seq",
+    operation_id = "getMaxMessageSeq",
+    params(MaxMessageSeqQuery),
+    responses((status = 200, description = "success", body = MaxSeqDto), ErrorResponse)
+)]
+pub(super) async fn max_message_seq(
+    State(app): State<AppState>,
+    caller: Caller,
+    query: LenientQuery<MaxMessageSeqQuery>,
+) -> Result<JsonResponse<MaxSeqDto>, ErrorResponse> {
+    let core = &app.core;
+    let MaxMessageSeqQuery {
+        channel_id,
+        channel_type,
+        login_uid,
+    } = query.fields;
     if channel_id.is_empty() {
-        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()));
+        return Err(Error::BadRequest(ERR_CHANNEL_ID_EMPTY.into()).into());
     }
     let request = HistoryRequest {
-        uid: parse_viewer(caller, fields, "login_uid", ERR_LOGIN_UID_EMPTY)?,
+        uid: parse_viewer(&caller, login_uid, "login_uid", ERR_LOGIN_UID_EMPTY)?,
         channel: ChannelRef::parse(channel_id, i64::from(channel_type))?,
         after: None,
         before: None,
@@ -125,6 +182,6 @@ pub async fn max_message_seq(
             message_seq: page.messages.last().map_or(0, |message| message.seq),
         })),
         Err(Error::NotFound(_)) => Ok(JsonResponse(MaxSeqDto { message_seq: 0 })),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }

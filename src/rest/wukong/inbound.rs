@@ -1,86 +1,121 @@
 //! Requests of a running `WuKongIM`: webhooks, and queries about members. It cannot send headers,
 //! so its secret is part of the path; a service may send its token instead.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::datasource::answer_query;
+use super::datasource::{DatasourceBody, answer_query};
 use super::webhook::handle_webhook;
 use crate::auth::{Action, Authenticator, Caller};
 use crate::error::Error;
 use crate::http::read_body;
 use crate::rest::legacy::{ErrorResponse, JsonResponse, OK};
 use crate::state::AppState;
-use crate::wukongim::LegacyBody;
+use crate::wukongim::JsonObject;
+use crate::wukongim::dto::{Envelope, StatusOk, WebhookBody};
 
 /// Returns the routes for a running `WuKongIM`.
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/webhook", post(webhook_with_token))
-        .route("/webhook/{secret}", post(webhook_with_secret))
-        .route("/datasource", post(datasource_with_token))
-        .route("/datasource/{secret}", post(datasource_with_secret))
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+        .routes(routes!(webhook_with_token))
+        .routes(routes!(webhook_with_secret))
+        .routes(routes!(datasource_with_token))
+        .routes(routes!(datasource_with_secret))
 }
 
+/// Messages that a WuKongIM stored.
+#[utoipa::path(
+    post,
+    path = "/webhook",
+    operation_id = "receiveWebhook",
+    params(("event" = String, Query, example = "msg.notify")),
+    request_body = WebhookBody,
+    responses((status = 200, description = "success", body = StatusOk), ErrorResponse)
+)]
 async fn webhook_with_token(
     State(app): State<AppState>,
     request: Request,
-) -> Result<Response, ErrorResponse> {
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
     let (parts, body) = request.into_parts();
-    webhook(
-        &app,
-        &authenticate_wukongim(&app, None, &parts).await?,
-        &parts,
-        body,
-    )
-    .await
+    let caller = authenticate_wukongim(&app, None, &parts).await?;
+    webhook(&app, &caller, &parts, body).await
 }
 
+/// Messages that a WuKongIM stored, authenticated by `ingest.webhook_secret` instead of a token.
+#[utoipa::path(
+    post,
+    path = "/webhook/{secret}",
+    operation_id = "receiveWebhookWithSecret",
+    params(
+        ("secret" = String, Path, example = "s3cret"),
+        ("event" = String, Query, example = "msg.notify"),
+    ),
+    request_body = WebhookBody,
+    responses(
+        (status = 200, description = "success", body = StatusOk),
+        (status = 404, description = "the secret is wrong", body = Envelope),
+        ErrorResponse,
+    ),
+    security()
+)]
 async fn webhook_with_secret(
     State(app): State<AppState>,
     secret: PathSecret,
     request: Request,
-) -> Result<Response, ErrorResponse> {
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
     let (parts, body) = request.into_parts();
-    webhook(
-        &app,
-        &authenticate_wukongim(&app, Some(secret), &parts).await?,
-        &parts,
-        body,
-    )
-    .await
+    let caller = authenticate_wukongim(&app, Some(secret), &parts).await?;
+    webhook(&app, &caller, &parts, body).await
 }
 
+/// Queries of a WuKongIM to its business server, answered from the members stored here.
+///
+/// The answer is an array of uids, or an object of flags.
+#[utoipa::path(
+    post,
+    path = "/datasource",
+    operation_id = "queryDatasource",
+    request_body = DatasourceBody,
+    responses((status = 200, description = "success", body = Value), ErrorResponse)
+)]
 async fn datasource_with_token(
     State(app): State<AppState>,
     request: Request,
-) -> Result<Response, ErrorResponse> {
+) -> Result<JsonResponse<Value>, ErrorResponse> {
     let (parts, body) = request.into_parts();
-    datasource(
-        &app,
-        &authenticate_wukongim(&app, None, &parts).await?,
-        body,
-    )
-    .await
+    let caller = authenticate_wukongim(&app, None, &parts).await?;
+    datasource(&app, &caller, body).await
 }
 
+/// Queries of a WuKongIM to its business server, answered from the members stored here.
+///
+/// They are authenticated by `ingest.webhook_secret` instead of a token. The answer is an array of uids, or an object of flags.
+#[utoipa::path(
+    post,
+    path = "/datasource/{secret}",
+    operation_id = "queryDatasourceWithSecret",
+    params(("secret" = String, Path, example = "s3cret")),
+    request_body = DatasourceBody,
+    responses(
+        (status = 200, description = "success", body = Value),
+        (status = 404, description = "the secret is wrong", body = Envelope),
+        ErrorResponse,
+    ),
+    security()
+)]
 async fn datasource_with_secret(
     State(app): State<AppState>,
     secret: PathSecret,
     request: Request,
-) -> Result<Response, ErrorResponse> {
+) -> Result<JsonResponse<Value>, ErrorResponse> {
     let (parts, body) = request.into_parts();
-    datasource(
-        &app,
-        &authenticate_wukongim(&app, Some(secret), &parts).await?,
-        body,
-    )
-    .await
+    let caller = authenticate_wukongim(&app, Some(secret), &parts).await?;
+    datasource(&app, &caller, body).await
 }
 
 /// The last segment of a path; a segment that is not UTF-8 never matches the secret.
@@ -122,10 +157,11 @@ async fn datasource(
     app: &AppState,
     caller: &Caller,
     body: Body,
-) -> Result<Response, ErrorResponse> {
+) -> Result<JsonResponse<Value>, ErrorResponse> {
     caller.check(Action::IngestMessages)?;
     let body = read_body(body, app.settings.limits.body_bytes, &app.settings.limits).await?;
-    Ok(JsonResponse(answer_query(&app.core, &LegacyBody::parse(&body)?).await?).into_response())
+    let query = JsonObject::parse(&body)?.decode()?;
+    Ok(JsonResponse(answer_query(&app.core, query).await?))
 }
 
 async fn webhook(
@@ -133,7 +169,7 @@ async fn webhook(
     caller: &Caller,
     parts: &Parts,
     body: Body,
-) -> Result<Response, ErrorResponse> {
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
     caller.check(Action::IngestMessages)?;
     let pairs: Vec<(String, String)> =
         serde_urlencoded::from_str(parts.uri.query().unwrap_or_default()).unwrap_or_default();
@@ -148,5 +184,5 @@ async fn webhook(
     )
     .await?;
     handle_webhook(&app.core, &event, &body).await?;
-    Ok(OK.into_response())
+    Ok(OK)
 }
