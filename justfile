@@ -34,6 +34,10 @@ schema:
     cargo run --quiet -- schema > schema.graphql.new
     mv schema.graphql.new schema.graphql
 
+# Writes the snapshots in src/ and tests/ anew, after a wanted change of SQL or of an answer.
+snapshots:
+    ./scripts/snapshots
+
 # Measures a release build against raw SQL.
 bench *args:
     ./scripts/bench {{args}}

@@ -33,7 +33,11 @@ mod open_transaction;
 mod options;
 mod pending_removals;
 mod pool;
+#[cfg(test)]
+mod round_trips;
 mod sender_marks;
+#[cfg(test)]
+mod sql_snapshots;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! How to add a route: in the file of its family, write a struct for its body, whose fields have
 //! examples, and a handler with `#[utoipa::path(…)]`, which decodes the body, checks the caller's
 //! permission, and calls a use case; add its response body to `wukongim::dto`, and the handler to
-//! [`routes`]. The document at `/openapi.json` is made of these. Test its invalid inputs in
+//! [`routes()`]. The document at `/openapi.json` is made of these. Test its invalid inputs in
 //! `bad_input` and its callers in `permissions`.
 
 pub mod channel;

@@ -9,7 +9,7 @@ use sea_orm::{DbErr, SqlxError};
 
 use super::classify::sqlx_error;
 
-/// The cause of a [`StoreError`]: a text, and the error of the library if there is one.
+/// The cause of a [`StoreError`](super::StoreError): a text, and the error of the library if there is one.
 #[derive(Clone)]
 pub struct Cause {
     text: Cow<'static, str>,

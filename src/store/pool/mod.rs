@@ -213,21 +213,22 @@ impl Pool {
         let begun = Instant::now();
         loop {
             let (permit, pool) = self.acquire().await?;
-            let work = until_closed(
-                pool.connection.clone(),
-                work(pool.connection.clone(), permit),
-            );
+            let work = work(pool.connection.clone(), permit);
+            let Some(server) = &self.0.server else {
+                let result = finish_on_drop(self.0.abandon_timeout, work).await;
+                return result.map_err(|error| self.explain(error));
+            };
+            let work = until_closed(pool.connection.clone(), work);
             let error = match finish_on_drop(self.0.abandon_timeout, work).await {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             };
-            match &self.0.server {
-                Some(server) if begun.elapsed() < self.0.acquire_timeout => {
-                    self.adapt_size(server, &pool, error).await
-                }
-                _ => Err(error),
-            }
-            .map_err(|error| self.explain(error))?;
+            let result = if begun.elapsed() < self.0.acquire_timeout {
+                self.adapt_size(server, &pool, error).await
+            } else {
+                Err(error)
+            };
+            result.map_err(|error| self.explain(error))?;
         }
     }
 

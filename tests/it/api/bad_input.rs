@@ -50,7 +50,7 @@ async fn recorded_errors(engine: Engine, version: &str) {
         let answer = server.request(request).await;
         compared += 1;
         if line["method"] == "OPTIONS" {
-            assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+            assert_eq!((answer.status, answer.text.as_str()), (204, ""), "{step}");
             continue;
         }
         assert_eq!(
@@ -60,7 +60,8 @@ async fn recorded_errors(engine: Engine, version: &str) {
         if step.ends_with("-get") {
             assert_eq!(
                 (answer.status, answer.text.as_str()),
-                (405, r#"{"msg":"method not allowed","status":405}"#)
+                (405, r#"{"msg":"method not allowed","status":405}"#),
+                "{step}"
             );
             continue;
         }
@@ -120,7 +121,7 @@ async fn recorded_errors(engine: Engine, version: &str) {
             assert_eq!(answer.json().as_array().unwrap().len(), expected, "{step}");
         } else if step == "channel-type-1" {
             // v2 accepts it and does nothing.
-            assert_eq!(answer.msg(), "暂不支持个人频道！");
+            assert_eq!(answer.msg(), "暂不支持个人频道！", "{step}");
         } else {
             assert_eq!(
                 (u64::from(answer.status), answer.text.as_str()),
@@ -198,7 +199,8 @@ async fn invalid_ids_are_refused(engine: Engine) {
         let query = "query ($uid: ID) { conversations(uid: $uid) { version } }";
         assert_eq!(
             server.graphql_code(query, json!({"uid": bad})).await,
-            "BAD_USER_INPUT"
+            "BAD_USER_INPUT",
+            "{bad:?}"
         );
     }
     // A lone surrogate is not text.
@@ -231,7 +233,8 @@ async fn unread_out_of_range_is_refused(engine: Engine) {
             .await;
         assert_eq!(
             (answer.status, answer.msg().as_str()),
-            (400, "unread must be between 0 and 2147483647")
+            (400, "unread must be between 0 and 2147483647"),
+            "{unread}"
         );
     }
     let mutation = "mutation { setUnread(input: {uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}, unread: -1}) { conversation { id } } }";
@@ -239,7 +242,7 @@ async fn unread_out_of_range_is_refused(engine: Engine) {
         server.graphql_code(mutation, json!({})).await,
         "BAD_USER_INPUT"
     );
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
 }
 
 async fn unknown_conversations(engine: Engine) {
@@ -285,7 +288,8 @@ async fn unknown_conversations(engine: Engine) {
             // Deleting a deleted conversation succeeds and changes nothing.
             assert_eq!(
                 server.graphql(delete, channel).await["deleteConversation"]["removed"]["channelId"],
-                id
+                id,
+                "{id}"
             );
         } else {
             assert_eq!(
@@ -387,13 +391,15 @@ async fn limits_at_and_one_past_the_boundary() {
     for count in [4, -1] {
         assert_eq!(
             server.graphql_code(query, json!({"count": count})).await,
-            "BAD_USER_INPUT"
+            "BAD_USER_INPUT",
+            "{count}"
         );
         assert_eq!(
             server
                 .graphql_code(query_recents, json!({"count": count}))
                 .await,
-            "BAD_USER_INPUT"
+            "BAD_USER_INPUT",
+            "{count}"
         );
     }
     let query = "query ($first: Int) { conversations(uid: \"ann\", msgCount: 1, first: $first) { version } }";
@@ -625,7 +631,8 @@ async fn cors_allows_the_configured_request_headers() {
         let own = vec!["content-type".to_owned(), "x-mine".to_owned()];
         assert_eq!(
             allowed_headers(Some(own), path).await,
-            "content-type, x-mine"
+            "content-type, x-mine",
+            "{path}"
         );
     }
 }
@@ -683,7 +690,7 @@ async fn manager_token_protects_all_data_routes() {
             .http("POST", "/conversation/sync")
             .header(name, value)
             .body(json!({"uid": "ann"}).to_string());
-        assert_eq!(server.request(request).await.text, "[]");
+        assert_eq!(server.request(request).await.text, "[]", "{name}");
     }
     for path in ["/livez", "/readyz", "/health", "/", "/graphiql"] {
         assert_eq!(

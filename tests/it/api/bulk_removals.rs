@@ -120,7 +120,7 @@ async fn removing_all_members_is_immediate_and_reversible(engine: Engine) {
     server.set_clock(1_795_393_100_000);
     server.send("eve", "team", 2, "two").await;
     for uid in [first, last] {
-        assert_eq!(server.only(uid).await["unread"], 1);
+        assert_unread!(server, uid, 1);
     }
     assert_eq!(server.full(&uids[1300]).await, Vec::<Value>::new());
     wait_until_written(&connection).await;
@@ -128,7 +128,7 @@ async fn removing_all_members_is_immediate_and_reversible(engine: Engine) {
     assert_eq!(stored_members(&connection).await, 3);
     server.send("eve", "team", 2, "three").await;
     for uid in [first, last] {
-        assert_eq!(server.only(uid).await["unread"], 2);
+        assert_unread!(server, uid, 2);
     }
     assert_eq!(server.full(&uids[1300]).await, Vec::<Value>::new());
     for device in &mut devices {
@@ -157,17 +157,13 @@ async fn remaining_members_keep_their_state(engine: Engine) {
         )
         .await;
     for _ in 0..2 {
-        assert_eq!(
-            server.only(stays).await["unread"],
-            5,
-            "who stays is left alone"
-        );
+        assert_unread!(server, stays, 5, "who stays is left alone");
         assert_eq!(server.full(&uids[8]).await, Vec::<Value>::new());
         wait_until_written(&connection).await;
     }
     server.send("eve", "team", 2, "two").await;
-    assert_eq!(server.only(stays).await["unread"], 6);
-    assert_eq!(server.only("new").await["unread"], 1);
+    assert_unread!(server, stays, 6);
+    assert_unread!(server, "new", 1);
     assert_eq!(stored_members(&connection).await, 2);
 }
 
@@ -189,9 +185,14 @@ async fn deleted_channel_disappears_at_once(engine: Engine) {
                 .post("/webhook?event=msg.offline", late.to_string())
                 .await
                 .status,
-            200
+            200,
+            "round {round}"
         );
-        assert_eq!(server.full(&uids[2000]).await, Vec::<Value>::new());
+        assert_eq!(
+            server.full(&uids[2000]).await,
+            Vec::<Value>::new(),
+            "round {round}"
+        );
         wait_until_written(&connection).await;
     }
     server.call("/channel/delete", team(json!({}))).await;
@@ -222,11 +223,11 @@ async fn named_members_are_removed_within_seconds(engine: Engine) {
         .await;
     wait_until_written(&connection).await;
     server.send("eve", "team", 2, "two").await;
-    assert_eq!(server.only(&uids[0]).await["unread"], 2);
-    assert_eq!(server.only(&uids[100]).await["unread"], 1);
-    assert_eq!(server.only(&uids[MANY - 1]).await["unread"], 1);
+    assert_unread!(server, &uids[0], 2);
+    assert_unread!(server, &uids[100], 1);
+    assert_unread!(server, &uids[MANY - 1], 1);
     for uid in [&uids[101], &uids[2000]] {
-        assert_eq!(server.full(uid).await, Vec::<Value>::new());
+        assert_eq!(server.full(uid).await, Vec::<Value>::new(), "{uid}");
     }
     // The members who were not named, the two who rejoined, and Eve.
     assert_eq!(stored_members(&connection).await, 103);
@@ -339,7 +340,8 @@ async fn removal_survives_a_crash(engine: Engine) {
     for uid in [&uids[0], &uids[CROWD - 1]] {
         assert_eq!(
             server.call("/conversation/sync", sync(uid)).await,
-            json!([])
+            json!([]),
+            "{uid}"
         );
     }
     server

@@ -94,7 +94,11 @@ async fn paging_misses_nothing_while_messages_arrive(engine: Engine) {
         let page = page(&server, json!({"uid": "ann", "first": 50, "after": cursor})).await;
         forwards.extend(ids(&page));
         cursor = page["pageInfo"]["endCursor"].clone();
-        assert_eq!(page["pageInfo"]["hasPreviousPage"], json!(round > 0));
+        assert_eq!(
+            page["pageInfo"]["hasPreviousPage"],
+            json!(round > 0),
+            "round {round}: {page}"
+        );
         if page["pageInfo"]["hasNextPage"] == false {
             break;
         }
@@ -299,12 +303,16 @@ async fn pins_and_mutes_reach_other_devices(engine: Engine) {
                 (value, &changed["version"]),
                 "{mutation} {seen}"
             );
-            assert!(seen["version"].as_i64() > version.as_i64());
+            assert!(
+                seen["version"].as_i64() > version.as_i64(),
+                "{mutation} {value}: {seen}"
+            );
             version = seen["version"].clone();
             // Repeating the request changes nothing.
             assert_eq!(
                 change(&server, mutation, input).await["version"],
-                changed["version"]
+                changed["version"],
+                "{mutation} {value}"
             );
         }
         let unknown = json!({"input": {"uid": "ann", "channel": channel("nobody", 1)}});
@@ -316,7 +324,11 @@ async fn pins_and_mutes_reach_other_devices(engine: Engine) {
         let query = format!(
             "mutation ($input: {kind}!) {{ {mutation}(input: $input) {{ conversation {{ id }} }} }}"
         );
-        assert_eq!(server.graphql_code(&query, unknown).await, "NOT_FOUND");
+        assert_eq!(
+            server.graphql_code(&query, unknown).await,
+            "NOT_FOUND",
+            "{mutation}"
+        );
     }
     // Muted conversations are counted separately; pins and mutes outlive a deletion.
     change(
@@ -411,7 +423,7 @@ async fn deleted_channel_disappears_for_all_members(engine: Engine) {
         assert_eq!(answer["deleteChannel"]["channel"]["channelId"], "team");
     }
     for (device, uid) in devices.iter_mut().zip(["ann", "bob"]) {
-        assert_eq!(server.full(uid).await, Vec::<Value>::new());
+        assert_eq!(server.full(uid).await, Vec::<Value>::new(), "{uid}");
         device.sync(&server).await;
         device.must_hold_after(&[], "after the channel was deleted");
     }
@@ -492,7 +504,8 @@ async fn node_finds_objects_by_global_id(engine: Engine) {
         let answer = server.graphql_raw(query, variables).await;
         assert_eq!(
             answer["errors"][0]["extensions"],
-            json!({"code": "BAD_USER_INPUT", "argument": argument})
+            json!({"code": "BAD_USER_INPUT", "argument": argument}),
+            "{argument}: {answer}"
         );
     }
 }

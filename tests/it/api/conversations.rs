@@ -30,11 +30,11 @@ async fn own_messages_are_read(engine: Engine) {
     let server = Server::start(engine).await;
     server.send("bob", "ann", 1, "one").await;
     server.send("bob", "ann", 1, "two").await;
-    assert_eq!(server.only("ann").await["unread"], 2);
-    assert_eq!(server.only("bob").await["unread"], 0);
+    assert_unread!(server, "ann", 2);
+    assert_unread!(server, "bob", 0);
     server.send("ann", "bob", 1, "three").await;
-    assert_eq!(server.only("ann").await["unread"], 0);
-    assert_eq!(server.only("bob").await["unread"], 1);
+    assert_unread!(server, "ann", 0);
+    assert_unread!(server, "bob", 1);
     let ann = server.only("ann").await;
     assert_eq!(ann["channel_id"], "bob");
     let channels: Vec<&Value> = ann["recents"]
@@ -55,10 +55,10 @@ async fn set_unread_raises_and_lowers(engine: Engine) {
     server.send("bob", "ann", 1, "one").await;
     for unread in [0, 5, 2_147_483_647, 1] {
         server.set_unread("ann", "bob", 1, unread).await;
-        assert_eq!(server.only("ann").await["unread"], unread);
+        assert_unread!(server, "ann", unread);
     }
     server.send("bob", "ann", 1, "two").await;
-    assert_eq!(server.only("ann").await["unread"], 2);
+    assert_unread!(server, "ann", 2);
     // Clients store 32 bits, in both interfaces.
     server.set_unread("ann", "bob", 1, 2_147_483_647).await;
     server.send("bob", "ann", 1, "three").await;
@@ -74,9 +74,9 @@ async fn set_unread_raises_and_lowers(engine: Engine) {
             json!({"uid": "ann", "channel_id": "bob", "channel_type": 1}),
         )
         .await;
-    assert_eq!(server.only("ann").await["unread"], 0);
+    assert_unread!(server, "ann", 0);
     assert_eq!(server.only("ann").await["readed_to_msg_seq"], 3);
-    assert_eq!(server.only("bob").await["unread"], 0, "it is Ann's alone");
+    assert_unread!(server, "bob", 0, "it is Ann's alone");
 }
 
 async fn deleted_conversation_returns_with_unread_1(engine: Engine) {
@@ -202,7 +202,7 @@ async fn filters_apply_to_every_conversation(engine: Engine) {
             .unwrap()
             .extend(filter.as_object().unwrap().clone());
         let answer = server.sync(request.clone()).await;
-        assert_eq!(answer, graphql_full(&server, &request).await);
+        assert_eq!(answer, graphql_full(&server, &request).await, "{filter}");
         assert_eq!(ids(answer), expected, "{filter}");
     }
     // A conversation that no longer matches the filter is removed for clients that use the filter.
@@ -230,7 +230,10 @@ async fn rest_pages_are_not_cursors(engine: Engine) {
         let answer = server
             .sync(json!({"uid": "ann", "msg_count": 20, "page": page, "page_size": 2}))
             .await;
-        assert!(answer.iter().all(|item| item["version"] == 0));
+        assert!(
+            answer.iter().all(|item| item["version"] == 0),
+            "page {page}: {answer:?}"
+        );
         pages.extend(answer);
     }
     assert_eq!(pages.len(), 5);
@@ -317,7 +320,8 @@ async fn unknown_version_triggers_reset(engine: Engine) {
                 answer["reset"].clone(),
                 answer["conversations"].as_array().unwrap().len()
             ),
-            (json!(reset), 2)
+            (json!(reset), 2),
+            "{version}: {answer}"
         );
     }
     let nobody = server
@@ -443,7 +447,8 @@ async fn unlisted_channels_are_never_returned(engine: Engine) {
         transient["header"][flag] = json!(1);
         assert_eq!(
             server.call("/message/send", transient).await["data"]["message_seq"],
-            0
+            0,
+            "{flag}"
         );
     }
     server.send("eve", "dan____cmd", 1, "command").await;
@@ -493,7 +498,7 @@ async fn unusual_ids_are_accepted(engine: Engine) {
         let mut expected = ids.to_vec();
         shown.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(shown, expected);
+        assert_eq!(shown, expected, "{uid}");
         for id in ids {
             server.set_unread(uid, id, kind, 3).await;
         }
@@ -556,7 +561,7 @@ async fn messages_are_stored_while_conversations_are_disabled(engine: Engine) {
         ),
     ] {
         let answer = server.post(path, body.to_string()).await;
-        assert_eq!(answer.status, 400);
+        assert_eq!(answer.status, 400, "{path} {body}: {answer:?}");
         assert!(answer.msg().contains("conversation.on"), "{answer:?}");
     }
     let channel = json!({"channelId": "team", "channelType": 2});
@@ -700,8 +705,9 @@ async fn history_pages(engine: Engine) {
         json!({"uid": "bob", "first": 1, "last": 1}),
     ] {
         assert_eq!(
-            server.graphql_code(query, variables).await,
-            "BAD_USER_INPUT"
+            server.graphql_code(query, variables.clone()).await,
+            "BAD_USER_INPUT",
+            "{variables}"
         );
     }
     assert_eq!(

@@ -53,8 +53,11 @@ async fn malformed_requests_get_graphql_errors() {
             (status, "application/json; charset=utf-8"),
             "{content_type} {body}: {answer}"
         );
-        assert_eq!(code(&answer), "BAD_USER_INPUT");
-        assert!(answer.get("data").is_none_or(Value::is_null));
+        assert_eq!(code(&answer), "BAD_USER_INPUT", "{body}: {answer}");
+        assert!(
+            answer.get("data").is_none_or(Value::is_null),
+            "{body}: {answer}"
+        );
     }
     let answer = server.request(server.http("PUT", "/graphql")).await;
     assert_eq!(answer.status, 405);

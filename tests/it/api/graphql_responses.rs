@@ -418,7 +418,8 @@ async fn omitted_channel_fields_stay_unchanged(engine: Engine) {
         );
         assert_eq!(
             server.graphql_code(&query, json!({})).await,
-            "GRAPHQL_VALIDATION_FAILED"
+            "GRAPHQL_VALIDATION_FAILED",
+            "{field}"
         );
     }
     // REST sets all flags or none of them.
@@ -751,7 +752,8 @@ async fn message_id_is_scoped_to_its_channel(engine: Engine) {
     ] {
         assert_eq!(
             server.graphql_code(query, json!({"ids": [old]})).await,
-            "BAD_USER_INPUT"
+            "BAD_USER_INPUT",
+            "{old}"
         );
     }
 }
@@ -837,7 +839,8 @@ async fn times_have_milliseconds_and_z() {
         let time = json!({"sentAt": text});
         assert_eq!(
             data,
-            json!({"lastActivityAt": text, "pinnedAt": text, "recents": [time], "lastMessage": time})
+            json!({"lastActivityAt": text, "pinnedAt": text, "recents": [time], "lastMessage": time}),
+            "{ms}"
         );
     }
 }

@@ -32,18 +32,14 @@ async fn joining_and_leaving(engine: Engine) {
     change(&server, "/channel/subscriber_add", &["ann"]).await;
     server.send("bob", "team", 2, "one").await;
     change(&server, "/channel/subscriber_add", &["ann", "cid", "cid"]).await;
-    assert_eq!(
-        server.only("ann").await["unread"],
-        1,
-        "who is in it already is left alone"
-    );
+    assert_unread!(server, "ann", 1, "who is in it already is left alone");
     assert_eq!(
         server.full("cid").await,
         Vec::<Value>::new(),
         "no message since Cid joined"
     );
     server.send("bob", "team", 2, "two").await;
-    assert_eq!(server.only("cid").await["unread"], 1);
+    assert_unread!(server, "cid", 1);
     assert_eq!(
         server.only("cid").await["recents"]
             .as_array()
@@ -72,10 +68,10 @@ async fn joining_and_leaving(engine: Engine) {
         )
         .await;
     server.send("bob", "team", 2, "four").await;
-    assert_eq!(server.only("ann").await["unread"], 1);
-    assert_eq!(server.only("cid").await["unread"], 3);
+    assert_unread!(server, "ann", 1);
+    assert_unread!(server, "cid", 3);
     // The sender of a group message becomes a member.
-    assert_eq!(server.only("bob").await["unread"], 0);
+    assert_unread!(server, "bob", 0);
     change(&server, "/channel/subscriber_remove", &["bob"]).await;
     assert_eq!(server.full("bob").await, Vec::<Value>::new());
     server.send("bob", "team", 2, "five").await;
@@ -86,7 +82,7 @@ async fn joining_and_leaving(engine: Engine) {
     );
     server.set_clock(1_795_393_010_001);
     server.send("bob", "team", 2, "six").await;
-    assert_eq!(server.only("bob").await["unread"], 0);
+    assert_unread!(server, "bob", 0);
 }
 
 async fn rejoining_keeps_the_deletion(engine: Engine) {
@@ -161,7 +157,7 @@ async fn many_members_at_once(engine: Engine) {
     change(&server, "/channel/subscriber_add", &uids).await;
     server.send("eve", "team", 2, "one").await;
     for uid in [uids[0], uids[999], uids[1000], uids[2499]] {
-        assert_eq!(server.only(uid).await["unread"], 1);
+        assert_unread!(server, uid, 1);
     }
     change(&server, "/channel/subscriber_remove", &uids[..1200]).await;
     server.send("eve", "team", 2, "two").await;
@@ -169,7 +165,7 @@ async fn many_members_at_once(engine: Engine) {
         server.full(uids[0]).await.len() + server.full(uids[1199]).await.len(),
         0
     );
-    assert_eq!(server.only(uids[1200]).await["unread"], 2);
+    assert_unread!(server, uids[1200], 2);
 }
 
 async fn graphql_manages_channels(engine: Engine) {
@@ -325,7 +321,7 @@ async fn group_senders_and_receivers_become_members(engine: Engine) {
         .notify(json!([webhook_message("cid", "team", 2, 2, 12)]))
         .await;
     for (uid, unread) in [("ann", 2), ("bob", 1), ("cid", 0)] {
-        assert_eq!(server.only(uid).await["unread"], unread, "{uid}");
+        assert_unread!(server, uid, unread);
     }
 }
 
@@ -387,5 +383,5 @@ async fn channel_id_hash_collision(engine: Engine) {
     let other = Server::start_on(std::sync::Arc::clone(&server.database), |_| {}).await;
     other.set_unread("ann", "second", 2, 7).await;
     other.send("bob", "second", 2, "two").await;
-    assert_eq!(other.only("ann").await["unread"], 8);
+    assert_unread!(other, "ann", 8);
 }

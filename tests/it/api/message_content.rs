@@ -76,7 +76,11 @@ async fn content_is_the_sent_text() {
         &nested(128),
         &nested(500),
     ] {
-        assert_eq!(contents(&server, text.as_bytes()).await, [text; 3]);
+        assert_eq!(
+            contents(&server, text.as_bytes()).await,
+            [text; 3],
+            "{text}"
+        );
     }
     for payload in [
         &b"\xff"[..],

@@ -10,3 +10,4 @@ mod members;
 mod message_content;
 mod read_positions;
 mod sending;
+mod whole_answers;

@@ -186,10 +186,10 @@ async fn read_up_to_a_seq(engine: Engine) {
     let target = |seq: i64| json!({"uid": "ann", "channel_id": "bob", "channel_type": 1, "message_seq": seq});
     // A third message arrived after Ann's screen was drawn.
     server.call("/conversations/clearUnread", target(2)).await;
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
     // The late receipt of another device changes nothing.
     server.call("/conversations/clearUnread", target(1)).await;
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
     // A deletion keeps the message that was not seen.
     server.call("/conversations/delete", target(2)).await;
     let item = server.only("ann").await;
@@ -201,10 +201,10 @@ async fn read_up_to_a_seq(engine: Engine) {
     let mut set = target(3);
     set["unread"] = json!(0);
     server.call("/conversations/setUnread", set).await;
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
     // 0 means the same as a missing seq: to the end.
     server.call("/conversations/clearUnread", target(0)).await;
-    assert_eq!(server.only("ann").await["unread"], 0);
+    assert_unread!(server, "ann", 0);
 }
 
 async fn read_before_the_message_arrives(engine: Engine) {
@@ -228,7 +228,7 @@ async fn read_before_the_message_arrives(engine: Engine) {
         }
     }
     server.notify(hook(4)).await;
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
 }
 
 async fn mark_all_read_keeps_unseen_messages_unread(engine: Engine) {
@@ -270,9 +270,9 @@ async fn reading_far_ahead_is_capped(engine: Engine) {
         )
         .await;
     server.notify(hook(4)).await;
-    assert_eq!(server.only("ann").await["unread"], 0);
+    assert_unread!(server, "ann", 0);
     server.notify(hook(5)).await;
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
 }
 
 async fn late_message_is_unread_below_its_seq(engine: Engine) {
@@ -298,7 +298,7 @@ async fn late_message_is_unread_below_its_seq(engine: Engine) {
     late["to_uids"] = json!(["ann", "dan"]);
     server.call("/webhook?event=msg.offline", late).await;
     for (uid, unread) in [("ann", 0), ("bob", 1), ("cid", 1), ("dan", 4)] {
-        assert_eq!(server.only(uid).await["unread"], unread, "{uid}");
+        assert_unread!(server, uid, unread);
     }
 }
 

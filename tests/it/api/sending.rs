@@ -105,7 +105,7 @@ async fn concurrent_first_messages_of_both_sides(engine: Engine) {
             sent["message_seq"].as_i64().unwrap(),
             back["message_seq"].as_i64().unwrap(),
         ]);
-        assert_eq!(seqs, BTreeSet::from([1, 2]));
+        assert_eq!(seqs, BTreeSet::from([1, 2]), "{one} and {other}");
         let (one, other) = (server.only(&one).await, server.only(&other).await);
         assert_eq!(
             one["unread"].as_i64().unwrap() + other["unread"].as_i64().unwrap(),
@@ -349,7 +349,7 @@ async fn concurrent_requests_equal_sequential_ones(engine: Engine) {
         let mut device = Incremental::new(user);
         device.sync(server).await;
         let full = server.full(user).await;
-        assert_eq!(full.len(), 3);
+        assert_eq!(full.len(), 3, "{user}: {full:?}");
         for conversation in full {
             let group = conversation["channel_id"].as_str().unwrap();
             let of_group = later.iter().filter(|(of, ..)| *of == group);
@@ -361,7 +361,7 @@ async fn concurrent_requests_equal_sequential_ones(engine: Engine) {
                 .unwrap_or(0);
             let unread = of_group.filter(|(_, seq, _)| *seq > own).count();
             assert_eq!(conversation["unread"], unread, "{user} in {group}");
-            assert_eq!(conversation["last_msg_seq"], 37);
+            assert_eq!(conversation["last_msg_seq"], 37, "{user} in {group}");
             // One conversation was deleted in between: later messages show in any case.
             let shown = conversation["recents"].as_array().unwrap().len();
             assert!(

@@ -83,7 +83,7 @@ async fn imports_are_restartable(engine: Engine) {
             reference.full(uid, 20, &Default::default()),
             "{uid}"
         );
-        assert!(!full.as_array().unwrap().is_empty());
+        assert!(!full.as_array().unwrap().is_empty(), "{uid}");
     }
 }
 
@@ -186,7 +186,11 @@ async fn acknowledged_writes_survive_kill_9(engine: Engine) {
                 stored.len() <= acknowledged.len() + 4 * round as usize,
                 "a message is stored that was never sent"
             );
-            assert_eq!(conversation["unread"], stored.len());
+            assert_eq!(
+                conversation["unread"],
+                stored.len(),
+                "round {round}: {conversation}"
+            );
         }
         let sender = |number: usize| {
             let server = &server;
@@ -200,7 +204,7 @@ async fn acknowledged_writes_survive_kill_9(engine: Engine) {
                     else {
                         break;
                     };
-                    assert_eq!(answer.status, 200);
+                    assert_eq!(answer.status, 200, "{text}: {answer:?}");
                     sent.push((text, answer.json()["data"]["message_seq"].as_i64().unwrap()));
                 }
                 sent
@@ -265,7 +269,7 @@ async fn starts_reports_health_and_stops(engine: Engine) {
         ("/readyz", "ready\n"),
         ("/health", "{\"status\":\"ok\"}"),
     ] {
-        assert_eq!(server.get(path).await, (200, text.to_owned()));
+        assert_eq!(server.get(path).await, (200, text.to_owned()), "{path}");
     }
     assert!(server.get("/metrics").await.1.contains(
         "recents_http_requests_total{route=\"/readyz\",method=\"GET\",status=\"200\"} 1"
@@ -371,9 +375,10 @@ async fn shutdown_finishes_running_requests() {
         let response = send.await.unwrap();
         assert_eq!(
             response.is_ok_and(|response| response.status() == 200),
-            answered
+            answered,
+            "{signals} signals"
         );
-        assert_eq!(server.wait(), code);
+        assert_eq!(server.wait(), code, "{signals} signals");
     }
 }
 
@@ -404,14 +409,14 @@ async fn draining_server_takes_requests() {
     assert!(begun.elapsed() >= Duration::from_secs(3));
 
     // SIGINT comes from a person, who need not wait; a second signal ends the wait.
-    for (signals, code) in [(vec!["-INT"], 0), (vec!["-TERM", "-INT"], 1)] {
+    for (signals, code) in [(&["-INT"][..], 0), (&["-TERM", "-INT"], 1)] {
         let mut server =
             Process::start_with(&database.url, &[("RECENTS__SERVER__DRAIN_SECONDS", "60")]);
         for signal in signals {
             server.signal(signal);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        assert_eq!(server.wait(), Some(code));
+        assert_eq!(server.wait(), Some(code), "{signals:?}");
     }
 }
 
@@ -442,7 +447,11 @@ async fn banner_has_a_query_that_works() {
             .find_map(|line| line.strip_prefix("or in a shell:"))
             .unwrap();
         assert!(command.contains(placeholder), "{command}");
-        assert!(secret.is_empty() || !server.banner.contains(secret));
+        assert!(
+            secret.is_empty() || !server.banner.contains(secret),
+            "{variable}: {}",
+            server.banner
+        );
         let command =
             command
                 .replacen(placeholder, credential, 1)

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::process::{Process, recents, run, stderr};
-use crate::support::server::webhook_message;
+use crate::support::server::{message, webhook_message};
+use crate::support::sse::{Event, Events};
 use crate::support::tokens::{SECRET, in_seconds, signed};
 use crate::support::{Engine, TestDatabase};
 
@@ -172,7 +173,7 @@ async fn refused_token_is_explained() {
         ("it is no manager token, and no JWT", "let.me.in".to_owned()),
     ];
     let http = reqwest::Client::new();
-    for (_, token) in &tokens {
+    for (reason, token) in &tokens {
         let url = format!("{}/conversation/sync", process.url);
         let answer = http
             .post(url)
@@ -181,7 +182,7 @@ async fn refused_token_is_explained() {
             .send()
             .await
             .unwrap();
-        assert_eq!(answer.status(), 401);
+        assert_eq!(answer.status(), 401, "{reason}");
     }
     process.signal("-TERM");
     assert_eq!(process.wait(), Some(0));
@@ -210,6 +211,36 @@ async fn hangup_is_ignored_and_logged() {
     let log = std::fs::read_to_string(log.path()).unwrap();
     let line = "SIGHUP is ignored: settings are read at the start only";
     assert_eq!(log.matches(line).count(), 1, "{log}");
+}
+
+/// A subscription waits for events: a silent one is not logged as a slow operation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_subscription_is_not_slow() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = recents();
+    command.stderr(log.reopen().unwrap());
+    let environment = [("RECENTS__GRAPHQL__SLOW_OPERATION_MS", "200")];
+    let mut process = Process::start_as(command, &database.url, &environment);
+    process
+        .call("/message/send", message("bob", "ann", 1, "one"))
+        .await;
+    for query in [
+        "subscription { messageAdded(uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}) { id } }",
+        "subscription { conversationChanges(uid: \"ann\") { version } }",
+    ] {
+        let request = process.http("POST", "/graphql");
+        let mut events = Events::open(request, query, json!({})).await.expect(query);
+        // Some subscriptions begin with the present state.
+        let waits = async { while let Event::Next(_) = events.next().await {} };
+        let ended = tokio::time::timeout(Duration::from_millis(600), waits).await;
+        assert!(ended.is_err(), "{query} ended");
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert!(!log.contains("a slow operation"), "{log}");
 }
 
 /// Each refused origin is logged once, with the setting that would allow it.

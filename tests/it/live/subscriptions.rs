@@ -325,7 +325,8 @@ async fn message_added_delivers_every_message(engine: Engine) {
         server.send("bob", "g", 2, &format!("said {seq}")).await;
         assert_eq!(
             now.data().await["messageAdded"],
-            json!({"messageSeq": seq, "fromUid": "bob"})
+            json!({"messageSeq": seq, "fromUid": "bob"}),
+            "seq {seq}"
         );
         assert_eq!(from_start.data().await["messageAdded"]["messageSeq"], seq);
     }
@@ -343,7 +344,7 @@ async fn message_added_delivers_every_message(engine: Engine) {
             answer["errors"][0]["extensions"]["code"], "NOT_FOUND",
             "{uid} {channel}: {answer}"
         );
-        assert_eq!(refused.next().await, Event::Complete);
+        assert_eq!(refused.next().await, Event::Complete, "{uid} {channel}");
     }
 }
 

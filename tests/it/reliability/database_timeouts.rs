@@ -64,14 +64,14 @@ async fn lock_that_is_never_released(engine: Engine) {
         begun.elapsed()
     );
     // Readers do not wait for writers.
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
     lock.rollback().await.unwrap();
     assert_eq!(
         server.send("bob", "ann", 1, "two").await["message_seq"],
         2,
         "nothing of the refused send was stored"
     );
-    assert_eq!(server.only("ann").await["unread"], 2);
+    assert_unread!(server, "ann", 2);
 }
 
 /// Query for the statements that other sessions are running. SQLite's statements run in the server.
@@ -138,7 +138,7 @@ async fn slow_request_times_out(engine: Engine) {
             .send("bob", "ann", 1, &format!("after{number}"))
             .await;
     }
-    assert_eq!(server.only("ann").await["unread"], 21);
+    assert_unread!(server, "ann", 21);
 }
 
 #[tokio::test]

@@ -63,7 +63,8 @@ async fn busy_group(engine: Engine) {
         device.must_hold(&full);
         assert_eq!(
             (&full[0]["last_msg_seq"], &full[0]["unread"]),
-            (&json!(SENDERS * EACH), &json!(SENDERS * EACH))
+            (&json!(SENDERS * EACH), &json!(SENDERS * EACH)),
+            "device {number}: {full:?}"
         );
     }
 }

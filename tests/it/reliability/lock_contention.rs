@@ -225,7 +225,11 @@ async fn batches_in_opposite_order(engine: Engine) {
             server.notify(body("ann", 0, false)),
             server.notify(body("bob", 1, true))
         );
-        assert_eq!((one.status, other.status), (200, 200));
+        assert_eq!(
+            (one.status, other.status),
+            (200, 200),
+            "round {round}: {one:?} {other:?}"
+        );
     }
     let full = server.full("ann").await;
     assert_eq!(full.len(), channels.len());
@@ -236,7 +240,12 @@ async fn batches_in_opposite_order(engine: Engine) {
             .iter()
             .map(|message| message["message_seq"].as_i64().unwrap())
             .collect();
-        assert_eq!(seqs, (1..=20).rev().collect::<Vec<_>>());
+        assert_eq!(
+            seqs,
+            (1..=20).rev().collect::<Vec<_>>(),
+            "{}",
+            item["channel_id"]
+        );
     }
 }
 
@@ -271,7 +280,7 @@ async fn concurrent_first_syncs(engine: Engine) {
             .collect();
         versions.sort_unstable();
         versions.dedup();
-        assert_eq!(versions.len(), 5);
+        assert_eq!(versions.len(), 5, "round {round}: {full:?}");
         for mut device in devices {
             device.sync(&server).await;
             device.must_hold(&full);

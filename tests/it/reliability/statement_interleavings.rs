@@ -244,7 +244,7 @@ async fn lagging_galera_node_makes_readers_wait() {
         lock.execute_unprepared("UNLOCK TABLES").await.unwrap();
         look.await;
         let full = writer.full(&ann).await;
-        assert_eq!(full[0]["last_msg_seq"], 2);
+        assert_eq!(full[0]["last_msg_seq"], 2, "round {round}: {full:?}");
         device.must_hold_after(&full, &format!("round {round}"));
     }
 }

@@ -232,12 +232,24 @@ async fn answer_size_is_limited(engine: Engine) {
                 );
                 for item in items {
                     for (at, message) in item["recents"].as_array().unwrap().iter().enumerate() {
-                        assert_eq!(message["message_seq"], 5 - at as i64);
-                        assert_eq!(message["payload"].as_str().unwrap().len(), 4000);
+                        assert_eq!(
+                            message["message_seq"],
+                            5 - at as i64,
+                            "limit {limit}: {}",
+                            item["channel_id"]
+                        );
+                        assert_eq!(
+                            message["payload"].as_str().unwrap().len(),
+                            4000,
+                            "limit {limit}: {}",
+                            item["channel_id"]
+                        );
                     }
                     assert_eq!(
                         (&item["unread"], &item["last_msg_seq"]),
-                        (&json!(5), &json!(5))
+                        (&json!(5), &json!(5)),
+                        "limit {limit}: {}",
+                        item["channel_id"]
                     );
                 }
                 let query = "{ conversations(uid: \"ann\", msgCount: 5) { conversations { recents { messageSeq } } } }";
@@ -268,11 +280,16 @@ async fn answer_size_is_limited(engine: Engine) {
                     nodes { messageSeq payload } pageInfo { hasNextPage endCursor } } }";
                 let page = server.graphql(query, json!({"after": after})).await["messages"].clone();
                 let nodes = page["nodes"].as_array().unwrap();
-                assert!(!nodes.is_empty() && (nodes.len() == 1 || nodes.len() * 4000 <= limit));
+                assert!(
+                    !nodes.is_empty() && (nodes.len() == 1 || nodes.len() * 4000 <= limit),
+                    "limit {limit}, after {seqs:?}: {} messages",
+                    nodes.len()
+                );
                 assert!(
                     nodes
                         .iter()
-                        .all(|node| node["payload"].as_str().unwrap().len() == 4000)
+                        .all(|node| node["payload"].as_str().unwrap().len() == 4000),
+                    "limit {limit}, after {seqs:?}"
                 );
                 seqs.extend(
                     nodes
@@ -284,14 +301,15 @@ async fn answer_size_is_limited(engine: Engine) {
                     break;
                 }
             }
-            assert_eq!(seqs, [1, 2, 3, 4, 5]);
+            assert_eq!(seqs, [1, 2, 3, 4, 5], "limit {limit}");
             let body =
                 json!({"login_uid": "ann", "channel_id": "u00", "channel_type": 1, "limit": 100});
             let page = server.call("/channel/messagesync", body).await;
             assert_eq!(page["more"] == 1, limit == 5000, "{limit}");
             assert_eq!(
                 page["messages"].as_array().unwrap().last().unwrap()["message_seq"],
-                5
+                5,
+                "limit {limit}"
             );
         }
     }
@@ -396,7 +414,11 @@ async fn chat_subscribers_share_one_read(engine: Engine) {
         let mut events = Events::open(request, query, json!({"uid": members[number % 20]}))
             .await
             .expect("no stream");
-        assert_eq!(events.data().await["messageAdded"]["clientMsgNo"], "before");
+        assert_eq!(
+            events.data().await["messageAdded"]["clientMsgNo"],
+            "before",
+            "viewer {number}"
+        );
         viewers.push(events);
     }
     let statements = async || server.metric("recents_sql_statements_total").await;
@@ -457,8 +479,12 @@ async fn former_members_get_no_events(engine: Engine) {
         .expect("no stream")
     };
     let (mut ann, mut cat) = (open("ann", 0).await, open("cat", 0).await);
-    for events in [&mut ann, &mut cat] {
-        assert_eq!(events.data().await["messageAdded"]["clientMsgNo"], "before");
+    for (uid, events) in [("ann", &mut ann), ("cat", &mut cat)] {
+        assert_eq!(
+            events.data().await["messageAdded"]["clientMsgNo"],
+            "before",
+            "{uid}"
+        );
     }
     let leave = json!({"channel_id": "team", "channel_type": 2, "subscribers": ["ann"]});
     server.call("/channel/subscriber_remove", leave).await;

@@ -372,7 +372,8 @@ async fn stored_payloads() {
             .await;
         assert_eq!(
             (status, text.matches("\"payload\":").count()),
-            (200, payloads.len())
+            (200, payloads.len()),
+            "{uid}"
         );
         let history =
             json!({"login_uid": uid, "channel_id": "bob", "channel_type": 1, "limit": 100})
@@ -382,7 +383,8 @@ async fn stored_payloads() {
             .await;
         assert_eq!(
             (status, text.matches("\"payload\":").count()),
-            (200, payloads.len())
+            (200, payloads.len()),
+            "{uid}"
         );
         for query in [
             "query ($u: ID) { conversations(uid: $u, msgCount: 100) { conversations { recents(last: 100) { content } } } }",

@@ -88,7 +88,7 @@ async fn open_server_answers_only_its_own_machine() {
                 "{path} {headers:?}"
             );
             if status == 403 {
-                assert_eq!(allowed, None);
+                assert_eq!(allowed, None, "{path} {headers:?}");
                 let text = response.text().await.unwrap();
                 assert!(
                     text.contains("auth.manager_token") && text.contains("auth.jwt"),
@@ -146,7 +146,8 @@ async fn authenticated_server_allows_pages_and_proxies() {
                 response.status().as_u16(),
                 &response.headers()["access-control-allow-origin"]
             ),
-            (200, &"*".parse().unwrap())
+            (200, &"*".parse().unwrap()),
+            "{name}"
         );
         let sent = response.headers()["access-control-allow-headers"]
             .to_str()

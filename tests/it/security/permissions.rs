@@ -637,6 +637,43 @@ async fn openapi_covers_every_route() {
     assert!(compared >= 30, "{compared}");
 }
 
+/// The table of routes in COMPATIBILITY.md has WuKongIM's routes that are served, and no others.
+#[tokio::test]
+async fn compatibility_md_lists_the_routes() {
+    let server = Server::start(Engine::Sqlite).await;
+    let document: Value = server
+        .request(server.http("GET", "/openapi.json"))
+        .await
+        .json();
+    let served: BTreeSet<String> = document["paths"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    let table = include_str!("../../../docs/COMPATIBILITY.md")
+        .lines()
+        .filter(|line| line.starts_with("| POST `") || line.starts_with("| GET `"))
+        .map(|line| line.split('|').nth(1).unwrap());
+    let listed: BTreeSet<String> = table
+        .flat_map(|cell| cell.split('`').filter(|part| part.starts_with('/')))
+        .map(str::to_owned)
+        .collect();
+    assert!(listed.len() > 20, "{listed:?}");
+    // Routes that WuKongIM does not have.
+    let own = [
+        "/",
+        "/graphiql",
+        "/graphql",
+        "/livez",
+        "/metrics",
+        "/readyz",
+    ]
+    .map(str::to_owned);
+    let expected: BTreeSet<&String> = served.iter().filter(|path| !own.contains(path)).collect();
+    assert_eq!(listed.iter().collect::<BTreeSet<_>>(), expected);
+}
+
 /// Only members see the channel itself.
 #[tokio::test]
 async fn channel_is_visible_to_members_only() {

@@ -143,8 +143,11 @@ async fn endless_heads_are_bounded_and_closed() {
         "{before} KiB, then {} KiB",
         server.process.memory()
     );
-    for mut stream in streams {
-        assert!(is_closed(&mut stream, Duration::from_secs(8)).await);
+    for (number, mut stream) in streams.into_iter().enumerate() {
+        assert!(
+            is_closed(&mut stream, Duration::from_secs(8)).await,
+            "connection {number} is open"
+        );
     }
     assert!(
         server
@@ -301,8 +304,11 @@ async fn incomplete_message_is_dropped() {
         "{before} KiB, then {} KiB",
         server.process.memory()
     );
-    for mut stream in streams {
-        assert!(is_closed(&mut stream, Duration::from_secs(20)).await);
+    for (number, mut stream) in streams.into_iter().enumerate() {
+        assert!(
+            is_closed(&mut stream, Duration::from_secs(20)).await,
+            "connection {number} is open"
+        );
     }
 }
 
@@ -359,6 +365,65 @@ async fn unread_responses_are_bounded_and_closed() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     drop(streams);
+}
+
+/// Some megabytes of messages, to subscribers who do not read them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_event_streams_are_closed() {
+    const STREAMS: usize = 5;
+    const MESSAGES: usize = 60;
+    const MESSAGE_BYTES: usize = 100_000;
+    let server = AuthenticatedServer::start(&[("RECENTS__LIVE__WRITE_TIMEOUT_SECONDS", "2")]).await;
+    for number in 0..MESSAGES {
+        let mut body = message("bob", "ann", 1, &format!("long {number}"));
+        body["payload"] = crate::support::server::payload(&"x".repeat(MESSAGE_BYTES)).into();
+        server.service("/message/send", body).await;
+    }
+    let before = server.process.memory();
+    let query = "subscription { messageAdded(channel: {channelId: \"ann\", channelType: 1}, after: 0) { payload } }";
+    let body = json!({"query": query}).to_string();
+    let request = format!(
+        "POST /graphql HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\naccept: text/event-stream\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        token("bob"),
+        body.len()
+    );
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let mut stream = server.from(2).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut start = [0; 15];
+        stream.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200 OK");
+        streams.push(stream);
+    }
+    server.serves_a_user().await;
+    let open = "recents_live_connections{protocol=\"sse\"}";
+    assert_eq!(server.process.metric(open).await, STREAMS as u64);
+    let begun = Instant::now();
+    while server.process.metric(open).await > 0 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "streams are still open"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(
+        server.process.memory() < before + GROWTH,
+        "{before} KiB, then {} KiB",
+        server.process.memory()
+    );
+    // What the system buffered can still be read.
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let (mut bytes, mut read) = (vec![0; 1 << 16], 0);
+        let pause = Duration::from_millis(500);
+        while let Ok(Ok(count @ 1..)) = tokio::time::timeout(pause, stream.read(&mut bytes)).await {
+            read += count;
+        }
+        assert!(
+            read < MESSAGES * MESSAGE_BYTES,
+            "stream {number} went on to {read} bytes"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

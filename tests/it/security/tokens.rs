@@ -272,10 +272,24 @@ async fn each_key_works_for_its_algorithm_only() {
             .enumerate()
             .filter_map(|(at, both)| (at != index).then_some(both))
         {
-            assert!(!is_accepted(&server, &other.sign(&claims, None)).await);
-            assert!(!is_accepted(&server, &stranger.sign(&claims, None)).await);
+            assert!(
+                !is_accepted(&server, &other.sign(&claims, None)).await,
+                "key of {:?} taken for {:?}",
+                other.algorithm,
+                pair.algorithm
+            );
+            assert!(
+                !is_accepted(&server, &stranger.sign(&claims, None)).await,
+                "a stranger's key of {:?} taken for {:?}",
+                stranger.algorithm,
+                pair.algorithm
+            );
         }
-        assert!(!is_accepted(&server, &strangers[index].sign(&claims, None)).await);
+        assert!(
+            !is_accepted(&server, &strangers[index].sign(&claims, None)).await,
+            "a stranger's key of {:?}",
+            pair.algorithm
+        );
         // The public key is not secret: a token that is signed with it as a shared secret is
         // refused.
         for secret in [pair.public(), pair.public().trim().to_owned()] {
@@ -301,7 +315,11 @@ async fn each_key_works_for_its_algorithm_only() {
             "{:?}",
             pair.algorithm
         );
-        assert!(!is_accepted(&server, &signed(&claims, &pair.public())).await);
+        assert!(
+            !is_accepted(&server, &signed(&claims, &pair.public())).await,
+            "{:?} taken for HS256",
+            pair.algorithm
+        );
     }
     assert!(is_accepted(&server, &token("ann")).await);
     assert!(

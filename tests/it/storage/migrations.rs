@@ -86,7 +86,7 @@ async fn up_down_up(engine: Engine) {
     migrate(&["up"]);
     let server = Server::start_on(std::sync::Arc::new(database), |_| {}).await;
     server.send("bob", "ann", 1, "one").await;
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
 }
 
 /// Starts a server on each of these URLs of one database, all at the same time. Each must serve.
@@ -105,7 +105,8 @@ async fn start_concurrently(urls: &[&str]) {
         let message = crate::support::server::message("bob", "ann", 1, &format!("m{number}"));
         assert_eq!(
             server.call("/message/send", message).await["data"]["message_seq"],
-            number as i64 + 1
+            number as i64 + 1,
+            "server {number}"
         );
     }
     assert_eq!(

@@ -177,8 +177,8 @@ async fn statement_count_is_constant(engine: Engine) {
         count("delete", "/conversations/delete", target(json!({}))).await;
         counts.push(these);
     }
-    for these in &counts[2..] {
-        assert_eq!(these, &counts[1]);
+    for (these, uid) in counts[2..].iter().zip(["some", "many", "big"]) {
+        assert_eq!(these, &counts[1], "statements for {uid}, and for ten");
     }
     // A single object is found by its name in one statement, several objects in two.
     for ((name, one), (_, several)) in counts[0].iter().zip(&counts[1]) {
@@ -269,7 +269,8 @@ async fn send_writes_the_same_rows_for_any_group(engine: Engine) {
             server
                 .call("/conversation/sync", json!({"uid": uids[members - 1]}))
                 .await[0]["unread"],
-            1
+            1,
+            "{channel}"
         );
     }
     println!("{engine:?}: (new rows, changed conversations) {written:?}, and one channel each");

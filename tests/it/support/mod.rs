@@ -11,6 +11,7 @@ pub mod operations;
 pub mod process;
 pub mod proxy;
 pub mod server;
+pub mod snapshots;
 pub mod sse;
 pub mod sync_clients;
 pub mod tokens;
@@ -34,4 +35,17 @@ macro_rules! on_every_database {
             async fn mysql() { super::$scenario(Engine::MySql).await; }
         })*
     };
+}
+
+/// Asserts how many messages are unread in the user's only conversation. A failure names the user and
+/// shows the whole conversation.
+macro_rules! assert_unread {
+    ($server:expr, $uid:expr, $unread:expr $(, $reason:literal)?) => {{
+        let (uid, conversation) = ($uid, $server.only($uid).await);
+        assert_eq!(
+            conversation["unread"], $unread,
+            "unread of {uid}{}: {conversation:#}",
+            concat!("" $(, ", ", $reason)?)
+        );
+    }};
 }

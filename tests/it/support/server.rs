@@ -181,7 +181,7 @@ impl Server {
     /// Returns the user's only conversation.
     pub async fn only(&self, uid: &str) -> Value {
         let all = self.full(uid).await;
-        assert_eq!(all.len(), 1, "{all:?}");
+        assert_eq!(all.len(), 1, "conversations of {uid}: {all:?}");
         all[0].clone()
     }
 

@@ -214,7 +214,11 @@ impl Incremental {
         }
         for removed in answer["removed"].as_array().unwrap() {
             let given = removed["version"].as_i64().unwrap();
-            assert!(given > self.version);
+            assert!(
+                given > self.version,
+                "{removed} is not above the cursor {}",
+                self.version
+            );
             let key = (
                 removed["channelType"].as_u64().unwrap(),
                 removed["channelId"].as_str().unwrap().to_owned(),
@@ -324,7 +328,13 @@ impl LastSeqs {
         for item in full {
             let mut known = item.clone();
             known.as_object_mut().unwrap().remove("recents");
-            assert_eq!(self.conversations[&key(item)], known);
+            assert_eq!(
+                self.conversations[&key(item)],
+                known,
+                "{}: {:?}",
+                self.uid,
+                key(item)
+            );
         }
     }
 

@@ -134,10 +134,10 @@ async fn set_unread_raises_and_lowers(engine: Engine) {
                 with(target("bob", 1), json!({"unread": unread})),
             )
             .await;
-        assert_eq!(server.only("ann").await["unread"], unread);
+        assert_unread!(server, "ann", unread);
     }
     server.send("bob", "ann", 1, "one more").await;
-    assert_eq!(server.only("ann").await["unread"], 4);
+    assert_unread!(server, "ann", 4);
 }
 
 /// #461
@@ -149,8 +149,8 @@ async fn own_messages_do_not_count(engine: Engine) {
             .send("ann", "g", 2, &format!("number {number}"))
             .await;
     }
-    assert_eq!(server.only("ann").await["unread"], 0);
-    assert_eq!(server.only("bob").await["unread"], 3);
+    assert_unread!(server, "ann", 0);
+    assert_unread!(server, "bob", 3);
     server.send("bob", "g", 2, "an answer").await;
     assert_eq!(
         (
@@ -167,12 +167,13 @@ async fn deleted_conversation_returns_with_the_next_message(engine: Engine) {
     server.send("bob", "ann", 1, "old").await;
     for round in 0..3 {
         server.call("/conversations/delete", target("bob", 1)).await;
-        assert!(server.full("ann").await.is_empty());
+        assert!(server.full("ann").await.is_empty(), "round {round}");
         server.send("bob", "ann", 1, &format!("new {round}")).await;
         let item = server.only("ann").await;
         assert_eq!(
             (&item["unread"], item["recents"].as_array().unwrap().len()),
-            (&json!(1), 1)
+            (&json!(1), 1),
+            "round {round}: {item}"
         );
     }
 }
@@ -266,7 +267,7 @@ async fn large_groups_have_conversations(engine: Engine) {
         .await;
     server.send("m1", "huge", 2, "to everybody").await;
     for uid in ["ann", "m0", "m2999"] {
-        assert_eq!(server.only(uid).await["unread"], 1, "{uid}");
+        assert_unread!(server, uid, 1);
     }
 }
 
@@ -330,7 +331,7 @@ async fn include_removed_lists_removals(engine: Engine) {
     assert_eq!(ids(&answer_items), ["cat", "bob", "g"]);
     for (item, kind) in [(&answer_items[1], 1), (&answer_items[2], 2)] {
         let seen = item["version"].as_i64().unwrap();
-        assert!(seen > version);
+        assert!(seen > version, "{item} is not above {version}");
         let expected = format!(
             r#"{{"channel_id":"{}","channel_type":{kind},"version":{seen},"removed":1,"recents":[]}}"#,
             item["channel_id"].as_str().unwrap()
@@ -346,10 +347,8 @@ async fn include_removed_lists_removals(engine: Engine) {
         json!({"version": 0, "include_removed": 1}),
         json!({"include_removed": 1, "page": 1}),
     ] {
-        assert_eq!(
-            ids(&server.sync(with(request.clone(), more)).await),
-            ["cat"]
-        );
+        let answer = server.sync(with(request.clone(), more.clone())).await;
+        assert_eq!(ids(&answer), ["cat"], "{more}");
     }
 }
 

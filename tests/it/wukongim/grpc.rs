@@ -68,11 +68,11 @@ async fn webhooks_over_grpc(engine: Engine) {
         done,
         "again"
     );
-    assert_eq!(server.only("ann").await["unread"], 2);
+    assert_unread!(server, "ann", 2);
     let mut offline = webhook_message("bob", "g", 2, 3, 13);
     offline["to_uids"] = json!(["cat"]);
     assert_eq!(send("msg.offline", offline).await, done);
-    assert_eq!(server.only("cat").await["unread"], 1);
+    assert_unread!(server, "cat", 1);
     assert_eq!(
         send("user.onlinestatus", json!(["ann-0-1-0-1-1"])).await,
         done
@@ -109,7 +109,7 @@ async fn unknown_addresses_are_refused() {
     let Ok(own) = own else { return };
     for (peers, known) in [(vec![], false), (vec![own.ip().to_string()], true)] {
         let server = Server::start_with(Engine::Sqlite, |settings| {
-            settings.ingest.grpc_peers = peers
+            settings.ingest.grpc_peers = peers.clone()
         })
         .await;
         let listener = tokio::net::TcpListener::bind((own.ip(), 0)).await.unwrap();
@@ -129,6 +129,6 @@ async fn unknown_addresses_are_refused() {
                 .is_ok(),
             Err(_) => false,
         };
-        assert_eq!(answer, known);
+        assert_eq!(answer, known, "peers {peers:?}");
     }
 }

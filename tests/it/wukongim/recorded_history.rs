@@ -60,7 +60,8 @@ async fn replay(engine: Engine, version: &str, different: &[(&str, &str)]) {
                 .post(&path, line["body"].as_str().unwrap().to_owned())
                 .await
                 .status,
-            200
+            200,
+            "{line}"
         );
     }
     let asked = [

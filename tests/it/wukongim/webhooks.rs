@@ -57,8 +57,8 @@ async fn repeated_webhook_changes_nothing(engine: Engine) {
         json!([body[1]]),
         json!([body[2], body[0], body[2]]),
     ] {
-        assert_eq!(server.notify(again).await.status, 200);
-        assert_eq!(server.full("ann").await, before);
+        assert_eq!(server.notify(again.clone()).await.status, 200, "{again}");
+        assert_eq!(server.full("ann").await, before, "{again}");
     }
     assert_eq!(
         server
@@ -75,7 +75,7 @@ async fn repeated_webhook_changes_nothing(engine: Engine) {
     let mut twin = webhook_message("bob", "team", 2, 4, 14);
     twin["client_msg_no"] = json!("c13");
     server.notify(json!([twin])).await;
-    assert_eq!(server.only("ann").await["unread"], 2);
+    assert_unread!(server, "ann", 2);
 }
 
 async fn order_and_batching_do_not_matter(engine: Engine) {
@@ -109,7 +109,11 @@ async fn order_and_batching_do_not_matter(engine: Engine) {
         });
         for body in shuffled.chunks(cut) {
             body.iter().for_each(|message| model.message(message));
-            assert_eq!(server.notify(json!(body)).await.status, 200);
+            assert_eq!(
+                server.notify(json!(body)).await.status,
+                200,
+                "bodies of {cut}"
+            );
             for uid in ["ann", "bob", "cid"] {
                 assert_eq!(
                     without_versions(&server.full(uid).await),
@@ -120,7 +124,8 @@ async fn order_and_batching_do_not_matter(engine: Engine) {
         }
         assert_eq!(
             seqs(&server.full("cid").await[0]),
-            (1..=12).rev().collect::<Vec<_>>()
+            (1..=12).rev().collect::<Vec<_>>(),
+            "bodies of {cut}"
         );
     }
 }
@@ -269,14 +274,14 @@ async fn late_messages_count_above_the_watermark(engine: Engine) {
         ]))
         .await;
     for uid in ["bob", "dan"] {
-        assert_eq!(server.only(uid).await["unread"], 1, "{uid}");
+        assert_unread!(server, uid, 1);
     }
     assert_eq!(
         seqs(&server.only("bob").await),
         [5],
         "deleted is deleted, also for what comes late"
     );
-    assert_eq!(server.only("ann").await["unread"], 5);
+    assert_unread!(server, "ann", 5);
 }
 
 async fn late_own_message_marks_earlier_ones_read(engine: Engine) {
@@ -287,11 +292,11 @@ async fn late_own_message_marks_earlier_ones_read(engine: Engine) {
             .notify(json!([webhook_message("bob", "team", 2, seq, 10 + seq)]))
             .await;
     }
-    assert_eq!(server.only("ann").await["unread"], 4);
+    assert_unread!(server, "ann", 4);
     server
         .notify(json!([webhook_message("ann", "team", 2, 3, 13)]))
         .await;
-    assert_eq!(server.only("ann").await["unread"], 2);
+    assert_unread!(server, "ann", 2);
     server.set_unread("ann", "team", 2, 0).await;
     server
         .notify(json!([
@@ -299,20 +304,17 @@ async fn late_own_message_marks_earlier_ones_read(engine: Engine) {
             webhook_message("ann", "team", 2, 7, 17)
         ]))
         .await;
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
     server
         .notify(json!([webhook_message("ann", "team", 2, 6, 16)]))
         .await;
-    assert_eq!(
-        server.only("ann").await["unread"],
+    assert_unread!(
+        server,
+        "ann",
         1,
         "what was read stays read, what was unread stays unread"
     );
-    assert_eq!(
-        server.only("bob").await["unread"],
-        0,
-        "Bob has sent a message since"
-    );
+    assert_unread!(server, "bob", 0, "Bob has sent a message since");
 }
 
 async fn unusable_messages_are_skipped_alone(engine: Engine) {
@@ -424,7 +426,7 @@ async fn only_malformed_bodies_are_refused(engine: Engine) {
             (400, Some(400)),
             "{event} {body}: {answer:?}"
         );
-        assert!(!answer.msg().is_empty());
+        assert!(!answer.msg().is_empty(), "{event} {body}: {answer:?}");
     }
     assert_eq!(server.post("/webhook", "[]").await.status, 400);
     for (event, body) in [
@@ -480,7 +482,7 @@ async fn receivers_become_members_below_the_message(engine: Engine) {
             offline(third, &["ann", "cid"]),
         )
         .await;
-    assert_eq!(server.only("cid").await["unread"], 0);
+    assert_unread!(server, "cid", 0);
     // A person channel has its two users as members, and no others.
     let person = webhook_message("bob", "ann", 1, 1, 21);
     server
@@ -569,7 +571,7 @@ async fn compressed_receivers(engine: Engine) {
         200
     );
     for uid in ["ann", "cid"] {
-        assert_eq!(server.only(uid).await["unread"], 1);
+        assert_unread!(server, uid, 1);
     }
 }
 
@@ -606,7 +608,7 @@ async fn v3_counts_every_message_and_names_pairs(engine: Engine) {
         server.notify(json!([silent, person, odd])).await.status,
         200
     );
-    assert_eq!(server.only("ann").await["unread"], 1);
+    assert_unread!(server, "ann", 1);
     let bob = server.only("bob").await;
     assert_eq!(
         (
