@@ -7,7 +7,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use recents::conversation::parse_last_msg_seqs;
 use recents::message::{CachedMessages, RecentMessageCache};
 use recents::model::{
-    ChannelPk, ChannelRef, ChannelSnapshotId, ChannelType, Content, Message, Revision,
+    ChannelPk, ChannelRef, ChannelSnapshotId, ChannelType, Content, EpochMs, Message, MessageId,
+    Revision, Seq,
 };
 use recents::rest::wukong::conversation::SyncBody;
 use recents::wukongim::JsonObject;
@@ -22,11 +23,11 @@ fn message(seq: i64) -> Arc<Message> {
             channel_type: ChannelType::GROUP,
             channel_id: "team-1".to_owned(),
         },
-        message_id: 2_124_658_887_163_379_712 + seq,
-        seq,
+        message_id: MessageId(2_124_658_887_163_379_712 + seq),
+        seq: Seq(seq),
         client_msg_no: format!("7f1c0d3e5a9b4c2d8e6f{seq}"),
         from_uid: "u17".to_owned(),
-        sent_at: 1_795_393_127_614 + seq,
+        sent_at: EpochMs(1_795_393_127_614 + seq),
         red_dot: true,
         content: Content {
             payload: br#"{"type":1,"content":"See you at the station at half past seven, gate 4"}"#
@@ -39,15 +40,15 @@ fn message(seq: i64) -> Arc<Message> {
 fn head(last_seq: i64) -> ChannelSnapshotId {
     ChannelSnapshotId {
         revision: Revision(last_seq),
-        last_seq,
-        last_message_at: last_seq,
+        last_seq: Seq(last_seq),
+        last_message_at: EpochMs(last_seq),
     }
 }
 
 fn cached_messages() -> Arc<CachedMessages> {
     RecentMessageCache::new(0, write_message).new_entry(
         head(MESSAGES),
-        1,
+        Seq(1),
         MESSAGES as usize,
         (1..=MESSAGES).rev().map(message).collect(),
     )
@@ -58,7 +59,7 @@ fn entries() -> Vec<SyncEntryDto> {
         .map(|number| {
             let mut item = ConversationDto::absent(format!("team-{number}"), 2);
             item.recents = cached_messages()
-                .slice(0, MESSAGES as usize)
+                .slice(Seq::ZERO, MESSAGES as usize)
                 .unwrap_or_default();
             SyncEntryDto::Item(item)
         })

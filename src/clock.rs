@@ -7,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::model::{EpochMs, MessageId};
+
 /// Source of the current time.
 #[derive(Clone, Debug)]
 pub enum Clock {
@@ -17,21 +19,22 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// Returns the time in epoch milliseconds.
+    /// Returns the current time.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that reads the machine's clock"
     )]
-    pub fn now_ms(&self) -> i64 {
-        match self {
+    pub fn now_ms(&self) -> EpochMs {
+        let ms = match self {
             Self::System => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| {
                     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
                 }),
             Self::Fixed(at) => at.load(Ordering::Relaxed),
-        }
+        };
+        EpochMs(ms)
     }
 }
 
@@ -72,8 +75,8 @@ impl IdGenerator {
     /// bits of a counter. Two processes that drew the same 10 bits can generate the same id; the
     /// unique index of the database detects it, and the send is retried.
     #[must_use]
-    pub fn message_id(&self, now_ms: i64) -> i64 {
-        let at_least = ((now_ms - SNOWFLAKE_EPOCH_MS).max(0) << 12) & (i64::MAX >> 10);
+    pub fn message_id(&self, now_ms: EpochMs) -> MessageId {
+        let at_least = ((now_ms.0 - SNOWFLAKE_EPOCH_MS).max(0) << 12) & (i64::MAX >> 10);
         let previous = self
             .last_snowflake
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
@@ -81,7 +84,7 @@ impl IdGenerator {
             })
             .unwrap_or_default();
         let tick = at_least.max(previous + 1);
-        ((tick >> 12) << 22) | (self.node << 12) | (tick & 0xfff)
+        MessageId(((tick >> 12) << 22) | (self.node << 12) | (tick & 0xfff))
     }
 
     /// Returns an id for a request, to find it in the log: 16 hexadecimal digits.
@@ -120,7 +123,7 @@ mod tests {
     #[test]
     fn message_ids_increase_when_the_clock_stands_still() {
         let ids = IdGenerator::seeded(1);
-        let mut last = 0;
+        let mut last = MessageId(0);
         for now in [
             1_795_393_127_614,
             1_795_393_127_614,
@@ -128,7 +131,7 @@ mod tests {
             1_795_393_127_615,
         ] {
             for _ in 0..5000 {
-                let id = ids.message_id(now);
+                let id = ids.message_id(EpochMs(now));
                 assert!(id > last);
                 last = id;
             }
@@ -139,7 +142,10 @@ mod tests {
     fn message_ids_have_the_format_of_wukongim() {
         // Recorded: WuKongIM generated 2124658887163379712 in this millisecond.
         assert_eq!(
-            IdGenerator::seeded(1).message_id(1_795_393_127_610) >> 32,
+            IdGenerator::seeded(1)
+                .message_id(EpochMs(1_795_393_127_610))
+                .0
+                >> 32,
             2_124_658_887_163_379_712_i64 >> 32
         );
     }

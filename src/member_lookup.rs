@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::config::ConfigError;
 use crate::message::{IncomingMessage, MessageBatch, MessageService, Recipients, ingest};
-use crate::model::{ChannelKey, ChannelType, Message, Seq, Uid};
+use crate::model::{ChannelKey, ChannelType, EpochMs, Message, MessageId, Seq, Uid};
 use crate::outage::OutageLog;
 use crate::outbound::{ReadBodyError, read_response_body};
 
@@ -38,8 +38,8 @@ const RETRY_DELAYS: [Duration; 3] = [
 struct LookupRequest {
     key: ChannelKey,
     seq: Seq,
-    message_id: i64,
-    sent_at: i64,
+    message_id: MessageId,
+    sent_at: EpochMs,
 }
 
 /// The reason why a group could not be looked up.

@@ -156,7 +156,7 @@ async fn process_pending_removals(service: &ChannelService) -> Result<bool, Erro
         metrics::gauge!(crate::metrics::PENDING_REMOVALS).set(pending.len() as f64);
         let now_ms = service.base.clock.now_ms();
         let is_claimed = |removal: &PendingRemoval| {
-            (now_ms..=now_ms + CLAIM_MS).contains(&removal.claimed_until)
+            (now_ms..=now_ms.plus(CLAIM_MS)).contains(&removal.claimed_until)
         };
         let has_pending = !pending.is_empty();
         let Some(mut removal) = pending.into_iter().find(|removal| !is_claimed(removal)) else {
@@ -165,7 +165,7 @@ async fn process_pending_removals(service: &ChannelService) -> Result<bool, Erro
         if service
             .base
             .store
-            .claim_removal(&mut removal, now_ms + CLAIM_MS)
+            .claim_removal(&mut removal, now_ms.plus(CLAIM_MS))
             .await?
         {
             process_removal(service, removal).await?;
@@ -234,7 +234,7 @@ async fn remove_chunk(
     if !service
         .base
         .store
-        .claim_removal(removal, service.base.clock.now_ms() + CLAIM_MS)
+        .claim_removal(removal, service.base.clock.now_ms().plus(CLAIM_MS))
         .await?
     {
         return Ok(false);

@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use super::ChannelService;
 use crate::error::Error;
 use crate::model::unread::{join, prepare_join, read_position};
-use crate::model::{ChannelPk, Membership, Seq, Uid};
+use crate::model::{ChannelPk, EpochMs, Membership, Seq, Uid};
 use crate::store::{CountRequest, LockPolicy, MemberView};
 
 /// Maximum number of users in one statement or transaction.
@@ -30,8 +30,8 @@ pub(crate) enum JoinReason {
     Message {
         /// Seq of the message: the user joins just below it.
         seq: Seq,
-        /// When it was sent, epoch ms.
-        sent_at: i64,
+        /// When it was sent.
+        sent_at: EpochMs,
     },
 }
 
@@ -48,8 +48,8 @@ impl JoinReason {
         let Self::Message { seq, sent_at } = self else {
             return true;
         };
-        let is_after = |removed_at: i64| {
-            removed_at == 0 || sent_at > removed_at.saturating_add(REJOIN_BLOCK_MS)
+        let is_after = |removed_at: EpochMs| {
+            removed_at == EpochMs::ZERO || sent_at > removed_at.plus(REJOIN_BLOCK_MS)
         };
         match view.row.membership {
             Membership::Absent => is_after(view.cleared_at),

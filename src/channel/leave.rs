@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use super::ChannelService;
 use crate::error::Error;
-use crate::model::{ChannelPk, ConversationRow, Membership, Uid};
+use crate::model::{ChannelPk, ConversationRow, EpochMs, Membership, Uid};
 use crate::store::{LockPolicy, MemberView, PendingRemoval};
 
 /// Users who leave in one transaction; each of them is locked.
@@ -15,8 +15,8 @@ const MAX_USERS_PER_TRANSACTION: usize = 500;
 /// Time and number of a removal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Removal {
-    /// When the users are removed, epoch ms.
-    at: i64,
+    /// When the users are removed.
+    at: EpochMs,
     /// Members who joined after the removal with this number stay.
     number: i64,
 }

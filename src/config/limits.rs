@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::check::{DAY_SECONDS, MAX_COUNT, MAX_VALUE, check_ranges};
+use crate::model::Seq;
 
 /// Maximum of `limits.batch_operations`: each operation may cost as much as a request of its own.
 const MAX_BATCH_OPERATIONS: u64 = 100;
@@ -153,8 +154,8 @@ impl Default for Limits {
 impl Limits {
     /// Returns the seq up to which a user may read or delete a channel: at most `read_ahead` above
     /// the newest stored message.
-    pub(crate) fn cap_read(&self, up_to: Option<i64>, last_seq: i64) -> Option<i64> {
-        up_to.map(|up_to| up_to.min(last_seq.saturating_add(self.read_ahead.into())))
+    pub(crate) fn cap_read(&self, up_to: Option<Seq>, last_seq: Seq) -> Option<Seq> {
+        up_to.map(|up_to| up_to.min(last_seq.plus(self.read_ahead.into())))
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

@@ -28,7 +28,7 @@ pub fn parse_last_msg_seqs(text: &str) -> HashMap<ChannelRef, Seq> {
 fn parse_part(part: &str) -> Option<(ChannelRef, Seq)> {
     let (rest, seq) = part.rsplit_once(':')?;
     let (channel_id, channel_type) = rest.rsplit_once(':')?;
-    let seq = seq.parse().ok().filter(|seq| *seq >= 0)?;
+    let seq = seq.parse().ok().map(Seq).filter(|seq| *seq >= Seq::ZERO)?;
     Some((
         ChannelRef::parse(channel_id, channel_type.parse().ok()?).ok()?,
         seq,
@@ -47,7 +47,7 @@ mod tests {
             "bob:1:4|g:with:colon:2:7||bad|x:1|y:1:z|:1:2|u:0:3|v:1:-1|w:300:1",
         );
         let expected = [("bob", 1, 4), ("g:with:colon", 2, 7)]
-            .map(|(id, kind, seq)| (ChannelRef::parse(id, kind).unwrap(), seq))
+            .map(|(id, kind, seq)| (ChannelRef::parse(id, kind).unwrap(), Seq(seq)))
             .into_iter()
             .collect();
         assert_eq!(seqs, expected);
@@ -62,7 +62,7 @@ mod tests {
         #[test]
         fn formatted_entries_are_parsed(id in "[^|\\p{Cc}]{1,60}", kind in 1_i64..=255, seq in 0_i64..) {
             let seqs = parse_last_msg_seqs(&format!("{id}:{kind}:{seq}"));
-            prop_assert_eq!(seqs.get(&ChannelRef::parse(id, kind).unwrap()), Some(&seq));
+            prop_assert_eq!(seqs.get(&ChannelRef::parse(id, kind).unwrap()), Some(&Seq(seq)));
         }
     }
 }

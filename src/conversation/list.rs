@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 
 use super::Conversation;
-use crate::model::{ChannelType, Uid, Version};
+use crate::model::{ChannelType, EpochMs, Uid, Version};
 
 /// Filters for the list. `None` matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub struct ListCursor {
 pub struct SortKey {
     /// Pinned conversations come first.
     pub unpinned: bool,
-    /// When the last message was sent, epoch ms; the newest comes first.
-    pub activity: Reverse<i64>,
+    /// When the last message was sent; the newest comes first.
+    pub activity: Reverse<EpochMs>,
     /// Type of the channel.
     pub channel_type: u8,
     /// Channel id, compared by bytes.
@@ -69,7 +69,7 @@ pub struct SortKey {
 impl SortKey {
     pub(super) fn of(conversation: &Conversation) -> Self {
         Self {
-            unpinned: conversation.pinned_at == 0,
+            unpinned: conversation.pinned_at == EpochMs::ZERO,
             activity: Reverse(conversation.last_activity_at),
             channel_type: conversation.channel_ref.channel_type.number(),
             channel_id: conversation.channel_ref.channel_id.clone(),
@@ -102,7 +102,7 @@ impl ListFilter {
                 .is_none_or(|types| types.contains(&conversation.channel_ref.channel_type))
             && self
                 .pinned
-                .is_none_or(|pinned| pinned == (conversation.pinned_at > 0))
+                .is_none_or(|pinned| pinned == (conversation.pinned_at > EpochMs::ZERO))
             && self.muted.is_none_or(|muted| muted == conversation.muted)
             && conversation
                 .channel_ref
@@ -211,9 +211,9 @@ mod tests {
     fn conversation(number: i64, version: i64) -> (SortKey, Conversation) {
         let uid = Uid::parse("uid", "ann").unwrap();
         let row = ConversationRow {
-            last_message_at: -number,
+            last_message_at: EpochMs(-number),
             version: Version(version),
-            pinned_at: 0,
+            pinned_at: EpochMs::ZERO,
             ..row(number)
         };
         let conversation = Conversation::new(&uid, &row);

@@ -47,7 +47,8 @@ use crate::batching::{Batcher, MAX_BATCH_SIZE};
 use crate::message::MessageService;
 use crate::model::unread::{read_position, unread};
 use crate::model::{
-    ChannelKey, ChannelPk, ChannelRef, ChannelSnapshotId, ConversationRow, Seq, Uid, Version,
+    ChannelKey, ChannelPk, ChannelRef, ChannelSnapshotId, ConversationRow, EpochMs, Seq, Uid,
+    Version,
 };
 
 /// The use cases for conversations.
@@ -91,14 +92,14 @@ pub struct Conversation {
     pub unread: i64,
     /// The read position: the seq up to which the user has read. It may be above `last_msg_seq`.
     pub read_seq: Seq,
-    /// When the last message was sent, epoch ms.
-    pub last_activity_at: i64,
+    /// When the last message was sent.
+    pub last_activity_at: EpochMs,
     /// The seq of the last message.
     pub last_msg_seq: Seq,
     /// The user's version of the last change.
     pub version: Version,
-    /// When the user pinned it, epoch ms; 0 if it is not pinned.
-    pub pinned_at: i64,
+    /// When the user pinned it; 0 if it is not pinned.
+    pub pinned_at: EpochMs,
     /// Whether the user muted it.
     pub muted: bool,
     /// The deletion watermark: messages up to this seq never show.

@@ -4,7 +4,7 @@ use super::update::update_conversation;
 use super::visibility::is_listed;
 use super::{Conversation, ConversationService};
 use crate::error::Error;
-use crate::model::{ChannelRef, Uid};
+use crate::model::{ChannelRef, EpochMs, Uid};
 
 /// Pins a conversation above the others, or unpins it. Repeating it changes nothing.
 ///
@@ -18,9 +18,9 @@ pub async fn set_pinned(
 ) -> Result<Conversation, Error> {
     let now_ms = service.base.clock.now_ms();
     let outcome = update_conversation(service, uid, channel, None, move |row, _| {
-        let changes = is_listed(row) && pinned != (row.pinned_at > 0);
+        let changes = is_listed(row) && pinned != (row.pinned_at > EpochMs::ZERO);
         if changes {
-            row.pinned_at = if pinned { now_ms } else { 0 };
+            row.pinned_at = if pinned { now_ms } else { EpochMs::ZERO };
         }
         changes
     });

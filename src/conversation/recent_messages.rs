@@ -10,7 +10,9 @@ use crate::error::Error;
 use crate::message::{
     AnswerSizeLimit, MESSAGE_BYTES, MessageSlice, SizedInAnswer, fit_newest_first,
 };
-use crate::model::{ChannelKey, ChannelPk, ChannelSnapshotId, ConversationRow, Message, Seq};
+use crate::model::{
+    ChannelKey, ChannelPk, ChannelSnapshotId, ConversationRow, EpochMs, Message, Seq,
+};
 use crate::store::{MessagePosition, PartialMessage, SeqRange};
 
 /// Selects the newest `count` messages above `above` of a channel in a given state.
@@ -40,10 +42,10 @@ impl RecentMessagesKey {
     }
 
     fn window(&self) -> SeqRange {
-        let newest = self.head.last_seq - i64::from(self.count) + 1;
+        let newest = self.head.last_seq.minus(i64::from(self.count)).next();
         SeqRange {
             channel_id: self.channel_pk,
-            from: newest.max(self.above + 1),
+            from: newest.max(self.above.next()),
             to: self.head.last_seq,
         }
     }
@@ -59,7 +61,7 @@ impl RecentMessagesKey {
     /// The maximum number of messages by the range of seqs.
     fn length(&self) -> usize {
         let window = self.window();
-        usize::try_from(window.to - window.from + 1).unwrap_or_default()
+        usize::try_from(window.to.next().distance_from(window.from)).unwrap_or_default()
     }
 }
 
@@ -95,7 +97,7 @@ pub async fn list_recent_messages(
 }
 
 /// If not all messages fit, those of conversations with the latest activity come first.
-fn rank(key: &RecentMessagesKey) -> (i64, ChannelPk) {
+fn rank(key: &RecentMessagesKey) -> (EpochMs, ChannelPk) {
     (key.head.last_message_at, key.channel_pk)
 }
 
@@ -178,7 +180,7 @@ async fn list_fitting_messages(
         .zip(keys)
         .zip(ranges.into_iter().zip(fit))
         .map(|((cached, key), (range, fit))| match cached {
-            Some(recents) => recents.above(0, fit),
+            Some(recents) => recents.above(Seq::ZERO, fit),
             None => read
                 .get(&key.channel_pk)
                 .map_or_else(MessageSlice::default, |read| {
@@ -204,10 +206,8 @@ impl ReadChannel {
     fn range(&self, key: &RecentMessagesKey) -> Range<usize> {
         let begin = self
             .messages
-            .partition_point(|read| read.message.seq > key.head.last_seq);
-        let end = self
-            .messages
-            .partition_point(|read| read.message.seq > key.above);
+            .partition_point(|read| read.seq() > key.head.last_seq);
+        let end = self.messages.partition_point(|read| read.seq() > key.above);
         begin..end.clamp(begin, begin + key.count as usize)
     }
 
@@ -259,7 +259,7 @@ impl ReadMessages {
         // messages there are no more down to the start of the range that was read.
         let from = match messages.last() {
             Some(last) if !is_all || fit == key.count as usize => last.seq,
-            _ => self.from.max(key.above + 1),
+            _ => self.from.max(key.above.next()),
         };
         let newest = service.messages.recent_messages.new_entry(
             key.head,
@@ -302,13 +302,13 @@ async fn read_missing(
             .map(Vec::as_slice)
             .unwrap_or_default();
         all.iter()
-            .filter(|read| read.message.seq > key.above && read.message.seq <= key.head.last_seq)
+            .filter(|read| read.seq() > key.above && read.seq() <= key.head.last_seq)
             .count()
     };
     let with_holes: Vec<&RecentMessagesKey> = keys
         .iter()
         .copied()
-        .filter(|key| count_found(key) < key.count as usize && key.window().from > key.above + 1)
+        .filter(|key| count_found(key) < key.count as usize && key.window().from > key.above.next())
         .collect();
     if !with_holes.is_empty() {
         let mut heads: HashMap<ChannelPk, Seq> = HashMap::new();
@@ -338,8 +338,8 @@ async fn read_missing(
             let from = bounds
                 .get(&key.channel_pk)
                 .copied()
-                .unwrap_or(1)
-                .max(key.above + 1);
+                .unwrap_or(Seq(1))
+                .max(key.above.next());
             let window = windows
                 .get(&key.channel_pk)
                 .copied()

@@ -156,7 +156,7 @@ impl SyncAnswer {
             answer.removed.retain(|removed| removed.version > version);
         }
         for item in &mut answer.conversations {
-            item.recents = std::mem::take(&mut item.recents).above(0, msg_count as usize);
+            item.recents = std::mem::take(&mut item.recents).above(Seq::ZERO, msg_count as usize);
         }
         answer
     }
@@ -578,9 +578,13 @@ pub(super) async fn build_answer<'a>(
 
     let client_last_seq = |row: &ConversationRow| {
         if request.last_msg_seqs.is_empty() {
-            0
+            Seq::ZERO
         } else {
-            request.last_msg_seqs.get(&name(row)).copied().unwrap_or(0)
+            request
+                .last_msg_seqs
+                .get(&name(row))
+                .copied()
+                .unwrap_or_default()
         }
     };
     let conversations = match request.detail {
@@ -645,7 +649,7 @@ pub(super) async fn with_messages(
 /// Sort key: newest second first, then by channel type and id.
 pub(super) fn activity_order(conversation: &Conversation) -> (Reverse<i64>, u8, &str) {
     (
-        Reverse(conversation.last_activity_at.div_euclid(1000)),
+        Reverse(conversation.last_activity_at.seconds()),
         conversation.channel_ref.channel_type.number(),
         &conversation.channel_ref.channel_id,
     )

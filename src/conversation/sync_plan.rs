@@ -3,7 +3,7 @@
 
 use super::visibility::{is_listed, is_stale};
 use crate::model::unread::{renew_mark, unread};
-use crate::model::{ConversationRow, Version};
+use crate::model::{ConversationRow, EpochMs, Version};
 
 /// The plan for the answer of a sync.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) fn plan_sync(
     rows: Vec<ConversationRow>,
     client_version: Version,
     cursor: Version,
-    now_ms: i64,
+    now_ms: EpochMs,
     first: Option<usize>,
 ) -> SyncPlan {
     let (mut stale, other): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_stale);
@@ -108,12 +108,12 @@ mod tests {
         first: Option<usize>,
     ) -> SyncPlan {
         let (client_version, cursor) = (Version(client_version), Version(cursor));
-        plan_sync(rows, client_version, cursor, now_ms, first)
+        plan_sync(rows, client_version, cursor, EpochMs(now_ms), first)
     }
 
     fn stale(channel_id: i64, at: i64) -> ConversationRow {
         ConversationRow {
-            last_message_at: at,
+            last_message_at: EpochMs(at),
             version: Version(1),
             stamped_revision: Revision(0),
             ..row(channel_id)

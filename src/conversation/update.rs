@@ -11,7 +11,9 @@ use crate::base::Base;
 use crate::batching::{BatchHandler, BatchReply, BatchResult, row_hash, shard_of};
 use crate::error::Error;
 use crate::model::unread::renew_mark;
-use crate::model::{ChannelKey, ChannelPk, ChannelRef, ConversationRow, Seq, Uid, Version};
+use crate::model::{
+    ChannelKey, ChannelPk, ChannelRef, ConversationRow, EpochMs, Seq, Uid, Version,
+};
 use crate::store::{CountRequest, LockPolicy, StoreError};
 
 /// Maximum number of conversations in one update transaction.
@@ -261,7 +263,9 @@ async fn apply_in_transaction(
             let name = |update: &LockedUpdate| (update.uid.clone(), update.channel_id);
             let mut first: HashMap<(Uid, ChannelPk), Option<Seq>> = HashMap::new();
             for update in updates {
-                let last_seq = rows.get(&name(update)).map_or(0, |row| row.last_seq);
+                let last_seq = rows
+                    .get(&name(update))
+                    .map_or(Seq::ZERO, |row| row.last_seq);
                 first
                     .entry(name(update))
                     .or_insert_with(|| base.limits.cap_read(update.up_to, last_seq));
@@ -277,7 +281,7 @@ async fn apply_in_transaction(
             tx.count(&mut counted).await?;
             let activity =
                 |update: &LockedUpdate| rows.get(&name(update)).map(|row| row.last_message_at);
-            let mut order: Vec<(Option<i64>, ChannelPk, usize)> = updates
+            let mut order: Vec<(Option<EpochMs>, ChannelPk, usize)> = updates
                 .iter()
                 .enumerate()
                 .map(|(at, update)| (activity(update), update.channel_id, at))

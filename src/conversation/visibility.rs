@@ -23,13 +23,13 @@ pub(crate) fn is_stale(row: &ConversationRow) -> bool {
 
 #[cfg(test)]
 pub(crate) fn row(channel_id: i64) -> ConversationRow {
-    use crate::model::{ChannelPk, Revision};
+    use crate::model::{ChannelPk, Revision, Seq};
     let key = crate::model::ChannelKey {
         channel_type: crate::model::ChannelType::GROUP,
         key: format!("g{channel_id}"),
     };
     ConversationRow {
-        last_seq: 1,
+        last_seq: Seq(1),
         revision: Revision(1),
         red_dots: 1,
         ..ConversationRow::empty(ChannelPk(channel_id), key)
@@ -39,22 +39,22 @@ pub(crate) fn row(channel_id: i64) -> ConversationRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Revision;
+    use crate::model::{Revision, Seq};
 
     #[test]
     fn conversations_of_members_are_listed_unless_deleted() {
         assert!(is_listed(&row(1)));
         assert!(!is_listed(&ConversationRow {
-            deleted_to_seq: 1,
+            deleted_to_seq: Seq(1),
             ..row(1)
         }));
         assert!(is_listed(&ConversationRow {
-            deleted_to_seq: 1,
-            last_seq: 2,
+            deleted_to_seq: Seq(1),
+            last_seq: Seq(2),
             ..row(1)
         }));
         assert!(!is_listed(&ConversationRow {
-            joined_seq: 1,
+            joined_seq: Seq(1),
             ..row(1)
         }));
         assert!(!is_listed(&ConversationRow {

@@ -8,7 +8,7 @@ use super::visibility::is_listed;
 use super::{ConversationService, ConversationWithMessages};
 use crate::error::Error;
 use crate::message::AnswerSizeLimit;
-use crate::model::{ChannelKey, ChannelRef, Uid};
+use crate::model::{ChannelKey, ChannelRef, Seq, Uid};
 
 /// Returns all listed conversations of the user, newest activity first, each with up to `msg_count`
 /// newest messages.
@@ -28,7 +28,7 @@ pub async fn list_conversations_with_messages(
         uid,
         &rows.iter().collect::<Vec<_>>(),
         msg_count,
-        |_| 0,
+        |_| Seq::ZERO,
         &AnswerSizeLimit::new(service.base.limits.answer_bytes),
     )
     .await?;
@@ -66,7 +66,7 @@ pub async fn get_conversations_with_messages(
         uid,
         &rows.iter().collect::<Vec<_>>(),
         msg_count,
-        |_| 0,
+        |_| Seq::ZERO,
         &AnswerSizeLimit::new(service.base.limits.answer_bytes),
     )
     .await?;

@@ -14,7 +14,7 @@ use crate::conversation::{
     Conversation, RecentMessagesKey, find_conversations, list_recent_messages,
 };
 use crate::message::{MessageSlice, find_messages};
-use crate::model::{ChannelKey, ChannelRef, Message, Uid};
+use crate::model::{ChannelKey, ChannelRef, Message, MessageId, Uid};
 use crate::services::Services;
 
 /// The source of all batches of one operation. Rows that the caller may not see are treated as
@@ -83,14 +83,14 @@ impl Loader<(Uid, ChannelRef)> for Loaders {
 }
 
 /// Loads messages by channel and message id.
-impl Loader<(ChannelKey, i64)> for Loaders {
+impl Loader<(ChannelKey, MessageId)> for Loaders {
     type Value = Message;
     type Error = GraphqlError;
 
     async fn load(
         &self,
-        names: &[(ChannelKey, i64)],
-    ) -> LoadResult<(ChannelKey, i64), Self::Value> {
+        names: &[(ChannelKey, MessageId)],
+    ) -> LoadResult<(ChannelKey, MessageId), Self::Value> {
         let _permit = self.operation.acquire_permit().await;
         Ok(find_messages(
             &self.core.messages,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chrono::SecondsFormat;
 
 use super::raw_json::raw_json;
-use crate::model::Version;
+use crate::model::{EpochMs, Seq, Version};
 
 /// The largest integer that JavaScript represents exactly.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
@@ -32,7 +32,17 @@ impl From<Version> for UInt53 {
     }
 }
 
+impl From<Seq> for UInt53 {
+    fn from(seq: Seq) -> Self {
+        seq.0.into()
+    }
+}
+
 impl UInt53 {
+    pub(super) fn seq(self) -> Seq {
+        Seq(self.signed())
+    }
+
     pub(super) fn signed(self) -> i64 {
         i64::try_from(self.0).unwrap_or(i64::MAX)
     }
@@ -83,15 +93,15 @@ impl ScalarType for Base64 {
     }
 }
 
-/// A point in time in epoch milliseconds.
+/// A point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DateTime(pub i64);
+pub struct DateTime(pub EpochMs);
 
 impl DateTime {
     /// Formats the time as RFC 3339 with a fixed length, so that texts sort like times.
     pub(super) fn text(self) -> String {
         // The years 0 to 9999; other years have more digits.
-        let ms = self.0.clamp(-62_167_219_200_000, 253_402_300_799_999);
+        let ms = self.0.0.clamp(-62_167_219_200_000, 253_402_300_799_999);
         chrono::DateTime::from_timestamp_millis(ms)
             .unwrap_or_default()
             .to_rfc3339_opts(SecondsFormat::Millis, true)
@@ -151,7 +161,7 @@ mod tests {
             253_402_300_799_999,
             i64::MAX,
         ];
-        let texts = times.map(|ms| DateTime(ms).text());
+        let texts = times.map(|ms| DateTime(EpochMs(ms)).text());
         assert!(
             texts.is_sorted() && texts.iter().all(|text| text.len() == 24),
             "{texts:?}"

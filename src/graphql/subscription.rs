@@ -87,7 +87,7 @@ impl Subscriptions {
         let request = MessageFeedRequest {
             uid,
             channel,
-            after: after.map(|after| after.signed()),
+            after: after.map(UInt53::seq),
         };
         let feeds: &Arc<Feeds> = ctx.data_unchecked();
         let messages = feeds.messages_added(request).await?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::MessageService;
 use super::answer_size::{AnswerSizeLimit, SizedInAnswer};
 use crate::error::Error;
-use crate::model::{ChannelKey, ChannelPk, Message, Uid};
+use crate::model::{ChannelKey, ChannelPk, Message, MessageId, Uid};
 use crate::store::PartialMessage;
 
 /// Returns the existing messages that `viewer` may see (`None`: a service, which may see all), by
@@ -17,14 +17,14 @@ use crate::store::PartialMessage;
 pub async fn find_messages(
     service: &MessageService,
     viewer: Option<&Uid>,
-    names: &[(ChannelKey, i64)],
+    names: &[(ChannelKey, MessageId)],
     bytes: &AnswerSizeLimit,
-) -> Result<HashMap<(ChannelKey, i64), Message>, Error> {
+) -> Result<HashMap<(ChannelKey, MessageId), Message>, Error> {
     let mut keys: Vec<&ChannelKey> = names.iter().map(|(key, _)| key).collect();
     keys.sort_unstable();
     keys.dedup();
     let channels = service.base.store.find_channels(&keys).await?;
-    let ids: Vec<(ChannelPk, i64)> = names
+    let ids: Vec<(ChannelPk, MessageId)> = names
         .iter()
         .filter_map(|(key, id)| Some((*channels.get(key)?, *id)))
         .collect();
@@ -41,9 +41,8 @@ pub async fn find_messages(
             .map(|(_, row)| (row.channel_id, row.visible_seqs()))
             .collect();
         found.retain(|stored| {
-            let stored = &stored.message;
-            seen.get(&ChannelPk(stored.channel_id))
-                .is_some_and(|seqs| seqs.contains(&stored.seq))
+            seen.get(&ChannelPk(stored.message.channel_id))
+                .is_some_and(|seqs| seqs.contains(&stored.seq()))
         });
     }
     let weight: usize = found.iter().map(SizedInAnswer::size_in_answer).sum();
@@ -71,7 +70,7 @@ pub async fn find_messages(
          }| {
             let key = keys.get(&ChannelPk(stored.channel_id))?.clone();
             Some((
-                (key.clone(), stored.message_id),
+                (key.clone(), MessageId(stored.message_id)),
                 Message::from_stored(stored, &key),
             ))
         },

@@ -74,10 +74,10 @@ pub async fn list_history(
         channel_id,
         from: request
             .after
-            .map_or(lowest, |after| lowest.max(after.saturating_add(1))),
+            .map_or(lowest, |after| lowest.max(after.next())),
         to: request
             .before
-            .map_or(highest, |before| highest.min(before.saturating_sub(1))),
+            .map_or(highest, |before| highest.min(before.previous())),
     };
     if window.from > window.to {
         return Ok(HistoryPage {
@@ -121,7 +121,7 @@ pub(crate) async fn list_after(
 ) -> Result<(Vec<Message>, bool), Error> {
     let window = SeqRange {
         channel_id,
-        from: after.saturating_add(1),
+        from: after.next(),
         to: Seq::MAX,
     };
     read_page(

@@ -9,7 +9,9 @@ use super::send::implies_membership;
 use crate::batching::{BatchHandler, BatchReply, BatchResult, row_hash, shard_of};
 use crate::channel::{ChannelService, JoinReason, MemberHint, join_members};
 use crate::error::Error;
-use crate::model::{ChannelHead, ChannelKey, ChannelPk, Message, Revision, SenderMark, Seq, Uid};
+use crate::model::{
+    ChannelHead, ChannelKey, ChannelPk, EpochMs, Message, MessageId, Revision, SenderMark, Seq, Uid,
+};
 use crate::store::{LockPolicy, MessagePosition, OwnMessage, Store, StoreError, StoredMessage, Tx};
 
 /// The messages of one webhook call or import step.
@@ -38,9 +40,9 @@ pub struct Recipients {
     /// The message's seq: the users join below it.
     pub seq: Seq,
     /// The message's global id.
-    pub message_id: i64,
-    /// When the message was sent, epoch ms.
-    pub sent_at: i64,
+    pub message_id: MessageId,
+    /// When the message was sent.
+    pub sent_at: EpochMs,
     /// The users.
     pub uids: Vec<Uid>,
 }
@@ -214,7 +216,7 @@ async fn join_implied(
             .iter()
             .map(|one| (ids[&one.key], one.seq, one.message_id)),
     );
-    let (positions, named): (Vec<MessagePosition>, Vec<(ChannelPk, i64)>) = named
+    let (positions, named): (Vec<MessagePosition>, Vec<(ChannelPk, MessageId)>) = named
         .map(|(channel_id, seq, message_id)| {
             (
                 MessagePosition { channel_id, seq },
@@ -235,7 +237,7 @@ async fn join_implied(
             by_position.insert(position, message.message_id);
         }
     }
-    let is_stored = |channel_id: ChannelPk, seq: Seq, message_id: i64| {
+    let is_stored = |channel_id: ChannelPk, seq: Seq, message_id: MessageId| {
         by_id.get(&(channel_id, message_id)) == Some(&seq)
     };
 
@@ -274,7 +276,7 @@ async fn join_implied(
         .collect())
 }
 
-fn reason(seq: Seq, sent_at: i64) -> JoinReason {
+fn reason(seq: Seq, sent_at: EpochMs) -> JoinReason {
     JoinReason::Message { seq, sent_at }
 }
 
@@ -305,8 +307,8 @@ struct IngestTransaction {
     /// By internal id, in lock order.
     heads: BTreeMap<ChannelPk, ChannelHead>,
     /// Seqs by channel and global id.
-    by_id: HashMap<(ChannelPk, i64), Seq>,
-    by_position: HashMap<MessagePosition, i64>,
+    by_id: HashMap<(ChannelPk, MessageId), Seq>,
+    by_position: HashMap<MessagePosition, MessageId>,
     /// Channels whose head changed.
     touched: HashSet<ChannelPk>,
     /// Not written yet; written before any statement that must see them.
@@ -333,7 +335,7 @@ impl IngestTransaction {
         let heads: BTreeMap<ChannelPk, ChannelHead> =
             heads.into_iter().map(|head| (head.id, head)).collect();
         let messages = || batches.iter().flat_map(|batch| &batch.messages);
-        let named: Vec<(ChannelPk, i64)> = messages()
+        let named: Vec<(ChannelPk, MessageId)> = messages()
             .map(|incoming| (ids[&incoming.key], incoming.message.message_id))
             .collect();
         let by_id = tx.find_message_ids(&named).await?;
@@ -477,7 +479,7 @@ impl IngestTransaction {
 
     fn conflict(&mut self, message: &Message, what: &'static str) {
         self.report.conflicts += 1;
-        tracing::warn!(message_id = message.message_id, seq = message.seq, channel = ?message.channel, "{what}");
+        tracing::warn!(message_id = message.message_id.0, seq = message.seq.0, channel = ?message.channel, "{what}");
     }
 
     async fn flush(&mut self, tx: &Tx) -> Result<(), StoreError> {

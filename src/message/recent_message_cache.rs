@@ -48,7 +48,7 @@ impl CachedMessages {
             .messages
             .partition_point(|message| message.seq > above)
             .min(count);
-        let is_all = end == count || self.from <= above + 1;
+        let is_all = end == count || self.from <= above.next();
         is_all.then(|| MessageSlice {
             newest: Some(Arc::clone(self)),
             range: 0..end,
@@ -243,9 +243,9 @@ impl RecentMessageCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ChannelRef, ChannelType, Content, Revision};
+    use crate::model::{ChannelRef, ChannelType, Content, EpochMs, MessageId, Revision};
 
-    fn message(seq: Seq) -> Arc<Message> {
+    fn message(seq: i64) -> Arc<Message> {
         let channel = ChannelRef {
             channel_type: ChannelType::GROUP,
             channel_id: "team".to_owned(),
@@ -257,26 +257,26 @@ mod tests {
         };
         Arc::new(Message {
             channel,
-            message_id: 100 + seq,
-            seq,
+            message_id: MessageId(100 + seq),
+            seq: Seq(seq),
             client_msg_no,
             from_uid,
-            sent_at: seq,
+            sent_at: EpochMs(seq),
             red_dot: true,
             content,
         })
     }
 
-    fn head(revision: i64, last_seq: Seq) -> ChannelSnapshotId {
+    fn head(revision: i64, last_seq: i64) -> ChannelSnapshotId {
         ChannelSnapshotId {
             revision: Revision(revision),
-            last_seq,
-            last_message_at: last_seq,
+            last_seq: Seq(last_seq),
+            last_message_at: EpochMs(last_seq),
         }
     }
 
     fn render(message: &Message, to: &mut Vec<u8>) {
-        to.extend_from_slice(format!("[{}]", message.seq).as_bytes());
+        to.extend_from_slice(format!("[{}]", message.seq.0).as_bytes());
     }
 
     fn cache(bytes: u64) -> RecentMessageCache {
@@ -285,39 +285,49 @@ mod tests {
 
     fn newest(
         head: ChannelSnapshotId,
-        from: Seq,
+        from: i64,
         requested: usize,
-        seqs: &[Seq],
+        seqs: &[i64],
     ) -> Arc<CachedMessages> {
         let messages = seqs.iter().copied().map(message).collect();
-        cache(0).new_entry(head, from, requested, messages)
+        cache(0).new_entry(head, Seq(from), requested, messages)
     }
 
-    fn seqs(recents: Option<MessageSlice>) -> Option<Vec<Seq>> {
-        recents.map(|recents| recents.iter().map(|message| message.seq).collect())
+    fn seqs(recents: Option<MessageSlice>) -> Option<Vec<i64>> {
+        recents.map(|recents| recents.iter().map(|message| message.seq.0).collect())
     }
 
     #[test]
     fn a_slice_that_may_be_incomplete_is_none() {
         // 6 is a gap.
         let some = newest(head(9, 9), 5, 4, &[9, 8, 7, 5]);
-        assert_eq!(seqs(some.slice(0, 4)), Some(vec![9, 8, 7, 5]));
-        assert_eq!(seqs(some.slice(0, 2)), Some(vec![9, 8]));
-        assert_eq!(seqs(some.slice(0, 5)), None, "there may be more below 5");
-        assert_eq!(seqs(some.slice(3, 5)), None);
+        assert_eq!(seqs(some.slice(Seq(0), 4)), Some(vec![9, 8, 7, 5]));
+        assert_eq!(seqs(some.slice(Seq(0), 2)), Some(vec![9, 8]));
         assert_eq!(
-            seqs(some.slice(4, 5)),
+            seqs(some.slice(Seq(0), 5)),
+            None,
+            "there may be more below 5"
+        );
+        assert_eq!(seqs(some.slice(Seq(3), 5)), None);
+        assert_eq!(
+            seqs(some.slice(Seq(4), 5)),
             Some(vec![9, 8, 7, 5]),
             "below 5 they are deleted for this user"
         );
-        assert_eq!(seqs(some.slice(8, 20)), Some(vec![9]));
-        assert_eq!(seqs(some.slice(9, 20)), Some(vec![]));
+        assert_eq!(seqs(some.slice(Seq(8), 20)), Some(vec![9]));
+        assert_eq!(seqs(some.slice(Seq(9), 20)), Some(vec![]));
         assert_eq!(
-            seqs(some.slice(0, 4).map(|recents| recents.above(7, 9))),
+            seqs(
+                some.slice(Seq(0), 4)
+                    .map(|recents| recents.above(Seq(7), 9))
+            ),
             Some(vec![9, 8])
         );
         assert_eq!(
-            seqs(some.slice(0, 4).map(|recents| recents.above(0, 1))),
+            seqs(
+                some.slice(Seq(0), 4)
+                    .map(|recents| recents.above(Seq(0), 1))
+            ),
             Some(vec![9])
         );
     }
@@ -332,7 +342,7 @@ mod tests {
             head(2, 3),
             head(4, 3),
             ChannelSnapshotId {
-                last_message_at: 9,
+                last_message_at: EpochMs(9),
                 ..head(3, 3)
             },
         ] {
@@ -348,7 +358,7 @@ mod tests {
         cache.append(ChannelPk(1), head(3, 3), head(4, 4), &[message(4)]);
         let four = cache.get(ChannelPk(1), head(4, 4)).unwrap();
         assert_eq!(
-            (seqs(four.slice(0, 4)), seqs(four.slice(0, 9))),
+            (seqs(four.slice(Seq(0), 4)), seqs(four.slice(Seq(0), 9))),
             (Some(vec![4, 3, 2, 1]), Some(vec![4, 3, 2, 1]))
         );
         cache.append(
@@ -359,7 +369,7 @@ mod tests {
         );
         let six = cache.get(ChannelPk(1), head(6, 6)).unwrap();
         assert_eq!(
-            (seqs(six.slice(0, 4)), seqs(six.slice(0, 5))),
+            (seqs(six.slice(Seq(0), 4)), seqs(six.slice(Seq(0), 5))),
             (Some(vec![6, 5, 4, 3]), None)
         );
         // Without an entry for the previous state nothing can be appended.
@@ -395,12 +405,15 @@ mod tests {
             recents.unwrap().write_json(&mut to);
             String::from_utf8(to).unwrap()
         };
-        assert_eq!(text(some.slice(0, 3)), "[3],[2],[1]");
-        assert_eq!(text(some.slice(0, 1)), "[3]");
-        assert_eq!(text(some.slice(1, 3)), "[3],[2]");
-        assert_eq!(text(some.slice(3, 3)), "");
+        assert_eq!(text(some.slice(Seq(0), 3)), "[3],[2],[1]");
+        assert_eq!(text(some.slice(Seq(0), 1)), "[3]");
+        assert_eq!(text(some.slice(Seq(1), 3)), "[3],[2]");
+        assert_eq!(text(some.slice(Seq(3), 3)), "");
         assert_eq!(
-            text(some.slice(0, 3).map(|recents| recents.above(2, 9))),
+            text(
+                some.slice(Seq(0), 3)
+                    .map(|recents| recents.above(Seq(2), 9))
+            ),
             "[3]"
         );
         assert_eq!(text(Some(MessageSlice::default())), "");
@@ -417,7 +430,7 @@ mod tests {
             let mut to = Vec::new();
             cache.insert(
                 ChannelPk(1),
-                &cache.new_entry(head(1, 1), 1, 2, vec![message(1)]),
+                &cache.new_entry(head(1, 1), Seq(1), 2, vec![message(1)]),
             );
             cache.append(ChannelPk(1), head(1, 1), head(2, 2), &[message(2)]);
             MessageSlice::all(cache.get(ChannelPk(1), head(2, 2)).unwrap()).write_json(&mut to);

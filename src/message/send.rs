@@ -72,7 +72,7 @@ pub async fn send(service: &MessageService, request: SendRequest) -> Result<Send
     let pending = Message {
         channel: request.channel,
         message_id: service.base.ids.message_id(now_ms),
-        seq: 0,
+        seq: Seq::ZERO,
         client_msg_no: given.map_or_else(|| service.base.ids.client_msg_no(), str::to_owned),
         from_uid: request.from.as_str().to_owned(),
         sent_at: now_ms,
@@ -242,7 +242,7 @@ async fn join_senders(
     let heads = channels.base.store.list_heads(&channel_ids).await?;
     let next: HashMap<ChannelPk, Seq> = heads
         .into_iter()
-        .map(|head| (head.id, head.last_seq + 1))
+        .map(|head| (head.id, head.last_seq.next()))
         .collect();
     let hints = open.into_iter().filter_map(|pending| {
         let channel_id = ids[&pending.key];
@@ -380,7 +380,7 @@ impl<'a> SendBatch<'a> {
                 "cannot lock a channel that was found".into(),
             ));
         };
-        head.last_seq += 1;
+        head.last_seq = head.last_seq.next();
         head.revision = head.revision.next();
         head.red_dots += i64::from(message.red_dot);
         // The clock of another server may be ahead: a new message never moves a conversation down.

@@ -1,6 +1,6 @@
 //! The head of a channel.
 
-use super::{ChannelKey, ChannelPk, Revision, Seq};
+use super::{ChannelKey, ChannelPk, EpochMs, Revision, Seq};
 
 /// The head of a channel, read under its lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,16 +15,16 @@ pub struct ChannelHead {
     pub revision: Revision,
     /// Number of red-dot messages so far.
     pub red_dots: i64,
-    /// When the message with `last_seq` was sent, epoch ms.
-    pub last_message_at: i64,
+    /// When the message with `last_seq` was sent.
+    pub last_message_at: EpochMs,
     /// The revision of the newest late message with a red dot.
     pub late_revision: Revision,
     /// Bits: 1 large, 2 banned, 4 disbanded.
     pub flags: i64,
     /// Messages up to this seq were deleted with the channel.
     pub cleared_to_seq: Seq,
-    /// When all members were last removed, epoch ms.
-    pub cleared_at: i64,
+    /// When all members were last removed.
+    pub cleared_at: EpochMs,
 }
 
 /// Identifies a state of a channel's messages. The revision alone would suffice, except after a
@@ -35,8 +35,8 @@ pub struct ChannelSnapshotId {
     pub revision: Revision,
     /// The largest message seq.
     pub last_seq: Seq,
-    /// When the message with `last_seq` was sent, epoch ms.
-    pub last_message_at: i64,
+    /// When the message with `last_seq` was sent.
+    pub last_message_at: EpochMs,
 }
 
 impl ChannelHead {

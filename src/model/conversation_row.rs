@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{ChannelKey, ChannelPk, ChannelSnapshotId, Revision, Seq, Version};
+use super::{ChannelKey, ChannelPk, ChannelSnapshotId, EpochMs, Revision, Seq, Version};
 
 /// Membership of a user in a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,8 @@ pub struct ConversationRow {
     pub revision: Revision,
     /// Head: the channel's red-dot messages so far.
     pub red_dots: i64,
-    /// Head: when the channel's last message was sent, epoch ms.
-    pub last_message_at: i64,
+    /// Head: when the channel's last message was sent.
+    pub last_message_at: EpochMs,
     /// Head: the revision of the newest late message.
     pub late_revision: Revision,
     /// Head: the user's newest own message. It is read only if the revision is above
@@ -99,16 +99,16 @@ pub struct ConversationRow {
     pub joined_seq: Seq,
     /// The channel's `last_seq` when the user left.
     pub left_seq: Seq,
-    /// When the user left, epoch ms.
-    pub left_at: i64,
+    /// When the user left.
+    pub left_at: EpochMs,
     /// Number of bulk removals in the channel when the user joined.
     pub joined_removals: i64,
     /// The user's version of the last stamped change; 0 before the first.
     pub version: Version,
     /// The channel revision that `version` covers.
     pub stamped_revision: Revision,
-    /// When the user pinned it, epoch ms; 0 if it is not pinned.
-    pub pinned_at: i64,
+    /// When the user pinned it; 0 if it is not pinned.
+    pub pinned_at: EpochMs,
     /// Whether the user muted it.
     pub muted: bool,
 }
@@ -119,26 +119,26 @@ impl ConversationRow {
         Self {
             channel_id,
             key,
-            last_seq: 0,
+            last_seq: Seq::ZERO,
             revision: Revision::ZERO,
             red_dots: 0,
-            last_message_at: 0,
+            last_message_at: EpochMs::ZERO,
             late_revision: Revision::ZERO,
             own: SenderMark::default(),
             counts: Counts::default(),
             membership: Membership::Member,
-            read_seq: 0,
+            read_seq: Seq::ZERO,
             read_mark: 0,
             marked_revision: Revision::ZERO,
-            marked_seq: 0,
-            deleted_to_seq: 0,
-            joined_seq: 0,
-            left_seq: 0,
-            left_at: 0,
+            marked_seq: Seq::ZERO,
+            deleted_to_seq: Seq::ZERO,
+            joined_seq: Seq::ZERO,
+            left_seq: Seq::ZERO,
+            left_at: EpochMs::ZERO,
             joined_removals: 0,
             version: Version::ZERO,
             stamped_revision: Revision::UNSTAMPED,
-            pinned_at: 0,
+            pinned_at: EpochMs::ZERO,
             muted: false,
         }
     }
@@ -157,7 +157,7 @@ impl ConversationRow {
         } else {
             self.left_seq.min(self.last_seq)
         };
-        self.deleted_to_seq + 1..=highest
+        self.deleted_to_seq.next()..=highest
     }
 
     /// Identifies the state of the channel's messages in the row.

@@ -11,9 +11,6 @@ pub const SYSTEM_UID: &str = "____system";
 /// Suffix of the id of a command channel (`WuKongIM`).
 pub const COMMAND_SUFFIX: &str = "____cmd";
 
-/// A message's number in its channel: 1, 2, 3 …; 0 is the position before the first message.
-pub type Seq = i64;
-
 /// Validates a text that is stored as a key: at most [`ID_BYTES`] bytes of Unicode without control
 /// characters.
 ///

@@ -1,6 +1,8 @@
 //! A message and its content.
 
-use super::{ChannelKey, ChannelRef, ChannelType, InvalidValue, Seq, check_key};
+use super::{
+    ChannelKey, ChannelRef, ChannelType, EpochMs, InvalidValue, MessageId, Seq, check_key,
+};
 
 /// A stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,15 +11,15 @@ pub struct Message {
     /// it.
     pub channel: ChannelRef,
     /// The global id (snowflake).
-    pub message_id: i64,
+    pub message_id: MessageId,
     /// The message's number in the channel.
     pub seq: Seq,
     /// The sender's deduplication key.
     pub client_msg_no: String,
     /// The sender's uid.
     pub from_uid: String,
-    /// When the message was sent, epoch ms.
-    pub sent_at: i64,
+    /// When the message was sent.
+    pub sent_at: EpochMs,
     /// Whether it counts as unread.
     pub red_dot: bool,
     /// Content, set by the sender.

@@ -14,8 +14,8 @@ pub use self::channel_head::{ChannelHead, ChannelSnapshotId};
 pub use self::channel_key::ChannelKey;
 pub use self::conversation_row::{ConversationRow, Counts, Membership, SenderMark};
 pub use self::ids::{
-    COMMAND_SUFFIX, ChannelRef, ChannelType, ID_BYTES, SYSTEM_UID, Seq, Uid, check_key,
+    COMMAND_SUFFIX, ChannelRef, ChannelType, ID_BYTES, SYSTEM_UID, Uid, check_key,
 };
 pub use self::invalid_value::InvalidValue;
 pub use self::message::{Content, Message};
-pub use self::numbers::{ChannelPk, Revision, Version};
+pub use self::numbers::{ChannelPk, EpochMs, MessageId, Revision, Seq, Version};

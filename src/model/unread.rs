@@ -120,10 +120,10 @@ pub(crate) fn delete(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
 /// version are kept. The caller must then count [`ConversationRow::counts`] above
 /// [`read_position`].
 pub(crate) fn prepare_join(row: &mut ConversationRow, below: Option<Seq>) {
-    row.joined_seq = below.map_or(row.last_seq, |seq| seq - 1);
+    row.joined_seq = below.map_or(row.last_seq, Seq::previous);
     row.read_seq = row.joined_seq.max(row.deleted_to_seq);
     row.marked_revision = Revision::ZERO;
-    row.marked_seq = 0;
+    row.marked_seq = Seq::ZERO;
 }
 
 /// Makes the user a member, after [`prepare_join`]. The conversation is stale, because the change

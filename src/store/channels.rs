@@ -14,7 +14,7 @@ use sea_orm::{DbBackend, DbErr, QueryResult};
 use super::bulk::{self, UpsertSpec, is_one_of};
 use super::conversations::person_conversations;
 use super::{LockPolicy, MAX_ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
-use crate::model::{ChannelHead, ChannelKey, ChannelPk, ChannelType, Revision, Seq};
+use crate::model::{ChannelHead, ChannelKey, ChannelPk, ChannelType, Seq};
 
 const HEAD_COLUMNS: [Column; 11] = [
     Column::Id,
@@ -38,10 +38,10 @@ fn head(row: &QueryResult) -> Result<ChannelHead, DbErr> {
             key: row.try_get_by_index(2)?,
         },
         last_seq: row.try_get_by_index(3)?,
-        revision: Revision(row.try_get_by_index(4)?),
+        revision: row.try_get_by_index(4)?,
         red_dots: row.try_get_by_index(5)?,
         last_message_at: row.try_get_by_index(6)?,
-        late_revision: Revision(row.try_get_by_index(7)?),
+        late_revision: row.try_get_by_index(7)?,
         flags: row.try_get_by_index(8)?,
         cleared_to_seq: row.try_get_by_index(9)?,
         cleared_at: row.try_get_by_index(10)?,
@@ -99,7 +99,10 @@ impl Store {
             return Ok(None);
         };
         let cleared: Seq = row.try_get_by_index(0)?;
-        Ok(Some((channel_id, cleared + 1..=row.try_get_by_index(1)?)))
+        Ok(Some((
+            channel_id,
+            cleared.next()..=row.try_get_by_index(1)?,
+        )))
     }
 
     /// Reads the heads of channels without a lock.
@@ -289,10 +292,10 @@ impl Tx {
                 .table(Entity)
                 .values([
                     (Column::LastSeq, head.last_seq.into()),
-                    (Column::Revision, head.revision.0.into()),
+                    (Column::Revision, head.revision.into()),
                     (Column::RedDots, head.red_dots.into()),
                     (Column::LastMessageAt, head.last_message_at.into()),
-                    (Column::LateRevision, head.late_revision.0.into()),
+                    (Column::LateRevision, head.late_revision.into()),
                     (Column::Flags, head.flags.into()),
                     (Column::ClearedToSeq, head.cleared_to_seq.into()),
                     (Column::ClearedAt, head.cleared_at.into()),
@@ -309,10 +312,10 @@ impl Tx {
                 head.key.channel_type.stored().into(),
                 head.key.key.as_str().into(),
                 head.last_seq.into(),
-                head.revision.0.into(),
+                head.revision.into(),
                 head.red_dots.into(),
                 head.last_message_at.into(),
-                head.late_revision.0.into(),
+                head.late_revision.into(),
                 head.flags.into(),
                 head.cleared_to_seq.into(),
                 head.cleared_at.into(),

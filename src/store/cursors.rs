@@ -87,7 +87,7 @@ impl Tx {
                 .order_by(Column::Uid, Order::Asc)
                 .to_owned();
             for row in self.lock(select, lock_policy).await? {
-                cursors.insert(row.try_get_by_index(0)?, Version(row.try_get_by_index(1)?));
+                cursors.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             }
         }
         Ok(cursors)
@@ -111,7 +111,7 @@ impl Tx {
         };
         let rows = largest
             .into_iter()
-            .map(|(uid, version)| vec![uid.into(), version.0.into()]);
+            .map(|(uid, version)| vec![uid.into(), version.into()]);
         bulk::upsert::<Entity>(&self.inner, &spec, rows.collect()).await
     }
 }

@@ -11,7 +11,7 @@ use sea_orm::{DbBackend, DbErr, QueryResult, Value};
 
 use super::bulk::{self, UpsertSpec, is_one_of, join_values, pad_to_power_of_two};
 use super::{ROWS_PER_STATEMENT, RunQuery, Store, StoreError, Tx};
-use crate::model::{ChannelKey, ChannelPk, Content, Message, Seq};
+use crate::model::{ChannelKey, ChannelPk, Content, EpochMs, Message, MessageId, Seq};
 
 /// Maximum number of channels in one statement that reads ranges: the planners of MySQL and MariaDB
 /// fall back to full scans for longer lists.
@@ -54,11 +54,11 @@ impl Message {
     pub(crate) fn from_stored(stored: StoredMessage, key: &ChannelKey) -> Self {
         Self {
             channel: key.seen_by(&stored.from_uid),
-            message_id: stored.message_id,
-            seq: stored.seq,
+            message_id: MessageId(stored.message_id),
+            seq: Seq(stored.seq),
             client_msg_no: stored.client_msg_no,
             from_uid: stored.from_uid,
-            sent_at: stored.sent_at,
+            sent_at: EpochMs(stored.sent_at),
             red_dot: stored.red_dot,
             content: Content {
                 setting: u8::try_from(stored.setting).unwrap_or_default(),
@@ -75,11 +75,11 @@ impl Message {
     pub(crate) fn into_stored(self, channel_id: ChannelPk) -> StoredMessage {
         StoredMessage {
             channel_id: channel_id.0,
-            seq: self.seq,
-            message_id: self.message_id,
+            seq: self.seq.0,
+            message_id: self.message_id.0,
             client_msg_no: self.client_msg_no,
             from_uid: self.from_uid,
-            sent_at: self.sent_at,
+            sent_at: self.sent_at.0,
             red_dot: self.red_dot,
             setting: i16::from(self.content.setting),
             topic: self.content.topic,
@@ -151,10 +151,14 @@ impl PartialMessage {
         self.message.payload.len() < self.payload_bytes
     }
 
+    pub(crate) fn seq(&self) -> Seq {
+        Seq(self.message.seq)
+    }
+
     fn position(&self) -> MessagePosition {
         MessagePosition {
             channel_id: ChannelPk(self.message.channel_id),
-            seq: self.message.seq,
+            seq: self.seq(),
         }
     }
 }
@@ -278,7 +282,7 @@ fn newest_bounds(heads: &[MessagePosition], count: u64) -> SelectStatement {
 fn by_message_ids(
     backend: DbBackend,
     mut select: SelectStatement,
-    ids: &[(ChannelPk, i64)],
+    ids: &[(ChannelPk, MessageId)],
 ) -> SelectStatement {
     if backend == DbBackend::MySql {
         let any = pad_to_power_of_two(ids.to_vec()).into_iter().fold(
@@ -407,7 +411,7 @@ async fn find_by_client_msg_nos(
 async fn find_positions(
     connection: &impl RunQuery,
     positions: &[MessagePosition],
-) -> Result<HashMap<MessagePosition, i64>, StoreError> {
+) -> Result<HashMap<MessagePosition, MessageId>, StoreError> {
     let mut found = HashMap::new();
     for positions in positions.chunks(ROWS_PER_STATEMENT / 4) {
         let mut channels: HashMap<ChannelPk, Vec<Seq>> = HashMap::new();
@@ -444,8 +448,8 @@ async fn find_positions(
 
 async fn find_message_ids(
     connection: &impl RunQuery,
-    ids: &[(ChannelPk, i64)],
-) -> Result<HashMap<(ChannelPk, i64), Seq>, StoreError> {
+    ids: &[(ChannelPk, MessageId)],
+) -> Result<HashMap<(ChannelPk, MessageId), Seq>, StoreError> {
     let mut found = HashMap::with_capacity(ids.len());
     for ids in ids.chunks(IDS_PER_STATEMENT) {
         let columns =
@@ -545,7 +549,7 @@ impl Store {
     /// of at most `up_to` bytes.
     pub(crate) async fn list_messages(
         &self,
-        ids: &[(ChannelPk, i64)],
+        ids: &[(ChannelPk, MessageId)],
         up_to: usize,
     ) -> Result<Vec<PartialMessage>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
@@ -563,8 +567,8 @@ impl Store {
     /// ids.
     pub(crate) async fn find_message_ids(
         &self,
-        ids: &[(ChannelPk, i64)],
-    ) -> Result<HashMap<(ChannelPk, i64), Seq>, StoreError> {
+        ids: &[(ChannelPk, MessageId)],
+    ) -> Result<HashMap<(ChannelPk, MessageId), Seq>, StoreError> {
         find_message_ids(self, ids).await
     }
 
@@ -572,7 +576,7 @@ impl Store {
     pub(crate) async fn find_positions(
         &self,
         positions: &[MessagePosition],
-    ) -> Result<HashMap<MessagePosition, i64>, StoreError> {
+    ) -> Result<HashMap<MessagePosition, MessageId>, StoreError> {
         find_positions(self, positions).await
     }
 
@@ -613,8 +617,8 @@ impl Tx {
     /// Like [`Store::find_message_ids`], for locked channels.
     pub(crate) async fn find_message_ids(
         &self,
-        ids: &[(ChannelPk, i64)],
-    ) -> Result<HashMap<(ChannelPk, i64), Seq>, StoreError> {
+        ids: &[(ChannelPk, MessageId)],
+    ) -> Result<HashMap<(ChannelPk, MessageId), Seq>, StoreError> {
         find_message_ids(self, ids).await
     }
 
@@ -622,7 +626,7 @@ impl Tx {
     pub(crate) async fn find_positions(
         &self,
         positions: &[MessagePosition],
-    ) -> Result<HashMap<MessagePosition, i64>, StoreError> {
+    ) -> Result<HashMap<MessagePosition, MessageId>, StoreError> {
         find_positions(self, positions).await
     }
 
@@ -704,8 +708,8 @@ pub(super) fn hot_statements(
     let windows: Vec<SeqRange> = (0..20)
         .map(|_| SeqRange {
             channel_id,
-            from: 380,
-            to: 400,
+            from: Seq(380),
+            to: Seq(400),
         })
         .collect();
     vec![
@@ -720,7 +724,7 @@ pub(super) fn hot_statements(
             newest_bounds(
                 &[MessagePosition {
                     channel_id,
-                    seq: 400,
+                    seq: Seq(400),
                 }],
                 20,
             ),
@@ -731,7 +735,7 @@ pub(super) fn hot_statements(
             by_message_ids(
                 backend,
                 select_up_to(backend, 500),
-                &[(channel_id, 1), (channel_id, 2)],
+                &[(channel_id, MessageId(1)), (channel_id, MessageId(2))],
             ),
             &["message"],
         ),

@@ -7,7 +7,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, Order, Query, SelectStatement};
 use sea_orm::{DbErr, QueryResult};
 
 use super::{Store, StoreError, Tx};
-use crate::model::{ChannelHead, ChannelPk};
+use crate::model::{ChannelHead, ChannelPk, EpochMs};
 
 /// Maximum number of pending removals in one list; the next list contains the others.
 const MAX_LISTED: u64 = 1000;
@@ -20,10 +20,10 @@ pub(crate) struct PendingRemoval {
     pub(crate) number: i64,
     /// Part of the list of named users.
     pub(crate) part: i64,
-    /// Epoch ms.
-    pub(crate) removed_at: i64,
-    /// Until when a server has claimed this removal, epoch ms.
-    pub(crate) claimed_until: i64,
+    /// When it was accepted.
+    pub(crate) removed_at: EpochMs,
+    /// Until when a server has claimed this removal.
+    pub(crate) claimed_until: EpochMs,
 }
 
 fn removal_from(row: &QueryResult) -> Result<PendingRemoval, DbErr> {
@@ -116,7 +116,7 @@ impl Store {
     pub(crate) async fn claim_removal(
         &self,
         removal: &mut PendingRemoval,
-        until: i64,
+        until: EpochMs,
     ) -> Result<bool, StoreError> {
         let update = &Query::update()
             .table(Entity)
@@ -189,7 +189,7 @@ impl Tx {
             .table(ChannelEntity)
             .values([
                 (Channel::ClearedRemovals, number.into()),
-                (Channel::ClearedRevision, head.revision.0.into()),
+                (Channel::ClearedRevision, head.revision.into()),
                 (Channel::ClearedSeq, head.last_seq.into()),
             ])
             .and_where(Expr::col(Channel::Id).eq(head.id))
@@ -205,7 +205,7 @@ impl Tx {
         &self,
         channel_id: ChannelPk,
         number: i64,
-        removed_at: i64,
+        removed_at: EpochMs,
         uids: &[Vec<&str>],
     ) -> Result<(), StoreError> {
         let lists = uids

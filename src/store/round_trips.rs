@@ -10,8 +10,8 @@ use sea_orm::EntityTrait;
 use super::{LockPolicy, OwnMessage, SeqRange, Store, StoreError};
 use crate::config::Settings;
 use crate::model::{
-    ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, Counts, Membership, Revision,
-    SenderMark, Uid, Version,
+    ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, Counts, EpochMs, Membership,
+    Revision, SenderMark, Seq, Uid, Version,
 };
 
 /// Returns a new database with two channels, and their internal ids.
@@ -37,14 +37,14 @@ fn head((key, id): &(ChannelKey, ChannelPk), first: i64) -> ChannelHead {
     ChannelHead {
         id: *id,
         key: key.clone(),
-        last_seq: first,
+        last_seq: Seq(first),
         revision: Revision(first + 1),
         red_dots: first + 2,
-        last_message_at: first + 3,
+        last_message_at: EpochMs(first + 3),
         late_revision: Revision(first + 4),
         flags: first + 5,
-        cleared_to_seq: first + 6,
-        cleared_at: first + 7,
+        cleared_to_seq: Seq(first + 6),
+        cleared_at: EpochMs(first + 7),
     }
 }
 
@@ -68,14 +68,14 @@ async fn written(store: &Store, heads: &[&ChannelHead]) -> [Vec<ChannelHead>; 2]
                 channel_type: ChannelType::from_stored(stored.channel_type),
                 key: stored.channel_key,
             },
-            last_seq: stored.last_seq,
+            last_seq: Seq(stored.last_seq),
             revision: Revision(stored.revision),
             red_dots: stored.red_dots,
-            last_message_at: stored.last_message_at,
+            last_message_at: EpochMs(stored.last_message_at),
             late_revision: Revision(stored.late_revision),
             flags: stored.flags,
-            cleared_to_seq: stored.cleared_to_seq,
-            cleared_at: stored.cleared_at,
+            cleared_to_seq: Seq(stored.cleared_to_seq),
+            cleared_at: EpochMs(stored.cleared_at),
         };
         assert_eq!(by_name, **head);
     }
@@ -134,8 +134,8 @@ async fn messages() {
     assert_eq!(by_name.unwrap(), both);
     let all = SeqRange {
         channel_id,
-        from: 1,
-        to: 9,
+        from: Seq(1),
+        to: Seq(9),
     };
     let page = store.list_page(all, 9, false, 100).await.unwrap();
     let lengths: Vec<usize> = page.iter().map(|partial| partial.payload_bytes).collect();
@@ -170,7 +170,7 @@ async fn conversations() {
         .await
         .unwrap();
     let own = SenderMark {
-        seq: 11,
+        seq: Seq(11),
         red_dots: 12,
         revision: Revision(13),
     };
@@ -185,19 +185,19 @@ async fn conversations() {
         own,
         counts: Counts::default(),
         membership: Membership::Member,
-        read_seq: 21,
+        read_seq: Seq(21),
         read_mark: 22,
         marked_revision: Revision(23),
-        marked_seq: 24,
+        marked_seq: Seq(24),
         // The larger one of the user's and the channel's.
-        deleted_to_seq: head.cleared_to_seq + 25,
-        joined_seq: 26,
-        left_seq: 27,
-        left_at: 28,
+        deleted_to_seq: head.cleared_to_seq.plus(25),
+        joined_seq: Seq(26),
+        left_seq: Seq(27),
+        left_at: EpochMs(28),
         joined_removals: 29,
         version: Version(30),
         stamped_revision: Revision(31),
-        pinned_at: 32,
+        pinned_at: EpochMs(32),
         muted: true,
     };
     let tx = store.begin().await.unwrap();
@@ -222,22 +222,22 @@ async fn conversations() {
 
     // A stamp writes what a sync changes, and nothing else.
     let stamped = ConversationRow {
-        read_seq: 41,
+        read_seq: Seq(41),
         read_mark: 42,
         marked_revision: Revision(43),
-        marked_seq: 44,
+        marked_seq: Seq(44),
         version: Version(45),
         stamped_revision: Revision(46),
         ..row.clone()
     };
     let all_changed = ConversationRow {
-        deleted_to_seq: 9999,
-        joined_seq: 9999,
-        left_seq: 9999,
-        left_at: 9999,
+        deleted_to_seq: Seq(9999),
+        joined_seq: Seq(9999),
+        left_seq: Seq(9999),
+        left_at: EpochMs(9999),
         joined_removals: 9999,
         membership: Membership::Left,
-        pinned_at: 9999,
+        pinned_at: EpochMs(9999),
         muted: false,
         ..stamped.clone()
     };
@@ -257,18 +257,18 @@ async fn conversations() {
         .unwrap();
     let by_name = ConversationRow {
         channel_id: ChannelPk(stored.channel_id),
-        read_seq: stored.read_seq,
+        read_seq: Seq(stored.read_seq),
         read_mark: stored.read_mark,
         marked_revision: Revision(stored.marked_revision),
-        marked_seq: stored.marked_seq,
-        deleted_to_seq: stored.deleted_to_seq,
-        joined_seq: stored.joined_seq,
-        left_seq: stored.left_seq,
-        left_at: stored.left_at,
+        marked_seq: Seq(stored.marked_seq),
+        deleted_to_seq: Seq(stored.deleted_to_seq),
+        joined_seq: Seq(stored.joined_seq),
+        left_seq: Seq(stored.left_seq),
+        left_at: EpochMs(stored.left_at),
         joined_removals: stored.joined_removals,
         version: Version(stored.version),
         stamped_revision: Revision(stored.stamped_revision),
-        pinned_at: stored.pinned_at,
+        pinned_at: EpochMs(stored.pinned_at),
         muted: stored.muted,
         ..stamped.clone()
     };

@@ -36,7 +36,7 @@ impl Tx {
         Ok(SenderMark {
             seq: row.try_get_by_index(0)?,
             red_dots: row.try_get_by_index(1)?,
-            revision: Revision(row.try_get_by_index(2)?),
+            revision: row.try_get_by_index(2)?,
         })
     }
 
@@ -65,7 +65,7 @@ impl Tx {
                     uid.as_str().into(),
                     mark.seq.into(),
                     mark.red_dots.into(),
-                    mark.revision.0.into(),
+                    mark.revision.into(),
                 ]
             },
         );
@@ -91,7 +91,7 @@ impl Tx {
             .columns([Column::ChannelId, Column::Revision, Column::Seq])
             .to_owned();
         self.inner
-            .execute(insert.values_panic([channel_id.into(), revision.0.into(), seq.into()]))
+            .execute(insert.values_panic([channel_id.into(), revision.into(), seq.into()]))
             .await?;
         Ok(())
     }

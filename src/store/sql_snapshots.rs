@@ -17,8 +17,8 @@ use super::{
     StoreError, Tx,
 };
 use crate::model::{
-    ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, Revision, SenderMark, Uid,
-    Version,
+    ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, EpochMs, MessageId, Revision,
+    SenderMark, Seq, Uid, Version,
 };
 
 const ENGINES: [(DbBackend, &str); 3] = [
@@ -49,14 +49,14 @@ fn head(id: i64) -> ChannelHead {
     ChannelHead {
         id: ChannelPk(id),
         key: key("team"),
-        last_seq: 9,
+        last_seq: Seq(9),
         revision: Revision(9),
         red_dots: 9,
-        last_message_at: 9,
+        last_message_at: EpochMs(9),
         late_revision: Revision(0),
         flags: 0,
-        cleared_to_seq: 0,
-        cleared_at: 0,
+        cleared_to_seq: Seq::ZERO,
+        cleared_at: EpochMs(0),
     }
 }
 
@@ -82,8 +82,8 @@ fn message(channel_id: i64, seq: i64) -> message::Model {
 fn window(channel_id: i64) -> SeqRange {
     SeqRange {
         channel_id: ChannelPk(channel_id),
-        from: 1,
-        to: 9,
+        from: Seq(1),
+        to: Seq(9),
     }
 }
 
@@ -252,7 +252,7 @@ async fn counts() {
     compare("count", about, async |store| {
         let ann = uid("ann");
         let mut rows = [TEAM, NEWS].map(|channel_id| ConversationRow {
-            last_seq: 9,
+            last_seq: Seq(9),
             revision: Revision(9),
             ..row(channel_id)
         });
@@ -261,7 +261,7 @@ async fn counts() {
             .map(|row| CountRequest {
                 uid: &ann,
                 row,
-                up_to: Some(3),
+                up_to: Some(Seq(3)),
             })
             .collect();
         store.count(&mut requests).await?;
@@ -306,7 +306,7 @@ async fn recent_messages() {
     compare("list_newest_bounds", about, async |store| {
         let heads = [TEAM, NEWS].map(|channel_id| MessagePosition {
             channel_id: ChannelPk(channel_id),
-            seq: 9,
+            seq: Seq(9),
         });
         store.list_newest_bounds(&heads, 20).await?;
         Ok(())
@@ -340,15 +340,24 @@ async fn messages_by_id() {
     let about = "Store::list_messages: messages by their global ids";
     compare("list_messages", about, async |store| {
         store
-            .list_messages(&[(ChannelPk(TEAM), 1), (ChannelPk(NEWS), 2)], 500)
+            .list_messages(
+                &[
+                    (ChannelPk(TEAM), MessageId(1)),
+                    (ChannelPk(NEWS), MessageId(2)),
+                ],
+                500,
+            )
             .await?;
         Ok(())
     })
     .await;
     let about = "Tx::find_message_ids: messages of a webhook that are stored already";
     compare_in_transaction("find_message_ids", about, async |tx| {
-        tx.find_message_ids(&[(ChannelPk(TEAM), 1), (ChannelPk(NEWS), 2)])
-            .await?;
+        tx.find_message_ids(&[
+            (ChannelPk(TEAM), MessageId(1)),
+            (ChannelPk(NEWS), MessageId(2)),
+        ])
+        .await?;
         Ok(())
     })
     .await;
@@ -356,7 +365,7 @@ async fn messages_by_id() {
     compare_in_transaction("find_positions", about, async |tx| {
         let positions = [8, 9].map(|seq| MessagePosition {
             channel_id: ChannelPk(TEAM),
-            seq,
+            seq: Seq(seq),
         });
         tx.find_positions(&positions).await?;
         Ok(())
@@ -422,8 +431,9 @@ async fn sends() {
     let about = "Tx: the three statements of a late message";
     compare_in_transaction("late_message", about, async |tx| {
         tx.find_sender_mark(ChannelPk(TEAM), "ann").await?;
-        tx.count_red_dots_above(ChannelPk(TEAM), 5, "ann").await?;
-        tx.insert_late_message(ChannelPk(TEAM), Revision(9), 5)
+        tx.count_red_dots_above(ChannelPk(TEAM), Seq(5), "ann")
+            .await?;
+        tx.insert_late_message(ChannelPk(TEAM), Revision(9), Seq(5))
             .await?;
         Ok(())
     })

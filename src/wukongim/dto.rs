@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::conversation::{ConversationRemoval, ConversationWithMessages};
 use crate::message::MessageSlice;
-use crate::model::Message;
+use crate::model::{Message, Seq};
 
 /// The body of a success without data.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
@@ -282,19 +282,19 @@ impl From<&Message> for MessageDto {
                 sync_once: 0,
             },
             setting: message.content.setting,
-            message_id: message.message_id,
+            message_id: message.message_id.0,
             message_idstr: message.message_id.to_string(),
             client_msg_no: message.client_msg_no.clone(),
             stream_no: message.content.stream_no.clone(),
             stream_seq: message.content.stream_seq,
             stream_flag: message.content.stream_flag,
-            message_seq: message.seq,
+            message_seq: message.seq.0,
             from_uid: message.from_uid.clone(),
             channel_id: message.channel.channel_id.clone(),
             channel_type: message.channel.channel_type.number(),
             topic: message.content.topic.clone(),
             expire: message.content.expire,
-            timestamp: message.sent_at.div_euclid(1000),
+            timestamp: message.sent_at.seconds(),
             payload: STANDARD.encode(&message.content.payload),
         }
     }
@@ -382,14 +382,18 @@ impl From<ConversationWithMessages> for ConversationDto {
             channel_id: conversation.channel_ref.channel_id,
             channel_type: conversation.channel_ref.channel_type.number(),
             unread: conversation.unread,
-            timestamp: conversation.last_activity_at.div_euclid(1000),
-            last_msg_seq: conversation.last_msg_seq,
+            timestamp: conversation.last_activity_at.seconds(),
+            last_msg_seq: conversation.last_msg_seq.0,
             last_client_msg_no: item
                 .last_message
                 .map(|message| message.client_msg_no.clone())
                 .unwrap_or_default(),
             offset_msg_seq: 0,
-            readed_to_msg_seq: (conversation.last_msg_seq - conversation.unread).max(0),
+            readed_to_msg_seq: conversation
+                .last_msg_seq
+                .minus(conversation.unread)
+                .max(Seq::ZERO)
+                .0,
             version: conversation.version.0,
             recents: item.recents,
         }

@@ -7,7 +7,8 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::message::IncomingMessage;
 use crate::model::{
-    COMMAND_SUFFIX, ChannelRef, ChannelType, Content, Message, Seq, Uid, check_key,
+    COMMAND_SUFFIX, ChannelRef, ChannelType, Content, EpochMs, Message, MessageId, Seq, Uid,
+    check_key,
 };
 
 /// The last second of the year 9999, which is the latest time of a message.
@@ -81,8 +82,8 @@ struct StoredHeader {
 
 impl StoredMessage {
     /// Returns the seq, also if other fields are wrong.
-    pub(crate) fn seq(&self) -> Option<i64> {
-        self.message_seq.as_ref().copied()
+    pub(crate) fn seq(&self) -> Option<Seq> {
+        self.message_seq.as_ref().copied().map(Seq)
     }
 }
 
@@ -126,7 +127,7 @@ impl MessageDecoder<'_> {
             .dialect
             .channel_key(&from, &channel)
             .ok_or(SkipReason::Channel)?;
-        let seq: Seq = stored.message_seq.or(SkipReason::Seq)?;
+        let seq = stored.message_seq.or(SkipReason::Seq)?;
         if !(1..=i64::from(u32::MAX)).contains(&seq) {
             return Err(SkipReason::Seq);
         }
@@ -153,13 +154,13 @@ impl MessageDecoder<'_> {
             })?;
         let sent_at = match stored.timestamp.or(SkipReason::Shape)? {
             ..=0 => self.clock.now_ms(),
-            seconds => seconds.min(MAX_UNIX_SECOND) * 1000,
+            seconds => EpochMs(seconds.min(MAX_UNIX_SECOND) * 1000),
         };
         let red_dot = header.red_dot.or(SkipReason::Shape)?.0 || self.dialect.loses_red_dots;
         let message = Message {
             channel: key.seen_by(from.as_str()),
-            message_id,
-            seq,
+            message_id: MessageId(message_id),
+            seq: Seq(seq),
             client_msg_no,
             from_uid: from.as_str().to_owned(),
             sent_at,

@@ -204,7 +204,7 @@ mod tests {
             .batch
             .messages
             .iter()
-            .map(|incoming| incoming.message.message_id);
+            .map(|incoming| incoming.message.message_id.0);
         assert_eq!(ids.collect::<Vec<_>>(), [1]);
         assert_eq!((webhook.skipped, webhook.refused), (1, 2));
     }

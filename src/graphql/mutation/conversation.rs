@@ -158,7 +158,7 @@ impl ConversationMutation {
             &uid,
             &channel,
             i64::from(input.unread),
-            input.up_to.map(UInt53::signed),
+            input.up_to.map(UInt53::seq),
         )
         .await
         .in_argument("input")?;
@@ -182,7 +182,7 @@ impl ConversationMutation {
             &uid,
             &channel,
             0,
-            input.up_to.map(UInt53::signed),
+            input.up_to.map(UInt53::seq),
         )
         .await?;
         Ok(Some(ClearUnreadPayload {
@@ -200,7 +200,7 @@ impl ConversationMutation {
     ) -> RootResult<DeleteConversationPayload> {
         let _timer = ctx.time_mutation();
         let (uid, channel) = input.target.parse(ctx)?;
-        let up_to = input.up_to.map(UInt53::signed);
+        let up_to = input.up_to.map(UInt53::seq);
         let deleted =
             conversations::delete_conversation(&ctx.core().conversations, &uid, &channel, up_to)
                 .await?;

@@ -11,6 +11,7 @@ use crate::graphql::query::check_count;
 use crate::graphql::scalars::{DateTime, UInt53};
 use crate::message::MessageSlice;
 use crate::model;
+use crate::model::{EpochMs, Seq};
 
 /// Number of messages that `recents` returns by default.
 pub(in crate::graphql) const DEFAULT_RECENT_MESSAGES: i32 = 20;
@@ -181,7 +182,8 @@ impl Conversation {
 
     /// When the conversation was pinned; null if it is not pinned.
     async fn pinned_at(&self) -> Option<DateTime> {
-        (self.conversation.pinned_at > 0).then_some(DateTime(self.conversation.pinned_at))
+        (self.conversation.pinned_at > EpochMs::ZERO)
+            .then_some(DateTime(self.conversation.pinned_at))
     }
 
     /// Whether the user muted the conversation.
@@ -217,7 +219,7 @@ impl Conversation {
                 match preloaded {
                     _ if count == 0 => MessageSlice::default(),
                     Some(preloaded) if count as usize <= preloaded.complete_to => {
-                        preloaded.recents.clone().above(0, count as usize)
+                        preloaded.recents.clone().above(Seq::ZERO, count as usize)
                     }
                     _ => self.newest(ctx, count).await?,
                 }

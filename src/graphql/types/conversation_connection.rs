@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::graphql::context::ContextExt;
 use crate::graphql::error::{InArgument, Result};
 use crate::graphql::scalars::UInt53;
-use crate::model::Version;
+use crate::model::{EpochMs, Version};
 
 /// Selects conversations of a list. Omitted fields select all.
 #[derive(Clone, Debug, Default, InputObject)]
@@ -175,7 +175,7 @@ impl CursorType for ListCursor {
                 Ok(Self {
                     key: SortKey {
                         unpinned,
-                        activity: Reverse(activity),
+                        activity: Reverse(EpochMs(activity)),
                         channel_type,
                         channel_id,
                     },
@@ -200,7 +200,7 @@ impl CursorType for ListCursor {
             CURSOR_VERSION,
             self.version.0,
             unpinned,
-            activity.0,
+            activity.0.0,
             channel_type,
             channel_id,
         );
@@ -217,10 +217,10 @@ mod tests {
     proptest! {
         #[test]
         fn cursors_round_trip_and_invalid_ones_are_refused(at in 0_i64.., unpinned: bool, channel_type: u8, channel_id in ".{1,50}", text in ".*") {
-            let cursor = ListCursor { key: SortKey { unpinned, activity: Reverse(at), channel_type, channel_id }, version: Version(at) };
+            let cursor = ListCursor { key: SortKey { unpinned, activity: Reverse(EpochMs(at)), channel_type, channel_id }, version: Version(at) };
             prop_assert_eq!(&ListCursor::decode_cursor(&cursor.encode_cursor()).unwrap(), &cursor);
             prop_assert!(ListCursor::decode_cursor(&text).is_err());
-            prop_assert!(ListCursor::decode_cursor(&crate::graphql::types::SeqCursor(at).encode_cursor()).is_err());
+            prop_assert!(ListCursor::decode_cursor(&crate::graphql::types::SeqCursor(crate::model::Seq(at)).encode_cursor()).is_err());
         }
     }
 }

@@ -104,7 +104,7 @@ impl Message {
 
     /// The delivery flags.
     async fn header(&self) -> MessageHeader {
-        let stored = self.0.seq > 0;
+        let stored = self.0.seq > model::Seq::ZERO;
         MessageHeader {
             no_persist: !stored,
             red_dot: self.0.red_dot,

@@ -83,10 +83,10 @@ impl MessageField {
             ),
             Self::MessageId => {
                 to.push(b'"');
-                push_json(to, &message.message_id);
+                push_json(to, &message.message_id.0);
                 to.push(b'"');
             }
-            Self::MessageSeq => push_json(to, &message.seq),
+            Self::MessageSeq => push_json(to, &message.seq.0),
             Self::ClientMsgNo => push_string(to, &message.client_msg_no),
             Self::FromUid => push_string(to, &message.from_uid),
             Self::ChannelId => push_string(to, &message.channel.channel_id),

@@ -4,7 +4,7 @@ use async_graphql::ID;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::model::{ChannelKey, ChannelRef, ChannelType, Uid};
+use crate::model::{ChannelKey, ChannelRef, ChannelType, MessageId, Uid};
 
 /// The version of the encoding.
 const ENCODING_VERSION: u8 = 1;
@@ -15,7 +15,7 @@ pub(in crate::graphql) enum NodeId {
     /// A user's view of a channel.
     Conversation(Uid, ChannelRef),
     /// A message, by its stored channel key and its message id.
-    Message(ChannelKey, i64),
+    Message(ChannelKey, MessageId),
     /// A channel other than a person channel.
     Channel(ChannelRef),
     /// The unread totals of all of a user's conversations.
@@ -79,7 +79,7 @@ impl NodeId {
                 } else {
                     !key.key.is_empty()
                 };
-                is_key.then_some(Self::Message(key, id.parse().ok()?))
+                is_key.then_some(Self::Message(key, MessageId(id.parse().ok()?)))
             }
             ("Channel", [channel_type, id]) => Some(Self::Channel(channel(channel_type, id)?)),
             ("UnreadSummary", [uid]) => {
@@ -101,7 +101,7 @@ mod tests {
         fn ids_round_trip_and_invalid_ids_do_not_panic(uid in "[^\\p{Cc}]{1,50}", channel in "[^\\p{Cc}]{1,50}", kind in 1_i64..=255, text in ".*") {
             let (uid, channel) = (Uid::parse("uid", uid).unwrap(), ChannelRef::parse(channel, kind).unwrap());
             for id in [
-                NodeId::Message(ChannelKey::new(&uid, &channel), kind),
+                NodeId::Message(ChannelKey::new(&uid, &channel), MessageId(kind)),
                 NodeId::Conversation(uid.clone(), channel.clone()),
                 NodeId::Channel(channel),
                 NodeId::UnreadSummary(uid),

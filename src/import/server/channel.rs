@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{ImportSummary, WukongimClient, with_details};
 use crate::message::{IncomingMessage, IngestReport, MessageBatch, Recipients, ingest};
-use crate::model::{ChannelKey, ChannelRef, Message, Uid};
+use crate::model::{ChannelKey, ChannelRef, EpochMs, Message, MessageId, Seq, Uid};
 use crate::services::Services;
 use crate::wukongim::{Flag, MessageDecoder, SourceDialect, StoredMessage, decode_value};
 
@@ -55,12 +55,14 @@ pub(super) async fn import_channel(
         limits: &core.base.limits,
         clock: &core.base.clock,
     };
-    let mut seq = i64::try_from(core.base.store.count_imported_lines(&progress_key).await?)?;
+    let mut seq = Seq(i64::try_from(
+        core.base.store.count_imported_lines(&progress_key).await?,
+    )?);
     let mut first: Option<FirstMessage> = None;
     loop {
         let body = json!({
             "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
-            "start_message_seq": seq + 1, "end_message_seq": 0, "limit": PAGE_SIZE, "pull_mode": 1,
+            "start_message_seq": seq.next().0, "end_message_seq": 0, "limit": PAGE_SIZE, "pull_mode": 1,
         });
         let page: HistoryPage =
             decode_value(client.post("/channel/messagesync", &body).await?, "history")?;
@@ -99,7 +101,7 @@ pub(super) async fn import_channel(
                 seq = last;
                 core.base
                     .store
-                    .write_imported_lines(&progress_key, u64::try_from(seq)?)
+                    .write_imported_lines(&progress_key, u64::try_from(seq.0)?)
                     .await
                     .map_err(with_details)?;
             }
@@ -114,9 +116,9 @@ pub(super) async fn import_channel(
 
 /// The first message of a channel; imported members join below it.
 struct FirstMessage {
-    seq: i64,
-    message_id: i64,
-    sent_at: i64,
+    seq: Seq,
+    message_id: MessageId,
+    sent_at: EpochMs,
 }
 
 impl FirstMessage {
@@ -154,9 +156,9 @@ async fn join(
             let page: PlacesPage =
                 decode_value(client.post("/channel/messagesync", &body).await?, "history")?;
             page.messages.first().map(|message| FirstMessage {
-                seq: message.message_seq,
-                message_id: message.message_id,
-                sent_at: message.timestamp.saturating_mul(1000),
+                seq: Seq(message.message_seq),
+                message_id: MessageId(message.message_id),
+                sent_at: EpochMs(message.timestamp.saturating_mul(1000)),
             })
         }
     };

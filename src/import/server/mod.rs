@@ -22,7 +22,7 @@ use self::channel::import_channel;
 pub use self::client::WukongimClient;
 use crate::conversation::import_unread_count;
 use crate::error::Error;
-use crate::model::{ChannelRef, Uid};
+use crate::model::{ChannelRef, Seq, Uid};
 use crate::services::Services;
 use crate::wukongim::decode_value;
 
@@ -143,7 +143,7 @@ async fn import_user(
         // v2 returns the read position, v1 does not; v2 loses red dots once a message has left its
         // memory.
         let is_v2 = item.readed_to_msg_seq.is_some();
-        let (unread, last_seq) = (item.unread, i64::from(item.last_msg_seq));
+        let (unread, last_seq) = (item.unread, Seq::from(item.last_msg_seq));
         import_channel(core, client, uid, &channel, is_v2, summary)
             .await
             .with_context(|| format!("{channel:?}"))?;

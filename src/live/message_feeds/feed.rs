@@ -34,6 +34,12 @@ pub(super) struct MessageFeedState {
     pub(super) events: broadcast::Sender<Arc<NewMessages>>,
 }
 
+impl MessageFeedState {
+    pub(super) fn published_seq(&self) -> Seq {
+        Seq(self.published_seq.load(Ordering::Relaxed))
+    }
+}
+
 /// New messages of a channel.
 #[derive(Debug)]
 pub(super) struct NewMessages {
@@ -95,7 +101,7 @@ async fn advance(
 ) -> Result<(), Error> {
     let mut changed_users = Some(changed_users);
     loop {
-        let since = state.published_seq.load(Ordering::Relaxed);
+        let since = state.published_seq();
         let (messages, has_more) = retry_transient(async || {
             let _permit = feeds.sync_permits.acquire().await;
             let bytes =
@@ -136,7 +142,7 @@ async fn advance(
             .map(|view| (view.uid, Visibility::of(&view.row)))
             .collect();
         let to = messages.last().map_or(since, |message| message.seq);
-        state.published_seq.store(to, Ordering::Relaxed);
+        state.published_seq.store(to.0, Ordering::Relaxed);
         if !messages.is_empty() || visibility.values().any(|visibility| !visibility.is_member) {
             // Sending fails only if there are no subscribers.
             let _ = state.events.send(Arc::new(NewMessages {

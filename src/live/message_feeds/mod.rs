@@ -9,7 +9,7 @@ mod feed;
 mod subscriber;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -138,7 +138,7 @@ impl MessageFeeds {
                 key: row.key.clone(),
                 subscription: Subscription::for_users(&self.core.base.bus),
                 viewers: Mutex::default(),
-                published_seq: AtomicI64::new(row.last_seq),
+                published_seq: AtomicI64::new(row.last_seq.0),
                 events: broadcast::Sender::new(EVENT_BUFFER),
             });
             state.subscription.add_channels([row.channel_id]);
@@ -185,7 +185,7 @@ impl MessageFeeds {
                             .subscription
                             .waker
                             .wake_for_user(view.uid.as_str());
-                    } else if view.row.last_seq > feed.state.published_seq.load(Ordering::Relaxed) {
+                    } else if view.row.last_seq > feed.state.published_seq() {
                         feed.state.subscription.waker.wake();
                     }
                 }

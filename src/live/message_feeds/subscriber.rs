@@ -161,7 +161,7 @@ impl MessageSubscriber {
         let after = if page.has_next {
             last.unwrap_or(row.last_seq)
         } else {
-            last.unwrap_or(0).max(row.last_seq)
+            last.unwrap_or_default().max(row.last_seq)
         };
         Ok(CatchUpPage {
             messages: page.messages,

@@ -320,7 +320,7 @@ pub(super) async fn list(
         channel_id: item.conversation.channel_ref.channel_id,
         channel_type: item.conversation.channel_ref.channel_type.number(),
         unread: item.conversation.unread,
-        timestamp: item.conversation.last_activity_at.div_euclid(1000),
+        timestamp: item.conversation.last_activity_at.seconds(),
         last_message: item.last_message.as_deref().map(MessageDto::from),
     });
     let listed: Vec<ListedConversationDto> = listed.collect();
@@ -442,7 +442,7 @@ pub(super) async fn sync_messages(
         let newer = found
             .into_iter()
             .flat_map(|item| item.recents.iter())
-            .filter(|message| message.seq > i64::from(requested.last_msg_seq));
+            .filter(|message| message.seq > Seq::from(requested.last_msg_seq));
         ChannelMessagesDto {
             messages: newer.map(|message| MessageDto::from(&**message)).collect(),
             channel_id: requested.channel_id,
@@ -483,7 +483,7 @@ fn parse_target(
     target: TargetBody,
     err_uid_empty: &'static str,
 ) -> Result<(Uid, ChannelRef, Option<Seq>), Error> {
-    let up_to = Some(Seq::from(target.message_seq)).filter(|seq| *seq > 0);
+    let up_to = Some(Seq::from(target.message_seq)).filter(|seq| *seq > Seq::ZERO);
     if target.uid.is_empty() {
         return Err(Error::BadRequest(err_uid_empty.into()));
     }

@@ -8,7 +8,7 @@ use super::parse_viewer;
 use crate::auth::Caller;
 use crate::error::Error;
 use crate::message::{AnswerSizeLimit, HistoryRequest, list_history};
-use crate::model::ChannelRef;
+use crate::model::{ChannelRef, Seq};
 use crate::rest::legacy::{
     ErrorResponse, JsonResponse, LenientBody, LenientQuery, RawJsonResponse,
 };
@@ -86,8 +86,8 @@ pub(super) async fn message_sync(
     let body = body.decode()?;
     let (channel_id, channel_type) = (body.channel_id, body.channel_type);
     let (start, end) = (
-        i64::from(body.start_message_seq),
-        i64::from(body.end_message_seq),
+        Seq::from(body.start_message_seq),
+        Seq::from(body.end_message_seq),
     );
     let (limit, newer) = (body.limit, body.pull_mode.0);
     if channel_id.is_empty() {
@@ -98,19 +98,23 @@ pub(super) async fn message_sync(
         return Err(Error::bad_input("limit", format!("must be between 1 and {MAX_LIMIT}")).into());
     }
     let empty = HistoryDto {
-        start_message_seq: start,
-        end_message_seq: end,
+        start_message_seq: start.0,
+        end_message_seq: end.0,
         more: 0,
         messages: Vec::new(),
     };
-    if start == 0 && end > 0 {
+    if start == Seq::ZERO && end > Seq::ZERO {
         return Ok(RawJsonResponse::serialise(&empty));
     }
     // Older: from the start down to the end, newest first. Newer: from the start up to the end.
     let (after, before, newest) = match (start, newer) {
-        (0, _) => (None, None, true),
-        (_, true) => (Some(start - 1), (end > 0).then_some(end), false),
-        (_, false) => ((end > 0).then_some(end), Some(start + 1), true),
+        (Seq::ZERO, _) => (None, None, true),
+        (_, true) => (
+            Some(start.previous()),
+            (end > Seq::ZERO).then_some(end),
+            false,
+        ),
+        (_, false) => ((end > Seq::ZERO).then_some(end), Some(start.next()), true),
     };
     let request = HistoryRequest {
         uid,
@@ -179,7 +183,7 @@ pub(super) async fn max_message_seq(
     .await
     {
         Ok(page) => Ok(JsonResponse(MaxSeqDto {
-            message_seq: page.messages.last().map_or(0, |message| message.seq),
+            message_seq: page.messages.last().map_or(0, |message| message.seq.0),
         })),
         Err(Error::NotFound(_)) => Ok(JsonResponse(MaxSeqDto { message_seq: 0 })),
         Err(error) => Err(error.into()),

@@ -238,8 +238,8 @@ pub(super) async fn send(
     let message = messages::send(&app.core.messages, request).await?.message;
     let data = SentMessageDto {
         client_msg_no: message.client_msg_no,
-        message_id: message.message_id,
-        message_seq: message.seq,
+        message_id: message.message_id.0,
+        message_seq: message.seq.0,
     };
     Ok(JsonResponse(SendResponseDto { data, status: 200 }))
 }

@@ -71,14 +71,14 @@ fn chunks<'a, 'b>(open: &mut Vec<&'b mut CountRequest<'a>>) -> Vec<Vec<&'b mut C
 /// it the bounds.
 fn take_over(row: &mut ConversationRow, columns: &mut Columns<'_>) -> Result<bool, StoreError> {
     row.last_seq = columns.next()?;
-    row.revision = Revision(columns.next()?);
+    row.revision = columns.next()?;
     row.red_dots = columns.next()?;
     row.last_message_at = columns.next()?;
-    row.late_revision = Revision(columns.next()?);
+    row.late_revision = columns.next()?;
     let own = SenderMark {
         seq: columns.number()?,
         red_dots: columns.number()?,
-        revision: Revision(columns.number()?),
+        revision: columns.number()?,
     };
     let is_same = own == row.own || own.seq <= row.read_seq;
     row.own = own;
@@ -111,7 +111,10 @@ fn head_and_counts(
     row: &ConversationRow,
     up_to: Option<Seq>,
 ) -> SelectStatement {
-    let position = Ord::max(Ord::max(row.read_seq, row.own.seq), up_to.unwrap_or(0));
+    let position = Ord::max(
+        Ord::max(row.read_seq, row.own.seq),
+        up_to.unwrap_or_default(),
+    );
     let own_revision = if row.own.seq > row.read_seq {
         row.own.revision
     } else {
@@ -135,7 +138,7 @@ fn head_and_counts(
     let late = |revision: Revision, up_to: Seq| {
         let all = Condition::all()
             .add(Expr::col(("l", late_message::Column::ChannelId)).eq(row.channel_id))
-            .add(Expr::col(("l", late_message::Column::Revision)).gt(revision.0))
+            .add(Expr::col(("l", late_message::Column::Revision)).gt(revision))
             .add(Expr::col(("l", late_message::Column::Seq)).lte(up_to));
         let count = Func::count(Expr::col(("l", late_message::Column::Seq)));
         number(
@@ -147,7 +150,7 @@ fn head_and_counts(
         )
     };
     let of_others = Expr::col(("m", message::Column::FromUid)).ne(uid.as_str());
-    let above = if up_to.is_some() { position } else { i64::MAX };
+    let above = if up_to.is_some() { position } else { Seq::MAX };
     let head = [
         channel::Column::LastSeq,
         channel::Column::Revision,
@@ -205,13 +208,16 @@ pub(super) fn example(uid: &Uid, channel_id: ChannelPk) -> SelectStatement {
     };
     let empty = ConversationRow::empty(channel_id, key);
     let row = ConversationRow {
-        read_seq: 395,
-        marked_seq: 390,
+        read_seq: Seq(395),
+        marked_seq: Seq(390),
         marked_revision: Revision(390),
         ..empty
     };
-    let mut statement = head_and_counts(0, uid, &row, Some(395));
+    let mut statement = head_and_counts(0, uid, &row, Some(Seq(395)));
     statement
-        .unions([(UnionType::All, head_and_counts(1, uid, &row, Some(395)))])
+        .unions([(
+            UnionType::All,
+            head_and_counts(1, uid, &row, Some(Seq(395))),
+        )])
         .to_owned()
 }

@@ -16,9 +16,7 @@ pub(crate) use self::counts::CountRequest;
 pub(crate) use self::read::MemberView;
 pub(super) use self::statements::hot_statements;
 pub(super) use self::write::person_conversations;
-use crate::model::{
-    ChannelKey, ChannelType, ConversationRow, Membership, Revision, SenderMark, Version,
-};
+use crate::model::{ChannelKey, ChannelType, ConversationRow, Membership, SenderMark, Version};
 
 /// Maximum number of conversations that one statement selects by user and channel; also the largest
 /// number of conversations in one update.
@@ -82,8 +80,8 @@ impl<'a> Columns<'a> {
     }
 
     /// Returns a number of an outer join; 0 if no row was joined.
-    fn number(&mut self) -> Result<i64, DbErr> {
-        Ok(self.next::<Option<i64>>()?.unwrap_or_default())
+    fn number<T: TryGetable + Default>(&mut self) -> Result<T, DbErr> {
+        Ok(self.next::<Option<T>>()?.unwrap_or_default())
     }
 }
 
@@ -96,15 +94,15 @@ fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
     };
     let mut found = ConversationRow::empty(channel_id, key);
     found.last_seq = columns.next()?;
-    found.revision = Revision(columns.next()?);
+    found.revision = columns.next()?;
     found.red_dots = columns.next()?;
     found.last_message_at = columns.next()?;
-    found.late_revision = Revision(columns.next()?);
+    found.late_revision = columns.next()?;
     found.deleted_to_seq = columns.next()?;
     found.own = SenderMark {
         seq: columns.number()?,
         red_dots: columns.number()?,
-        revision: Revision(columns.number()?),
+        revision: columns.number()?,
     };
     found.membership = Membership::from_stored(columns.next()?);
     if found.membership == Membership::Absent {
@@ -112,15 +110,15 @@ fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
     }
     found.read_seq = columns.next()?;
     found.read_mark = columns.next()?;
-    found.marked_revision = Revision(columns.next()?);
+    found.marked_revision = columns.next()?;
     found.marked_seq = columns.next()?;
     found.deleted_to_seq = Ord::max(found.deleted_to_seq, columns.next()?);
     found.joined_seq = columns.next()?;
     found.left_seq = columns.next()?;
     found.left_at = columns.next()?;
     found.joined_removals = columns.next()?;
-    found.version = Version(columns.next()?);
-    found.stamped_revision = Revision(columns.next()?);
+    found.version = columns.next()?;
+    found.stamped_revision = columns.next()?;
     found.pinned_at = columns.next()?;
     found.muted = columns.next()?;
     Ok(found)

@@ -16,15 +16,15 @@ use super::statements::{
     select_stale_users,
 };
 use super::{COLUMNS, ChangedConversations, PAIRS_PER_STATEMENT, row_from};
-use crate::model::{ChannelKey, ChannelPk, ConversationRow, Uid, Version};
+use crate::model::{ChannelKey, ChannelPk, ConversationRow, EpochMs, Uid, Version};
 
 /// A user's relation to a channel, member or not.
 #[derive(Clone, Debug)]
 pub(crate) struct MemberView {
     pub(crate) uid: Uid,
     pub(crate) row: ConversationRow,
-    /// When all members of the channel were last removed, epoch ms.
-    pub(crate) cleared_at: i64,
+    /// When all members of the channel were last removed.
+    pub(crate) cleared_at: EpochMs,
     /// Number of bulk removals in the channel so far.
     pub(crate) removals: i64,
 }
@@ -112,9 +112,7 @@ impl Store {
                 rows: Vec::new(),
             });
         };
-        let cursor = first
-            .try_get_by_index::<Option<i64>>(COLUMNS.len())?
-            .map(Version);
+        let cursor = first.try_get_by_index(COLUMNS.len())?;
         if first.try_get_by_index::<Option<i64>>(0)?.is_none() {
             return Ok(ChangedConversations {
                 cursor,
@@ -254,7 +252,7 @@ impl Store {
                 .to_owned();
             for row in self.query_all(&cursors).await? {
                 let uid: String = row.try_get_by_index(0)?;
-                let version = Version(row.try_get_by_index(1)?);
+                let version: Version = row.try_get_by_index(1)?;
                 if versions
                     .get(uid.as_str())
                     .is_some_and(|known| *known < version)

@@ -223,7 +223,7 @@ pub(super) fn select_changed(backend: DbBackend, uid: &Uid, version: Version) ->
         .and_where(Expr::col(("c", Column::Uid)).eq(uid.as_str()))
         .and_where(has_listable_type());
     if version > Version::ZERO {
-        let newer = Expr::col(("c", Column::Version)).gt(version.0);
+        let newer = Expr::col(("c", Column::Version)).gt(version);
         select.cond_where(Condition::any().add(newer).add(is_stale()));
     }
     select
@@ -243,7 +243,10 @@ pub(super) fn select_changed_of_users(
         .cond_where(Condition::any().add(newer).add(is_stale()))
         .to_owned();
     let uids = wanted.iter().map(|(uid, _)| uid.as_str().into()).collect();
-    let versions = wanted.iter().map(|(_, version)| version.0.into()).collect();
+    let versions = wanted
+        .iter()
+        .map(|(_, version)| (*version).into())
+        .collect();
     join_values(backend, [("uid", uids), ("version", versions)], found)
 }
 

@@ -120,7 +120,7 @@ async fn versions_ahead_of_the_clock_are_not_reused(engine: Engine) {
             .call("/webhook?event=msg.notify", json!(messages))
             .await;
     }
-    let begun = Clock::System.now_ms();
+    let begun = Clock::System.now_ms().0;
     let sync = |version: i64| json!({"uid": "ann", "version": version, "msg_count": 1});
     let answer = server.call("/conversation/sync", sync(0)).await;
     let given: HashSet<i64> = answer
@@ -136,7 +136,7 @@ async fn versions_ahead_of_the_clock_are_not_reused(engine: Engine) {
     server.wait();
 
     let server = Process::start(&database);
-    let now = Clock::System.now_ms();
+    let now = Clock::System.now_ms().0;
     println!(
         "{engine:?}: the cursor is {} ms ahead of where the clock was, {} ms of where it is",
         cursor - begun,

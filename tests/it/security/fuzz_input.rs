@@ -589,7 +589,10 @@ const MALFORMED_BY_A_CHARACTER: &[&str] = &[
 fn well_formed_last_msg_seqs_are_parsed() {
     let well_formed = ("[^|\\p{Cc}]{1,60}", 1_i64..=255, 0_i64..).prop_map(|(id, kind, seq)| {
         let written = format!("{id}:{kind}:{seq}");
-        (written, Some((ChannelRef::parse(id, kind).unwrap(), seq)))
+        (
+            written,
+            Some((ChannelRef::parse(id, kind).unwrap(), Seq(seq))),
+        )
     });
     let malformed = prop_oneof![
         word(MALFORMED),
