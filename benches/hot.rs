@@ -10,7 +10,7 @@ use recents::model::{
     ChannelPk, ChannelRef, ChannelSnapshotId, ChannelType, Content, EpochMs, Message, MessageId,
     Revision, Seq,
 };
-use recents::rest::wukong::conversation::SyncBody;
+use recents::rest::wukong::conversation::sync::SyncBody;
 use recents::wukongim::JsonObject;
 use recents::wukongim::dto::{ConversationDto, SyncEntryDto, write_entries, write_message};
 

@@ -16,7 +16,6 @@ mod set_unread;
 mod snapshot;
 mod summary;
 mod sync;
-mod sync_plan;
 mod update;
 mod visibility;
 mod with_messages;

@@ -1,7 +1,7 @@
 //! Decides which conversations a sync returns, which of them it stamps, and which version it
 //! returns. Uses no database.
 
-use super::visibility::{is_listed, is_stale};
+use crate::conversation::visibility::{is_listed, is_stale};
 use crate::model::unread::{renew_mark, unread};
 use crate::model::{ConversationRow, EpochMs, Version};
 
@@ -9,17 +9,17 @@ use crate::model::{ConversationRow, EpochMs, Version};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SyncPlan {
     /// The rows of the answer with their new versions, by version; stamped rows come last.
-    pub(super) rows: Vec<ConversationRow>,
+    pub(in crate::conversation) rows: Vec<ConversationRow>,
     /// How many of the last rows are stamped. They must be committed before the answer.
-    pub(super) stamped_count: usize,
+    pub(in crate::conversation) stamped_count: usize,
     /// The version to return.
-    pub(super) version: Version,
+    pub(in crate::conversation) version: Version,
     /// The largest version that had been given before.
-    pub(super) cursor: Version,
+    pub(in crate::conversation) cursor: Version,
     /// Whether there are more changes after this page.
-    pub(super) has_more: bool,
+    pub(in crate::conversation) has_more: bool,
     /// Unchanged rows. The last page may contain them if the client named their channels.
-    pub(super) unchanged: Vec<ConversationRow>,
+    pub(in crate::conversation) unchanged: Vec<ConversationRow>,
 }
 
 /// Plans the answer for a client at `client_version` (0: no data).
@@ -96,8 +96,8 @@ pub(super) fn matches_filter(row: &ConversationRow, only_unread: bool, excluded:
 
 #[cfg(test)]
 mod tests {
-    use super::super::visibility::row;
     use super::*;
+    use crate::conversation::visibility::row;
     use crate::model::Revision;
 
     fn plan(
