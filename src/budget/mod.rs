@@ -1,87 +1,90 @@
-//! Budgets: how much memory, how many requests and how many connections callers hold at once. Every
-//! share counts against the server, the address and the user it is held for, so that no caller can
-//! take all of it; a part is kept for services.
+//! Budgets limit the memory, the concurrent requests and the connections of callers. Each share is
+//! counted for the server, for the caller's address and for its user, so that no caller can use up
+//! a budget; a part is reserved for services.
 //!
-//! Memory is counted where it is held: what a connection has read and nobody has used yet, a body
-//! as it arrives, the values that are parsed from it, the messages of an answer, and the answer
-//! until it is written. A share that does not fit is refused before the memory is taken. Caches
-//! have limits of their own (`cache.recent_messages_bytes`, `graphql.apq_cache_bytes`).
+//! The memory budget covers the unprocessed bytes of a connection, a body as it arrives, the values
+//! that are parsed from it, the messages of an answer, and the answer until it is written. A share
+//! that would exceed a limit is refused before the memory is allocated. Caches have limits of their
+//! own (`cache.recent_messages_bytes`, `graphql.apq_cache_bytes`).
 
 mod json_size;
 mod reservation;
 mod share;
-mod turns;
+mod user_permits;
 
 use std::sync::Arc;
 
 pub(crate) use self::json_size::parsed_size;
-pub(crate) use self::reservation::{Reservation, current, hold, turn};
-use self::share::{Budget, Ceilings};
+pub(crate) use self::reservation::{Reservation, acquire_user_permit, current, hold};
+use self::share::{Budget, BudgetLimits};
 pub(crate) use self::share::{Holder, Share, network};
-pub(crate) use self::turns::Turn;
-use self::turns::Turns;
+pub(crate) use self::user_permits::UserPermit;
+use self::user_permits::UserPermits;
 use crate::config::Limits;
 use crate::error::Error;
 
-/// Bytes of a request with a small body and a small answer.
+/// Memory of a request with a small body and a small answer.
 const REQUEST_BYTES: usize = 16 * 1024;
 
-/// Every budget of a server.
+/// All budgets of the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Budgets {
-    /// Bytes.
+    /// In bytes.
     pub(crate) memory: Budget,
-    /// Requests that are being answered.
+    /// Requests in progress.
     pub(crate) requests: Budget,
     /// Open connections.
     pub(crate) connections: Budget,
-    turns: Arc<Turns>,
+    user_permits: Arc<UserPermits>,
 }
 
 impl Budgets {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let requests = Ceilings {
-            user: limits.user_requests,
-            ..Ceilings::of(limits.max_concurrent_requests)
+        let requests = BudgetLimits {
+            per_user: limits.user_requests,
+            ..BudgetLimits::from_total(limits.max_concurrent_requests)
         };
-        let connections = Ceilings::of(limits.open_connections);
-        let address = connections.address.min(limits.address_connections).max(1);
+        let connections = BudgetLimits::from_total(limits.open_connections);
+        let per_address = connections
+            .per_address
+            .min(limits.address_connections)
+            .max(1);
         Self {
-            memory: Budget::new("memory", Ceilings::of(limits.memory_bytes)),
+            memory: Budget::new("memory", BudgetLimits::from_total(limits.memory_bytes)),
             requests: Budget::new("requests", requests),
             connections: Budget::new(
                 "connections",
-                Ceilings {
-                    address,
+                BudgetLimits {
+                    per_address,
                     ..connections
                 },
             ),
-            turns: Arc::default(),
+            user_permits: Arc::default(),
         }
     }
 
-    /// A place for a request, and the memory that every request takes.
+    /// Reserves a slot for a request, and the memory that every request needs.
     ///
     /// # Errors
     /// [`Error::Overloaded`], [`Error::TooManyAtOnce`].
     pub(crate) fn admit(&self, holder: Holder) -> Result<Reservation, Error> {
-        let place = Some(self.requests.take(holder.clone(), 1)?);
+        let slot = Some(self.requests.try_acquire(holder.clone(), 1)?);
         Ok(Reservation::new(
-            place,
-            self.memory.take(holder, REQUEST_BYTES)?,
-            &self.turns,
+            slot,
+            self.memory.try_acquire(holder, REQUEST_BYTES)?,
+            &self.user_permits,
         ))
     }
 
-    /// Memory for what is told to a subscriber.
+    /// Creates an empty reservation, for the events of a subscription.
     ///
     /// # Errors
-    /// As [`Budgets::admit`].
-    pub(crate) fn subscribe(&self, holder: Holder) -> Result<Reservation, Error> {
+    /// Like [`Budgets::admit`].
+    pub(crate) fn admit_subscription(&self, holder: Holder) -> Result<Reservation, Error> {
         Ok(Reservation::new(
             None,
-            self.memory.take(holder, 0)?,
-            &self.turns,
+            self.memory.try_acquire(holder, 0)?,
+            &self.user_permits,
         ))
     }
 }

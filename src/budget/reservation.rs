@@ -1,4 +1,4 @@
-//! The place and the memory that one request holds, and those of the request that is running.
+//! The slot and the memory that are reserved for a request.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,39 +8,39 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::share::{Holder, Share};
-use super::turns::{Turn, Turns};
+use super::user_permits::{UserPermit, UserPermits};
 use crate::error::Error;
 
 tokio::task_local! {
-    /// The reservation of the request that this task answers.
+    /// The reservation of the request that the task processes.
     static REQUEST: Reservation;
 }
 
-/// The place and the memory that one request holds. A clone is the same one.
+/// The slot and the memory that are reserved for a request. Clones share one reservation.
 #[derive(Clone, Debug)]
-pub(crate) struct Reservation(Arc<Mutex<Reserved>>, Arc<Turns>);
+pub(crate) struct Reservation(Arc<Mutex<ReservedShares>>, Arc<UserPermits>);
 
 #[derive(Debug)]
-struct Reserved {
-    /// Until the request is answered.
-    place: Option<Share>,
-    /// Until the answer is written.
+struct ReservedShares {
+    /// The slot of a request, until it is processed.
+    slot: Option<Share>,
+    /// The memory, until the answer is written.
     memory: Share,
 }
 
 impl Reservation {
-    pub(super) fn new(place: Option<Share>, memory: Share, turns: &Arc<Turns>) -> Self {
+    pub(super) fn new(slot: Option<Share>, memory: Share, user_permits: &Arc<UserPermits>) -> Self {
         Self(
-            Arc::new(Mutex::new(Reserved { place, memory })),
-            Arc::clone(turns),
+            Arc::new(Mutex::new(ReservedShares { slot, memory })),
+            Arc::clone(user_permits),
         )
     }
 
-    fn lock(&self) -> MutexGuard<'_, Reserved> {
+    fn lock(&self) -> MutexGuard<'_, ReservedShares> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds more memory.
+    /// Reserves more memory.
     ///
     /// # Errors
     /// [`Error::Overloaded`], [`Error::TooManyAtOnce`].
@@ -48,44 +48,45 @@ impl Reservation {
         Ok(self.lock().memory.grow(bytes)?)
     }
 
-    /// Counts for this user, too, from now on.
+    /// Counts the reservation for this user as well.
     ///
     /// # Errors
-    /// As [`Reservation::hold`].
-    pub(crate) fn identify(&self, uid: &str) -> Result<(), Error> {
-        let Reserved { place, memory } = &mut *self.lock();
-        for share in place.iter_mut().chain([memory]) {
+    /// Like [`Reservation::hold`].
+    pub(crate) fn set_user(&self, uid: &str) -> Result<(), Error> {
+        let ReservedShares { slot, memory } = &mut *self.lock();
+        for share in slot.iter_mut().chain([memory]) {
             let holder = Holder {
                 uid: Some(uid.to_owned()),
                 ..share.holder().clone()
             };
-            share.hand_over(holder)?;
+            share.transfer(holder)?;
         }
         Ok(())
     }
 
-    /// The request is answered: another one may have its place.
-    pub(crate) fn leave(&self) {
-        self.lock().place = None;
+    /// Releases the slot after the request was processed; the memory stays reserved.
+    pub(crate) fn release_slot(&self) {
+        self.lock().slot = None;
     }
 
-    /// Holds just so many bytes from now on.
+    /// Changes the reserved memory to `bytes`.
     ///
     /// # Errors
-    /// As [`Reservation::hold`].
-    pub(crate) fn hold_just(&self, bytes: usize) -> Result<(), Error> {
+    /// Like [`Reservation::hold`].
+    pub(crate) fn resize_memory(&self, bytes: usize) -> Result<(), Error> {
         Ok(self.lock().memory.resize(bytes)?)
     }
 
-    /// Bytes that hold the reservation for as long as they are there.
-    pub(crate) fn kept(&self, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Kept {
+    /// Returns bytes that keep the reservation until the last reference to them is dropped.
+    pub(crate) fn attach_to(&self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(ReservedBytes {
             bytes,
             _reservation: self.clone(),
         })
     }
 
-    /// A stream whose work holds memory for this reservation until it has something to tell.
+    /// Returns a stream that reserves memory from this reservation while it is polled. Each item
+    /// releases the memory.
     pub(crate) fn scope_stream<S: Stream, B: FnOnce() -> S>(self, begin: B) -> ScopedStream<S> {
         let stream = Box::pin(REQUEST.sync_scope(self.clone(), begin));
         ScopedStream {
@@ -94,7 +95,7 @@ impl Reservation {
         }
     }
 
-    /// Does work that holds memory for this request.
+    /// Runs `work`, which reserves memory from this reservation.
     pub(crate) async fn scope<F: Future>(self, work: F) -> F::Output {
         REQUEST.scope(self, work).await
     }
@@ -115,51 +116,53 @@ impl<S: Stream> Stream for ScopedStream<S> {
             this.stream.as_mut().poll_next(cx)
         });
         if next.is_ready() {
-            // Less is always allowed.
-            let _ = this.reservation.hold_just(0);
+            // A smaller amount is never refused.
+            let _ = this.reservation.resize_memory(0);
         }
         next
     }
 }
 
-/// The reservation of the request that runs, if one does: work of the server itself is bounded in
-/// other ways.
+/// Returns the reservation of the current request; `None` in background tasks of the server, which
+/// have limits of their own.
 pub(crate) fn current() -> Option<Reservation> {
     REQUEST.try_with(Reservation::clone).ok()
 }
 
-/// Holds memory for the request that runs.
+/// Reserves more memory for the current request.
 ///
 /// # Errors
-/// As [`Reservation::hold`].
+/// Like [`Reservation::hold`].
 pub(crate) fn hold(bytes: usize) -> Result<(), Error> {
     REQUEST
         .try_with(|reservation| reservation.hold(bytes))
         .unwrap_or(Ok(()))
 }
 
-/// Waits for a turn of the user of the current request. A user has two turns, and users that take
-/// much of the server share a few places, so that other users need not wait for them. Services take
-/// no turns. The holder of a turn must not wait for another one.
-pub(crate) async fn turn() -> Option<Turn> {
-    let Reservation(reserved, turns) = current()?;
-    let uid = reserved
+/// Waits for a permit of the current request's user. A user has two permits. Heavy users also need
+/// one of a few permits that they share, so that other users do not wait for them. Services need no
+/// permits.
+///
+/// A task that has a permit must not wait for another one.
+pub(crate) async fn acquire_user_permit() -> Option<UserPermit> {
+    let Reservation(shares, user_permits) = current()?;
+    let uid = shares
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .memory
         .holder()
         .uid
         .clone()?;
-    turns.take(uid).await
+    user_permits.acquire(uid).await
 }
 
-/// Bytes with the reservation that they are counted in.
-struct Kept {
+/// Bytes that keep the reservation of their memory.
+struct ReservedBytes {
     bytes: Bytes,
     _reservation: Reservation,
 }
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for ReservedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -168,30 +171,30 @@ impl AsRef<[u8]> for Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::share::tests::{at, budget};
+    use crate::budget::share::tests::{address, budget};
 
     #[tokio::test]
-    async fn an_answer_is_held_until_its_last_byte_is_gone() {
+    async fn memory_is_reserved_until_all_references_to_the_answer_are_dropped() {
         let budget = budget(800);
-        let memory = budget.take(at(1), 10).unwrap();
+        let memory = budget.try_acquire(address(1), 10).unwrap();
         let reservation = Reservation::new(None, memory, &Arc::default());
-        let kept = reservation
+        let answer = reservation
             .clone()
             .scope(async {
                 hold(200).unwrap();
                 assert!(hold(200).is_err());
                 let reservation = current().unwrap();
-                reservation.hold_just(50).unwrap();
-                reservation.kept(Bytes::from(vec![0; 50]))
+                reservation.resize_memory(50).unwrap();
+                reservation.attach_to(Bytes::from(vec![0; 50]))
             })
             .await;
         drop(reservation);
-        assert_eq!(budget.held(), 50);
-        let part = kept.slice(10..20);
-        drop(kept);
-        assert_eq!(budget.held(), 50);
+        assert_eq!(budget.used(), 50);
+        let part = answer.slice(10..20);
+        drop(answer);
+        assert_eq!(budget.used(), 50);
         drop(part);
-        assert_eq!(budget.held(), 0);
+        assert_eq!(budget.used(), 0);
         hold(1 << 40).unwrap();
     }
 }

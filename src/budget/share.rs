@@ -1,4 +1,4 @@
-//! A budget: an amount that callers share, and the parts of it that they hold.
+//! A budget: an amount that callers share, with limits for each of them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,58 +7,58 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 
-/// How much may be held at once.
+/// The maximum amounts that may be in use at the same time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ceilings {
-    /// By everybody.
-    pub(super) all: usize,
-    /// By callers that are not services.
-    pub(super) guests: usize,
-    /// For one address that is not a service's.
-    pub(super) address: usize,
-    /// By one user.
-    pub(super) user: usize,
+pub(crate) struct BudgetLimits {
+    /// Of all callers together.
+    pub(super) total: usize,
+    /// Of all callers that are not services.
+    pub(super) non_services: usize,
+    /// Of one address, services excluded.
+    pub(super) per_address: usize,
+    /// Of one user.
+    pub(super) per_user: usize,
 }
 
-impl Ceilings {
-    /// A quarter is kept for services. One address has at most half of the rest, one user a third
-    /// of it.
-    pub(super) fn of(all: usize) -> Self {
-        let guests = (all - all / 4).max(1);
+impl BudgetLimits {
+    /// Returns limits that reserve a quarter for services. One address may use half of the rest,
+    /// one user a third of it.
+    pub(super) fn from_total(total: usize) -> Self {
+        let non_services = (total - total / 4).max(1);
         Self {
-            all,
-            guests,
-            address: (guests / 2).max(1),
-            user: (guests / 3).max(1),
+            total,
+            non_services,
+            per_address: (non_services / 2).max(1),
+            per_user: (non_services / 3).max(1),
         }
     }
 }
 
-/// The caller for whom something is held, as far as it is known.
+/// The caller that a share is counted for, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) is_service: bool,
-    /// The caller's address; `None` for a proxy, which stands for many callers.
+    /// The caller's address; `None` for a proxy, which forwards the requests of many callers.
     pub(crate) address: Option<IpAddr>,
     pub(crate) uid: Option<String>,
 }
 
-/// The ceiling that a share would pass.
+/// The limit that a share would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum LimitExceeded {
     Server,
     Address,
     User,
 }
 
-impl From<Full> for Error {
-    fn from(full: Full) -> Self {
-        match full {
-            Full::Server => Self::Overloaded,
-            Full::Address => Self::TooManyAtOnce(
+impl From<LimitExceeded> for Error {
+    fn from(exceeded: LimitExceeded) -> Self {
+        match exceeded {
+            LimitExceeded::Server => Self::Overloaded,
+            LimitExceeded::Address => Self::TooManyAtOnce(
                 "this address holds as much of the server as one address may".into(),
             ),
-            Full::User => {
+            LimitExceeded::User => {
                 Self::TooManyAtOnce("this user holds as much of the server as one user may".into())
             }
         }
@@ -67,34 +67,42 @@ impl From<Full> for Error {
 
 /// An amount that callers share.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<Inner>);
+pub(crate) struct Budget(Arc<BudgetInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct BudgetInner {
     name: &'static str,
-    ceilings: Ceilings,
-    held: Mutex<Held>,
+    limits: BudgetLimits,
+    usage: Mutex<Usage>,
 }
 
+/// The amounts in use.
 #[derive(Debug, Default)]
-struct Held {
-    all: usize,
-    guests: usize,
-    addresses: HashMap<IpAddr, usize>,
-    users: HashMap<String, usize>,
+struct Usage {
+    total: usize,
+    non_services: usize,
+    by_address: HashMap<IpAddr, usize>,
+    by_user: HashMap<String, usize>,
 }
 
 impl Budget {
-    pub(super) fn new(name: &'static str, ceilings: Ceilings) -> Self {
-        Self(Arc::new(Inner {
+    pub(super) fn new(name: &'static str, limits: BudgetLimits) -> Self {
+        Self(Arc::new(BudgetInner {
             name,
-            ceilings,
-            held: Mutex::default(),
+            limits,
+            usage: Mutex::default(),
         }))
     }
 
-    /// A share of this amount.
-    pub(crate) fn take(&self, holder: Holder, amount: usize) -> Result<Share, Full> {
+    /// Acquires a share of this amount.
+    ///
+    /// # Errors
+    /// The limit that leaves too little.
+    pub(crate) fn try_acquire(
+        &self,
+        holder: Holder,
+        amount: usize,
+    ) -> Result<Share, LimitExceeded> {
         let mut share = Share {
             budget: self.clone(),
             holder: Holder {
@@ -107,28 +115,30 @@ impl Budget {
         Ok(share)
     }
 
-    /// The amount that is held.
-    pub(crate) fn held(&self) -> usize {
-        self.lock().all
+    /// Returns the amount in use.
+    pub(crate) fn used(&self) -> usize {
+        self.lock().total
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Usage> {
+        self.0.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn full(&self, full: Full) -> Full {
-        let by = match full {
-            Full::Server => "server",
-            Full::Address => "address",
-            Full::User => "user",
+    /// Counts a rejection in the metrics.
+    fn count_rejection(&self, exceeded: LimitExceeded) -> LimitExceeded {
+        let by = match exceeded {
+            LimitExceeded::Server => "server",
+            LimitExceeded::Address => "address",
+            LimitExceeded::User => "user",
         };
         metrics::counter!(crate::metrics::REQUESTS_REJECTED_TOTAL, "reason" => self.0.name, "by" => by)
             .increment(1);
-        full
+        exceeded
     }
 }
 
-/// A host of version 6 has 2^64 addresses.
+/// Returns the /64 network of an IPv6 address, because one host can use all addresses of it.
+/// Returns IPv4 addresses unchanged.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
@@ -138,82 +148,88 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Held {
-    fn fits(&self, ceilings: &Ceilings, holder: &Holder, amount: usize) -> Result<(), Full> {
-        let left = ceilings.all.saturating_sub(self.all);
+impl Usage {
+    /// Checks that an additional amount stays within the limits.
+    fn check(
+        &self,
+        limits: &BudgetLimits,
+        holder: &Holder,
+        amount: usize,
+    ) -> Result<(), LimitExceeded> {
+        let left = limits.total.saturating_sub(self.total);
         if holder.is_service {
             return if left < amount {
-                Err(Full::Server)
+                Err(LimitExceeded::Server)
             } else {
                 Ok(())
             };
         }
-        let held_by_user = holder
+        let user_usage = holder
             .uid
             .as_ref()
-            .and_then(|uid| self.users.get(uid))
+            .and_then(|uid| self.by_user.get(uid))
             .copied()
             .unwrap_or_default();
-        if holder.uid.is_some() && ceilings.user.saturating_sub(held_by_user) < amount {
-            return Err(Full::User);
+        if holder.uid.is_some() && limits.per_user.saturating_sub(user_usage) < amount {
+            return Err(LimitExceeded::User);
         }
-        let held_by_address = holder
+        let address_usage = holder
             .address
-            .and_then(|address| self.addresses.get(&address))
+            .and_then(|address| self.by_address.get(&address))
             .copied()
             .unwrap_or_default();
-        if holder.address.is_some() && ceilings.address.saturating_sub(held_by_address) < amount {
-            return Err(Full::Address);
+        if holder.address.is_some() && limits.per_address.saturating_sub(address_usage) < amount {
+            return Err(LimitExceeded::Address);
         }
-        if left.min(ceilings.guests.saturating_sub(self.guests)) < amount {
-            Err(Full::Server)
+        if left.min(limits.non_services.saturating_sub(self.non_services)) < amount {
+            Err(LimitExceeded::Server)
         } else {
             Ok(())
         }
     }
 
     fn add(&mut self, holder: &Holder, amount: usize) {
-        self.all += amount;
+        self.total += amount;
         if holder.is_service || amount == 0 {
             return;
         }
-        self.guests += amount;
+        self.non_services += amount;
         if let Some(address) = holder.address {
-            *self.addresses.entry(address).or_default() += amount;
+            *self.by_address.entry(address).or_default() += amount;
         }
         if let Some(uid) = &holder.uid {
-            match self.users.get_mut(uid) {
-                Some(held) => *held += amount,
-                None => drop(self.users.insert(uid.clone(), amount)),
+            match self.by_user.get_mut(uid) {
+                Some(usage) => *usage += amount,
+                None => drop(self.by_user.insert(uid.clone(), amount)),
             }
         }
     }
 
     fn remove(&mut self, holder: &Holder, amount: usize) {
-        self.all -= amount;
+        self.total -= amount;
         if holder.is_service || amount == 0 {
             return;
         }
-        self.guests -= amount;
+        self.non_services -= amount;
         if let Some(address) = &holder.address {
-            subtract(&mut self.addresses, address, amount);
+            subtract(&mut self.by_address, address, amount);
         }
         if let Some(uid) = &holder.uid {
-            subtract(&mut self.users, uid, amount);
+            subtract(&mut self.by_user, uid, amount);
         }
     }
 }
 
 fn subtract<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, amount: usize) {
-    if let Some(held) = counts.get_mut(key) {
-        *held -= amount;
-        if *held == 0 {
+    if let Some(usage) = counts.get_mut(key) {
+        *usage -= amount;
+        if *usage == 0 {
             counts.remove(key);
         }
     }
 }
 
-/// A part of a budget, held until it is dropped.
+/// A part of a budget; dropping it returns its amount.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Budget,
@@ -222,21 +238,21 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Holds more, or as much as before.
-    pub(crate) fn grow(&mut self, more: usize) -> Result<(), Full> {
-        let mut held = self.budget.lock();
-        if let Err(full) = held.fits(&self.budget.0.ceilings, &self.holder, more) {
-            drop(held);
-            return Err(self.budget.full(full));
+    /// Adds an amount. After an error the share is unchanged.
+    pub(crate) fn grow(&mut self, more: usize) -> Result<(), LimitExceeded> {
+        let mut usage = self.budget.lock();
+        if let Err(exceeded) = usage.check(&self.budget.0.limits, &self.holder, more) {
+            drop(usage);
+            return Err(self.budget.count_rejection(exceeded));
         }
-        held.add(&self.holder, more);
-        drop(held);
+        usage.add(&self.holder, more);
+        drop(usage);
         self.amount += more;
         Ok(())
     }
 
-    /// Holds this amount from now on.
-    pub(crate) fn resize(&mut self, amount: usize) -> Result<(), Full> {
+    /// Changes the amount. A smaller amount is never refused.
+    pub(crate) fn resize(&mut self, amount: usize) -> Result<(), LimitExceeded> {
         match amount.checked_sub(self.amount) {
             Some(more) => self.grow(more),
             None => {
@@ -248,21 +264,22 @@ impl Share {
         }
     }
 
-    /// Holds it for another caller, or for one that is known better, if that one may hold as much.
-    pub(crate) fn hand_over(&mut self, holder: Holder) -> Result<(), Full> {
+    /// Counts the share for another caller, or for the same caller after its user is known. If that
+    /// exceeds a limit, the share is unchanged.
+    pub(crate) fn transfer(&mut self, holder: Holder) -> Result<(), LimitExceeded> {
         let holder = Holder {
             address: holder.address.map(network),
             ..holder
         };
-        let mut held = self.budget.lock();
-        held.remove(&self.holder, self.amount);
-        let fits = held.fits(&self.budget.0.ceilings, &holder, self.amount);
-        if fits.is_ok() {
+        let mut usage = self.budget.lock();
+        usage.remove(&self.holder, self.amount);
+        let checked = usage.check(&self.budget.0.limits, &holder, self.amount);
+        if checked.is_ok() {
             self.holder = holder;
         }
-        held.add(&self.holder, self.amount);
-        drop(held);
-        fits.map_err(|full| self.budget.full(full))
+        usage.add(&self.holder, self.amount);
+        drop(usage);
+        checked.map_err(|exceeded| self.budget.count_rejection(exceeded))
     }
 
     pub(crate) fn amount(&self) -> usize {
@@ -284,11 +301,11 @@ impl Drop for Share {
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::budget) fn budget(all: usize) -> Budget {
-        Budget::new("memory", Ceilings::of(all))
+    pub(in crate::budget) fn budget(total: usize) -> Budget {
+        Budget::new("memory", BudgetLimits::from_total(total))
     }
 
-    pub(in crate::budget) fn at(last: u8) -> Holder {
+    pub(in crate::budget) fn address(last: u8) -> Holder {
         Holder {
             address: Some([192, 0, 2, last].into()),
             ..Holder::default()
@@ -298,7 +315,7 @@ pub(super) mod tests {
     pub(in crate::budget) fn user(last: u8, uid: &str) -> Holder {
         Holder {
             uid: Some(uid.to_owned()),
-            ..at(last)
+            ..address(last)
         }
     }
 
@@ -310,54 +327,76 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn no_address_and_no_user_takes_all_and_services_keep_a_quarter() {
+    fn addresses_and_users_are_limited_and_a_quarter_is_reserved_for_services() {
         let budget = budget(800);
-        let _one = budget.take(user(1, "ann"), 200).unwrap();
-        assert_eq!(budget.take(user(2, "ann"), 1).unwrap_err(), Full::User);
-        let _two = budget.take(at(1), 100).unwrap();
-        assert_eq!(budget.take(at(1), 1).unwrap_err(), Full::Address);
-        let _three = budget.take(at(2), 300).unwrap();
-        assert_eq!(budget.take(at(3), 1).unwrap_err(), Full::Server);
-        let four = budget.take(service(), 200).unwrap();
-        assert_eq!(budget.take(service(), 1).unwrap_err(), Full::Server);
-        drop(four);
-        assert_eq!(budget.held(), 600);
+        let _first = budget.try_acquire(user(1, "ann"), 200).unwrap();
+        assert_eq!(
+            budget.try_acquire(user(2, "ann"), 1).unwrap_err(),
+            LimitExceeded::User
+        );
+        let _second = budget.try_acquire(address(1), 100).unwrap();
+        assert_eq!(
+            budget.try_acquire(address(1), 1).unwrap_err(),
+            LimitExceeded::Address
+        );
+        let _third = budget.try_acquire(address(2), 300).unwrap();
+        assert_eq!(
+            budget.try_acquire(address(3), 1).unwrap_err(),
+            LimitExceeded::Server
+        );
+        let fourth = budget.try_acquire(service(), 200).unwrap();
+        assert_eq!(
+            budget.try_acquire(service(), 1).unwrap_err(),
+            LimitExceeded::Server
+        );
+        drop(fourth);
+        assert_eq!(budget.used(), 600);
     }
 
     #[test]
-    fn a_share_that_grows_shrinks_and_goes_leaves_nothing_behind() {
+    fn dropped_share_returns_its_whole_amount() {
         let budget = budget(800);
-        let mut share = budget.take(at(1), 100).unwrap();
-        assert_eq!(share.grow(300).unwrap_err(), Full::Address);
+        let mut share = budget.try_acquire(address(1), 100).unwrap();
+        assert_eq!(share.grow(300).unwrap_err(), LimitExceeded::Address);
         share.resize(300).unwrap();
-        assert_eq!((share.amount(), budget.held()), (300, 300));
+        assert_eq!((share.amount(), budget.used()), (300, 300));
         share.resize(10).unwrap();
-        share.hand_over(user(1, "ann")).unwrap();
-        assert_eq!(share.resize(201).unwrap_err(), Full::User);
-        share.hand_over(service()).unwrap();
+        share.transfer(user(1, "ann")).unwrap();
+        assert_eq!(share.resize(201).unwrap_err(), LimitExceeded::User);
+        share.transfer(service()).unwrap();
         share.resize(800).unwrap();
-        assert_eq!(share.hand_over(user(1, "ann")).unwrap_err(), Full::User);
-        assert_eq!(share.holder(), &service(), "it stays where it was");
+        assert_eq!(
+            share.transfer(user(1, "ann")).unwrap_err(),
+            LimitExceeded::User
+        );
+        assert_eq!(
+            share.holder(),
+            &service(),
+            "a refused transfer must not change the holder"
+        );
         drop(share);
-        let held = budget.lock();
+        let usage = budget.lock();
         assert!(
-            held.all == 0 && held.guests == 0 && held.addresses.is_empty() && held.users.is_empty(),
-            "{held:?}"
+            usage.total == 0
+                && usage.non_services == 0
+                && usage.by_address.is_empty()
+                && usage.by_user.is_empty(),
+            "{usage:?}"
         );
     }
 
     #[test]
-    fn a_network_of_version_6_is_one_address() {
+    fn ipv6_network_counts_as_one_address() {
         let budget = budget(800);
-        let of = |text: &str| Holder {
+        let holder = |text: &str| Holder {
             address: Some(text.parse().unwrap()),
             ..Holder::default()
         };
-        let _share = budget.take(of("2001:db8::1"), 300).unwrap();
+        let _share = budget.try_acquire(holder("2001:db8::1"), 300).unwrap();
         assert_eq!(
-            budget.take(of("2001:db8::2"), 1).unwrap_err(),
-            Full::Address
+            budget.try_acquire(holder("2001:db8::2"), 1).unwrap_err(),
+            LimitExceeded::Address
         );
-        budget.take(of("2001:db8:0:1::2"), 1).unwrap();
+        budget.try_acquire(holder("2001:db8:0:1::2"), 1).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! What changed, and the invalidations that other servers get.
+//! Invalidations, and the outbox of invalidations for other servers.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ pub(crate) struct Invalidation {
     pub(crate) channels: HashSet<ChannelPk>,
     /// Users whose list changed.
     pub(crate) users: HashSet<String>,
-    /// Set if it is not known what changed.
+    /// Whether any channel and any user may have changed.
     pub(crate) everybody: bool,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct RedisOutbox {
 }
 
 impl RedisOutbox {
-    /// Waits until an invalidation is pending, and takes it.
+    /// Waits until an invalidation is pending, and removes it from the outbox.
     pub(crate) async fn take(&self) -> Invalidation {
         loop {
             let invalidation = std::mem::take(&mut *lock(&self.next));
@@ -49,7 +49,7 @@ impl RedisOutbox {
         }
     }
 
-    pub(super) fn put(&self, invalidation: Invalidation) {
+    pub(super) fn push(&self, invalidation: Invalidation) {
         let mut next = lock(&self.next);
         next.everybody |= invalidation.everybody;
         if !next.everybody {

@@ -1,4 +1,4 @@
-//! Invalidations, and the subscriptions that they wake.
+//! Delivers invalidations to the subscriptions of this process.
 
 mod invalidation;
 mod subscription;
@@ -22,7 +22,7 @@ pub struct NotificationBus {
     numbers: AtomicU64,
     /// Invalidations for other servers, if there are any.
     outbox: OnceLock<RedisOutbox>,
-    /// Notified by invalidations for everybody.
+    /// Notified by an invalidation that concerns all users.
     pub(crate) everybody: Notify,
 }
 
@@ -38,9 +38,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl NotificationBus {
-    /// Announces a new message in these channels, or another change that their members see. Call it
-    /// after the commit.
-    pub(crate) fn channels_moved<'a>(
+    /// Publishes that channels have a new message, or another change that their members see. Must
+    /// be called after the commit.
+    pub(crate) fn channels_changed<'a>(
         &self,
         channels: impl IntoIterator<Item = (ChannelPk, &'a ChannelKey)>,
     ) {
@@ -56,7 +56,7 @@ impl NotificationBus {
         self.publish(invalidation);
     }
 
-    /// Announces changes of these users' lists. Call it after the commit.
+    /// Publishes that the lists of users changed. Must be called after the commit.
     pub(crate) fn users_changed<'a>(&self, uids: impl IntoIterator<Item = &'a Uid>) {
         self.publish(Invalidation {
             users: uids.into_iter().map(Uid::to_string).collect(),
@@ -70,7 +70,7 @@ impl NotificationBus {
         }
         self.deliver(&invalidation);
         if let Some(outbox) = self.outbox.get() {
-            outbox.put(invalidation);
+            outbox.push(invalidation);
         }
     }
 
@@ -103,7 +103,7 @@ impl NotificationBus {
         metrics::counter!(crate::metrics::LIVE_NOTIFICATIONS_TOTAL).increment(woken);
     }
 
-    /// Returns the outbox. From the first call on, invalidations are kept for other servers.
+    /// Returns the outbox. Invalidations for other servers are collected from the first call on.
     pub(crate) fn outbox(&self) -> &RedisOutbox {
         self.outbox.get_or_init(RedisOutbox::default)
     }

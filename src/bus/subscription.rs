@@ -15,12 +15,12 @@ use crate::model::{ChannelPk, Uid};
 pub(crate) struct Waker {
     number: u64,
     notify: Notify,
-    /// The users that invalidations named, for subscribers of several users.
+    /// The users whose list changed, for subscribers of several users.
     changed_users: Option<Mutex<HashSet<String>>>,
 }
 
 impl Waker {
-    /// Waits for an invalidation. All that arrived since the last call count as one.
+    /// Waits for an invalidation. Invalidations since the last call are merged into one.
     pub(crate) async fn notified(&self) {
         self.notify.notified().await;
     }
@@ -37,7 +37,7 @@ impl Waker {
         self.wake();
     }
 
-    /// Returns the users that were named since the last call.
+    /// Returns the users whose list changed since the last call.
     pub(crate) fn take_changed_users(&self) -> HashSet<String> {
         self.changed_users
             .as_ref()
@@ -112,18 +112,18 @@ impl Subscription {
 
     /// Subscribes to these channels as well. Returns whether any of them is new.
     pub(crate) fn add_channels(&self, channels: impl IntoIterator<Item = ChannelPk>) -> bool {
-        let mut is_news = false;
+        let mut has_new = false;
         let mut subscribed = lock(&self.channels);
         let mut registry = lock(&self.bus.registry);
         for id in channels {
             if subscribed.insert(id) {
-                is_news = true;
+                has_new = true;
                 let wakers = registry.channels.entry(id).or_default();
                 let at = wakers.partition_point(|waker| waker.number < self.waker.number);
                 wakers.insert(at, Arc::clone(&self.waker));
             }
         }
-        is_news
+        has_new
     }
 
     /// Unsubscribes from these channels.

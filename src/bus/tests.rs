@@ -32,8 +32,8 @@ fn notifications_wake_only_subscribers() {
     ann.add_channels([1, 2].map(ChannelPk));
     bob.add_channels([ChannelPk(2)]);
     chat.add_channels([ChannelPk(1)]);
-    bus.channels_moved([(ChannelPk(1), &group("g")), (ChannelPk(1), &group("g"))]);
-    bus.channels_moved([(ChannelPk(1), &group("g"))]);
+    bus.channels_changed([(ChannelPk(1), &group("g")), (ChannelPk(1), &group("g"))]);
+    bus.channels_changed([(ChannelPk(1), &group("g"))]);
     assert_eq!(
         (was_woken(&ann), was_woken(&bob), was_woken(&chat)),
         (true, false, true)
@@ -44,14 +44,14 @@ fn notifications_wake_only_subscribers() {
         (was_woken(&ann), was_woken(&bob), was_woken(&chat)),
         (false, true, false)
     );
-    bus.channels_moved([(ChannelPk(9), &ChannelKey::person("ann", "zoe"))]);
+    bus.channels_changed([(ChannelPk(9), &ChannelKey::person("ann", "zoe"))]);
     assert_eq!(
         (was_woken(&ann), was_woken(&bob)),
         (true, false),
         "a person channel that is new to the user"
     );
     ann.remove_channels([ChannelPk(2)]);
-    bus.channels_moved([(ChannelPk(2), &group("h"))]);
+    bus.channels_changed([(ChannelPk(2), &group("h"))]);
     assert_eq!((was_woken(&ann), was_woken(&bob)), (false, true));
 }
 
@@ -100,7 +100,7 @@ async fn invalidations_for_other_servers_are_merged_and_bounded() {
     bus.users_changed([&uid("ann")]);
     let outbox = bus.outbox();
     bus.users_changed([&uid("bob")]);
-    bus.channels_moved([(ChannelPk(7), &group("g"))]);
+    bus.channels_changed([(ChannelPk(7), &group("g"))]);
     let invalidation = outbox.take().await;
     assert_eq!(
         (
@@ -111,7 +111,7 @@ async fn invalidations_for_other_servers_are_merged_and_bounded() {
         (1, 1, false)
     );
     let many = group("g");
-    bus.channels_moved((0..=MAX_INVALIDATION_ENTRIES as i64).map(|id| (ChannelPk(id), &many)));
+    bus.channels_changed((0..=MAX_INVALIDATION_ENTRIES as i64).map(|id| (ChannelPk(id), &many)));
     let invalidation = outbox.take().await;
     assert_eq!(
         (invalidation.channels.len(), invalidation.everybody),

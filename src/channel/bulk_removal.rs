@@ -69,7 +69,7 @@ pub(super) async fn enqueue_removal_of_all(
         })
         .await?;
     tracing::info!(channel = key.key, number, "removal of all members accepted");
-    service.base.bus.channels_moved([(channel_id, key)]);
+    service.base.bus.channels_changed([(channel_id, key)]);
     service.removal_enqueued.notify_one();
     Ok(())
 }

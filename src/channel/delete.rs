@@ -34,6 +34,6 @@ pub async fn delete_channel(service: &ChannelService, channel: &ChannelRef) -> R
             tx.commit(()).await
         })
         .await?;
-    service.base.bus.channels_moved([(channel_id, &key)]);
+    service.base.bus.channels_changed([(channel_id, &key)]);
     remove_others(service, &key, &[]).await
 }

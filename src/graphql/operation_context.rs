@@ -45,7 +45,7 @@ struct UserReads {
 /// A permit to do work, counted against the limits of the operation and of its user.
 pub(super) struct WorkPermit<'a> {
     _of_operation: Option<SemaphorePermit<'a>>,
-    _of_user: Option<budget::Turn>,
+    _of_user: Option<budget::UserPermit>,
 }
 
 impl OperationContext {
@@ -69,7 +69,7 @@ impl OperationContext {
     /// The holder of a permit must not wait for another one.
     pub(super) async fn acquire_permit(&self) -> WorkPermit<'_> {
         let of_operation = self.permits.acquire().await.ok();
-        let of_user = budget::turn().await;
+        let of_user = budget::acquire_user_permit().await;
         tokio::task::yield_now().await;
         WorkPermit {
             _of_operation: of_operation,

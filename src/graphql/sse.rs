@@ -53,9 +53,12 @@ pub(super) fn respond(
         .app
         .connections
         .register("sse", context.caller.user());
-    let (connection, reservation) = match connection
-        .and_then(|connection| Ok((connection, context.state.app.budgets.subscribe(holder)?)))
-    {
+    let (connection, reservation) = match connection.and_then(|connection| {
+        Ok((
+            connection,
+            context.state.app.budgets.admit_subscription(holder)?,
+        ))
+    }) {
         Ok(pair) => pair,
         Err(error) => return error_response(headers, &error),
     };
@@ -121,11 +124,11 @@ async fn stream_events(
             result = results.next() => match result {
                 Some(result) => {
                     let event = event(&result);
-                    if reservation.hold_just(event.len()).is_err() {
+                    if reservation.resize_memory(event.len()).is_err() {
                         // A resumed stream continues after the last event that was sent.
                         return;
                     }
-                    reservation.kept(event)
+                    reservation.attach_to(event)
                 }
                 None => break,
             },

@@ -76,10 +76,10 @@ pub(crate) fn count_response_bytes(reservation: &Reservation, body: Body) -> Res
     else {
         return Ok(body);
     };
-    reservation.hold_just(length)?;
+    reservation.resize_memory(length)?;
     let reservation = reservation.clone();
     // A body of known length is one frame.
     Ok(Body::new(body.map_frame(move |frame| {
-        frame.map_data(|bytes| reservation.kept(bytes))
+        frame.map_data(|bytes| reservation.attach_to(bytes))
     })))
 }

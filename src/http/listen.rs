@@ -78,8 +78,12 @@ pub(crate) fn admit_connection(
         address: (!state.rate_limiter.is_proxy(peer)).then_some(peer),
         uid: None,
     };
-    let place = state.budgets.connections.take(holder.clone(), 1).ok()?;
-    let memory = state.budgets.memory.take(holder, bytes).ok()?;
+    let place = state
+        .budgets
+        .connections
+        .try_acquire(holder.clone(), 1)
+        .ok()?;
+    let memory = state.budgets.memory.try_acquire(holder, bytes).ok()?;
     Some(ConnectionMeter::new(place, memory))
 }
 

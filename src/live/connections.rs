@@ -1,5 +1,5 @@
-//! Counts the open connections of this server and of each user. A user's newest connection replaces
-//! the oldest one over the limit: often the client of that one is gone and the server has not
+//! Counts the open connections of this server and of each user. Above the limit of a user, a new
+//! connection replaces the user's oldest one: often its client is gone and the server has not
 //! noticed yet.
 
 use std::collections::{HashMap, VecDeque};
@@ -28,10 +28,11 @@ struct ConnectionsInner {
     tracker: TaskTracker,
 }
 
-/// An open connection; dropping it frees its place.
+/// An open connection; dropping it unregisters it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     registry: Connections,
+    /// The uid, and the token that is cancelled when a newer connection replaces this one.
     user: Option<(String, Arc<CancellationToken>)>,
     protocol: &'static str,
     _tracked: TaskTrackerToken,
@@ -52,19 +53,19 @@ impl Connections {
     /// limited only by the server's limit.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] if the server has no place left.
+    /// [`Error::Overloaded`] if the server's limit is reached.
     pub(crate) fn register(
         &self,
         protocol: &'static str,
         user: Option<&Uid>,
     ) -> Result<Connection, Error> {
-        let taken = self
+        let opened = self
             .0
             .open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
                 (open < self.0.limit).then_some(open + 1)
             });
-        if taken.is_err() {
+        if opened.is_err() {
             metrics::counter!(
                 crate::metrics::REQUESTS_REJECTED_TOTAL,
                 "reason" => "subscribers",
@@ -93,7 +94,7 @@ impl Connections {
         })
     }
 
-    /// Makes a shutdown wait for this future like for a connection.
+    /// Wraps a future so that a shutdown waits for it like for a connection.
     pub(crate) fn track<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         self.0.tracker.track_future(work)
     }
@@ -152,19 +153,20 @@ mod tests {
         let connections = Connections::new(&limits);
         let ann = Uid::parse("uid", "ann").unwrap();
         let register = |user| connections.register("sse", user);
-        let (one, two, three) = (
+        let (first, second, third) = (
             register(Some(&ann)).unwrap(),
             register(Some(&ann)).unwrap(),
             register(Some(&ann)).unwrap(),
         );
-        let replaced = [&one, &two, &three].map(|connection| connection.replaced().is_cancelled());
+        let replaced =
+            [&first, &second, &third].map(|connection| connection.replaced().is_cancelled());
         assert_eq!(replaced, [true, false, false]);
         let service = register(None).unwrap();
         assert!(matches!(register(None), Err(Error::Overloaded)));
-        drop(one);
-        let four = register(Some(&ann)).unwrap();
-        assert!(two.replaced().is_cancelled() && !three.replaced().is_cancelled());
-        drop((two, three, four, service));
+        drop(first);
+        let fourth = register(Some(&ann)).unwrap();
+        assert!(second.replaced().is_cancelled() && !third.replaced().is_cancelled());
+        drop((second, third, fourth, service));
         assert!(connections.lock().is_empty());
         assert_eq!(connections.0.open.load(Ordering::Relaxed), 0);
     }

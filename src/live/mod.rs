@@ -1,11 +1,11 @@
-//! Live changes. The database is the source of truth, and the bus only wakes subscribers: a write
-//! announces after its commit which channel or whose list changed, and subscribers read the
-//! database from their own version. A lost invalidation delays a change but never loses it, because
-//! subscribers are also polled at a slow interval.
+//! Live changes. The database is the source of truth, and the bus only wakes subscribers: after its
+//! commit a write publishes which channels and which users' lists changed, and subscribers read the
+//! changes since their own version from the database. A lost invalidation only delays changes,
+//! because the server also polls for missed changes at a slow interval.
 //!
-//! [`crate::bus`] delivers invalidations in this process; `redis` relays them to other servers. `feeds`
-//! turns them into events, with one sync for all devices of a user; `message_feeds` does the same
-//! for an open chat. `connections` counts the open connections.
+//! [`crate::bus`] delivers invalidations in this process; `redis` relays them to other servers.
+//! `feeds` reads the changes and sends them as events, with one sync for all devices of a user;
+//! `message_feeds` does the same for open chats. `connections` counts the open connections.
 
 use std::time::Duration;
 

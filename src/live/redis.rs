@@ -1,5 +1,5 @@
-//! Exchanges invalidations with other servers through Redis pub/sub. Writes never wait for it:
-//! while Redis is unreachable, servers discover changes by polling.
+//! Exchanges invalidations with other servers through Redis pub/sub. Writes never wait for Redis;
+//! while it is unreachable, servers find the changes of other servers by polling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::bus::{Invalidation, NotificationBus};
 use crate::config::LiveConfig;
 use crate::outage::OutageLog;
 
-/// Delays between attempts to connect, doubled each time.
+/// The first delay before another attempt to connect; it doubles each time up to the maximum.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Timeout of connecting and of publishing.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Interval of heartbeats. A server that does not receive its own heartbeat is not connected.
+/// Interval of heartbeats. A server that does not receive its own heartbeats is not connected.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(16);
 /// The parts of the outage log: both connections must work before an outage is over.
@@ -62,7 +62,7 @@ async fn with_timeout<T>(work: impl Future<Output = redis::RedisResult<T>>) -> R
     }
 }
 
-/// Subscribes again after every failure.
+/// Runs the subscription, and renews it after every failure.
 async fn run_subscriber(
     bus: &NotificationBus,
     settings: &LiveConfig,
@@ -124,7 +124,7 @@ async fn subscribe_once(
             Ok(None) => return "the connection ended".to_owned(),
             Err(_) => {
                 return format!(
-                    "not even the own heartbeat arrived for {} s",
+                    "the server's own heartbeat did not arrive for {} s",
                     HEARTBEAT_TIMEOUT.as_secs()
                 );
             }
@@ -148,8 +148,8 @@ async fn subscribe_once(
     }
 }
 
-/// Publishes again after every failure. Invalidations that could not be published are dropped;
-/// afterwards an invalidation for everybody replaces them.
+/// Runs the publisher, and restarts it after every failure. Invalidations that could not be
+/// published are replaced by one for everybody.
 async fn run_publisher(
     bus: &NotificationBus,
     settings: &LiveConfig,

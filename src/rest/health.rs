@@ -141,9 +141,9 @@ async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
         .set(app.core.messages.recent_messages.bytes() as f64);
     metrics::gauge!(crate::metrics::LOG_LINES_DROPPED).set(telemetry::dropped_log_lines() as f64);
     let budgets = &app.budgets;
-    metrics::gauge!(crate::metrics::HELD_BYTES).set(budgets.memory.held() as f64);
-    metrics::gauge!(crate::metrics::HTTP_REQUESTS_RUNNING).set(budgets.requests.held() as f64);
-    metrics::gauge!(crate::metrics::OPEN_CONNECTIONS).set(budgets.connections.held() as f64);
+    metrics::gauge!(crate::metrics::HELD_BYTES).set(budgets.memory.used() as f64);
+    metrics::gauge!(crate::metrics::HTTP_REQUESTS_RUNNING).set(budgets.requests.used() as f64);
+    metrics::gauge!(crate::metrics::OPEN_CONNECTIONS).set(budgets.connections.used() as f64);
     let text = telemetry::render_metrics() + &crate::graphql::operation_stats::render();
     (
         [(

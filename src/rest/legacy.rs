@@ -15,7 +15,7 @@ use utoipa::openapi::{self, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::auth::Caller;
-use crate::budget::{Turn, turn};
+use crate::budget::{UserPermit, acquire_user_permit};
 use crate::error::Error;
 use crate::http::middleware::Interface;
 use crate::http::read_body;
@@ -37,7 +37,7 @@ pub struct JsonResponse<T>(pub T);
 pub struct RawJsonResponse(pub serde_json::Result<Vec<u8>>);
 
 impl RawJsonResponse {
-    /// Serialises a value in the handler, so that the work is part of the caller's turn.
+    /// Serialises a value in the handler, so that the work is done under the caller's permit.
     pub fn serialise<T: Serialize>(value: &T) -> Self {
         Self(serde_json::to_vec(value))
     }
@@ -117,11 +117,11 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Extracts a JSON body. The caller's turn begins when the body has arrived, and lasts as long as
-/// the handler runs.
+/// Extracts a JSON body. The caller's permit is acquired when the body has arrived, and
+/// released after the handler.
 pub struct LenientBody<T> {
     object: JsonObject,
-    _turn: Option<Turn>,
+    _permit: Option<UserPermit>,
     fields: PhantomData<fn() -> T>,
 }
 
@@ -142,21 +142,21 @@ impl<T> FromRequest<AppState> for LenientBody<T> {
         let limits = &app.settings.limits;
         let body = read_body(request.into_body(), limits.body_bytes, limits).await?;
         let object = JsonObject::parse(&body)?;
-        // Waiting for the turn needs no copy of the text.
+        // The text is not needed while the request waits for the permit.
         drop(body);
         Ok(Self {
             object,
-            _turn: turn().await,
+            _permit: acquire_user_permit().await,
             fields: PhantomData,
         })
     }
 }
 
-/// Extracts the query of a URL. The caller's turn lasts as long as the handler runs.
+/// Extracts the query of a URL. The caller's permit is released after the handler.
 pub struct LenientQuery<T> {
     /// The fields of the query.
     pub fields: T,
-    _turn: Option<Turn>,
+    _permit: Option<UserPermit>,
 }
 
 impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for LenientQuery<T> {
@@ -166,7 +166,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for LenientQuery<T> 
         let mut object = JsonObject::from_query(parts.uri.query().unwrap_or_default());
         Ok(Self {
             fields: object.decode()?,
-            _turn: turn().await,
+            _permit: acquire_user_permit().await,
         })
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn start_operation(
             .state
             .app
             .budgets
-            .subscribe(holder)
+            .admit_subscription(holder)
             .map_err(refused)?;
         let results = reservation.scope_stream(|| prepared.stream(context));
         return Ok(catch_panics(

@@ -210,7 +210,7 @@ impl Session {
             .app
             .budgets
             .memory
-            .take(holder.clone(), text.len())
+            .try_acquire(holder.clone(), text.len())
             .map_err(|_| SERVER_FULL)?;
         self.send_text(text).await
     }

@@ -29,7 +29,7 @@ pub(crate) async fn authenticate<I: Interface>(
         Ok(caller) => {
             if let Some((uid, reservation)) =
                 caller.user().zip(request.extensions().get::<Reservation>())
-                && let Err(error) = reservation.identify(uid.as_str())
+                && let Err(error) = reservation.set_user(uid.as_str())
             {
                 return I::refuse(request.headers(), error);
             }

@@ -37,7 +37,7 @@ pub(crate) async fn load_shed<I: Interface>(
         .scope(next.run(request))
         .await
         .into_parts();
-    reservation.leave();
+    reservation.release_slot();
     match count_response_bytes(&reservation, body) {
         Ok(body) => Response::from_parts(parts, body),
         Err(error) => I::refuse(

@@ -16,11 +16,11 @@ use crate::error::Error;
 use crate::live::retry::retry_transient;
 use crate::model::{ChannelRef, ChannelType, Uid, Version};
 
-/// The minimum average interval of a user's events, so that a busy group does not cost a sync for
-/// each of its messages; short bursts are allowed.
+/// The minimum average interval of a user's events: a busy group must not cause a sync for each of
+/// its messages. Short bursts are allowed.
 const MIN_EVENT_INTERVAL: Duration = Duration::from_millis(100);
 const EVENT_BURST: u32 = 10;
-/// Maximum size of an event that is kept for subscribers.
+/// Maximum size of an event that is buffered for subscribers.
 const MAX_EVENT_BYTES: usize = 128 * 1024;
 /// The version of a feed without an up-to-date subscriber so far.
 pub(super) const UNINITIALISED: i64 = -1;
@@ -37,12 +37,12 @@ pub(super) struct FeedState {
     pub(super) uid: Uid,
     pub(super) subscription: Subscription,
     pub(super) events: broadcast::Sender<Arc<Event>>,
-    /// The version that the last event brought its receivers to.
+    /// The version of the last event.
     pub(super) version: AtomicI64,
     pub(super) initialised: Notify,
-    /// The largest number of messages that a subscriber wants.
+    /// The largest number of messages that a subscriber requested.
     pub(super) msg_count: AtomicU32,
-    /// Whether the subscription has all of the user's channels.
+    /// Whether the subscription contains all of the user's channels.
     pub(super) ready: watch::Sender<bool>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct FeedState {
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) since: Version,
-    /// `None` if it is too large to be kept; subscribers sync instead.
+    /// `None` if it is too large to be buffered; subscribers sync instead.
     pub(super) answer: Option<SyncAnswer>,
 }
 
@@ -61,31 +61,31 @@ impl Drop for Feed {
 }
 
 impl FeedState {
-    /// Subscribes to the channels of an answer. A message that arrived after the sync and before
-    /// the subscription woke no subscriber, so the feed syncs again. Person channels are covered by
-    /// the subscription to the user.
-    pub(super) fn watch_new_channels(&self, answer: &SyncAnswer) {
+    /// Subscribes to the new channels of an answer, and unsubscribes from channels that the user
+    /// left. A message between the sync and the subscription woke no subscriber, so the feed syncs
+    /// again after each new channel. Person channels are covered by the subscription to the user.
+    pub(super) fn update_channels(&self, answer: &SyncAnswer) {
         let is_person = |channel: &ChannelRef| channel.channel_type == ChannelType::PERSON;
-        let shown = answer.conversations.iter().map(|item| &item.conversation);
-        let shown = shown
-            .filter(|shown| !is_person(&shown.channel_ref))
-            .map(|shown| shown.channel_pk);
-        let (stays, gone): (Vec<_>, Vec<_>) = answer
+        let listed = answer.conversations.iter().map(|item| &item.conversation);
+        let listed = listed
+            .filter(|listed| !is_person(&listed.channel_ref))
+            .map(|listed| listed.channel_pk);
+        let (members, left): (Vec<_>, Vec<_>) = answer
             .removed
             .iter()
             .filter(|removed| !is_person(&removed.channel_ref))
             .partition(|removed| removed.is_member);
-        let is_news = self
+        let has_new = self
             .subscription
-            .add_channels(shown.chain(stays.into_iter().map(|removed| removed.channel_pk)));
+            .add_channels(listed.chain(members.into_iter().map(|removed| removed.channel_pk)));
         self.subscription
-            .remove_channels(gone.into_iter().map(|removed| removed.channel_pk));
-        if is_news {
+            .remove_channels(left.into_iter().map(|removed| removed.channel_pk));
+        if has_new {
             self.subscription.waker.wake();
         }
     }
 
-    /// Sets the feed's first version, which comes from the first subscriber that is up to date.
+    /// Sets the feed's first version: the version of the first subscriber that is up to date.
     pub(super) fn initialise(&self, version: Version) {
         let exchange = self.version.compare_exchange(
             UNINITIALISED,
@@ -100,7 +100,7 @@ impl FeedState {
 }
 
 /// The task of a feed. It ends with the last subscriber. After a failure that is not transient the
-/// subscribers sync themselves and get the error from that.
+/// subscribers sync by themselves and get the error from their syncs.
 pub(super) async fn run(feeds: Arc<Feeds>, state: Arc<FeedState>) {
     let channels =
         retry_transient(async || Ok(feeds.core.base.store.list_channel_ids(&state.uid).await?))
@@ -121,7 +121,7 @@ pub(super) async fn run(feeds: Arc<Feeds>, state: Arc<FeedState>) {
         while state.version.load(Ordering::Relaxed) == UNINITIALISED {
             state.initialised.notified().await;
         }
-        // Invalidations up to now are covered by the following sync.
+        // The following sync covers earlier invalidations.
         let _ = state.subscription.waker.notified().now_or_never();
         if let Err(error) = advance(&feeds, &state).await {
             error.log();
@@ -130,7 +130,7 @@ pub(super) async fn run(feeds: Arc<Feeds>, state: Arc<FeedState>) {
     }
 }
 
-/// Brings the subscribers from the feed's version to the current one.
+/// Sends the changes since the feed's version to the subscribers.
 async fn advance(feeds: &Feeds, state: &FeedState) -> Result<(), Error> {
     loop {
         let since = Version(state.version.load(Ordering::Relaxed));
@@ -146,7 +146,7 @@ async fn advance(feeds: &Feeds, state: &FeedState) -> Result<(), Error> {
             Ok(answer)
         })
         .await?;
-        state.watch_new_channels(&answer);
+        state.update_channels(&answer);
         if answer.reset || since == Version::ZERO {
             // A full answer does not contain channels that are not listed.
             let channels = retry_transient(async || {
@@ -158,10 +158,10 @@ async fn advance(feeds: &Feeds, state: &FeedState) -> Result<(), Error> {
             }
         }
         let (version, has_more) = (answer.version, answer.has_more);
-        let is_news =
+        let has_changes =
             !answer.conversations.is_empty() || !answer.removed.is_empty() || answer.reset;
         state.version.store(version.0, Ordering::Relaxed);
-        if is_news || version != since {
+        if has_changes || version != since {
             // Sending fails only if there are no subscribers.
             let answer = (answer.bytes() <= MAX_EVENT_BYTES).then_some(answer);
             let _ = state.events.send(Arc::new(Event { since, answer }));

@@ -1,10 +1,10 @@
 //! Live changes of users' lists: one feed for each user with subscribers, whatever their number.
 //!
 //! A feed syncs from its own version to the current one and sends the answer to all its
-//! subscribers. A subscriber starts to listen to the feed and then syncs once from *its* own
-//! version. An event covers the versions `since..version`: a subscriber inside that range applies
-//! it, and one behind `since` has missed an event and syncs again. So no change is lost between the
-//! first sync and the feed, or by slow subscribers.
+//! subscribers. A subscriber first listens to the feed and then syncs once from *its* own version.
+//! An event covers the versions `since..version`: a subscriber inside that range applies it; a
+//! subscriber below `since` has missed an event and syncs again. Therefore no change is lost
+//! between the first sync and the first event, and slow subscribers lose none.
 
 mod feed;
 mod subscriber;
@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::model::{Message, Uid, Version};
 use crate::services::Services;
 
-/// Number of events that a subscriber may be behind before it has to sync.
+/// Number of events that are buffered for a slow subscriber; after more events it has to sync.
 const EVENT_BUFFER: usize = 16;
 
 /// All feeds of this server.
@@ -79,7 +79,7 @@ impl Feeds {
     }
 
     /// Streams the changes since `version`, in pages if there are many, and then every change. The
-    /// first event always comes, even without changes. Transient failures of the database are
+    /// first event is sent even without changes. Transient failures of the database are
     /// retried; any other failure ends the stream.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
@@ -87,7 +87,7 @@ impl Feeds {
         version: Version,
         msg_count: u32,
     ) -> impl Stream<Item = Result<SyncAnswer, Error>> + Send + use<> {
-        let feed = self.feed(&uid, msg_count);
+        let feed = self.get_or_start(&uid, msg_count);
         let subscriber = Subscriber {
             events: feed.state.events.subscribe(),
             feeds: Arc::clone(self),
@@ -103,7 +103,8 @@ impl Feeds {
         })
     }
 
-    fn feed(self: &Arc<Self>, uid: &Uid, msg_count: u32) -> Arc<Feed> {
+    /// Returns the user's feed, which is started if necessary.
+    fn get_or_start(self: &Arc<Self>, uid: &Uid, msg_count: u32) -> Arc<Feed> {
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         let known = feeds.get(uid).and_then(Weak::upgrade);
         let feed = known.unwrap_or_else(|| {
@@ -126,7 +127,7 @@ impl Feeds {
     }
 
     async fn sync_once(&self, request: &SyncRequest) -> Result<SyncAnswer, Error> {
-        let _user_permit = budget::turn().await;
+        let _user_permit = budget::acquire_user_permit().await;
         let _permit = self.sync_permits.acquire().await;
         let mut answer = sync(&self.core.conversations, request).await?;
         if !answer.has_more {
@@ -135,8 +136,8 @@ impl Feeds {
         Ok(answer)
     }
 
-    /// Wakes feeds that are behind: at an interval, because invalidations can be lost, and at once
-    /// after an invalidation for everybody.
+    /// Wakes feeds that missed changes: at an interval, because invalidations can be lost, and
+    /// immediately after an invalidation for everybody.
     pub(crate) async fn poll(&self, interval: Duration) {
         loop {
             let is_requested = tokio::select! {
@@ -144,7 +145,7 @@ impl Feeds {
                 () = self.bus.everybody.notified() => true,
             };
             self.message_feeds.wake_outdated().await;
-            let feeds = self.all();
+            let feeds = self.running();
             metrics::gauge!(crate::metrics::LIVE_FEEDS).set(feeds.len() as f64);
             for some in feeds.chunks(500) {
                 let known: Vec<(&Uid, Version)> = some
@@ -173,7 +174,8 @@ impl Feeds {
         }
     }
 
-    fn all(&self) -> Vec<Arc<Feed>> {
+    /// Returns the feeds that have subscribers.
+    fn running(&self) -> Vec<Arc<Feed>> {
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         feeds.retain(|_, feed| feed.strong_count() > 0);
         feeds.values().filter_map(Weak::upgrade).collect()

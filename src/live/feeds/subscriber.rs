@@ -15,7 +15,7 @@ use crate::model::Version;
 /// The state of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SubscriberState {
-    /// Behind the feed: it has to sync.
+    /// Behind the feed: a sync is needed.
     CatchingUp {
         /// Whether this is the first sync, whose answer is always sent.
         is_first: bool,
@@ -43,7 +43,7 @@ impl Subscriber {
                 SubscriberState::CatchingUp { is_first } => {
                     match retry_transient(|| self.sync_once()).await {
                         Ok(answer) => {
-                            let is_news = answer.reset
+                            let has_changes = answer.reset
                                 || answer.version != self.version
                                 || !answer.conversations.is_empty()
                                 || !answer.removed.is_empty();
@@ -53,11 +53,11 @@ impl Subscriber {
                             } else {
                                 SubscriberState::Live
                             };
-                            self.feed.state.watch_new_channels(&answer);
+                            self.feed.state.update_channels(&answer);
                             if !answer.has_more {
                                 self.feed.state.initialise(answer.version);
                             }
-                            if is_news || is_first {
+                            if has_changes || is_first {
                                 return Some(Ok(answer));
                             }
                         }
@@ -69,11 +69,11 @@ impl Subscriber {
                 }
                 SubscriberState::Live => match self.events.recv().await {
                     Ok(event) => match &event.answer {
-                        Some(news)
-                            if news.reset
-                                || event.since <= self.version && self.version < news.version =>
+                        Some(answer)
+                            if answer.reset
+                                || event.since <= self.version && self.version < answer.version =>
                         {
-                            let answer = news.since(self.version, self.msg_count);
+                            let answer = answer.since(self.version, self.msg_count);
                             self.version = answer.version;
                             return Some(Ok(answer));
                         }
@@ -91,7 +91,7 @@ impl Subscriber {
     }
 
     async fn sync_once(&self) -> Result<SyncAnswer, Error> {
-        // From now on every change wakes the feed.
+        // Waits until every change wakes the feed.
         let mut ready = self.feed.state.ready.subscribe();
         let _ = ready.wait_for(|ready| *ready).await;
         let mut request = SyncRequest::new(self.feed.state.uid.clone());

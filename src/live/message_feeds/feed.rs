@@ -59,7 +59,7 @@ pub(super) struct Visibility {
 }
 
 impl Visibility {
-    fn of(row: &ConversationRow) -> Self {
+    fn from_row(row: &ConversationRow) -> Self {
         // A member's range is open-ended, because the row may be older than the messages.
         let seqs = row.visible_seqs();
         let end = if row.is_member() {
@@ -93,7 +93,7 @@ pub(super) async fn run(feeds: Arc<MessageFeeds>, state: Arc<MessageFeedState>) 
     }
 }
 
-/// Sends all new messages, and to the changed users the range that they may see from now on.
+/// Sends all new messages, and the new ranges of visible messages to changed users.
 async fn advance(
     feeds: &MessageFeeds,
     state: &MessageFeedState,
@@ -116,8 +116,8 @@ async fn advance(
             .await
         })
         .await?;
-        // This is read after the messages: users who left before a message was stored must not get
-        // it.
+        // Visibility is read after the messages: users who left before a message was stored must
+        // not get it.
         let viewers: Vec<Uid> = lock(&state.viewers).keys().cloned().collect();
         let is_affected = |uid: &&Uid| {
             !messages.is_empty()
@@ -139,7 +139,7 @@ async fn advance(
         .await?;
         let visibility: HashMap<Uid, Visibility> = views
             .into_iter()
-            .map(|view| (view.uid, Visibility::of(&view.row)))
+            .map(|view| (view.uid, Visibility::from_row(&view.row)))
             .collect();
         let to = messages.last().map_or(since, |message| message.seq);
         state.published_seq.store(to.0, Ordering::Relaxed);

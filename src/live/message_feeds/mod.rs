@@ -1,9 +1,9 @@
 //! New messages of open chats: one feed for each channel with subscribers, whatever their number.
 //!
 //! A feed reads each message once and sends it to all subscribers, with the range of messages that
-//! each user may see. A subscriber starts to listen to the feed and then reads the messages above
-//! its own position once. An event covers the messages `since..=to`: a subscriber inside that range
-//! applies it, and one behind `since` reads again.
+//! each user may see. A subscriber first listens to the feed and then reads the messages above its
+//! own position once. An event covers the messages after `since` up to `to`: a subscriber inside
+//! that range applies it; a subscriber below `since` reads again.
 
 mod feed;
 mod subscriber;
@@ -23,9 +23,10 @@ use crate::error::Error;
 use crate::model::{ChannelKey, ChannelPk, ChannelRef, ConversationRow, Message, Seq, Uid};
 use crate::services::Services;
 
-/// Number of events that a subscriber may be behind before it has to read by itself.
+/// Number of events that are buffered for a slow subscriber; after more events it has to read by
+/// itself.
 const EVENT_BUFFER: usize = 16;
-/// Approximate size of the messages of one event: several are kept for slow subscribers.
+/// Approximate maximum size of the messages of one event.
 const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// A subscription to a channel's new messages.
@@ -80,18 +81,18 @@ impl MessageFeeds {
         self.core.base.check_conversations_on()?;
         let key = ChannelKey::new(&request.uid, &request.channel);
         let row = self
-            .find(&request.uid, &key)
+            .find_conversation(&request.uid, &key)
             .await?
             .filter(ConversationRow::is_member)
             .ok_or(Error::NotFound("conversation"))?;
-        let feed = self.feed(&row);
+        let feed = self.get_or_start(&row);
         let viewer = ViewerRegistration::register(feed, request.uid.clone());
         let events = viewer.feed.state.events.subscribe();
         let after = match request.after {
             Some(after) => after,
             // The row is read again, because messages before the subscription may have been missed.
             None => {
-                self.find(&request.uid, &key)
+                self.find_conversation(&request.uid, &key)
                     .await?
                     .ok_or(Error::NotFound("conversation"))?
                     .last_seq
@@ -117,7 +118,11 @@ impl MessageFeeds {
         ))
     }
 
-    async fn find(&self, uid: &Uid, key: &ChannelKey) -> Result<Option<ConversationRow>, Error> {
+    async fn find_conversation(
+        &self,
+        uid: &Uid,
+        key: &ChannelKey,
+    ) -> Result<Option<ConversationRow>, Error> {
         let _permit = self.sync_permits.acquire().await;
         Ok(self
             .core
@@ -129,7 +134,8 @@ impl MessageFeeds {
             .map(|(_, row)| row))
     }
 
-    fn feed(self: &Arc<Self>, row: &ConversationRow) -> Arc<MessageFeed> {
+    /// Returns the channel's feed, which is started if necessary.
+    fn get_or_start(self: &Arc<Self>, row: &ConversationRow) -> Arc<MessageFeed> {
         let mut feeds = lock(&self.feeds);
         let known = feeds.get(&row.channel_id).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {

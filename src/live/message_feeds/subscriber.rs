@@ -46,7 +46,7 @@ impl Drop for ViewerRegistration {
 /// The state of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MessageSubscriberState {
-    /// Behind the feed: it has to read by itself.
+    /// Behind the feed: it reads messages by itself.
     CatchingUp,
     /// Up to date with the feed.
     Live,
@@ -97,7 +97,7 @@ impl MessageSubscriber {
     }
 
     fn apply(&mut self, event: &NewMessages) {
-        let is_news = event.to > self.after;
+        let is_ahead = event.to > self.after;
         match event.visibility.get(&self.viewer.uid) {
             Some(_) if event.since > self.after => self.state = MessageSubscriberState::CatchingUp,
             Some(visibility) => {
@@ -118,7 +118,7 @@ impl MessageSubscriber {
             }
             // The event is about other users, or it was created before this subscriber was
             // registered.
-            None if is_news => self.state = MessageSubscriberState::CatchingUp,
+            None if is_ahead => self.state = MessageSubscriberState::CatchingUp,
             None => {}
         }
     }
@@ -127,7 +127,7 @@ impl MessageSubscriber {
     async fn catch_up(&self) -> Result<CatchUpPage, Error> {
         let row = self
             .feeds
-            .find(&self.viewer.uid, &self.key)
+            .find_conversation(&self.viewer.uid, &self.key)
             .await?
             .ok_or(Error::NotFound("conversation"))?;
         let state = if row.is_member() {
@@ -178,6 +178,6 @@ impl MessageSubscriber {
 /// A page that a subscriber read by itself.
 struct CatchUpPage {
     messages: Vec<Message>,
-    pub(super) after: Seq,
-    pub(super) state: MessageSubscriberState,
+    after: Seq,
+    state: MessageSubscriberState,
 }

@@ -152,7 +152,7 @@ async fn store_batches(
             tx.commit((reports, stored.touched)).await
         })
         .await?;
-    channels.base.bus.channels_moved(
+    channels.base.bus.channels_changed(
         ids.iter()
             .filter(|(_, id)| touched.contains(id))
             .map(|(key, id)| (*id, key)),

@@ -187,7 +187,7 @@ async fn store_batch(
             &channel.messages,
         );
     }
-    channels.base.bus.channels_moved(
+    channels.base.bus.channels_changed(
         appended
             .iter()
             .map(|channel| (channel.head.id, &channel.head.key)),
