@@ -18,7 +18,7 @@ fn select() -> SelectStatement {
         .to_owned()
 }
 
-/// Selects the columns of [`PartialMessage`]: payloads of at most `up_to` bytes, and the lengths of
+/// Selects the columns of [`PartialMessage`](super::PartialMessage): payloads of at most `up_to` bytes, and the lengths of
 /// all payloads. A length is read without its payload.
 pub(super) fn select_up_to(backend: DbBackend, up_to: usize) -> SelectStatement {
     let payload = || Expr::col((Entity, Column::Payload));

@@ -9,7 +9,7 @@ use crate::store::{StoreError, Tx};
 /// Maximum payload bytes in one statement: below MySQL's default packet size.
 const BYTES_PER_STATEMENT: usize = 4 << 20;
 /// Maximum number of messages in one insert: a message row has many parameters, so the limit is
-/// lower than [`ROWS_PER_STATEMENT`].
+/// lower than `ROWS_PER_STATEMENT`.
 const MESSAGES_PER_STATEMENT: usize = 500;
 
 impl Tx {
