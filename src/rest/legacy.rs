@@ -23,7 +23,7 @@ use crate::state::AppState;
 use crate::wukongim::JsonObject;
 use crate::wukongim::dto::{Envelope, StatusOk};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// `{"status":200}`
 pub const OK: JsonResponse<StatusOk> = JsonResponse(StatusOk { status: 200 });

@@ -1,15 +1,15 @@
 //! `/openapi.json`: the description of the REST routes, made of their handlers.
 
-use std::sync::Arc;
-
+use axum::http::header;
 use axum::routing::{MethodRouter, get};
+use bytes::Bytes;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::legacy::RawJsonResponse;
+use super::legacy::JSON;
 use crate::auth::TOKEN_HEADER;
 use crate::state::AppState;
 use crate::wukongim::dto::Envelope;
@@ -44,9 +44,10 @@ pub(crate) fn document_without_routes() -> OpenApi {
 }
 
 /// Returns the handler of `GET /openapi.json`.
-pub(crate) fn serve_document(document: OpenApi) -> MethodRouter<AppState> {
-    let document = Arc::new(document);
-    get(move || async move { RawJsonResponse::serialise(&*document) })
+pub(crate) fn serve_document(document: &OpenApi) -> MethodRouter<AppState> {
+    // Only the text is kept: the structure takes megabytes.
+    let text = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
+    get(move || async move { ([(header::CONTENT_TYPE, JSON)], text) })
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ fn router_with(
         .split_for_parts();
     let legacy_routes = legacy_routes
         .merge(pages::routes())
-        .route("/openapi.json", openapi::serve_document(document))
+        .route("/openapi.json", openapi::serve_document(&document))
         .fallback(health::not_found);
     let cors = Arc::new(CorsPolicy::new(&state.settings.server));
     with_context::<LegacyInterface>(&state, &cors, legacy_routes)

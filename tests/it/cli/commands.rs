@@ -259,9 +259,9 @@ async fn starts_reports_health_and_stops(engine: Engine) {
             server.started_in
         );
         assert!(
-            server.memory() < 50 << 10,
+            server.anonymous_memory() < 25 << 10,
             "{} KiB while idle",
-            server.memory()
+            server.anonymous_memory()
         );
     }
     for (path, text) in [
