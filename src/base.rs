@@ -1,4 +1,4 @@
-//! What all use cases share.
+//! The parts that all use cases share.
 
 use std::sync::Arc;
 use std::time::Duration;
