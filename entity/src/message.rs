@@ -20,7 +20,7 @@ pub struct Model {
     pub from_uid: String,
     /// When the message was sent, epoch ms.
     pub sent_at: i64,
-    /// Whether it counts as unread.
+    /// True if it counts as unread.
     pub red_dot: bool,
     /// `WuKongIM`'s setting bits.
     pub setting: i16,

@@ -20,7 +20,7 @@ pub(crate) struct Invalidation {
     pub(crate) channels: HashSet<ChannelPk>,
     /// Users whose list changed.
     pub(crate) users: HashSet<String>,
-    /// Whether any channel and any user may have changed.
+    /// True if any channel and any user may have changed.
     pub(crate) everybody: bool,
 }
 

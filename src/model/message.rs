@@ -20,7 +20,7 @@ pub struct Message {
     pub from_uid: String,
     /// When the message was sent.
     pub sent_at: EpochMs,
-    /// Whether it counts as unread.
+    /// True if it counts as unread.
     pub red_dot: bool,
     /// Content, set by the sender.
     pub content: Content,

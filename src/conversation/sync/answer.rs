@@ -37,10 +37,10 @@ impl ConversationWithMessages {
 pub struct SyncAnswer {
     /// The version for the next request.
     pub version: Version,
-    /// Whether the requested version is unknown: the answer contains everything, and the client
+    /// True if the requested version is unknown: the answer contains everything, and the client
     /// must discard its state.
     pub reset: bool,
-    /// Whether there are more changes: the client should request again with `version` at once.
+    /// True if there are more changes: the client should request again with `version` at once.
     pub has_more: bool,
     /// Without `first`: newest activity first. With `first`: by version.
     pub conversations: Vec<ConversationWithMessages>,

@@ -16,7 +16,7 @@ pub(crate) struct SyncPlan {
     pub(in crate::conversation) version: Version,
     /// The largest version that had been given before.
     pub(in crate::conversation) cursor: Version,
-    /// Whether there are more changes after this page.
+    /// True if there are more changes after this page.
     pub(in crate::conversation) has_more: bool,
     /// Unchanged rows. The last page may contain them if the client named their channels.
     pub(in crate::conversation) unchanged: Vec<ConversationRow>,

@@ -20,7 +20,7 @@ pub(super) struct Cost {
     pub(super) variables: usize,
     /// Largest number of arguments on one field or directive.
     pub(super) arguments: usize,
-    /// Whether the document reads the schema.
+    /// True if the document reads the schema.
     pub(super) introspects: bool,
     /// Number of fields on the top level of a selection.
     pub(super) width: usize,

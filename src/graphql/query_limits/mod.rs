@@ -35,7 +35,7 @@ const MAX_ARGUMENTS: usize = 16;
 #[derive(Debug)]
 pub(super) struct CheckedDocument {
     pub(super) document: ExecutableDocument,
-    /// Whether the document reads the schema.
+    /// True if the document reads the schema.
     pub(super) introspects: bool,
 }
 

@@ -42,7 +42,7 @@ pub(super) struct FeedState {
     pub(super) initialised: Notify,
     /// The largest number of messages that a subscriber requested.
     pub(super) msg_count: AtomicU32,
-    /// Whether the subscription contains all of the user's channels.
+    /// True if the subscription contains all of the user's channels.
     pub(super) ready: watch::Sender<bool>,
 }
 

@@ -17,7 +17,7 @@ use crate::model::Version;
 pub(super) enum SubscriberState {
     /// Behind the feed: a sync is needed.
     CatchingUp {
-        /// Whether this is the first sync, whose answer is always sent.
+        /// True if this is the first sync, whose answer is always sent.
         is_first: bool,
     },
     /// Up to date with the feed.

@@ -28,9 +28,9 @@ pub struct SendRequest {
     pub channel: ChannelRef,
     /// The sender's deduplication key. Without a key, two equal sends are two messages.
     pub client_msg_no: Option<String>,
-    /// Whether it counts as unread.
+    /// True if it counts as unread.
     pub red_dot: bool,
-    /// Whether the message is only forwarded and not stored (`no_persist` or `sync_once`).
+    /// True if the message is only forwarded and not stored (`no_persist` or `sync_once`).
     pub transient: bool,
     /// Whether the sender must be a member: true for users, false for services. Anyone may write to
     /// a person channel.
