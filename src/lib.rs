@@ -37,4 +37,5 @@ pub mod services;
 pub mod state;
 pub mod store;
 pub mod telemetry;
+pub mod upstream;
 pub mod wukongim;

@@ -8,6 +8,7 @@ use crate::clock::{Clock, IdGenerator};
 use crate::config::{ConfigError, Settings, Url};
 use crate::model::Uid;
 use crate::services::Services;
+use crate::upstream::WukongimClient;
 use crate::wukongim::dto::write_message;
 use crate::{import, server};
 use anyhow::{Context, bail};
@@ -104,13 +105,13 @@ pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<()> 
         }
         // The URL may contain a password.
         let shown = Url::from(from.as_str()).redacted();
-        let mut source = import::WukongimClient::new(from, &args.token, args.rate)?;
+        let source = WukongimClient::new(from, &args.token, args.rate)?;
         if args.verify {
-            let comparison = import::compare(&core, &mut source, &uids).await?;
+            let comparison = import::compare(&core, &source, &uids).await?;
             differs |= !comparison.differences.is_empty();
             super::print(&format!("{shown}\n{comparison}"))?;
         } else {
-            let summary = import::import_server(&core, &mut source, &uids).await?;
+            let summary = import::import_server(&core, &source, &uids).await?;
             super::print(&format!("{shown}\n{summary}"))?;
         }
     }

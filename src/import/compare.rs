@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::WukongimClient;
 use crate::conversation::{SyncRequest, sync};
 use crate::model::Uid;
 use crate::services::Services;
+use crate::upstream::WukongimClient;
 use crate::wukongim::dto::{SyncEntryDto, write_entries};
 
 /// Number of messages compared in each conversation.
@@ -70,13 +70,15 @@ impl Comparison {
 /// Returns an error if the other server does not answer or the database fails.
 pub async fn compare(
     core: &Arc<Services>,
-    client: &mut WukongimClient,
+    client: &WukongimClient,
     uids: &[Uid],
 ) -> anyhow::Result<Comparison> {
     let mut comparison = Comparison::default();
     for uid in uids {
         let request = json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": COMPARED_MESSAGES});
-        let theirs = client.post("/conversation/sync", &request).await?;
+        let theirs = client
+            .post_with_retries("/conversation/sync", &request)
+            .await?;
         let ours = serde_json::from_slice(&own_answer(core, uid).await?)?;
         let (Value::Array(ours), Value::Array(theirs)) = (ours, theirs) else {
             bail!("/conversation/sync did not answer with an array")

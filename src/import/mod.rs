@@ -8,4 +8,4 @@ mod server;
 
 pub use compare::{Comparison, compare};
 pub use files::{FileImportSummary, import_file};
-pub use server::{ImportSummary, WukongimClient, import_server};
+pub use server::{ImportSummary, import_server};

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ImportSummary, WukongimClient, with_details};
+use super::{ImportSummary, progress_key, with_details};
 use crate::message::{IncomingMessage, IngestReport, MessageBatch, Recipients, ingest};
 use crate::model::{ChannelKey, ChannelRef, EpochMs, Message, MessageId, Seq, Uid};
 use crate::services::Services;
+use crate::upstream::WukongimClient;
 use crate::wukongim::{Flag, MessageDecoder, SourceDialect, StoredMessage, decode_value};
 
 /// Messages of one request, and of one transaction.
@@ -38,7 +39,7 @@ struct MessagePlace {
 /// Imports the messages of a channel that are missing, and makes the user a member.
 pub(super) async fn import_channel(
     core: &Arc<Services>,
-    client: &mut WukongimClient,
+    client: &WukongimClient,
     uid: &Uid,
     channel: &ChannelRef,
     is_v2: bool,
@@ -46,7 +47,7 @@ pub(super) async fn import_channel(
 ) -> anyhow::Result<()> {
     let key = ChannelKey::new(uid, channel);
     let kind = key.channel_type.number().to_string();
-    let progress_key = client.progress_key(&["channel", &kind, &key.key]);
+    let progress_key = progress_key(client, &["channel", &kind, &key.key]);
     let decoder = MessageDecoder {
         dialect: SourceDialect {
             names_pairs: false,
@@ -64,8 +65,12 @@ pub(super) async fn import_channel(
             "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
             "start_message_seq": seq.next().0, "end_message_seq": 0, "limit": PAGE_SIZE, "pull_mode": 1,
         });
-        let page: HistoryPage =
-            decode_value(client.post("/channel/messagesync", &body).await?, "history")?;
+        let page: HistoryPage = decode_value(
+            client
+                .post_with_retries("/channel/messagesync", &body)
+                .await?,
+            "history",
+        )?;
         let last = page.messages.iter().filter_map(StoredMessage::seq).max();
         let mut messages: Vec<IncomingMessage> = Vec::new();
         for stored in page.messages {
@@ -135,7 +140,7 @@ impl FirstMessage {
 /// members implicitly.
 async fn join(
     core: &Arc<Services>,
-    client: &mut WukongimClient,
+    client: &WukongimClient,
     uid: &Uid,
     channel: &ChannelRef,
     key: &ChannelKey,
@@ -153,8 +158,12 @@ async fn join(
                 "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
                 "start_message_seq": 1, "end_message_seq": 0, "limit": 1, "pull_mode": 1,
             });
-            let page: PlacesPage =
-                decode_value(client.post("/channel/messagesync", &body).await?, "history")?;
+            let page: PlacesPage = decode_value(
+                client
+                    .post_with_retries("/channel/messagesync", &body)
+                    .await?,
+                "history",
+            )?;
             page.messages.first().map(|message| FirstMessage {
                 seq: Seq(message.message_seq),
                 message_id: MessageId(message.message_id),

@@ -7,7 +7,6 @@
 //! answer; later messages are added to them.
 
 mod channel;
-mod client;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -17,13 +16,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use self::channel::import_channel;
-pub use self::client::WukongimClient;
 use crate::conversation::import_unread_count;
 use crate::error::Error;
 use crate::model::{ChannelRef, Seq, Uid};
 use crate::services::Services;
+use crate::upstream::WukongimClient;
 use crate::wukongim::decode_value;
 
 /// The result of an import.
@@ -77,7 +77,7 @@ struct ConversationItem {
 /// import again continues it.
 pub async fn import_server(
     core: &Arc<Services>,
-    client: &mut WukongimClient,
+    client: &WukongimClient,
     uids: &[Uid],
 ) -> anyhow::Result<ImportSummary> {
     let progress = if std::io::stderr().is_terminal() {
@@ -89,8 +89,8 @@ pub async fn import_server(
     let mut summary = ImportSummary::default();
     for uid in uids {
         summary.users += 1;
-        let progress_key = client.progress_key(&["user", uid.as_str()]);
-        if core.base.store.count_imported_lines(&progress_key).await? > 0 {
+        let user_key = progress_key(client, &["user", uid.as_str()]);
+        if core.base.store.count_imported_lines(&user_key).await? > 0 {
             summary.imported_before += 1;
         } else {
             import_user(core, client, uid, &mut summary, &progress)
@@ -98,7 +98,7 @@ pub async fn import_server(
                 .with_context(|| format!("user {uid}"))?;
             core.base
                 .store
-                .write_imported_lines(&progress_key, 1)
+                .write_imported_lines(&user_key, 1)
                 .await
                 .map_err(with_details)?;
         }
@@ -118,13 +118,15 @@ fn with_details(error: impl Into<Error>) -> anyhow::Error {
 
 async fn import_user(
     core: &Arc<Services>,
-    client: &mut WukongimClient,
+    client: &WukongimClient,
     uid: &Uid,
     summary: &mut ImportSummary,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
     let body = json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": 1});
-    let response = client.post("/conversation/sync", &body).await?;
+    let response = client
+        .post_with_retries("/conversation/sync", &body)
+        .await?;
     let Value::Array(mut items) = response else {
         bail!("/conversation/sync did not answer with an array")
     };
@@ -154,4 +156,14 @@ async fn import_user(
         progress.set_message(format!("({} messages)", summary.stored));
     }
     Ok(())
+}
+
+/// Returns the key that the progress of an item of this server is kept under.
+fn progress_key(client: &WukongimClient, item: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in [client.url()].iter().chain(item) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())
 }

@@ -16,6 +16,7 @@ pub mod sse;
 pub mod sync_clients;
 pub mod tokens;
 pub mod websocket;
+pub mod wukongim;
 
 pub use database::{Engine, TestDatabase, ThrowawayServers};
 pub use server::Server;

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use recents::import::{ImportSummary, WukongimClient, compare, import_file, import_server};
+use recents::import::{ImportSummary, compare, import_file, import_server};
 use recents::model::Uid;
+use recents::upstream::WukongimClient;
 use serde_json::json;
 
 use crate::support::process::{run, stderr, stdout};
@@ -40,20 +41,18 @@ async fn interrupted_import_can_be_resumed(engine: Engine) {
     let (there, here) = (source().await, Server::start(engine).await);
     let uids = uids();
     for milliseconds in [30, 200, 500] {
-        let mut asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
-        let import = import_server(&here.app.core, &mut asked, &uids);
+        let asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
+        let import = import_server(&here.app.core, &asked, &uids);
         let _ = tokio::time::timeout(Duration::from_millis(milliseconds), import).await;
     }
-    let mut asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
-    let summary = import_server(&here.app.core, &mut asked, &uids)
-        .await
-        .unwrap();
+    let asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
+    let summary = import_server(&here.app.core, &asked, &uids).await.unwrap();
     assert_eq!(
         (summary.users, summary.refused, summary.conflicts),
         (8, 0, 0),
         "{summary}"
     );
-    let comparison = compare(&here.app.core, &mut asked, &uids).await.unwrap();
+    let comparison = compare(&here.app.core, &asked, &uids).await.unwrap();
     assert!(
         comparison.differences.is_empty() && comparison.conversations > 40,
         "{comparison}"
@@ -80,9 +79,7 @@ async fn interrupted_import_can_be_resumed(engine: Engine) {
     let first = here.full("u02").await[0].clone();
     let target = json!({"uid": "u02", "channel_id": first["channel_id"], "channel_type": first["channel_type"], "unread": 9});
     here.call("/conversations/setUnread", target).await;
-    let again = import_server(&here.app.core, &mut asked, &uids)
-        .await
-        .unwrap();
+    let again = import_server(&here.app.core, &asked, &uids).await.unwrap();
     assert_eq!(
         again,
         ImportSummary {
@@ -92,7 +89,7 @@ async fn interrupted_import_can_be_resumed(engine: Engine) {
         }
     );
     assert_eq!(here.full("u02").await[0]["unread"], 9);
-    let comparison = compare(&here.app.core, &mut asked, &uids).await.unwrap();
+    let comparison = compare(&here.app.core, &asked, &uids).await.unwrap();
     assert_eq!(
         comparison.differences.get("unread"),
         Some(&1),
@@ -137,10 +134,8 @@ async fn import_during_webhooks(engine: Engine) {
     let uids: Vec<Uid> = ["ann", "bob", "cat"]
         .map(|uid| Uid::parse("uid", uid).unwrap())
         .to_vec();
-    let mut asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
-    let summary = import_server(&here.app.core, &mut asked, &uids)
-        .await
-        .unwrap();
+    let asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
+    let summary = import_server(&here.app.core, &asked, &uids).await.unwrap();
     assert_eq!((summary.stored, summary.repeated), (5, 1), "{summary}");
     let item = here.only("ann").await;
     assert_eq!(
@@ -236,7 +231,7 @@ async fn command_reports_results_and_errors() {
     let nowhere = format!("{url}/nowhere");
     let (got, _, problem) = command(&[&nowhere, "--uids", "u01"]).await;
     assert!(
-        got == Some(1) && problem.contains("is it a WuKongIM v1 or v2?"),
+        got == Some(1) && problem.contains("this WuKongIM has no such route"),
         "{problem}"
     );
 }
@@ -251,7 +246,7 @@ async fn source_with_manager_token() {
     let uids = [Uid::parse("uid", "ann").unwrap()];
     let refused = import_server(
         &here.app.core,
-        &mut WukongimClient::new(&there.url, "hus", 100).unwrap(),
+        &WukongimClient::new(&there.url, "hus", 100).unwrap(),
         &uids,
     )
     .await
@@ -259,7 +254,7 @@ async fn source_with_manager_token() {
     assert!(format!("{refused:#}").contains("status 401"), "{refused:#}");
     let summary = import_server(
         &here.app.core,
-        &mut WukongimClient::new(&there.url, "hush", 100).unwrap(),
+        &WukongimClient::new(&there.url, "hush", 100).unwrap(),
         &uids,
     )
     .await
@@ -274,12 +269,12 @@ async fn real_wukongim() {
         return;
     };
     let here = Server::start(Engine::Sqlite).await;
-    let mut asked = WukongimClient::new(&format!("http://{address}"), "", 50).unwrap();
-    let summary = import_server(&here.app.core, &mut asked, &uids())
+    let asked = WukongimClient::new(&format!("http://{address}"), "", 50).unwrap();
+    let summary = import_server(&here.app.core, &asked, &uids())
         .await
         .unwrap();
     println!(
         "{summary}\n{}",
-        compare(&here.app.core, &mut asked, &uids()).await.unwrap()
+        compare(&here.app.core, &asked, &uids()).await.unwrap()
     );
 }

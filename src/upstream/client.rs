@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::redirect::Policy;
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::auth::TOKEN_HEADER;
@@ -21,13 +22,27 @@ const MAX_RESPONSE_BYTES: usize = 64 << 20;
 /// Maximum number of characters shown of an error answer.
 const MAX_SHOWN_CHARS: usize = 1000;
 
-/// A client of a `WuKongIM`.
+/// The reason why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The server does not have this route.
+    #[error("status 404: this WuKongIM has no such route")]
+    NoSuchRoute,
+    /// The server refused the request; a repetition would be refused, too.
+    #[error("{0}")]
+    Refused(String),
+    /// The server did not answer, or failed; a repetition may succeed.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A client of a `WuKongIM`. Several tasks may use it at the same time.
 #[derive(Debug)]
 pub struct WukongimClient {
     url: String,
     token: Secret,
     http: reqwest::Client,
-    rate_limit: Interval,
+    rate_limit: Mutex<Interval>,
 }
 
 impl WukongimClient {
@@ -51,31 +66,30 @@ impl WukongimClient {
             url,
             token: Secret::from(token),
             http,
-            rate_limit,
+            rate_limit: Mutex::new(rate_limit),
         })
     }
 
-    /// Returns the address without its password.
-    fn display_url(&self) -> String {
-        Url::from(self.url.as_str()).redacted()
+    /// Returns the address, which may contain a password.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// Posts a request, and retries it after temporary failures.
     ///
     /// # Errors
     /// Returns the refusal of the server, or the last failure.
-    pub(in crate::import) async fn post(
-        &mut self,
+    pub(crate) async fn post_with_retries(
+        &self,
         path: &str,
         body: &Value,
     ) -> anyhow::Result<Value> {
         let mut delays = RETRY_DELAYS.iter();
         loop {
-            self.rate_limit.tick().await;
-            let failure = match self.post_once(path, body).await {
-                Ok(Ok(response)) => return Ok(response),
-                Ok(Err(refusal)) => bail!("{}{path}: {refusal}", self.display_url()),
-                Err(failure) => failure,
+            let failure = match self.post(path, body).await {
+                Ok(response) => return Ok(response),
+                Err(RequestError::Unavailable(failure)) => failure,
+                Err(refusal) => bail!("{}{path}: {refusal}", self.display_url()),
             };
             let Some(delay) = delays.next() else {
                 bail!(
@@ -88,55 +102,73 @@ impl WukongimClient {
         }
     }
 
-    /// Returns the answer, a permanent refusal (the inner error), or a temporary failure (the outer
-    /// error).
-    async fn post_once(&self, path: &str, body: &Value) -> Result<Result<Value, String>, String> {
-        let mut request = self.http.post(format!("{}{path}", self.url)).json(body);
-        if !self.token.reveal().is_empty() {
-            request = request.header(TOKEN_HEADER, self.token.reveal());
+    /// Posts a request once.
+    ///
+    /// # Errors
+    /// The reason why there is no JSON answer.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, RequestError> {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Gets a resource once.
+    ///
+    /// # Errors
+    /// The reason why there is no JSON answer.
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Value, RequestError> {
+        self.send(self.request(Method::GET, path).query(query))
+            .await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        let token = self.token.reveal();
+        if token.is_empty() {
+            return request;
         }
+        request.header(TOKEN_HEADER, token)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Value, RequestError> {
+        self.rate_limit.lock().await.tick().await;
         let response = request
             .send()
             .await
-            .map_err(|error| error.without_url().to_string())?;
+            .map_err(|error| RequestError::Unavailable(error.without_url().to_string()))?;
         let status = response.status();
         if status.is_server_error() || status.as_u16() == 429 {
-            return Err(format!("status {status}"));
+            return Err(RequestError::Unavailable(format!("status {status}")));
         }
         if status.is_redirection() {
-            let text = format!(
+            return Err(RequestError::Refused(format!(
                 "status {status}: redirects are not followed, because the token must not reach another server"
-            );
-            return Ok(Err(text));
+            )));
         }
         if status.as_u16() == 404 {
-            return Ok(Err(
-                "status 404: is it a WuKongIM v1 or v2? (v3 has no such route)".to_owned(),
-            ));
+            return Err(RequestError::NoSuchRoute);
         }
-        let body = match read_response_body(response, MAX_RESPONSE_BYTES).await {
-            Ok(body) => body,
-            Err(error @ ReadBodyError::TooLong(_)) => return Ok(Err(error.to_string())),
-            Err(error @ ReadBodyError::ConnectionLost(_)) => return Err(error.to_string()),
-        };
+        let body = read_response_body(response, MAX_RESPONSE_BYTES)
+            .await
+            .map_err(|error| match error {
+                ReadBodyError::TooLong(_) => RequestError::Refused(error.to_string()),
+                ReadBodyError::ConnectionLost(_) => RequestError::Unavailable(error.to_string()),
+            })?;
         if !status.is_success() {
             let text: String = String::from_utf8_lossy(&body)
                 .chars()
                 .take(MAX_SHOWN_CHARS)
                 .collect();
-            return Ok(Err(format!("status {status} {text}")));
+            return Err(RequestError::Refused(format!("status {status} {text}")));
         }
-        Ok(serde_json::from_slice(&body)
-            .map_err(|error| format!("the answer is not JSON: {error}")))
+        serde_json::from_slice(&body)
+            .map_err(|error| RequestError::Refused(format!("the answer is not JSON: {error}")))
     }
 
-    /// Returns the key that the progress of an item is kept under.
-    pub(super) fn progress_key(&self, of: &[&str]) -> String {
-        let mut hash = Sha256::new();
-        for part in [self.url.as_str()].iter().chain(of) {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        hex::encode(hash.finalize())
+    /// Returns the address without its password.
+    fn display_url(&self) -> String {
+        Url::from(self.url.as_str()).redacted()
     }
 }

@@ -1,0 +1,5 @@
+//! Requests to a running `WuKongIM`.
+
+mod client;
+
+pub use self::client::{RequestError, WukongimClient};
