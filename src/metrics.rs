@@ -58,6 +58,12 @@ define_metrics! {
         "Fetches of auth.jwt.jwks_url, by result.";
     counter DATASOURCE_REQUESTS_TOTAL = "recents_datasource_requests_total",
         "Requests to ingest.datasource_url, by result.";
+    gauge INCOMPLETE_CHANNELS = "recents_incomplete_channels",
+        "Channels in which messages are missing: a later message has arrived.";
+    gauge MISSING_MESSAGES = "recents_missing_messages",
+        "Messages that are missing in these channels.";
+    counter REPAIRED_MESSAGES_TOTAL = "recents_repaired_messages_total",
+        "Messages that no webhook brought, and that were fetched from ingest.repair_url.";
     counter ANSWERS_CUT_TOTAL = "recents_answers_cut_total",
         "Lists and pages of messages that were shortened to limits.answer_bytes.";
 

@@ -10,6 +10,7 @@ use crate::conversation::ConversationService;
 use crate::member_lookup::MemberLookup;
 use crate::message::{MessageService, RenderMessage};
 use crate::store::Store;
+use crate::webhook_monitor::WebhookMonitor;
 
 /// The services that the interfaces call.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Services {
     pub conversations: Arc<ConversationService>,
     /// Queue of groups whose members are unknown, if `ingest.datasource_url` is set.
     pub(crate) member_lookup: Option<MemberLookup>,
+    /// Tells the repair about webhooks.
+    pub(crate) webhooks: WebhookMonitor,
 }
 
 impl Services {
@@ -50,6 +53,7 @@ impl Services {
             messages,
             conversations,
             member_lookup: None,
+            webhooks: WebhookMonitor::default(),
         }
     }
 }

@@ -30,6 +30,14 @@ pub struct Model {
     /// When all members were last removed, epoch ms: users without a conversation were not members
     /// then.
     pub cleared_at: i64,
+    /// Up to this seq no message is expected any more.
+    pub complete_to_seq: i64,
+    /// Number of seqs above that and below `last_seq` without a message.
+    pub missing: i64,
+    /// The first message that arrived, if earlier ones were not asked for yet; otherwise 0.
+    pub begins_at_seq: i64,
+    /// Since when messages are missing or earlier ones were not asked for, epoch ms; otherwise 0.
+    pub gaps_since: i64,
     /// Number of bulk removals of members so far; each has a number.
     pub removals: i64,
     /// The number of the newest removal of all members; 0 for none. Users who joined before it are

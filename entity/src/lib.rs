@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod conversation;
+pub mod feeder;
 pub mod import_progress;
 pub mod late_message;
 pub mod message;

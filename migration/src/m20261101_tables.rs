@@ -15,7 +15,11 @@ const CHANNEL_KEY: u32 = 4 + 2 * ID;
 pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
     let mut statements = Vec::new();
     for (mut table, indexes) in [
-        (channel(db), Vec::new()),
+        (
+            channel(db),
+            // Lists the channels whose messages have not all arrived.
+            vec![index("channel", "channel_gaps_since", &["gaps_since"])],
+        ),
         (
             message(db),
             vec![
@@ -50,6 +54,7 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
         ),
         (user_cursor(db), Vec::new()),
         (import_progress(db), Vec::new()),
+        (feeder(), Vec::new()),
     ] {
         if db == DbBackend::MySql {
             // MySQL has no CREATE INDEX IF NOT EXISTS: there an index is part of its table.
@@ -71,6 +76,7 @@ pub(crate) fn up(db: DbBackend) -> Vec<Statement> {
 
 pub(crate) fn down(db: DbBackend) -> Vec<Statement> {
     [
+        "feeder",
         "import_progress",
         "user_cursor",
         "conversation",
@@ -112,6 +118,10 @@ fn channel(db: DbBackend) -> TableCreateStatement {
         .col(integer("flags", 0))
         .col(integer("cleared_to_seq", 0))
         .col(integer("cleared_at", 0))
+        .col(integer("complete_to_seq", 0))
+        .col(integer("missing", 0))
+        .col(integer("begins_at_seq", 0))
+        .col(integer("gaps_since", 0))
         .col(integer("removals", 0))
         .col(integer("cleared_removals", 0))
         .col(integer("cleared_revision", 0))
@@ -240,5 +250,18 @@ fn import_progress(db: DbBackend) -> TableCreateStatement {
         .if_not_exists()
         .col(recording)
         .col(integer("lines", 0))
+        .to_owned()
+}
+
+fn feeder() -> TableCreateStatement {
+    Table::create()
+        .table("feeder")
+        .if_not_exists()
+        .col(ColumnDef::new("id").big_integer().not_null().primary_key())
+        .col(integer("began_at", 0))
+        .col(integer("search_requests", 0))
+        .col(integer("answered_requests", 0))
+        .col(integer("searched_at", 0))
+        .col(integer("claimed_until", 0))
         .to_owned()
 }

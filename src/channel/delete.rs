@@ -3,7 +3,7 @@
 use super::ChannelService;
 use super::members::{group_key, remove_others};
 use crate::error::Error;
-use crate::model::ChannelRef;
+use crate::model::{ChannelGaps, ChannelRef};
 
 /// Deletes a channel: its conversations are no longer listed, all devices are notified, and its
 /// messages never show again. Nothing is deleted from the database; creating the channel again
@@ -26,6 +26,9 @@ pub async fn delete_channel(service: &ChannelService, channel: &ChannelRef) -> R
             };
             if head.cleared_to_seq < head.last_seq {
                 head.cleared_to_seq = head.last_seq;
+                // Nobody will see the messages that have not arrived.
+                head.gaps = ChannelGaps::default();
+                head.gaps.complete_to = head.last_seq;
                 // Makes the conversation of every member stale, so that the next sync reports its
                 // removal.
                 head.revision = head.revision.next();

@@ -1,9 +1,11 @@
 //! The command line: one command a file.
 
+mod check;
 mod config;
 mod healthcheck;
 mod import;
 mod migrate;
+mod repair;
 mod schema;
 mod serve;
 
@@ -46,6 +48,10 @@ enum Command {
     Config,
     /// Import recorded traffic (.jsonl or .jsonl.gz), or the data of a running WuKongIM v1 or v2
     Import(import::Args),
+    /// List the messages that no webhook brought; exit with 1 if there are any
+    Check,
+    /// Fetch messages that no webhook brought from the WuKongIM
+    Repair(repair::Args),
     /// Check whether the configured server is ready
     Healthcheck,
 }
@@ -102,6 +108,8 @@ fn run(arguments: Cli) -> anyhow::Result<()> {
             Command::Serve(args) => serve::run(settings, args).await,
             Command::Migrate { direction } => migrate::run(&settings, direction).await,
             Command::Import(args) => import::run(&settings, &args).await,
+            Command::Check => check::run(&settings).await,
+            Command::Repair(args) => repair::run(&settings, &args).await,
             Command::Healthcheck => healthcheck::run(&settings).await,
             Command::Schema | Command::Config => Ok(()),
         }

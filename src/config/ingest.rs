@@ -8,7 +8,9 @@ use super::source::list_or_text;
 use super::{ConfigError, Secret, Url};
 
 /// `[ingest]`: messages that WuKongIM sends.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+const MAX_REPAIR_SECONDS: u64 = 3600;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IngestConfig {
     /// Version of the WuKongIM that sends webhooks: "v1", "v2", or "v3" (whose messages carry no
@@ -24,6 +26,16 @@ pub struct IngestConfig {
     /// The server requests it when a webhook brings a message of a group without known members.
     /// Empty disables these requests.
     pub datasource_url: Url,
+    /// URL of the HTTP interface of the WuKongIM that sends webhooks, such as
+    /// "http://127.0.0.1:5001". Messages that no webhook brought are fetched from there. Empty
+    /// disables it.
+    pub repair_url: Url,
+    /// Manager token of that WuKongIM, if it has one.
+    pub repair_token: Secret,
+    /// File that contains the token instead.
+    pub repair_token_file: String,
+    /// How long a message may be missing, in seconds, before it is fetched.
+    pub repair_seconds: u64,
     /// Address to listen on for webhooks over gRPC (WuKongIM's `webhook.grpcAddr`), such as
     /// "0.0.0.0:5002". Empty disables it.
     pub grpc_listen: String,
@@ -46,6 +58,24 @@ pub enum WukongimVersion {
     /// v3: messages without red dots; person channels are identified by the stored pair.
     #[serde(rename = "v3")]
     V3,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self {
+            wukongim: WukongimVersion::default(),
+            webhook_secret: Secret::default(),
+            webhook_secret_file: String::new(),
+            previous_webhook_secret: Secret::default(),
+            datasource_url: Url::default(),
+            repair_url: Url::default(),
+            repair_token: Secret::default(),
+            repair_token_file: String::new(),
+            repair_seconds: 10,
+            grpc_listen: String::new(),
+            grpc_peers: Vec::new(),
+        }
+    }
 }
 
 impl IngestConfig {
@@ -75,6 +105,12 @@ impl IngestConfig {
             ("ingest.webhook_secret", &self.webhook_secret),
         )?;
         check_http_url("ingest.datasource_url", self.datasource_url.reveal())?;
+        check_http_url("ingest.repair_url", self.repair_url.reveal())?;
+        if !(1..=MAX_REPAIR_SECONDS).contains(&self.repair_seconds) {
+            return Err(ConfigError(format!(
+                "ingest.repair_seconds must be between 1 and {MAX_REPAIR_SECONDS}"
+            )));
+        }
         check_addresses("ingest.grpc_peers", &self.grpc_peers)
     }
 }

@@ -116,6 +116,11 @@ impl Settings {
                 &self.ingest.webhook_secret_file,
             ),
             (
+                "ingest.repair_token",
+                &mut self.ingest.repair_token.0,
+                &self.ingest.repair_token_file,
+            ),
+            (
                 "database.url",
                 &mut self.database.url.0,
                 &self.database.url_file,

@@ -1,6 +1,6 @@
 //! The head of a channel.
 
-use super::{ChannelKey, ChannelPk, EpochMs, Revision, Seq};
+use super::{ChannelGaps, ChannelKey, ChannelPk, EpochMs, Revision, Seq};
 
 /// The head of a channel, read under its lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct ChannelHead {
     pub cleared_to_seq: Seq,
     /// When all members were last removed.
     pub cleared_at: EpochMs,
+    /// The messages that have not arrived.
+    pub gaps: ChannelGaps,
 }
 
 /// Identifies a state of a channel's messages. The revision alone would suffice, except after a

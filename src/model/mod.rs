@@ -1,6 +1,7 @@
 //! Values that the store, the use cases and the interfaces share, with the rules that need nothing
 //! else. Uses no other module, and does no I/O.
 
+mod channel_gaps;
 mod channel_head;
 mod channel_key;
 mod conversation_row;
@@ -10,6 +11,7 @@ mod message;
 mod numbers;
 pub mod unread;
 
+pub use self::channel_gaps::ChannelGaps;
 pub use self::channel_head::{ChannelHead, ChannelSnapshotId};
 pub use self::channel_key::ChannelKey;
 pub use self::conversation_row::{ConversationRow, Counts, Membership, SenderMark};

@@ -7,23 +7,30 @@ use crate::channel::run_bulk_removals;
 use crate::live;
 use crate::member_lookup::MemberLookupWorker;
 use crate::rate_limit::RateLimiter;
+use crate::repair::RepairWorker;
 use crate::state::AppState;
 
 /// How often the rate limiter drops callers that it need not remember any more.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The background work of a server: notifications between servers, polling for subscribers, member
-/// look-ups, removals of many members, fetching of keys, and eviction of rate limits.
+/// look-ups, the repair of missing messages, removals of many members, fetching of keys, and eviction of rate limits.
 pub struct BackgroundTasks {
     state: AppState,
     member_lookup_worker: Option<MemberLookupWorker>,
+    repair_worker: RepairWorker,
 }
 
 impl BackgroundTasks {
-    pub(super) fn new(state: AppState, member_lookup_worker: Option<MemberLookupWorker>) -> Self {
+    pub(super) fn new(
+        state: AppState,
+        member_lookup_worker: Option<MemberLookupWorker>,
+        repair_worker: RepairWorker,
+    ) -> Self {
         Self {
             state,
             member_lookup_worker,
+            repair_worker,
         }
     }
 
@@ -32,6 +39,7 @@ impl BackgroundTasks {
         let Self {
             state,
             member_lookup_worker,
+            repair_worker,
         } = self;
         let settings = &state.settings.live;
         let notifications = live::run_redis_relay(
@@ -51,6 +59,7 @@ impl BackgroundTasks {
             notifications,
             evict_idle_callers(&state.rate_limiter),
             member_lookups,
+            repair_worker.run(),
             state.authenticator.fetch_keys(),
             run_bulk_removals(&state.core.channels)
         );

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -15,6 +16,7 @@ use super::router::router;
 use crate::clock::{Clock, IdGenerator};
 use crate::config::{ConfigError, Settings};
 use crate::graphql::GraphqlState;
+use crate::repair::RepairWorker;
 use crate::rest::wukong;
 use crate::state::AppState;
 use crate::store::Store;
@@ -53,7 +55,8 @@ pub fn assemble(
         ids,
         crate::wukongim::dto::write_message,
     )?;
-    let background = BackgroundTasks::new(state.clone(), member_lookup_worker);
+    let repair_worker = RepairWorker::new(Arc::clone(&state.core), &state.settings.ingest)?;
+    let background = BackgroundTasks::new(state.clone(), member_lookup_worker, repair_worker);
     let graphql = GraphqlState::new(state.clone())?;
     Ok((Server { state, graphql }, background))
 }

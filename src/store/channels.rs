@@ -14,9 +14,9 @@ use sea_orm::{DbBackend, DbErr, QueryResult};
 use super::bulk::{self, UpsertSpec, is_one_of};
 use super::conversations::person_conversations;
 use super::{LockPolicy, MAX_ATTEMPTS, ROWS_PER_STATEMENT, Store, StoreError, Tx};
-use crate::model::{ChannelHead, ChannelKey, ChannelPk, ChannelType, Seq};
+use crate::model::{ChannelGaps, ChannelHead, ChannelKey, ChannelPk, ChannelType, Seq};
 
-const HEAD_COLUMNS: [Column; 11] = [
+pub(super) const HEAD_COLUMNS: [Column; 15] = [
     Column::Id,
     Column::ChannelType,
     Column::ChannelKey,
@@ -28,9 +28,13 @@ const HEAD_COLUMNS: [Column; 11] = [
     Column::Flags,
     Column::ClearedToSeq,
     Column::ClearedAt,
+    Column::CompleteToSeq,
+    Column::Missing,
+    Column::BeginsAtSeq,
+    Column::GapsSince,
 ];
 
-fn head(row: &QueryResult) -> Result<ChannelHead, DbErr> {
+pub(super) fn head(row: &QueryResult) -> Result<ChannelHead, DbErr> {
     Ok(ChannelHead {
         id: row.try_get_by_index(0)?,
         key: ChannelKey {
@@ -45,6 +49,12 @@ fn head(row: &QueryResult) -> Result<ChannelHead, DbErr> {
         flags: row.try_get_by_index(8)?,
         cleared_to_seq: row.try_get_by_index(9)?,
         cleared_at: row.try_get_by_index(10)?,
+        gaps: ChannelGaps {
+            complete_to: row.try_get_by_index(11)?,
+            missing: row.try_get_by_index(12)?,
+            begins_at: row.try_get_by_index(13)?,
+            since: row.try_get_by_index(14)?,
+        },
     })
 }
 
@@ -299,6 +309,10 @@ impl Tx {
                     (Column::Flags, head.flags.into()),
                     (Column::ClearedToSeq, head.cleared_to_seq.into()),
                     (Column::ClearedAt, head.cleared_at.into()),
+                    (Column::CompleteToSeq, head.gaps.complete_to.into()),
+                    (Column::Missing, head.gaps.missing.into()),
+                    (Column::BeginsAtSeq, head.gaps.begins_at.into()),
+                    (Column::GapsSince, head.gaps.since.into()),
                 ])
                 .and_where(Expr::col(Column::Id).eq(head.id))
                 .to_owned();
@@ -319,6 +333,10 @@ impl Tx {
                 head.flags.into(),
                 head.cleared_to_seq.into(),
                 head.cleared_at.into(),
+                head.gaps.complete_to.into(),
+                head.gaps.missing.into(),
+                head.gaps.begins_at.into(),
+                head.gaps.since.into(),
             ]
         });
         let spec = UpsertSpec {

@@ -10,8 +10,8 @@ use sea_orm::EntityTrait;
 use super::{LockPolicy, OwnMessage, SeqRange, Store, StoreError};
 use crate::config::Settings;
 use crate::model::{
-    ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, Counts, EpochMs, Membership,
-    Revision, SenderMark, Seq, Uid, Version,
+    ChannelGaps, ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, Counts, EpochMs,
+    Membership, Revision, SenderMark, Seq, Uid, Version,
 };
 
 /// Returns a new database with two channels, and their internal ids.
@@ -45,6 +45,12 @@ fn head((key, id): &(ChannelKey, ChannelPk), first: i64) -> ChannelHead {
         flags: first + 5,
         cleared_to_seq: Seq(first + 6),
         cleared_at: EpochMs(first + 7),
+        gaps: ChannelGaps {
+            complete_to: Seq(first + 8),
+            missing: first + 9,
+            begins_at: Seq(first + 10),
+            since: EpochMs(first + 11),
+        },
     }
 }
 
@@ -76,6 +82,12 @@ async fn written(store: &Store, heads: &[&ChannelHead]) -> [Vec<ChannelHead>; 2]
             flags: stored.flags,
             cleared_to_seq: Seq(stored.cleared_to_seq),
             cleared_at: EpochMs(stored.cleared_at),
+            gaps: ChannelGaps {
+                complete_to: Seq(stored.complete_to_seq),
+                missing: stored.missing,
+                begins_at: Seq(stored.begins_at_seq),
+                since: EpochMs(stored.gaps_since),
+            },
         };
         assert_eq!(by_name, **head);
     }

@@ -17,8 +17,8 @@ use super::{
     StoreError, Tx,
 };
 use crate::model::{
-    ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, EpochMs, MessageId, Revision,
-    SenderMark, Seq, Uid, Version,
+    ChannelGaps, ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, EpochMs,
+    MessageId, Revision, SenderMark, Seq, Uid, Version,
 };
 
 const ENGINES: [(DbBackend, &str); 3] = [
@@ -57,6 +57,7 @@ fn head(id: i64) -> ChannelHead {
         flags: 0,
         cleared_to_seq: Seq::ZERO,
         cleared_at: EpochMs(0),
+        gaps: ChannelGaps::default(),
     }
 }
 

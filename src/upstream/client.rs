@@ -53,8 +53,7 @@ impl WukongimClient {
     /// Returns an error if the URL is invalid.
     pub fn new(url: &str, token: &str, rate: u32) -> anyhow::Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
-        reqwest::Url::parse(&url)
-            .with_context(|| format!("{} is not a URL", Url::from(url.as_str()).redacted()))?;
+        reqwest::Url::parse(&url).context("the address of the WuKongIM is not a URL")?;
         // A redirect could send the token to another server.
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)

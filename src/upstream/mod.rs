@@ -1,5 +1,9 @@
-//! Requests to a running `WuKongIM`.
+//! Requests to a running `WuKongIM`: of imports, and of the repair of missing messages.
 
 mod client;
+mod conversations;
+mod history;
 
 pub use self::client::{RequestError, WukongimClient};
+pub(crate) use self::conversations::{UpstreamConversation, list_conversations};
+pub(crate) use self::history::{ChannelHistory, HistoryPage};

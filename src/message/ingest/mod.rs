@@ -120,12 +120,13 @@ async fn store_batches(
     // exist.
     let locked_users = join_implied(channels, batches, &ids, lock_policy).await?;
     let (store, ids, locked_users) = (&channels.base.store, &ids, &locked_users);
+    let now = channels.base.clock.now_ms();
     let (reports, touched) = channels
         .base
         .store
         .transaction(|tx| async move {
             let mut stored =
-                IngestTransaction::begin(store, &tx, ids, batches, lock_policy).await?;
+                IngestTransaction::begin((store, now), &tx, ids, batches, lock_policy).await?;
             let mut reports = Vec::with_capacity(batches.len());
             for batch in batches {
                 let channel = batch

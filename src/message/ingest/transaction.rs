@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{IncomingMessage, IngestReport, MessageBatch};
 use crate::model::{
-    ChannelHead, ChannelKey, ChannelPk, Message, MessageId, Revision, SenderMark, Seq,
+    ChannelHead, ChannelKey, ChannelPk, EpochMs, Message, MessageId, Revision, SenderMark, Seq,
 };
 use crate::store::{LockPolicy, MessagePosition, OwnMessage, Store, StoreError, StoredMessage, Tx};
 
@@ -17,6 +17,8 @@ pub(super) struct IngestTransaction {
     /// Seqs by channel and global id.
     by_id: HashMap<(ChannelPk, MessageId), Seq>,
     by_position: HashMap<MessagePosition, MessageId>,
+    /// When the messages arrive.
+    now: EpochMs,
     /// Channels whose head changed.
     pub(super) touched: HashSet<ChannelPk>,
     /// Not written yet; written before any statement that must see them.
@@ -29,7 +31,7 @@ pub(super) struct IngestTransaction {
 
 impl IngestTransaction {
     pub(super) async fn begin(
-        store: &Store,
+        (store, now): (&Store, EpochMs),
         tx: &Tx,
         ids: &HashMap<ChannelKey, ChannelPk>,
         batches: &[Arc<MessageBatch>],
@@ -62,6 +64,7 @@ impl IngestTransaction {
         let by_position = tx.find_positions(&below).await?;
         Ok(Self {
             heads,
+            now,
             by_id,
             by_position,
             touched: HashSet::new(),
@@ -132,6 +135,11 @@ impl IngestTransaction {
         head.red_dots += i64::from(message.red_dot);
         let (revision, red_dots) = (head.revision, head.red_dots);
         let is_late = message.seq < head.last_seq;
+        if is_late {
+            head.gaps.insert(message.seq);
+        } else {
+            head.gaps.append(head.last_seq, message.seq, self.now);
+        }
         self.messages.push(message.clone().into_stored(channel_id));
         if is_late {
             if message.red_dot {

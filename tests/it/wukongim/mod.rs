@@ -5,5 +5,6 @@ mod datasource;
 mod grpc;
 mod import;
 mod recorded_history;
+mod repair;
 mod replay;
 mod webhooks;
