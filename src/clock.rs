@@ -132,7 +132,7 @@ mod tests {
         ] {
             for _ in 0..5000 {
                 let id = ids.message_id(EpochMs(now));
-                assert!(id > last);
+                assert!(id > last, "{id:?} at {now} follows {last:?}");
                 last = id;
             }
         }

@@ -16,7 +16,7 @@ pub enum Error {
     BadInput {
         /// Name of the field in `snake_case`; GraphQL converts it to `camelCase`.
         field: Cow<'static, str>,
-        /// What is wrong, as the rest of a sentence that begins with the field.
+        /// The problem, as the rest of a sentence that begins with the field.
         problem: Cow<'static, str>,
     },
     /// An invalid request as a whole, or a text that `WuKongIM` defines.
@@ -358,7 +358,8 @@ mod tests {
                     error.kind().status.as_u16(),
                     error.to_string().as_str()
                 ),
-                (code, status, text)
+                (code, status, text),
+                "{error:?}"
             );
         }
     }

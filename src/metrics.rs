@@ -41,7 +41,7 @@ define_metrics! {
     gauge HTTP_REQUESTS_RUNNING = "recents_http_requests_running",
         "Running requests, which limits.max_concurrent_requests limits.";
     counter REQUESTS_REJECTED_TOTAL = "recents_requests_rejected_total",
-        "Requests and connections refused at a limit, by reason (the limit) and by its holder: server, address or user.";
+        "Requests and connections refused at a limit, by reason (the limit) and by its scope: server, address or user.";
     gauge HELD_BYTES = "recents_held_bytes" [Bytes],
         "Memory held for callers, which limits.memory_bytes limits.";
     gauge OPEN_CONNECTIONS = "recents_open_connections",
@@ -49,7 +49,7 @@ define_metrics! {
     counter CONNECTIONS_CLOSED_TOTAL = "recents_connections_closed_total",
         "Connections that the server closed, by reason.";
     counter TURNS_SHARED_TOTAL = "recents_turns_shared_total",
-        "Times that a user who took much of the server waited for a place among such users.";
+        "Requests of heavy users that waited for one of the permits that these users share.";
     counter RATE_LIMITED_TOTAL = "recents_rate_limited_total",
         "Requests refused because of the rate of a user or an address.";
     counter UNAUTHENTICATED_TOTAL = "recents_unauthenticated_total",
@@ -115,7 +115,7 @@ define_metrics! {
     counter LIVE_CLOSED_TOTAL = "recents_live_closed_total",
         "Connections with subscriptions that the server closed, by reason.";
     gauge LIVE_REDIS_UP = "recents_live_redis_up",
-        "Whether this server is subscribed to Redis: 1 or 0.";
+        "1 if this server is subscribed to Redis, otherwise 0.";
     counter LIVE_REDIS_FAILURES_TOTAL = "recents_live_redis_failures_total",
         "Failures of the connection that is subscribed to Redis.";
 

@@ -126,13 +126,13 @@ mod tests {
         let log = OutageLog::new("it fails", "it works");
         let text = logged(|| {
             log.worked();
-            for _ in 0..2 {
+            for round in 0..2 {
                 log.failed(&"refused");
                 log.failed(&"no answer");
-                assert!(log.is_ongoing());
+                assert!(log.is_ongoing(), "outage {round}");
                 log.worked();
                 log.worked();
-                assert!(!log.is_ongoing());
+                assert!(!log.is_ongoing(), "outage {round}");
             }
         });
         let expected = " WARN it fails error=refused\n INFO it works seconds=0\n";

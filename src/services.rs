@@ -15,7 +15,7 @@ use crate::webhook_monitor::WebhookMonitor;
 /// The services that the interfaces call.
 #[derive(Debug)]
 pub struct Services {
-    /// What the services share.
+    /// The parts that all services use.
     pub base: Arc<Base>,
     /// Channels and their members.
     pub channels: Arc<ChannelService>,

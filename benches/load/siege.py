@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Besieges a release build: fifty honest users, a service and a feeder, and beside them one hostile caller of each kind.
 
-First nobody attacks, then each attack alone for a few seconds, on a server that was just started, then all of them at once for --seconds. What is promised, and with
---check fails the run: no acknowledged message is lost, no webhook is refused, no honest request is answered with 429 or 5xx or not at
+First nobody attacks, then each attack alone for a few seconds, on a server that was just started, then all of them at once for --seconds. The promises, which
+--check tests: no acknowledged message is lost, no webhook is refused, no honest request is answered with 429 or 5xx or not at
 all, the honest p99 grows by less than --factor (of at least --floor milliseconds), and the memory stays below --memory MiB.
 
   cargo build --release && python3 benches/load/siege.py --binary target/release/recents --engines sqlite --check
@@ -158,7 +158,7 @@ class Honest:
         self.acknowledged, self.waiting = {}, {}
 
     def begin(self):
-        """Takes what was met so far, and begins anew; what was acknowledged is kept. Who waits has waited so long at least."""
+        """Returns the results so far and resets them; acknowledged messages are kept. A waiting request counts with the time that it has waited."""
         now = time.monotonic()
         met = (self.times + [now - began for began in self.waiting.values()], self.faults, self.refused_hooks, self.closed)
         self.times, self.faults, self.refused_hooks, self.closed = [], [], 0, 0
@@ -256,7 +256,7 @@ class Honest:
         yield self.feeder()
 
     async def lost(self):
-        """How many acknowledged messages are not there."""
+        """Counts the acknowledged messages that are missing."""
         client = Client(self.address, "127.0.0.92", f"token: {MANAGER}\r\n")
         found = {}
         for channel in {channel for channel, _ in self.acknowledged}:
@@ -587,7 +587,7 @@ class Attacker:
         await asyncio.gather(self.many(150, body), self.many(50, reading, buffer=4096))
 
     async def grpc_port(self):
-        """Where webhooks come over gRPC: connections that say nothing, and bodies without end."""
+        """Attacks the webhook over gRPC: silent connections, and endless bodies."""
         async def idle(reader, _):
             await reader.read(1)
         await asyncio.gather(self.many(300, idle, port=self.grpc), self.http2(self.grpc, "/pb.WebhookService/SendWebhook"))

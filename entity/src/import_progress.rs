@@ -1,4 +1,4 @@
-//! How far recordings have been imported.
+//! The progress of imports of recordings.
 
 use sea_orm::entity::prelude::*;
 

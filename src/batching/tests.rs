@@ -77,8 +77,9 @@ async fn a_locked_row_does_not_block_its_shard() {
     }
     assert!(blocked.iter().all(|waiting| !waiting.is_finished()));
     free.send(true).unwrap();
-    for waiting in blocked {
-        assert!(waiting.await.unwrap().unwrap() <= 3);
+    for (number, waiting) in blocked.into_iter().enumerate() {
+        let size = waiting.await.unwrap().unwrap();
+        assert!(size <= 3, "request {number}: a batch of {size}");
     }
 }
 
@@ -108,7 +109,7 @@ async fn concurrent_requests_share_one_batch() {
     let all = join_all((14..164).map(|number| batcher.submit(7, number))).await;
     for (number, answer) in (14..164).zip(&all) {
         match answer {
-            Err(Error::NotFound("hundred")) => assert_eq!(number, 100),
+            Err(Error::NotFound("hundred")) => assert_eq!(number, 100, "{number}"),
             Ok((own, with)) => assert!(
                 *own == number && (2..=64).contains(with),
                 "{number}: {own}, {with}"

@@ -1,23 +1,23 @@
-//! Budgets limit the memory, the concurrent requests and the connections of callers. Each share is
-//! counted for the server, for the caller's address and for its user, so that no caller can use up
+//! Budgets limit the memory, the concurrent requests and the connections of callers. Each allocation
+//! is counted for the server, for the caller's address and for its user, so that no caller can use up
 //! a budget; a part is reserved for services.
 //!
 //! The memory budget covers the unprocessed bytes of a connection, a body as it arrives, the values
-//! that are parsed from it, the messages of an answer, and the answer until it is written. A share
-//! that would exceed a limit is refused before the memory is allocated. Caches have limits of their
+//! that are parsed from it, the messages of an answer, and the answer until it is written. An
+//! allocation that would exceed a limit is refused before the memory is allocated. Caches have limits of their
 //! own (`cache.recent_messages_bytes`, `graphql.apq_cache_bytes`).
 
+mod allocation;
 mod json_size;
 mod reservation;
-mod share;
 mod user_permits;
 
 use std::sync::Arc;
 
+pub(crate) use self::allocation::{Allocation, CallerIdentity, network};
+use self::allocation::{Budget, BudgetLimits};
 pub(crate) use self::json_size::parsed_size;
-pub(crate) use self::reservation::{Reservation, acquire_user_permit, current, hold};
-use self::share::{Budget, BudgetLimits};
-pub(crate) use self::share::{Holder, Share, network};
+pub(crate) use self::reservation::{Reservation, acquire_user_permit, current, reserve_memory};
 pub(crate) use self::user_permits::UserPermit;
 use self::user_permits::UserPermits;
 use crate::config::Limits;
@@ -67,11 +67,11 @@ impl Budgets {
     ///
     /// # Errors
     /// [`Error::Overloaded`], [`Error::TooManyAtOnce`].
-    pub(crate) fn admit(&self, holder: Holder) -> Result<Reservation, Error> {
-        let slot = Some(self.requests.try_acquire(holder.clone(), 1)?);
+    pub(crate) fn admit(&self, identity: CallerIdentity) -> Result<Reservation, Error> {
+        let slot = Some(self.requests.try_acquire(identity.clone(), 1)?);
         Ok(Reservation::new(
             slot,
-            self.memory.try_acquire(holder, REQUEST_BYTES)?,
+            self.memory.try_acquire(identity, REQUEST_BYTES)?,
             &self.user_permits,
         ))
     }
@@ -80,10 +80,13 @@ impl Budgets {
     ///
     /// # Errors
     /// Like [`Budgets::admit`].
-    pub(crate) fn admit_subscription(&self, holder: Holder) -> Result<Reservation, Error> {
+    pub(crate) fn admit_subscription(
+        &self,
+        identity: CallerIdentity,
+    ) -> Result<Reservation, Error> {
         Ok(Reservation::new(
             None,
-            self.memory.try_acquire(holder, 0)?,
+            self.memory.try_acquire(identity, 0)?,
             &self.user_permits,
         ))
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::Stream;
 
-use super::share::{Holder, Share};
+use super::allocation::{Allocation, CallerIdentity};
 use super::user_permits::{UserPermit, UserPermits};
 use crate::error::Error;
 
@@ -18,25 +18,29 @@ tokio::task_local! {
 
 /// The slot and the memory that are reserved for a request. Clones share one reservation.
 #[derive(Clone, Debug)]
-pub(crate) struct Reservation(Arc<Mutex<ReservedShares>>, Arc<UserPermits>);
+pub(crate) struct Reservation(Arc<Mutex<Allocations>>, Arc<UserPermits>);
 
 #[derive(Debug)]
-struct ReservedShares {
+struct Allocations {
     /// The slot of a request, until it is processed.
-    slot: Option<Share>,
+    slot: Option<Allocation>,
     /// The memory, until the answer is written.
-    memory: Share,
+    memory: Allocation,
 }
 
 impl Reservation {
-    pub(super) fn new(slot: Option<Share>, memory: Share, user_permits: &Arc<UserPermits>) -> Self {
+    pub(super) fn new(
+        slot: Option<Allocation>,
+        memory: Allocation,
+        user_permits: &Arc<UserPermits>,
+    ) -> Self {
         Self(
-            Arc::new(Mutex::new(ReservedShares { slot, memory })),
+            Arc::new(Mutex::new(Allocations { slot, memory })),
             Arc::clone(user_permits),
         )
     }
 
-    fn lock(&self) -> MutexGuard<'_, ReservedShares> {
+    fn lock(&self) -> MutexGuard<'_, Allocations> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -44,22 +48,22 @@ impl Reservation {
     ///
     /// # Errors
     /// [`Error::Overloaded`], [`Error::TooManyAtOnce`].
-    pub(crate) fn hold(&self, bytes: usize) -> Result<(), Error> {
+    pub(crate) fn reserve_memory(&self, bytes: usize) -> Result<(), Error> {
         Ok(self.lock().memory.grow(bytes)?)
     }
 
     /// Counts the reservation for this user as well.
     ///
     /// # Errors
-    /// Like [`Reservation::hold`].
+    /// Like [`Reservation::reserve_memory`].
     pub(crate) fn set_user(&self, uid: &str) -> Result<(), Error> {
-        let ReservedShares { slot, memory } = &mut *self.lock();
-        for share in slot.iter_mut().chain([memory]) {
-            let holder = Holder {
+        let Allocations { slot, memory } = &mut *self.lock();
+        for allocation in slot.iter_mut().chain([memory]) {
+            let identity = CallerIdentity {
                 uid: Some(uid.to_owned()),
-                ..share.holder().clone()
+                ..allocation.identity().clone()
             };
-            share.transfer(holder)?;
+            allocation.transfer(identity)?;
         }
         Ok(())
     }
@@ -72,7 +76,7 @@ impl Reservation {
     /// Changes the reserved memory to `bytes`.
     ///
     /// # Errors
-    /// Like [`Reservation::hold`].
+    /// Like [`Reservation::reserve_memory`].
     pub(crate) fn resize_memory(&self, bytes: usize) -> Result<(), Error> {
         Ok(self.lock().memory.resize(bytes)?)
     }
@@ -132,10 +136,10 @@ pub(crate) fn current() -> Option<Reservation> {
 /// Reserves more memory for the current request.
 ///
 /// # Errors
-/// Like [`Reservation::hold`].
-pub(crate) fn hold(bytes: usize) -> Result<(), Error> {
+/// Like [`Reservation::reserve_memory`].
+pub(crate) fn reserve_memory(bytes: usize) -> Result<(), Error> {
     REQUEST
-        .try_with(|reservation| reservation.hold(bytes))
+        .try_with(|reservation| reservation.reserve_memory(bytes))
         .unwrap_or(Ok(()))
 }
 
@@ -145,12 +149,12 @@ pub(crate) fn hold(bytes: usize) -> Result<(), Error> {
 ///
 /// A task that has a permit must not wait for another one.
 pub(crate) async fn acquire_user_permit() -> Option<UserPermit> {
-    let Reservation(shares, user_permits) = current()?;
-    let uid = shares
+    let Reservation(allocations, user_permits) = current()?;
+    let uid = allocations
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .memory
-        .holder()
+        .identity()
         .uid
         .clone()?;
     user_permits.acquire(uid).await
@@ -171,7 +175,7 @@ impl AsRef<[u8]> for ReservedBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::share::tests::{address, budget};
+    use crate::budget::allocation::tests::{address, budget};
 
     #[tokio::test]
     async fn memory_is_reserved_until_all_references_to_the_answer_are_dropped() {
@@ -181,8 +185,8 @@ mod tests {
         let answer = reservation
             .clone()
             .scope(async {
-                hold(200).unwrap();
-                assert!(hold(200).is_err());
+                reserve_memory(200).unwrap();
+                assert!(reserve_memory(200).is_err());
                 let reservation = current().unwrap();
                 reservation.resize_memory(50).unwrap();
                 reservation.attach_to(Bytes::from(vec![0; 50]))
@@ -195,6 +199,6 @@ mod tests {
         assert_eq!(budget.used(), 50);
         drop(part);
         assert_eq!(budget.used(), 0);
-        hold(1 << 40).unwrap();
+        reserve_memory(1 << 40).unwrap();
     }
 }

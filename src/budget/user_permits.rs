@@ -143,16 +143,16 @@ impl UserPermits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::share::tests::{service, user};
-    use crate::budget::{Budgets, Holder, acquire_user_permit};
+    use crate::budget::allocation::tests::{service, user};
+    use crate::budget::{Budgets, CallerIdentity, acquire_user_permit};
     use crate::config::Limits;
 
     #[tokio::test]
     async fn a_user_has_two_permits_and_other_users_do_not_wait() {
         let budgets = Budgets::new(&Limits::default());
-        let reserve = |holder: Holder| budgets.admit(holder).unwrap();
-        let acquire = |holder: Holder| {
-            let permit = reserve(holder).scope(acquire_user_permit());
+        let reserve = |identity: CallerIdentity| budgets.admit(identity).unwrap();
+        let acquire = |identity: CallerIdentity| {
+            let permit = reserve(identity).scope(acquire_user_permit());
             async { tokio::time::timeout(std::time::Duration::from_millis(20), permit).await }
         };
         let (first, _second) = (

@@ -24,7 +24,7 @@ pub(super) const MAX_IMMEDIATE_REMOVALS: usize = 2000;
 const ROWS_PER_TRANSACTION: usize = 500;
 /// Number of named users in one part of a removal.
 const USERS_PER_PART: usize = 1000;
-/// How long a claim is valid. A server that does not renew its claim is considered dead.
+/// How long a claim is valid. A server that does not renew its claim is considered crashed.
 const CLAIM_MS: i64 = 10_000;
 /// How soon a removal is tried again if another server has claimed it, or it failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);

@@ -82,7 +82,7 @@ pub struct CreateChannel {
     pub flags: FlagChanges,
     /// Members to add.
     pub uids: Vec<Uid>,
-    /// Whether to remove all other members.
+    /// True removes all other members.
     pub reset: bool,
 }
 

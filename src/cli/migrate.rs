@@ -4,12 +4,12 @@ use crate::config::Settings;
 use crate::server;
 
 #[derive(clap::Subcommand, Clone, Copy)]
-pub(crate) enum Direction {
+pub(crate) enum MigrateCommand {
     /// Apply the missing migrations
     Up,
     /// Revert the newest migrations
     Down {
-        /// How many to revert
+        /// Number of migrations to revert
         #[arg(long, default_value_t = 1)]
         steps: u32,
     },
@@ -17,12 +17,12 @@ pub(crate) enum Direction {
     Status,
 }
 
-pub(crate) async fn run(settings: &Settings, direction: Direction) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: &Settings, command: MigrateCommand) -> anyhow::Result<()> {
     let store = server::connect(settings).await?;
-    match direction {
-        Direction::Up => store.migrate_up().await?,
-        Direction::Down { steps } => store.migrate_down(Some(steps)).await?,
-        Direction::Status => {}
+    match command {
+        MigrateCommand::Up => store.migrate_up().await?,
+        MigrateCommand::Down { steps } => store.migrate_down(Some(steps)).await?,
+        MigrateCommand::Status => {}
     }
     for migration in store.migration_status().await? {
         super::print(&format!(

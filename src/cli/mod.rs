@@ -40,7 +40,7 @@ enum Command {
     /// Apply, revert or list the migrations of the database
     Migrate {
         #[command(subcommand)]
-        direction: migrate::Direction,
+        command: migrate::MigrateCommand,
     },
     /// Print the GraphQL schema
     Schema,
@@ -106,7 +106,7 @@ fn run(arguments: Cli) -> anyhow::Result<()> {
     runtime.block_on(async {
         match command {
             Command::Serve(args) => serve::run(settings, args).await,
-            Command::Migrate { direction } => migrate::run(&settings, direction).await,
+            Command::Migrate { command } => migrate::run(&settings, command).await,
             Command::Import(args) => import::run(&settings, &args).await,
             Command::Check => check::run(&settings).await,
             Command::Repair(args) => repair::run(&settings, &args).await,

@@ -45,13 +45,13 @@ pub struct Limits {
     /// Maximum number of running requests. Further requests are refused at once with 503.
     pub max_concurrent_requests: usize,
     /// Maximum number of running requests of one user; further ones are refused with 429. A quarter
-    /// of the server's places is reserved for services, and one address gets at most half of the
-    /// others.
+    /// of the server's request slots is reserved for services, and one address gets at most half of
+    /// the others.
     pub user_requests: usize,
     /// Memory for callers: open connections, bodies as they arrive, answers until they are written,
     /// and events for subscribers. A quarter is reserved for services; one address gets at most
     /// half of the rest, one user a third of it. Further requests are refused with 503, or with 429
-    /// if the address or the user holds too much. Caches have limits of their own. With the default
+    /// if the address or the user uses too much. Caches have limits of their own. With the default
     /// the whole server fits into 512 MiB.
     pub memory_bytes: usize,
     /// Maximum number of open connections. Further connections are closed at once. The system's

@@ -171,7 +171,7 @@ fn describe_value_error(key: &str, problem: &str) -> String {
     }
 }
 
-/// Checks that the file, if it exists, is TOML, and names the place of an error. (`config` alone
+/// Checks that the file, if it exists, is TOML, and names the position of an error. (`config` alone
 /// replaces invalid UTF-8, and names no line for numbers that are too large.)
 fn check_toml_syntax(path: &Path) -> Result<(), ConfigError> {
     let name = path.display();
@@ -189,7 +189,7 @@ fn check_toml_syntax(path: &Path) -> Result<(), ConfigError> {
     })?;
     text.parse::<toml::Table>().map_err(|error| {
         // Leaves the line itself out, which may contain a secret.
-        let place = error.span().map_or_else(String::new, |span| {
+        let position = error.span().map_or_else(String::new, |span| {
             let before = &text[..span.start.min(text.len())];
             let line = before.matches('\n').count() + 1;
             format!(
@@ -198,7 +198,7 @@ fn check_toml_syntax(path: &Path) -> Result<(), ConfigError> {
             )
         });
         ConfigError(format!(
-            "{name} is not valid TOML{place}: {}",
+            "{name} is not valid TOML{position}: {}",
             error.message()
         ))
     })?;

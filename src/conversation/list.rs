@@ -39,7 +39,7 @@ pub struct ListRequest {
     pub before: Option<ListCursor>,
     /// Maximum page size.
     pub limit: u32,
-    /// Whether to take the page from the end of the range between the cursors instead of its
+    /// True takes the page from the end of the range between the cursors instead of its
     /// beginning.
     pub from_end: bool,
 }
@@ -83,9 +83,9 @@ pub struct ListPage {
     /// The conversations in list order. After a cursor, conversations that moved to the side that
     /// was already read come first (backwards: last).
     pub conversations: Vec<(ListCursor, Conversation)>,
-    /// Whether there are conversations above the page.
+    /// True if there are conversations above the page.
     pub has_previous: bool,
-    /// Whether there are conversations below the page.
+    /// True if there are conversations below the page.
     pub has_next: bool,
     /// Number of matching conversations on all pages.
     pub total: usize,
@@ -166,18 +166,18 @@ pub(super) fn page_of(
     }
     moved.sort_unstable_by_key(|conversation| conversation.version);
     let room = limit - moved.len();
-    let place = |key: &SortKey, version: Version| ListCursor {
+    let cursor_at = |key: &SortKey, version: Version| ListCursor {
         key: key.clone(),
         version,
     };
     let moved = moved.into_iter().filter_map(|conversation| {
         let cursor = cursor.as_ref()?;
         Some((
-            place(&cursor.key, conversation.version),
+            cursor_at(&cursor.key, conversation.version),
             conversation.clone(),
         ))
     });
-    let stays = |entry: &&(SortKey, Conversation)| (place(&entry.0, version), entry.1.clone());
+    let stays = |entry: &&(SortKey, Conversation)| (cursor_at(&entry.0, version), entry.1.clone());
     let conversations: Vec<(ListCursor, Conversation)>;
     let (has_previous, has_next);
     if request.from_end {

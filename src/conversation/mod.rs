@@ -99,7 +99,7 @@ pub struct Conversation {
     pub version: Version,
     /// When the user pinned it; 0 if it is not pinned.
     pub pinned_at: EpochMs,
-    /// Whether the user muted it.
+    /// True if the user muted it.
     pub muted: bool,
     /// The deletion watermark: messages up to this seq never show.
     pub(crate) deleted_to_seq: Seq,
@@ -139,7 +139,7 @@ pub struct ConversationRemoval {
     pub version: Version,
     /// Internal id of the channel.
     pub(crate) channel_pk: ChannelPk,
-    /// Whether the user is still a member, so that a message can bring the conversation back.
+    /// True if the user is still a member, so that a message can bring the conversation back.
     pub(crate) is_member: bool,
 }
 

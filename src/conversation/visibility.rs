@@ -1,4 +1,4 @@
-//! Which conversations are listed, and which are stale.
+//! Decides which conversations are listed, and which are stale.
 
 use crate::model::{ConversationRow, Membership, Version};
 

@@ -166,7 +166,8 @@ mod tests {
                 .unwrap_err();
             assert_eq!(
                 async_graphql::Error::from(error).message,
-                format!("{expected} is wrong")
+                format!("{expected} is wrong"),
+                "{field} in {at:?}"
             );
         }
     }

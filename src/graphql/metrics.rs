@@ -3,14 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
+use async_graphql::parser::types::{
+    ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
+};
 use async_graphql::{Name, PathSegment, ServerError, Value};
 
 use super::operation_stats::{self, CompletedOperation, OTHER};
 use super::persisted::hash_of;
 use super::query_limits::root_nullability;
 
-/// How deep fragments are followed to collect the root fields.
+/// Maximum depth to which fragments are followed to collect the root fields.
 const MAX_FRAGMENT_DEPTH: usize = 8;
 
 /// The measurements of one operation.
@@ -20,17 +22,26 @@ pub(super) struct OperationMetrics {
     kind: &'static str,
     /// Response keys at the root, with the names of their fields.
     pub(super) root: Vec<(String, String)>,
-    /// Whether any selection at the root has a directive.
+    /// True if any selection at the root has a directive.
     pub(super) has_root_directives: bool,
     started_at: Instant,
+}
+
+/// Returns the operation of a document that runs, with its name. `chosen` is the request's
+/// `operationName`.
+pub(super) fn chosen_operation<'a>(
+    document: &'a ExecutableDocument,
+    chosen: Option<&str>,
+) -> Option<(Option<&'a Name>, &'a OperationDefinition)> {
+    let mut operations = document.operations.iter();
+    let (name, operation) = operations
+        .find(|(name, _)| chosen.is_none_or(|chosen| name.is_some_and(|name| name == chosen)))?;
+    Some((name, &operation.node))
 }
 
 impl OperationMetrics {
     /// Starts the measurement. `chosen` is the request's `operationName`.
     pub(super) fn start(document: &ExecutableDocument, chosen: Option<&str>) -> Self {
-        let mut operations = document.operations.iter();
-        let found = operations
-            .find(|(name, _)| chosen.is_none_or(|chosen| name.is_some_and(|name| name == chosen)));
         let mut metrics = Self {
             name: String::new(),
             kind: "query",
@@ -38,18 +49,14 @@ impl OperationMetrics {
             has_root_directives: false,
             started_at: Instant::now(),
         };
-        if let Some((name, definition)) = found {
+        if let Some((name, operation)) = chosen_operation(document, chosen) {
             metrics.name = name.map(Name::to_string).unwrap_or_default();
-            metrics.kind = match definition.node.ty {
+            metrics.kind = match operation.ty {
                 OperationType::Query => "query",
                 OperationType::Mutation => "mutation",
                 OperationType::Subscription => "subscription",
             };
-            metrics.collect(
-                document,
-                &definition.node.selection_set.node,
-                MAX_FRAGMENT_DEPTH,
-            );
+            metrics.collect(document, &operation.selection_set.node, MAX_FRAGMENT_DEPTH);
         }
         metrics
     }

@@ -8,6 +8,7 @@
 mod context;
 mod empty_selections;
 pub mod error;
+mod field_order;
 pub mod http;
 mod json;
 mod loaders;

@@ -1,16 +1,15 @@
-//! Works around three deviations of async-graphql 7.2.1 from the specification: a failed field is
-//! left out of its object instead of setting the nearest nullable ancestor to null; fields are
-//! ordered by completion; and an object without fields becomes null.
+//! Works around two deviations of async-graphql 7.2.1 from the specification: a failed field is left
+//! out of its object instead of setting the nearest nullable ancestor to null, and an object without
+//! fields becomes null.
 
 use async_graphql::{Name, PathSegment, Response, Value};
 use async_graphql_value::indexmap::IndexMap;
 
 use super::query_limits::{Nullability, root_nullability};
 
-/// Sets nulls where fields failed and orders the root's fields as in the document. `root` has the
-/// response keys in the order of the document, with the names of their fields. Only root fields of
-/// subscriptions are non-null.
-pub(super) fn propagate_nulls_and_order_fields(answer: &mut Response, root: &[(String, String)]) {
+/// Sets nulls where fields failed. `root` has the response keys with the names of their fields. Only
+/// root fields of subscriptions are non-null.
+pub(super) fn propagate_nulls(answer: &mut Response, root: &[(String, String)]) {
     let Response { data, errors, .. } = answer;
     // All root fields failed or were skipped.
     if *data == Value::Null {
@@ -21,16 +20,6 @@ pub(super) fn propagate_nulls_and_order_fields(answer: &mut Response, root: &[(S
         if !is_there(data, &error.path) {
             set_null(data, &error.path, root);
         }
-    }
-    if let Value::Object(fields) = data {
-        let mut ordered = IndexMap::with_capacity(fields.len());
-        for (key, _) in root {
-            if let Some((key, value)) = fields.shift_remove_entry(key.as_str()) {
-                ordered.insert(key, value);
-            }
-        }
-        ordered.append(fields);
-        *fields = ordered;
     }
 }
 
@@ -56,8 +45,8 @@ fn set_null(data: &mut Value, path: &[PathSegment], root: &[(String, String)]) {
     }
 }
 
-/// Returns the nearest nullable place above a failed field. Only root fields, or the entries of a
-/// root list, are nullable above fields that can fail and are non-null.
+/// Returns the nearest nullable field or entry above a failed field. Only root fields, or the
+/// entries of a root list, are nullable above fields that can fail and are non-null.
 fn nullable<'a>(
     data: &'a mut Value,
     path: &[PathSegment],

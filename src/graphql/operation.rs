@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::empty_selections::mark_empty_selections;
 use super::error::{GraphqlError, log_errors};
+use super::field_order::FieldOrder;
 use super::loaders::Loaders;
-use super::metrics::OperationMetrics;
-use super::null_propagation::propagate_nulls_and_order_fields;
+use super::metrics::{OperationMetrics, chosen_operation};
+use super::null_propagation::propagate_nulls;
 use super::operation_context::OperationContext;
 use super::persisted::PersistedQuery;
 use super::query_limits;
@@ -52,7 +53,7 @@ pub(super) struct RequestContext {
     pub(super) request_id: String,
 }
 
-/// Which operations a transport can run.
+/// The operations that a transport can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TransportCapabilities {
     /// GET: queries only.
@@ -69,7 +70,7 @@ pub(super) enum TransportCapabilities {
 pub(super) struct ExecutionResult {
     pub(super) status: StatusCode,
     pub(super) response: Response,
-    /// Whether execution started. If not, the response has no `data`, not even null.
+    /// True if execution started. Otherwise, the response has no `data`, not even null.
     pub(super) executed: bool,
 }
 
@@ -111,7 +112,7 @@ pub(super) struct PreparedOperation {
     text: Arc<str>,
     checked: query_limits::CheckedDocument,
     is_mutation: bool,
-    /// Whether the operation is a subscription.
+    /// True if the operation is a subscription.
     pub(super) is_subscription: bool,
 }
 
@@ -248,12 +249,19 @@ impl PreparedOperation {
     fn start(mut self, context: &RequestContext) -> (Request, RunningOperation) {
         let metrics =
             OperationMetrics::start(&self.checked.document, self.operation_name.as_deref());
-        mark_empty_selections(&mut self.checked.document);
         let RequestContext {
             state,
             caller,
             request_id,
         } = context;
+        let field_order = chosen_operation(&self.checked.document, self.operation_name.as_deref())
+            .map(|(_, operation)| {
+                let max_selections = state.app.settings.limits.document_fields;
+                let set = &operation.selection_set.node;
+                FieldOrder::of(&self.checked.document, set, max_selections)
+            })
+            .unwrap_or_default();
+        mark_empty_selections(&mut self.checked.document);
         let operation = Arc::new(OperationContext::new(
             state.app.core.clone(),
             metrics.root.iter().map(|(_, field)| field.as_str()),
@@ -273,6 +281,7 @@ impl PreparedOperation {
             request,
             RunningOperation {
                 metrics,
+                field_order,
                 is_recorded: false,
                 text: self.text,
                 request_id: request_id.clone(),
@@ -285,6 +294,7 @@ impl PreparedOperation {
 /// An operation during its execution.
 struct RunningOperation {
     metrics: OperationMetrics,
+    field_order: FieldOrder,
     /// Set after the first result: of a subscription only that one is recorded.
     is_recorded: bool,
     text: Arc<str>,
@@ -311,7 +321,8 @@ impl RunningOperation {
             || response.errors.iter().any(|error| !error.path.is_empty());
         log_errors(&response.errors);
         if executed {
-            propagate_nulls_and_order_fields(&mut response, &self.metrics.root);
+            propagate_nulls(&mut response, &self.metrics.root);
+            self.field_order.apply(&mut response.data);
         }
         for error in &mut response.errors {
             set_code(

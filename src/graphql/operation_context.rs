@@ -66,7 +66,7 @@ impl OperationContext {
     /// Waits for a permit. It yields first, so that other users' tasks run between the fields of
     /// one operation, which would otherwise run one after the other without a pause.
     ///
-    /// The holder of a permit must not wait for another one.
+    /// A task that has a permit must not wait for another one.
     pub(super) async fn acquire_permit(&self) -> WorkPermit<'_> {
         let of_operation = self.permits.acquire().await.ok();
         let of_user = budget::acquire_user_permit().await;
@@ -77,7 +77,7 @@ impl OperationContext {
         }
     }
 
-    /// Whether several fields read lists, so that one read of the whole list serves them all.
+    /// True if several fields read lists, so that one read of the whole list serves them all.
     pub(super) fn shares_lists(&self) -> bool {
         self.version_assigning_fields > 1
     }

@@ -325,16 +325,23 @@ mod tests {
             let persisted = listed(&manifest.to_string()).unwrap();
             assert_eq!(
                 found(&persisted, None, Some(&persisted_query(&hash))),
-                Ok(QUERY.to_owned())
+                Ok(QUERY.to_owned()),
+                "{manifest}"
             );
-            assert_eq!(found(&persisted, Some(QUERY), None), Ok(QUERY.to_owned()));
+            assert_eq!(
+                found(&persisted, Some(QUERY), None),
+                Ok(QUERY.to_owned()),
+                "{manifest}"
+            );
             assert_eq!(
                 found(&persisted, Some("{ a }"), None),
-                Err("FORBIDDEN".to_owned())
+                Err("FORBIDDEN".to_owned()),
+                "{manifest}"
             );
             assert_eq!(
                 found(&persisted, Some("{ a }"), Some(&persisted_query(&hash))),
-                Err("FORBIDDEN".to_owned())
+                Err("FORBIDDEN".to_owned()),
+                "{manifest}"
             );
             assert_eq!(
                 found(
@@ -342,11 +349,13 @@ mod tests {
                     Some("{ a }"),
                     Some(&persisted_query(&hash_of("{ a }")))
                 ),
-                Err("FORBIDDEN".to_owned())
+                Err("FORBIDDEN".to_owned()),
+                "{manifest}"
             );
             assert_eq!(
                 found(&persisted, None, Some(&persisted_query("x"))),
-                Err("PERSISTED_QUERY_NOT_FOUND".to_owned())
+                Err("PERSISTED_QUERY_NOT_FOUND".to_owned()),
+                "{manifest}"
             );
         }
     }

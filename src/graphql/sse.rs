@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::http::error_response;
 use super::operation::{ExecutionResult, PreparedOperation, RequestContext};
-use crate::budget::{Holder, Reservation};
+use crate::budget::{CallerIdentity, Reservation};
 use crate::error::Error;
 use crate::live::{Connection, wait_for_expiry};
 
@@ -43,7 +43,7 @@ pub(super) fn respond(
     headers: &HeaderMap,
     prepared: Result<PreparedOperation, ExecutionResult>,
 ) -> Response {
-    let holder = Holder {
+    let identity = CallerIdentity {
         is_service: context.caller.user().is_none(),
         address,
         uid: context.caller.user().map(ToString::to_string),
@@ -56,7 +56,7 @@ pub(super) fn respond(
     let (connection, reservation) = match connection.and_then(|connection| {
         Ok((
             connection,
-            context.state.app.budgets.admit_subscription(holder)?,
+            context.state.app.budgets.admit_subscription(identity)?,
         ))
     }) {
         Ok(pair) => pair,
@@ -135,7 +135,7 @@ async fn stream_events(
             _ = keep_alive.tick() => Bytes::from_static(b":\n\n"),
             () = send.closed() => return,
             () = replaced.cancelled() => {
-                let error = Error::TooManyAtOnce("a newer connection of this user took the place of this one".into());
+                let error = Error::TooManyAtOnce("a newer connection of this user replaced this one".into());
                 if !send_event(event(&ExecutionResult::from_error(&error))).await {
                     return;
                 }

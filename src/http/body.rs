@@ -49,7 +49,7 @@ pub(crate) async fn read_body(
         length += chunk.len();
         in_window += chunk.len();
         if length <= max_bytes {
-            budget::hold(chunk.len())?;
+            budget::reserve_memory(chunk.len())?;
             read.extend_from_slice(&chunk);
         } else if length > max_bytes.saturating_mul(4) {
             break;

@@ -94,8 +94,12 @@ mod tests {
         );
         for number in 1..=1000 {
             let origin = format!("https://{number}.example");
-            assert_eq!(refuse(&origin), number.min(MAX_LOGGED_ORIGINS));
-            assert_eq!(refuse(&origin), number.min(MAX_LOGGED_ORIGINS));
+            assert_eq!(refuse(&origin), number.min(MAX_LOGGED_ORIGINS), "{origin}");
+            assert_eq!(
+                refuse(&origin),
+                number.min(MAX_LOGGED_ORIGINS),
+                "{origin}, again"
+            );
         }
     }
 }

@@ -21,7 +21,7 @@ use tower_service::Service;
 use super::monitored_socket::{
     ClientTimeouts, ConnectionMeter, MonitoredSocket, OPEN_CONNECTION_BYTES, READ_AHEAD,
 };
-use crate::budget::Holder;
+use crate::budget::CallerIdentity;
 use crate::config::{Limits, Settings};
 use crate::state::AppState;
 
@@ -66,25 +66,25 @@ fn is_caused_by_client(error: &io::Error) -> bool {
     )
 }
 
-/// Reserves a place and memory for a connection; `None` if the budgets are exhausted, and then the
+/// Reserves a slot and memory for a connection; `None` if the budgets are exhausted, and then the
 /// connection is closed at once.
 pub(crate) fn admit_connection(
     state: &AppState,
     peer: IpAddr,
     bytes: usize,
 ) -> Option<ConnectionMeter> {
-    let holder = Holder {
+    let identity = CallerIdentity {
         is_service: state.service_addresses.has(peer),
         address: (!state.rate_limiter.is_proxy(peer)).then_some(peer),
         uid: None,
     };
-    let place = state
+    let slot = state
         .budgets
         .connections
-        .try_acquire(holder.clone(), 1)
+        .try_acquire(identity.clone(), 1)
         .ok()?;
-    let memory = state.budgets.memory.try_acquire(holder, bytes).ok()?;
-    Some(ConnectionMeter::new(place, memory))
+    let memory = state.budgets.memory.try_acquire(identity, bytes).ok()?;
+    Some(ConnectionMeter::new(slot, memory))
 }
 
 /// Sets the options of a client's socket. Keepalive closes the connection of a client that vanished

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::budget::Share;
+use crate::budget::Allocation;
 
 /// Maximum bytes that hyper reads ahead; a request's line and headers must fit.
 pub(crate) const READ_AHEAD: usize = 64 * 1024;
@@ -26,8 +26,8 @@ pub(crate) struct ConnectionMeter(Arc<MeterState>);
 
 #[derive(Debug)]
 struct MeterState {
-    _place: Share,
-    memory: Mutex<Share>,
+    _slot: Allocation,
+    memory: Mutex<Allocation>,
     /// Bytes of a head, or of a message, that is not complete yet.
     pending_bytes: AtomicUsize,
     phase: AtomicU8,
@@ -36,14 +36,14 @@ struct MeterState {
 }
 
 impl ConnectionMeter {
-    pub(crate) fn new(place: Share, memory: Share) -> Self {
+    pub(crate) fn new(slot: Allocation, memory: Allocation) -> Self {
         let (pending_bytes, phase, max_pending_bytes) = (
             AtomicUsize::new(0),
             AtomicU8::new(IDLE),
             AtomicUsize::new(READ_AHEAD),
         );
         Self(Arc::new(MeterState {
-            _place: place,
+            _slot: slot,
             memory: Mutex::new(memory),
             pending_bytes,
             phase,

@@ -53,7 +53,7 @@ impl AnswerSizeLimit {
     pub(crate) fn reserve_memory(&self) -> Result<(), Error> {
         let taken = self.limit - self.remaining();
         let before = self.reserved.fetch_max(taken, Ordering::Relaxed);
-        budget::hold(
+        budget::reserve_memory(
             taken
                 .saturating_sub(before)
                 .saturating_mul(COPIES_IN_MEMORY),

@@ -19,9 +19,9 @@ pub struct HistoryRequest {
     pub before: Option<Seq>,
     /// Maximum page size.
     pub limit: u32,
-    /// Whether to take the page from the end of the range instead of its beginning.
+    /// True takes the page from the end of the range instead of its beginning.
     pub newest: bool,
-    /// Whether a service asks. A service may see all of a channel that `uid` never joined.
+    /// True if a service asks. A service may see all of a channel that `uid` never joined.
     pub as_service: bool,
 }
 
@@ -30,11 +30,11 @@ pub struct HistoryRequest {
 pub struct HistoryPage {
     /// In ascending order of seq.
     pub messages: Vec<Message>,
-    /// Whether there are older messages that the user may see.
+    /// True if there are older messages that the user may see.
     pub has_previous: bool,
-    /// Whether there are newer messages that the user may see.
+    /// True if there are newer messages that the user may see.
     pub has_next: bool,
-    /// Whether the requested range has more messages.
+    /// True if the requested range has more messages.
     pub is_cut: bool,
 }
 

@@ -113,10 +113,10 @@ mod tests {
         let mut keys = std::collections::HashSet::new();
         for (one, other) in pairs {
             let key = ChannelKey::person(one, other);
-            assert_eq!(key, ChannelKey::person(other, one));
-            assert_eq!(key.seen_by(one).channel_id, other);
-            assert_eq!(key.seen_by(other).channel_id, one);
-            assert!(keys.insert(key));
+            assert_eq!(key, ChannelKey::person(other, one), "{one} and {other}");
+            assert_eq!(key.seen_by(one).channel_id, other, "{one} and {other}");
+            assert_eq!(key.seen_by(other).channel_id, one, "{one} and {other}");
+            assert!(keys.insert(key), "{one} and {other}");
         }
     }
 

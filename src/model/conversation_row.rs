@@ -109,7 +109,7 @@ pub struct ConversationRow {
     pub stamped_revision: Revision,
     /// When the user pinned it; 0 if it is not pinned.
     pub pinned_at: EpochMs,
-    /// Whether the user muted it.
+    /// True if the user muted it.
     pub muted: bool,
 }
 

@@ -180,11 +180,15 @@ mod tests {
         for number in [1, 2, 255] {
             assert_eq!(
                 i64::from(ChannelType::parse("channel_type", number).unwrap().number()),
-                number
+                number,
+                "{number}"
             );
         }
         for number in [0, -1, 256, i64::MAX, i64::MIN] {
-            assert!(ChannelType::parse("channel_type", number).is_err());
+            assert!(
+                ChannelType::parse("channel_type", number).is_err(),
+                "{number}"
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 pub struct InvalidValue {
     /// Name of the field in the legacy interface.
     pub field: &'static str,
-    /// What is wrong, as the rest of a sentence that begins with the field.
+    /// The problem, as the rest of a sentence that begins with the field.
     pub problem: Cow<'static, str>,
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(metrics))
 }
 
-/// Whether the process is alive, in the form of WuKongIM.
+/// Checks that the process is alive, in the form of WuKongIM.
 #[utoipa::path(
     get,
     path = "/health",
@@ -39,7 +39,7 @@ async fn health() -> JsonResponse<HealthDto> {
     JsonResponse(HealthDto { status: "ok" })
 }
 
-/// Whether the process is alive.
+/// Checks that the process is alive.
 #[utoipa::path(
     get,
     path = "/livez",
@@ -56,7 +56,7 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Whether the server is ready.
+/// Checks that the server is ready.
 ///
 /// The database is reachable and accepts writes, its migrations are applied, and no shutdown has
 /// begun.

@@ -154,23 +154,24 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let (log, _guard) = capture_log();
-        for _ in 0..2 {
+        for round in 0..2 {
             let response = http
                 .post(format!("{url}/conversation/sync"))
                 .send()
                 .await
                 .unwrap();
-            assert_eq!(response.status(), 500);
+            assert_eq!(response.status(), 500, "round {round}");
             assert_eq!(
                 response.json::<Value>().await.unwrap(),
-                json!({"msg": "internal error", "status": 500})
+                json!({"msg": "internal error", "status": 500}),
+                "round {round}"
             );
             let response = http.post(format!("{url}/graphql")).send().await.unwrap();
-            assert_eq!(response.status(), 500);
+            assert_eq!(response.status(), 500, "round {round}");
             let answer: Value = response.json().await.unwrap();
             assert_eq!(
-                answer["errors"][0]["extensions"]["code"],
-                "INTERNAL_SERVER_ERROR"
+                answer["errors"][0]["extensions"]["code"], "INTERNAL_SERVER_ERROR",
+                "round {round}: {answer}"
             );
             assert_eq!(
                 http.get(format!("{url}/livez"))
@@ -178,7 +179,8 @@ mod tests {
                     .await
                     .unwrap()
                     .status(),
-                200
+                200,
+                "round {round}"
             );
         }
         let log = log.text();

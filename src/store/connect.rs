@@ -373,16 +373,19 @@ mod tests {
                     .await
                     .try_get_by_index::<String>(0)
                     .unwrap(),
-                "wal"
+                "wal",
+                "query_only = {query_only}"
             );
             // 2 is FULL: a commit waits until the log is on disk.
             assert_eq!(
                 ask("synchronous").await.try_get_by_index::<i64>(0).unwrap(),
-                2
+                2,
+                "query_only = {query_only}"
             );
             assert_eq!(
                 ask("query_only").await.try_get_by_index::<i64>(0).unwrap(),
-                query_only
+                query_only,
+                "query_only = {query_only}"
             );
         }
     }

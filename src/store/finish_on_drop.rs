@@ -144,7 +144,7 @@ mod tests {
                 let _ = self.0.take().map(|sender| sender.send(()));
             }
         }
-        let (sender, told) = tokio::sync::oneshot::channel();
+        let (sender, dropped) = tokio::sync::oneshot::channel();
         let held = NotifyOnDrop(Some(sender));
         let endless = finish_on_drop(Duration::from_millis(10), async move {
             let _held = held;
@@ -155,6 +155,9 @@ mod tests {
                 .await
                 .is_err()
         );
-        tokio::time::timeout(TIMEOUT, told).await.unwrap().unwrap();
+        tokio::time::timeout(TIMEOUT, dropped)
+            .await
+            .unwrap()
+            .unwrap();
     }
 }

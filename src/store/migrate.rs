@@ -26,7 +26,7 @@ const LOCK_NAME: &str = "LEFT(SHA2(CONCAT('recents ', DATABASE()), 256), 60)";
 pub struct MigrationStatus {
     /// Name of the migration.
     pub name: String,
-    /// Whether it is applied to this database.
+    /// True if it is applied to this database.
     pub applied: bool,
 }
 
@@ -118,7 +118,7 @@ impl Store {
                 // DDL commits at once on MySQL, so the lock belongs to the session and the
                 // migration runs on another connection.
                 wait_for_lock(&tx).await?;
-                let result = run(&self.write.connection(), direction).await;
+                let result = run_migrations(&self.write.connection(), direction).await;
                 tx.execute_unprepared(&format!("SELECT RELEASE_LOCK({LOCK_NAME})"))
                     .await?;
                 tx.rollback().await?;
@@ -133,7 +133,7 @@ impl Store {
                     let lock = Expr::cust(format!("pg_advisory_xact_lock({LOCK_NUMBER})"));
                     tx.query_one(Query::select().expr(lock)).await?;
                 }
-                run(&tx, direction).await?;
+                run_migrations(&tx, direction).await?;
                 tx.commit().await?;
                 Ok(())
             }
@@ -156,7 +156,10 @@ async fn wait_for_lock(tx: &DatabaseTransaction) -> Result<(), StoreError> {
     Err(StoreError::Unavailable(text.into()))
 }
 
-async fn run(connection: &impl ConnectionTrait, direction: Direction) -> Result<(), StoreError> {
+async fn run_migrations(
+    connection: &impl ConnectionTrait,
+    direction: Direction,
+) -> Result<(), StoreError> {
     match direction {
         Direction::Up => migration::up(connection).await?,
         Direction::Down(steps) => migration::down(connection, steps).await?,

@@ -57,8 +57,8 @@ pub use self::error::StoreError;
 pub(crate) use self::feeder::Feeder;
 pub use self::gaps::MissingMessages;
 pub(crate) use self::gaps::StoredPlace;
+pub(crate) use self::messages::{FindMessages, MessageRow, PartialMessage};
 pub use self::messages::{MessagePosition, SeqRange};
-pub(crate) use self::messages::{PartialMessage, StoredMessage};
 pub use self::migrate::MigrationStatus;
 pub(crate) use self::pending_removals::PendingRemoval;
 use self::pool::Pool;
@@ -88,9 +88,9 @@ pub struct Store {
     /// The first statement of every transaction with `database.transaction_pooler`: a pooler shares
     /// its connections, so session settings are not possible. Reads then run in transactions, too.
     preamble: Option<Arc<str>>,
-    /// Whether the database is a Galera cluster, whose nodes do not see each other's row locks.
+    /// True if the database is a Galera cluster, whose nodes do not see each other's row locks.
     is_galera: Arc<AtomicBool>,
-    /// Whether the database supports `SKIP LOCKED`.
+    /// True if the database supports `SKIP LOCKED`.
     supports_skip_locked: Arc<AtomicBool>,
     lock_wait_permits: Arc<Semaphore>,
     /// Maximum number of connections.

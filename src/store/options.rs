@@ -182,7 +182,7 @@ mod tests {
         for error in errors {
             let redacted = redacted_error(&error);
             let text = format!("{redacted} {redacted:?}");
-            assert!(redacted.source().is_none());
+            assert!(redacted.source().is_none(), "{text}");
             assert!(
                 error.to_string().contains("hush")
                     && !text.contains("hush")

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use entity::{channel, conversation, message};
 use sea_orm::EntityTrait;
 
-use super::{LockPolicy, OwnMessage, SeqRange, Store, StoreError};
+use super::{FindMessages, LockPolicy, OwnMessage, SeqRange, Store, StoreError};
 use crate::config::Settings;
 use crate::model::{
     ChannelGaps, ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, Counts, EpochMs,
@@ -89,7 +89,7 @@ async fn written(store: &Store, heads: &[&ChannelHead]) -> [Vec<ChannelHead>; 2]
                 since: EpochMs(stored.gaps_since),
             },
         };
-        assert_eq!(by_name, **head);
+        assert_eq!(by_name, **head, "{}", head.key.key);
     }
     let mut listed = store.list_heads(&ids).await.unwrap();
     listed.sort_by_key(|head| head.id);

@@ -51,7 +51,7 @@ impl Store {
 }
 
 /// Runs queries outside of a transaction (`Store`) or inside of one (`Tx`).
-pub(super) trait RunQuery: Sync {
+pub(crate) trait RunQuery: Sync {
     fn backend(&self) -> DbBackend;
     fn run_query(
         &self,

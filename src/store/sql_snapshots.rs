@@ -13,8 +13,8 @@ use sqlformat::{FormatOptions, QueryParams};
 
 use super::pool::{Pool, PoolLimits};
 use super::{
-    CountRequest, LockPolicy, MessagePosition, OwnMessage, PartialMessage, SeqRange, Store,
-    StoreError, Tx,
+    CountRequest, FindMessages, LockPolicy, MessagePosition, OwnMessage, PartialMessage, SeqRange,
+    Store, StoreError, Tx,
 };
 use crate::model::{
     ChannelGaps, ChannelHead, ChannelKey, ChannelPk, ChannelType, ConversationRow, EpochMs,

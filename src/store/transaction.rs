@@ -157,7 +157,7 @@ impl Store {
         }
     }
 
-    /// Begins a transaction. A restarted database leaves dead connections in the pool; nothing has
+    /// Begins a transaction. A restarted database leaves broken connections in the pool; nothing has
     /// been done on such a connection yet, so the next one is tried.
     pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
         let mut attempt = 0;
@@ -208,7 +208,7 @@ pub(super) async fn should_retry(error: &StoreError, attempt: &mut u32) -> bool 
     metrics::counter!(crate::metrics::TRANSACTIONS_RETRIED_TOTAL).increment(1);
     tracing::debug!(error = %text_with_sources(error), attempt, "retrying a transaction");
     // The pause grows, so that the same two transactions do not collide again. No randomness is
-    // needed: they wake up in the order in which they were rolled back.
+    // needed: they continue in the order in which they were rolled back.
     tokio::time::sleep(Duration::from_millis(
         u64::from(*attempt * *attempt).min(100),
     ))

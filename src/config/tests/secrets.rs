@@ -115,6 +115,6 @@ fn secrets_are_redacted() {
             "sqlite://recents.db?mode=rwc",
         ),
     ] {
-        assert_eq!(Url::from(url).redacted(), expected);
+        assert_eq!(Url::from(url).redacted(), expected, "{url}");
     }
 }

@@ -140,7 +140,9 @@ async fn plan_changes(
             }
         }
     };
-    budget::hold((plan.rows.len() + plan.unchanged.len()).saturating_mul(CONVERSATION_BYTES))?;
+    budget::reserve_memory(
+        (plan.rows.len() + plan.unchanged.len()).saturating_mul(CONVERSATION_BYTES),
+    )?;
     Ok((plan, client_version, reset))
 }
 

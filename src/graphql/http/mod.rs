@@ -26,7 +26,7 @@ use super::operation::{
 };
 use super::{sse, websocket};
 use crate::auth::Caller;
-use crate::budget::{hold, parsed_size};
+use crate::budget::{parsed_size, reserve_memory};
 use crate::error::Error;
 use crate::graphql::GraphqlState;
 use crate::http::middleware::Interface;
@@ -88,7 +88,7 @@ async fn handle_post(
         Ok(body) => body,
         Err(error) => return error_response(&headers, &error),
     };
-    if let Err(error) = hold(parsed_size(&body)) {
+    if let Err(error) = reserve_memory(parsed_size(&body)) {
         return error_response(&headers, &error);
     }
     let context = request_context(state, caller, &headers);

@@ -16,12 +16,12 @@ pub struct CreateChannelInput {
     target: ChannelTarget,
     /// The users to add. No member is removed.
     uids: Option<Vec<ID>>,
-    /// Whether the channel is marked as a group of very many members. Null leaves the mark
-    /// unchanged.
+    /// True marks the channel as a group of very many members, false removes the mark. Null leaves
+    /// it unchanged.
     large: Option<bool>,
-    /// Whether the channel is marked as banned. Null leaves the mark unchanged.
+    /// True marks the channel as banned, false removes the mark. Null leaves it unchanged.
     ban: Option<bool>,
-    /// Whether the channel is marked as disbanded. Null leaves the mark unchanged.
+    /// True marks the channel as disbanded, false removes the mark. Null leaves it unchanged.
     disband: Option<bool>,
 }
 

@@ -104,7 +104,7 @@ pub struct MarkAllReadPayload {
 pub struct PinConversationInput {
     #[graphql(flatten)]
     target: ConversationTarget,
-    /// Whether to pin or to unpin the conversation.
+    /// True pins the conversation, false unpins it.
     #[graphql(default_with = "Some(true)")]
     pinned: Option<bool>,
 }
@@ -124,7 +124,7 @@ pub struct PinConversationPayload {
 pub struct MuteConversationInput {
     #[graphql(flatten)]
     target: ConversationTarget,
-    /// Whether to mute or to unmute the conversation.
+    /// True mutes the conversation, false unmutes it.
     #[graphql(default_with = "Some(true)")]
     muted: Option<bool>,
 }

@@ -193,7 +193,7 @@ mod tests {
                 r#"{a(b:"""\ud83d \""" """)}"#,
             ),
         ] {
-            assert_eq!(replace(document), expected);
+            assert_eq!(replace(document), expected, "{document}");
             assert_eq!(
                 replace(document).chars().count(),
                 document.chars().count(),

@@ -12,7 +12,7 @@ use crate::graphql::types::{DEFAULT_PAGE_SIZE, DEFAULT_RECENT_MESSAGES};
 /// Assumed length of lists without paging.
 const UNPAGED_LIST_LENGTH: usize = 100;
 
-/// How many entries a field returns.
+/// The number of entries that a field returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cardinality {
     One,
@@ -65,7 +65,7 @@ fn read_cost(of: &str, field: &str) -> ReadCost {
     }
 }
 
-/// Where a field may be null.
+/// The positions in a field that may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::graphql) enum Nullability {
     NonNull,

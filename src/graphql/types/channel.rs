@@ -79,17 +79,17 @@ impl Channel {
         i32::from(self.channel.channel_type.number())
     }
 
-    /// Whether the channel is marked as a group of very many members.
+    /// True if the channel is marked as a group of very many members.
     async fn large(&self, ctx: &Context<'_>) -> Result<bool> {
         Ok(self.flags(ctx).await?.large)
     }
 
-    /// Whether the channel is marked as banned.
+    /// True if the channel is marked as banned.
     async fn ban(&self, ctx: &Context<'_>) -> Result<bool> {
         Ok(self.flags(ctx).await?.ban)
     }
 
-    /// Whether the channel is marked as disbanded.
+    /// True if the channel is marked as disbanded.
     async fn disband(&self, ctx: &Context<'_>) -> Result<bool> {
         Ok(self.flags(ctx).await?.disband)
     }

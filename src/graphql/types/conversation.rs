@@ -31,7 +31,7 @@ struct PreloadedMessages {
     /// `recents` has the newest messages, up to this number; 0 if messages that the client holds
     /// are left out.
     complete_to: usize,
-    /// Whether `recents` without `last` returns these messages.
+    /// True if `recents` without `last` returns these messages.
     default: bool,
 }
 
@@ -186,7 +186,7 @@ impl Conversation {
             .then_some(DateTime(self.conversation.pinned_at))
     }
 
-    /// Whether the user muted the conversation.
+    /// True if the user muted the conversation.
     async fn muted(&self) -> bool {
         self.conversation.muted
     }

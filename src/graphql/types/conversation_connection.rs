@@ -122,7 +122,7 @@ impl ConversationConnection {
             .collect()
     }
 
-    /// Whether there are more pages, and the cursors of this page's ends.
+    /// The cursors of this page's ends, and whether there are more pages.
     async fn page_info(&self) -> PageInfo {
         let cursor =
             |entry: Option<&(ListCursor, _)>| entry.map(|(cursor, _)| cursor.encode_cursor());

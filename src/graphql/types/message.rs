@@ -11,13 +11,13 @@ use crate::model;
 /// Delivery flags of a message to send.
 #[derive(Clone, Copy, Debug, InputObject)]
 pub struct MessageHeaderInput {
-    /// Whether the message is delivered without being stored.
+    /// True if the message is delivered without being stored.
     #[graphql(default_with = "Some(false)")]
     no_persist: Option<bool>,
-    /// Whether the message counts as unread.
+    /// True if the message counts as unread.
     #[graphql(default_with = "Some(true)")]
     red_dot: Option<bool>,
-    /// Whether the message is a command for clients, which is delivered without being stored.
+    /// True if the message is a command for clients, which is delivered without being stored.
     #[graphql(default_with = "Some(false)")]
     sync_once: Option<bool>,
 }
@@ -46,11 +46,11 @@ impl MessageHeaderInput {
 /// Delivery flags of a message.
 #[derive(Clone, Copy, Debug, SimpleObject)]
 pub struct MessageHeader {
-    /// Whether the message was not stored.
+    /// True if the message was not stored.
     no_persist: bool,
-    /// Whether the message counts as unread.
+    /// True if the message counts as unread.
     red_dot: bool,
-    /// Whether the message was a command for clients.
+    /// True if the message was a command for clients.
     sync_once: bool,
 }
 

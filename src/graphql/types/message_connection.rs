@@ -34,7 +34,7 @@ impl MessageConnection {
         self.0.messages.iter().cloned().map(Message::from).collect()
     }
 
-    /// Whether there are more pages, and the cursors of this page's ends.
+    /// The cursors of this page's ends, and whether there are more pages.
     async fn page_info(&self) -> PageInfo {
         let cursor = |message: Option<&model::Message>| {
             message.map(|message| SeqCursor(message.seq).encode_cursor())

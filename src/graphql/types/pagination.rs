@@ -18,7 +18,7 @@ pub struct PageArguments<C> {
     pub before: Option<C>,
     /// Maximum number of entries.
     pub limit: u32,
-    /// Whether to take entries from the end instead of the beginning.
+    /// True takes entries from the end instead of the beginning.
     pub from_end: bool,
 }
 

@@ -47,13 +47,13 @@ impl ConversationSync {
         self.version.into()
     }
 
-    /// Whether the given version is unknown (it comes from a restored database or from another
-    /// server): this answer has all conversations, and the client must drop others.
+    /// True if the given version is unknown, because it comes from a restored database or from
+    /// another server. Then this answer has all conversations, and the client must drop others.
     async fn reset(&self) -> bool {
         self.reset
     }
 
-    /// Whether there are more changes: ask again at once with `version`. Only with `first`.
+    /// True if there are more changes: ask again at once with `version`. Only with `first`.
     async fn has_more(&self) -> bool {
         self.has_more
     }

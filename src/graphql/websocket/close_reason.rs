@@ -23,9 +23,7 @@ pub(super) const INIT_TIMEOUT: CloseReason = (4408, "Connection initialisation t
 pub(super) const DUPLICATE_SUBSCRIPTION: CloseReason = (4409, "Subscriber already exists");
 /// Clients of the protocol do not reconnect after this code; otherwise two of them would replace
 /// each other forever.
-pub(super) const REPLACED: CloseReason = (
-    4429,
-    "a newer connection of this user took the place of this one",
-);
+pub(super) const REPLACED: CloseReason =
+    (4429, "a newer connection of this user replaced this one");
 pub(super) const TOO_MANY_MESSAGES: CloseReason = (1008, "too many messages");
 pub(super) const TOO_MANY_INITS: CloseReason = (4429, "Too many initialisation requests");

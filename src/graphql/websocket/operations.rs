@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::timeout;
 use tokio_stream::StreamMap;
 
-use crate::budget::Holder;
+use crate::budget::CallerIdentity;
 use crate::error::Error;
 use crate::graphql::operation::{
     ExecutionResult, GraphqlRequest, RequestContext, TransportCapabilities, prepare,
@@ -25,7 +25,7 @@ pub(super) type Operations = StreamMap<String, Pin<Box<dyn Stream<Item = Operati
 /// Starts an operation and returns its events.
 pub(super) fn start_operation(
     context: &RequestContext,
-    holder: Holder,
+    identity: CallerIdentity,
     request: GraphqlRequest,
     running: usize,
 ) -> Result<Pin<Box<dyn Stream<Item = OperationEvent> + Send>>, Box<ExecutionResult>> {
@@ -53,7 +53,7 @@ pub(super) fn start_operation(
             .state
             .app
             .budgets
-            .admit_subscription(holder)
+            .admit_subscription(identity)
             .map_err(refused)?;
         let results = reservation.scope_stream(|| prepared.stream(context));
         return Ok(catch_panics(
@@ -63,9 +63,9 @@ pub(super) fn start_operation(
         )
         .boxed());
     }
-    // A query or a mutation is limited like a request of its own: it takes a place among the
-    // requests and has a timeout.
-    let reservation = context.state.app.budgets.admit(holder).map_err(refused)?;
+    // A query or a mutation is limited like a request of its own: it takes a request
+    // slot and has a timeout.
+    let reservation = context.state.app.budgets.admit(identity).map_err(refused)?;
     let (context, limit) = (
         context.clone(),
         Duration::from_secs(limits.request_timeout_seconds),

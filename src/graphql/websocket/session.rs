@@ -17,7 +17,7 @@ use super::close_reason::{
 use super::operations::{OperationEvent, Operations, start_operation};
 use super::protocol::{ClientMessage, credential, error_message, next_message};
 use crate::auth::Caller;
-use crate::budget::Holder;
+use crate::budget::CallerIdentity;
 use crate::error::Error;
 use crate::graphql::GraphqlState;
 use crate::graphql::operation::RequestContext;
@@ -59,7 +59,7 @@ impl Session {
             Ok(caller) => caller,
             Err(close) => return close,
         };
-        // Only authenticated clients take a place among the connections.
+        // Only authenticated clients count as connections.
         let Ok(connection) = self
             .state
             .app
@@ -119,7 +119,7 @@ impl Session {
         caller: Caller,
         connection: &Connection,
     ) -> Result<CloseReason, CloseReason> {
-        let holder = Holder {
+        let identity = CallerIdentity {
             is_service: caller.user().is_none(),
             address: self.address,
             uid: caller.user().map(ToString::to_string),
@@ -150,14 +150,14 @@ impl Session {
                         if operations.contains_key(&id) {
                             return Err(DUPLICATE_SUBSCRIPTION);
                         }
-                        match start_operation(&context, holder.clone(), request, operations.len()) {
+                        match start_operation(&context, identity.clone(), request, operations.len()) {
                             Ok(events) => drop(operations.insert(id, events)),
                             Err(result) => self.send_text(error_message(&id, &result.response.errors)).await?,
                         }
                     }
                 },
                 Some((id, events)) = operations.next(), if !operations.is_empty() => match events {
-                    OperationEvent::Next(result) if result.executed => self.send_event(&holder, next_message(&id, &result)).await?,
+                    OperationEvent::Next(result) if result.executed => self.send_event(&identity, next_message(&id, &result)).await?,
                     // The operation was not executed, which ends it.
                     OperationEvent::Next(result) => {
                         operations.remove(&id);
@@ -204,13 +204,17 @@ impl Session {
     }
 
     /// Sends the result of an operation; its memory is reserved until it is written.
-    async fn send_event(&mut self, holder: &Holder, text: String) -> Result<(), CloseReason> {
+    async fn send_event(
+        &mut self,
+        identity: &CallerIdentity,
+        text: String,
+    ) -> Result<(), CloseReason> {
         let _held = self
             .state
             .app
             .budgets
             .memory
-            .try_acquire(holder.clone(), text.len())
+            .try_acquire(identity.clone(), text.len())
             .map_err(|_| SERVER_FULL)?;
         self.send_text(text).await
     }

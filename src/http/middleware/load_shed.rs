@@ -7,18 +7,18 @@ use axum::response::Response;
 
 use super::Interface;
 use crate::auth::Authenticator;
-use crate::budget::Holder;
+use crate::budget::CallerIdentity;
 use crate::http::count_response_bytes;
 use crate::state::AppState;
 
-/// Reserves a place and memory for the request, or refuses the request at once.
+/// Reserves a slot and memory for the request, or refuses the request at once.
 pub(crate) async fn load_shed<I: Interface>(
     State(state): State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let headers = request.headers();
-    let holder = Holder {
+    let identity = CallerIdentity {
         is_service: state
             .authenticator
             .is_service(Authenticator::credential(headers))
@@ -26,7 +26,7 @@ pub(crate) async fn load_shed<I: Interface>(
         address: state.rate_limiter.client_ip(request.extensions(), headers),
         uid: None,
     };
-    let reservation = match state.budgets.admit(holder) {
+    let reservation = match state.budgets.admit(identity) {
         Ok(reservation) => reservation,
         Err(error) => return I::refuse(headers, error),
     };

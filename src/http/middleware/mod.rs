@@ -18,9 +18,9 @@ pub(crate) use self::request_context::request_context;
 pub(crate) use self::request_id::{NewRequestId, REQUEST_ID, remove_unacceptable_id};
 use crate::error::Error;
 
-/// What middleware must know of the interface that it serves.
+/// The properties of an interface that its middleware depends on.
 pub(crate) trait Interface: 'static {
-    /// Whether pages of every origin may call the interface, on a server with authentication.
+    /// True if pages of every origin may call the interface, on a server with authentication.
     const ALLOWS_EVERY_ORIGIN: bool;
 
     /// Renders an error in the form of the interface.

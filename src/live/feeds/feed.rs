@@ -101,7 +101,7 @@ impl FeedState {
 
 /// The task of a feed. It ends with the last subscriber. After a failure that is not transient the
 /// subscribers sync by themselves and get the error from their syncs.
-pub(super) async fn run(feeds: Arc<Feeds>, state: Arc<FeedState>) {
+pub(super) async fn run_feed(feeds: Arc<Feeds>, state: Arc<FeedState>) {
     let channels =
         retry_transient(async || Ok(feeds.core.base.store.list_channel_ids(&state.uid).await?))
             .await;

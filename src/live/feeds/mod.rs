@@ -117,7 +117,8 @@ impl Feeds {
                 msg_count: AtomicU32::new(0),
                 ready: watch::Sender::new(false),
             });
-            let task = tokio::spawn(feed::run(Arc::clone(self), Arc::clone(&state))).abort_handle();
+            let task =
+                tokio::spawn(feed::run_feed(Arc::clone(self), Arc::clone(&state))).abort_handle();
             let feed = Arc::new(Feed { state, task });
             feeds.insert(uid.clone(), Arc::downgrade(&feed));
             feed

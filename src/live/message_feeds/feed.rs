@@ -81,7 +81,7 @@ impl Drop for MessageFeed {
 }
 
 /// The task of a feed. It ends with the last subscriber.
-pub(super) async fn run(feeds: Arc<MessageFeeds>, state: Arc<MessageFeedState>) {
+pub(super) async fn run_feed(feeds: Arc<MessageFeeds>, state: Arc<MessageFeedState>) {
     loop {
         state.subscription.waker.notified().await;
         tokio::time::sleep(feeds.debounce).await;

@@ -148,7 +148,8 @@ impl MessageFeeds {
                 events: broadcast::Sender::new(EVENT_BUFFER),
             });
             state.subscription.add_channels([row.channel_id]);
-            let task = tokio::spawn(feed::run(Arc::clone(self), Arc::clone(&state))).abort_handle();
+            let task =
+                tokio::spawn(feed::run_feed(Arc::clone(self), Arc::clone(&state))).abort_handle();
             let feed = Arc::new(MessageFeed { state, task });
             feeds.insert(row.channel_id, Arc::downgrade(&feed));
             feed

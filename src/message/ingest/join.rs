@@ -8,7 +8,7 @@ use crate::channel::{ChannelService, JoinReason, MemberHint, join_members};
 use crate::error::Error;
 use crate::message::send::implies_membership;
 use crate::model::{ChannelKey, ChannelPk, EpochMs, MessageId, Seq, Uid};
-use crate::store::{LockPolicy, MessagePosition};
+use crate::store::{FindMessages, LockPolicy, MessagePosition};
 
 /// Makes the senders and recipients of group messages members. A message that is refused, because
 /// another one has its seq or its id, makes nobody a member.

@@ -7,7 +7,9 @@ use super::{IncomingMessage, IngestReport, MessageBatch};
 use crate::model::{
     ChannelHead, ChannelKey, ChannelPk, EpochMs, Message, MessageId, Revision, SenderMark, Seq,
 };
-use crate::store::{LockPolicy, MessagePosition, OwnMessage, Store, StoreError, StoredMessage, Tx};
+use crate::store::{
+    FindMessages, LockPolicy, MessagePosition, MessageRow, OwnMessage, Store, StoreError, Tx,
+};
 
 /// State of an open transaction that stores batches. The channels are locked, and the stored
 /// messages are known.
@@ -22,7 +24,7 @@ pub(super) struct IngestTransaction {
     /// Channels whose head changed.
     pub(super) touched: HashSet<ChannelPk>,
     /// Not written yet; written before any statement that must see them.
-    messages: Vec<StoredMessage>,
+    messages: Vec<MessageRow>,
     /// The newest own message of each sender; not written yet.
     own: HashMap<(ChannelPk, String), SenderMark>,
     /// Results of the current batch.

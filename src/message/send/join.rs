@@ -7,7 +7,7 @@ use super::{PendingSend, idempotency_keys};
 use crate::channel::{ChannelService, JoinReason, MemberHint, join_members};
 use crate::error::Error;
 use crate::model::{ChannelKey, ChannelPk, ChannelType, Seq, Uid};
-use crate::store::LockPolicy;
+use crate::store::{FindMessages, LockPolicy};
 
 /// Makes the senders of group messages members. The conversation must exist before the message
 /// commits: after a crash in between, the message does not exist, and the next attempt finds the

@@ -32,7 +32,7 @@ pub struct SendRequest {
     pub red_dot: bool,
     /// True if the message is only forwarded and not stored (`no_persist` or `sync_once`).
     pub transient: bool,
-    /// Whether the sender must be a member: true for users, false for services. Anyone may write to
+    /// True if the sender must be a member: true for users, false for services. Anyone may write to
     /// a person channel.
     pub as_member: bool,
     /// Payload and other content.
@@ -44,7 +44,7 @@ pub struct SendRequest {
 pub struct SendReceipt {
     /// The message as stored; if it is transient, as it would have been stored, with seq 0.
     pub message: Message,
-    /// Whether an earlier request stored it with the same `client_msg_no`.
+    /// True if an earlier request stored it with the same `client_msg_no`.
     pub repeated: bool,
 }
 
@@ -102,7 +102,7 @@ pub async fn send(service: &MessageService, request: SendRequest) -> Result<Send
 #[derive(Debug)]
 pub(crate) struct PendingSend {
     key: ChannelKey,
-    /// Whether the sender set a `client_msg_no`.
+    /// True if the sender set a `client_msg_no`.
     may_repeat: bool,
     message: Message,
 }

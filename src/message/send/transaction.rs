@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{PendingSend, SendReceipt, idempotency_keys};
 use crate::base::Base;
 use crate::model::{ChannelHead, ChannelKey, ChannelPk, ChannelSnapshotId, Message, SenderMark};
-use crate::store::{LockPolicy, OwnMessage, Store, StoreError, Tx};
+use crate::store::{FindMessages, LockPolicy, OwnMessage, Store, StoreError, Tx};
 
 /// Messages that are appended to a locked channel.
 pub(super) struct ChannelAppend {

@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::webhook::handle_webhook;
-use crate::budget::{Holder, Reservation};
+use crate::budget::{CallerIdentity, Reservation};
 use crate::config::address_range;
 use crate::http::{MonitoredSocket, OPEN_CONNECTION_BYTES, admit_connection, monitor, set_options};
 use crate::state::AppState;
@@ -101,11 +101,11 @@ impl Service<http::Request<Body>> for WebhookService {
             if request.uri().path() != METHOD {
                 return Ok(Status::unimplemented("there is only SendWebhook").into_http());
             }
-            let holder = Holder {
+            let identity = CallerIdentity {
                 is_service: true,
-                ..Holder::default()
+                ..CallerIdentity::default()
             };
-            let reservation = match service.app.budgets.admit(holder) {
+            let reservation = match service.app.budgets.admit(identity) {
                 Ok(reservation) => reservation,
                 Err(error) => return Ok(Status::resource_exhausted(error.to_string()).into_http()),
             };
@@ -123,7 +123,7 @@ fn with_memory_accounting(reservation: Reservation, body: Body) -> Body {
         let frame = frame?;
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         reservation
-            .hold(bytes)
+            .reserve_memory(bytes)
             .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         Ok::<_, Status>(frame)
     });

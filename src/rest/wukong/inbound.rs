@@ -34,7 +34,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     path = "/webhook",
     operation_id = "receiveWebhook",
     params(("event" = String, Query, example = "msg.notify")),
-    request_body = WebhookBody,
+    request_body = Option<WebhookBody>,
     responses((status = 200, description = "success", body = StatusOk), ErrorResponse)
 )]
 async fn webhook_with_token(
@@ -55,7 +55,7 @@ async fn webhook_with_token(
         ("secret" = String, Path, example = "s3cret"),
         ("event" = String, Query, example = "msg.notify"),
     ),
-    request_body = WebhookBody,
+    request_body = Option<WebhookBody>,
     responses(
         (status = 200, description = "success", body = StatusOk),
         (status = 404, description = "the secret is wrong", body = Envelope),

@@ -22,7 +22,7 @@ use crate::model::{ChannelKey, ChannelType, ConversationRow, Membership, SenderM
 /// number of conversations in one update.
 const PAIRS_PER_STATEMENT: usize = 512;
 
-/// What a sync reads in one statement.
+/// The rows that a sync reads in one statement.
 #[derive(Clone, Debug)]
 pub struct ChangedConversations {
     /// The user's cursor; `None` if the user has none yet.

@@ -128,10 +128,10 @@ mod tests {
             StoreError::from_commit_error(&tls_error()),
         ] {
             let source = error.source().unwrap();
-            assert!(matches!(
-                source.downcast_ref::<SqlxError>(),
-                Some(SqlxError::Tls(_))
-            ));
+            assert!(
+                matches!(source.downcast_ref::<SqlxError>(), Some(SqlxError::Tls(_))),
+                "{error:?}"
+            );
             let text = text_with_sources(&error);
             assert!(
                 text.ends_with("TLS connection: the certificate was refused: it has expired"),

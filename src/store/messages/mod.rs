@@ -7,6 +7,7 @@ mod write;
 use entity::message::{Column, Model};
 use sea_orm::{DbErr, QueryResult};
 
+pub(crate) use self::read::FindMessages;
 pub(super) use self::statements::hot_statements;
 use crate::model::{ChannelKey, ChannelPk, Content, EpochMs, Message, MessageId, Seq};
 
@@ -21,7 +22,7 @@ pub struct SeqRange {
     pub to: Seq,
 }
 
-/// Place of a message.
+/// The position of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessagePosition {
     /// Internal id of the channel.
@@ -31,10 +32,10 @@ pub struct MessagePosition {
 }
 
 /// A message in the form of the store.
-pub(crate) type StoredMessage = Model;
+pub(crate) type MessageRow = Model;
 
 impl Message {
-    pub(crate) fn from_stored(stored: StoredMessage, key: &ChannelKey) -> Self {
+    pub(crate) fn from_stored(stored: MessageRow, key: &ChannelKey) -> Self {
         Self {
             channel: key.seen_by(&stored.from_uid),
             message_id: MessageId(stored.message_id),
@@ -55,8 +56,8 @@ impl Message {
         }
     }
 
-    pub(crate) fn into_stored(self, channel_id: ChannelPk) -> StoredMessage {
-        StoredMessage {
+    pub(crate) fn into_stored(self, channel_id: ChannelPk) -> MessageRow {
+        MessageRow {
             channel_id: channel_id.0,
             seq: self.seq.0,
             message_id: self.message_id.0,
@@ -92,8 +93,8 @@ const COLUMNS: [Column; 14] = [
     Column::Payload,
 ];
 
-fn model(row: &QueryResult) -> Result<StoredMessage, DbErr> {
-    Ok(StoredMessage {
+fn model(row: &QueryResult) -> Result<MessageRow, DbErr> {
+    Ok(MessageRow {
         channel_id: row.try_get_by_index(0)?,
         seq: row.try_get_by_index(1)?,
         message_id: row.try_get_by_index(2)?,
@@ -116,7 +117,7 @@ fn model(row: &QueryResult) -> Result<StoredMessage, DbErr> {
 /// A message with the length of its payload. A long payload may not have been read yet.
 #[derive(Clone, Debug)]
 pub(crate) struct PartialMessage {
-    pub(crate) message: StoredMessage,
+    pub(crate) message: MessageRow,
     /// Length of the payload in bytes.
     pub(crate) payload_bytes: usize,
 }

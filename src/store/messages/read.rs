@@ -9,7 +9,7 @@ use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, Query};
 use super::statements::{
     by_client_msg_nos, by_message_ids, in_windows, newest_bounds, page, payloads, select_up_to,
 };
-use super::{MessagePosition, PartialMessage, SeqRange, StoredMessage, model};
+use super::{MessagePosition, MessageRow, PartialMessage, SeqRange, model};
 use crate::model::{ChannelPk, MessageId, Seq};
 use crate::store::bulk::is_one_of;
 use crate::store::{ROWS_PER_STATEMENT, RunQuery, Store, StoreError, Tx};
@@ -23,87 +23,99 @@ const HEADS_PER_STATEMENT: usize = 200;
 /// alternatives are slow to plan on MySQL and MariaDB.
 const IDS_PER_STATEMENT: usize = 256;
 
-fn models(rows: &[QueryResult]) -> Result<Vec<StoredMessage>, StoreError> {
+fn models(rows: &[QueryResult]) -> Result<Vec<MessageRow>, StoreError> {
     rows.iter()
         .map(|row| model(row).map_err(StoreError::from))
         .collect()
 }
 
-async fn find_by_client_msg_nos(
-    connection: &impl RunQuery,
-    named: &[(ChannelPk, &str, &str)],
-) -> Result<Vec<StoredMessage>, StoreError> {
-    if named.is_empty() {
-        return Ok(Vec::new());
+/// Finds messages by their keys: committed messages with a [`Store`], and those of locked channels
+/// with a [`Tx`].
+pub(crate) trait FindMessages: RunQuery {
+    /// Returns the messages with these keys of (channel, sender, `client_msg_no`), oldest first.
+    async fn find_by_client_msg_nos(
+        &self,
+        named: &[(ChannelPk, &str, &str)],
+    ) -> Result<Vec<MessageRow>, StoreError> {
+        if named.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut found = models(
+            &self
+                .run_query(&by_client_msg_nos(self.backend(), named))
+                .await?,
+        )?;
+        found.sort_unstable_by_key(|message| message.seq);
+        Ok(found)
     }
-    let mut found = models(
-        &connection
-            .run_query(&by_client_msg_nos(connection.backend(), named))
-            .await?,
-    )?;
-    found.sort_unstable_by_key(|message| message.seq);
-    Ok(found)
+
+    /// Returns the global ids of the messages at these positions, if any.
+    async fn find_positions(
+        &self,
+        positions: &[MessagePosition],
+    ) -> Result<HashMap<MessagePosition, MessageId>, StoreError> {
+        let mut found = HashMap::new();
+        for positions in positions.chunks(ROWS_PER_STATEMENT / 4) {
+            let mut channels: HashMap<ChannelPk, Vec<Seq>> = HashMap::new();
+            for position in positions {
+                channels
+                    .entry(position.channel_id)
+                    .or_default()
+                    .push(position.seq);
+            }
+            let any = channels
+                .into_iter()
+                .fold(Condition::any(), |any, (channel_id, seqs)| {
+                    any.add(Expr::col(Column::ChannelId).eq(channel_id).and(is_one_of(
+                        self.backend(),
+                        Column::Seq,
+                        seqs,
+                    )))
+                });
+            let statement = Query::select()
+                .columns([Column::MessageId, Column::ChannelId, Column::Seq])
+                .from(Entity)
+                .cond_where(any)
+                .to_owned();
+            for row in self.run_query(&statement).await? {
+                let position = MessagePosition {
+                    channel_id: row.try_get_by_index(1)?,
+                    seq: row.try_get_by_index(2)?,
+                };
+                found.insert(position, row.try_get_by_index(0)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the seqs of stored messages by the internal ids of their channels and their global
+    /// ids.
+    async fn find_message_ids(
+        &self,
+        ids: &[(ChannelPk, MessageId)],
+    ) -> Result<HashMap<(ChannelPk, MessageId), Seq>, StoreError> {
+        let mut found = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(IDS_PER_STATEMENT) {
+            let columns =
+                [Column::ChannelId, Column::MessageId, Column::Seq].map(|column| (Entity, column));
+            let select = Query::select().columns(columns).from(Entity).to_owned();
+            for row in self
+                .run_query(&by_message_ids(self.backend(), select, ids))
+                .await?
+            {
+                found.insert(
+                    (row.try_get_by_index(0)?, row.try_get_by_index(1)?),
+                    row.try_get_by_index(2)?,
+                );
+            }
+        }
+        Ok(found)
+    }
 }
 
-async fn find_positions(
-    connection: &impl RunQuery,
-    positions: &[MessagePosition],
-) -> Result<HashMap<MessagePosition, MessageId>, StoreError> {
-    let mut found = HashMap::new();
-    for positions in positions.chunks(ROWS_PER_STATEMENT / 4) {
-        let mut channels: HashMap<ChannelPk, Vec<Seq>> = HashMap::new();
-        for position in positions {
-            channels
-                .entry(position.channel_id)
-                .or_default()
-                .push(position.seq);
-        }
-        let any = channels
-            .into_iter()
-            .fold(Condition::any(), |any, (channel_id, seqs)| {
-                any.add(Expr::col(Column::ChannelId).eq(channel_id).and(is_one_of(
-                    connection.backend(),
-                    Column::Seq,
-                    seqs,
-                )))
-            });
-        let statement = Query::select()
-            .columns([Column::MessageId, Column::ChannelId, Column::Seq])
-            .from(Entity)
-            .cond_where(any)
-            .to_owned();
-        for row in connection.run_query(&statement).await? {
-            let position = MessagePosition {
-                channel_id: row.try_get_by_index(1)?,
-                seq: row.try_get_by_index(2)?,
-            };
-            found.insert(position, row.try_get_by_index(0)?);
-        }
-    }
-    Ok(found)
-}
+impl FindMessages for Store {}
 
-async fn find_message_ids(
-    connection: &impl RunQuery,
-    ids: &[(ChannelPk, MessageId)],
-) -> Result<HashMap<(ChannelPk, MessageId), Seq>, StoreError> {
-    let mut found = HashMap::with_capacity(ids.len());
-    for ids in ids.chunks(IDS_PER_STATEMENT) {
-        let columns =
-            [Column::ChannelId, Column::MessageId, Column::Seq].map(|column| (Entity, column));
-        let select = Query::select().columns(columns).from(Entity).to_owned();
-        for row in connection
-            .run_query(&by_message_ids(connection.backend(), select, ids))
-            .await?
-        {
-            found.insert(
-                (row.try_get_by_index(0)?, row.try_get_by_index(1)?),
-                row.try_get_by_index(2)?,
-            );
-        }
-    }
-    Ok(found)
-}
+impl FindMessages for Tx {}
 
 impl Store {
     /// Returns the messages of ranges by channel, newest first, with payloads of at most `up_to`
@@ -200,31 +212,6 @@ impl Store {
         Ok(found)
     }
 
-    /// Returns the seqs of stored messages by the internal ids of their channels and their global
-    /// ids.
-    pub(crate) async fn find_message_ids(
-        &self,
-        ids: &[(ChannelPk, MessageId)],
-    ) -> Result<HashMap<(ChannelPk, MessageId), Seq>, StoreError> {
-        find_message_ids(self, ids).await
-    }
-
-    /// Returns the global ids of the messages at these positions, if any.
-    pub(crate) async fn find_positions(
-        &self,
-        positions: &[MessagePosition],
-    ) -> Result<HashMap<MessagePosition, MessageId>, StoreError> {
-        find_positions(self, positions).await
-    }
-
-    /// Returns the messages with these keys of (channel, sender, `client_msg_no`), oldest first.
-    pub(crate) async fn find_by_client_msg_nos(
-        &self,
-        named: &[(ChannelPk, &str, &str)],
-    ) -> Result<Vec<StoredMessage>, StoreError> {
-        find_by_client_msg_nos(self, named).await
-    }
-
     /// Returns at most `limit` messages of a range in one channel, from its end (`newest`) or its
     /// beginning, with payloads of at most `up_to` bytes.
     pub(crate) async fn list_page(
@@ -243,30 +230,6 @@ impl Store {
 }
 
 impl Tx {
-    /// Like [`Store::find_by_client_msg_nos`], for locked channels.
-    pub(crate) async fn find_by_client_msg_nos(
-        &self,
-        named: &[(ChannelPk, &str, &str)],
-    ) -> Result<Vec<StoredMessage>, StoreError> {
-        find_by_client_msg_nos(self, named).await
-    }
-
-    /// Like [`Store::find_message_ids`], for locked channels.
-    pub(crate) async fn find_message_ids(
-        &self,
-        ids: &[(ChannelPk, MessageId)],
-    ) -> Result<HashMap<(ChannelPk, MessageId), Seq>, StoreError> {
-        find_message_ids(self, ids).await
-    }
-
-    /// Like [`Store::find_positions`], for locked channels.
-    pub(crate) async fn find_positions(
-        &self,
-        positions: &[MessagePosition],
-    ) -> Result<HashMap<MessagePosition, MessageId>, StoreError> {
-        find_positions(self, positions).await
-    }
-
     /// Counts the red-dot messages above `seq` in a locked channel that `uid` did not send.
     pub(crate) async fn count_red_dots_above(
         &self,

@@ -2,7 +2,7 @@
 
 use entity::message::{Column, Entity};
 
-use super::{COLUMNS, StoredMessage};
+use super::{COLUMNS, MessageRow};
 use crate::store::bulk::{self, UpsertSpec};
 use crate::store::{StoreError, Tx};
 
@@ -14,10 +14,7 @@ const MESSAGES_PER_STATEMENT: usize = 500;
 
 impl Tx {
     /// Inserts messages into locked channels.
-    pub(crate) async fn insert_messages(
-        &self,
-        messages: &[StoredMessage],
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn insert_messages(&self, messages: &[MessageRow]) -> Result<(), StoreError> {
         let mut rest = messages;
         while !rest.is_empty() {
             let mut bytes = 0;

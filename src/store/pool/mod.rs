@@ -30,7 +30,7 @@ use super::open_transaction::OpenTransaction;
 
 /// How long the reason of a refusal is added to timeout errors.
 const REFUSAL_TTL: Duration = Duration::from_secs(30);
-/// Added to the statement timeout before an abandoned statement counts as dead.
+/// Added to the statement timeout before an abandoned statement counts as hung.
 const ABANDON_GRACE: Duration = Duration::from_secs(2);
 
 /// A connection outside of the pool.

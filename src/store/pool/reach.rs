@@ -1,4 +1,4 @@
-//! Whether the database server can be reached, and why not.
+//! Checks whether the database server can be reached, and reports why not.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ impl Pool {
             return Ok(());
         };
         let begun = Instant::now();
-        let mut told = None;
+        let mut logged_at = None;
         loop {
             let Err(error) = self.probe_server(server).await else {
                 return Ok(());
@@ -59,8 +59,8 @@ impl Pool {
                     return Err(StoreError::Unavailable(cause.with_text(text)));
                 }
                 StoreError::Unavailable(cause) | StoreError::ConnectionLost(cause) => {
-                    if told.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(5)) {
-                        told = Some(Instant::now());
+                    if logged_at.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(5)) {
+                        logged_at = Some(Instant::now());
                         let seconds = (wait - begun.elapsed()).as_secs();
                         tracing::warn!(
                             database = server.address,

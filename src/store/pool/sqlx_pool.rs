@@ -74,7 +74,7 @@ pub(super) async fn closed(connection: &DatabaseConnection) {
 }
 
 tokio::task_local! {
-    /// Whether the pool has handed out the connection that the current work waited for.
+    /// True if the pool has handed out the connection that the current work waited for.
     static HAS_CONNECTION: Arc<AtomicBool>;
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use self::decoder::{ObjectDecoder, ValueDecoder};
 pub(crate) use self::values::Checked;
 pub use self::values::{Base64, Flag};
-use crate::budget::{hold, parsed_size};
+use crate::budget::{parsed_size, reserve_memory};
 use crate::error::Error;
 
 /// The name of a whole body in errors.
@@ -117,7 +117,7 @@ pub(crate) fn decode_value<T: DeserializeOwned>(
 /// [`Error::BadRequest`] with the position of the syntax error; [`Error::Overloaded`] or
 /// [`Error::TooManyAtOnce`] if there is no memory left for the value.
 pub(super) fn parse_json(body: &[u8]) -> Result<Value, Error> {
-    hold(parsed_size(body))?;
+    reserve_memory(parsed_size(body))?;
     serde_json::from_slice(body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         Error::BadRequest(

@@ -186,7 +186,7 @@ fn numbers_of_queries_are_texts() {
             "channel_type must be a whole number between 0 and 255",
         ),
     ] {
-        assert_eq!(decode(query).unwrap_err().to_string(), expected);
+        assert_eq!(decode(query).unwrap_err().to_string(), expected, "{query}");
     }
 }
 

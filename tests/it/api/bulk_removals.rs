@@ -156,9 +156,9 @@ async fn remaining_members_keep_their_state(engine: Engine) {
             team(json!({"subscribers": [stays, "new"], "reset": 1})),
         )
         .await;
-    for _ in 0..2 {
+    for moment in ["before the removal is written", "after it"] {
         assert_unread!(server, stays, 5, "who stays is left alone");
-        assert_eq!(server.full(&uids[8]).await, Vec::<Value>::new());
+        assert_eq!(server.full(&uids[8]).await, Vec::<Value>::new(), "{moment}");
         wait_until_written(&connection).await;
     }
     server.send("eve", "team", 2, "two").await;

@@ -69,7 +69,11 @@ async fn paging_misses_nothing_while_messages_arrive(engine: Engine) {
                 message
             })
             .collect();
-        assert_eq!(server.notify(json!(messages)).await.status, 200);
+        assert_eq!(
+            server.notify(json!(messages)).await.status,
+            200,
+            "messages {chunk:?}"
+        );
     }
     let mut now = 1_795_393_000_000;
     let mut disturb = async |round: i64| {
@@ -416,11 +420,14 @@ async fn deleted_channel_disappears_for_all_members(engine: Engine) {
         device.sync(&server).await;
     }
     let delete = "mutation ($channel: ChannelInput!) { deleteChannel(input: {channel: $channel}) { channel { channelId } } }";
-    for _ in 0..2 {
+    for round in 0..2 {
         let answer = server
             .graphql(delete, json!({"channel": channel("team", 2)}))
             .await;
-        assert_eq!(answer["deleteChannel"]["channel"]["channelId"], "team");
+        assert_eq!(
+            answer["deleteChannel"]["channel"]["channelId"], "team",
+            "deletion {round}: {answer}"
+        );
     }
     for (device, uid) in devices.iter_mut().zip(["ann", "bob"]) {
         assert_eq!(server.full(uid).await, Vec::<Value>::new(), "{uid}");
@@ -572,7 +579,11 @@ async fn paging_does_not_depend_on_clocks(engine: Engine) {
                 hook(10 - round, 2 + round, again),
                 hook(1, 2 + round, again)
             ]);
-            assert_eq!(server.notify(moved).await.status, 200);
+            assert_eq!(
+                server.notify(moved).await.status,
+                200,
+                "{times:?}, round {round}"
+            );
         })
         .await;
         let seen: HashSet<String> = seen.into_iter().collect();

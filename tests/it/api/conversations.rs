@@ -776,8 +776,16 @@ async fn non_json_payloads_have_null_content(engine: Engine) {
         let query = "{ conversation(uid: \"ann\", channel: {channelId: \"bob\", channelType: 1}) { lastMessage { payload content } } }";
         let last = server.graphql(query, json!({})).await["conversation"]["lastMessage"].clone();
         let content = serde_json::from_slice::<Value>(bytes).unwrap_or(Value::Null);
-        assert_eq!(last, json!({"payload": encoded, "content": content}));
-        assert_eq!(server.only("ann").await["recents"][0]["payload"], encoded);
+        assert_eq!(
+            last,
+            json!({"payload": encoded, "content": content}),
+            "message {number}"
+        );
+        assert_eq!(
+            server.only("ann").await["recents"][0]["payload"],
+            encoded,
+            "message {number}"
+        );
     }
 }
 

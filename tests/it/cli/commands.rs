@@ -115,20 +115,22 @@ async fn recording_with_removals_can_be_imported_twice(engine: Engine) {
         hook(2),
     ];
     std::fs::write(&file, lines.join("\n")).unwrap();
-    for _ in 0..2 {
+    for round in 0..2 {
         import(folder.path(), &database.url, &["removals.jsonl"]);
         let server = Process::start(&database);
         assert_eq!(
             server
                 .call("/conversation/sync", json!({"uid": "ann"}))
                 .await[0]["unread"],
-            1
+            1,
+            "import {round}"
         );
         assert_eq!(
             server
                 .call("/conversation/sync", json!({"uid": "cid"}))
                 .await,
-            json!([])
+            json!([]),
+            "import {round}"
         );
     }
 }
@@ -218,7 +220,8 @@ async fn acknowledged_writes_survive_kill_9(engine: Engine) {
                     .args(["-9", &pid])
                     .status()
                     .unwrap()
-                    .success()
+                    .success(),
+                "round {round}"
             );
         });
         let reader = async {

@@ -273,7 +273,7 @@ async fn refused_origins_are_logged_once() {
             assert_eq!(answer.status(), expected, "{origin}");
         }
         process.signal("-TERM");
-        assert_eq!(process.wait(), Some(0));
+        assert_eq!(process.wait(), Some(0), "token {token:?}");
         let log = std::fs::read_to_string(log.path()).unwrap();
         let lines: Vec<&str> = log
             .lines()

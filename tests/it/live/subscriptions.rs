@@ -328,7 +328,11 @@ async fn message_added_delivers_every_message(engine: Engine) {
             json!({"messageSeq": seq, "fromUid": "bob"}),
             "seq {seq}"
         );
-        assert_eq!(from_start.data().await["messageAdded"]["messageSeq"], seq);
+        assert_eq!(
+            from_start.data().await["messageAdded"]["messageSeq"],
+            seq,
+            "seq {seq}"
+        );
     }
     let leave = json!({"channel_id": "g", "channel_type": 2, "subscribers": ["ann"]});
     server.call("/channel/subscriber_remove", leave).await;

@@ -206,7 +206,7 @@ async fn at_every_statement(engine: Engine) {
                     }
                     left += 1;
                 } else {
-                    assert!(!pair.proxy.was_met());
+                    assert!(!pair.proxy.was_met(), "{path} {body}, statement {passing}");
                     assert!(passing > 0, "{path} {body} asks the database for nothing");
                     break;
                 }

@@ -173,7 +173,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Starts a server on the files, and returns the texts and seqs of Ann's messages, oldest first.
-async fn held(folder: &Path) -> Vec<(String, i64)> {
+async fn stored_messages(folder: &Path) -> Vec<(String, i64)> {
     let server = Process::start_with(
         &format!("sqlite://{}?mode=rw", folder.join("recents.db").display()),
         &[],
@@ -238,14 +238,14 @@ async fn sqlite_survives_a_power_cut_at_any_moment() {
     });
     let cuts = async {
         let mut random = StdRng::seed_from_u64(4);
-        for _ in 0..6 {
+        for number in 0..6 {
             tokio::time::sleep(Duration::from_millis(random.random_range(20..120))).await;
             let moment = tempfile::tempdir().unwrap();
             server.signal("-STOP");
             let before = acknowledged.lock().unwrap().clone();
             copy(folder, moment.path());
             server.signal("-CONT");
-            let stored = held(moment.path()).await;
+            let stored = stored_messages(moment.path()).await;
             assert!(
                 before.iter().all(|sent| stored.contains(sent)),
                 "of {} acknowledged there are {}",
@@ -253,7 +253,11 @@ async fn sqlite_survives_a_power_cut_at_any_moment() {
                 stored.len()
             );
             let seqs: Vec<i64> = stored.iter().map(|(_, seq)| *seq).collect();
-            assert_eq!(seqs, (1..=stored.len() as i64).collect::<Vec<_>>());
+            assert_eq!(
+                seqs,
+                (1..=stored.len() as i64).collect::<Vec<_>>(),
+                "copy {number}"
+            );
 
             // The end of the log did not reach the disk, or only half of it did.
             let torn = tempfile::tempdir().unwrap();
@@ -265,7 +269,7 @@ async fn sqlite_survives_a_power_cut_at_any_moment() {
             let length = log.metadata().unwrap().len();
             log.set_len(random.random_range(length / 2..length))
                 .unwrap();
-            let stored = held(torn.path()).await;
+            let stored = stored_messages(torn.path()).await;
             let seqs: Vec<i64> = stored.iter().map(|(_, seq)| *seq).collect();
             assert_eq!(
                 seqs,

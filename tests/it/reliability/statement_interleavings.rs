@@ -209,7 +209,7 @@ async fn two_nodes_of_a_galera_cluster() {
             .await
             .0
             {
-                assert!(passing > 0);
+                assert!(passing > 0, "{one:?} and {other:?}");
                 break;
             }
         }

@@ -197,7 +197,11 @@ async fn answer_size_is_limited(engine: Engine) {
                             )
                         })
                         .collect();
-                    assert_eq!(server.notify(json!(all)).await.status, 200);
+                    assert_eq!(
+                        server.notify(json!(all)).await.status,
+                        200,
+                        "messages of u{friend:02}"
+                    );
                 }
             }
             // Twice: from the database, and from the cache.
@@ -434,11 +438,12 @@ async fn chat_subscribers_share_one_read(engine: Engine) {
             )
             .await;
     }
-    for events in &mut viewers {
+    for (viewer, events) in viewers.iter_mut().enumerate() {
         for number in 0..10 {
             assert_eq!(
                 events.data().await["messageAdded"]["clientMsgNo"],
-                format!("said {number}")
+                format!("said {number}"),
+                "viewer {viewer}, message {number}"
             );
         }
     }
@@ -496,7 +501,8 @@ async fn former_members_get_no_events(engine: Engine) {
     for number in 0..5 {
         assert_eq!(
             cat.data().await["messageAdded"]["clientMsgNo"],
-            format!("secret {number}")
+            format!("secret {number}"),
+            "message {number}"
         );
     }
     assert_eq!(ann.next().await, crate::support::sse::Event::Complete);
@@ -532,7 +538,7 @@ async fn large_answer_uses_bounded_memory() {
         .call("/conversation/sync", json!({"uid": "nobody"}))
         .await;
     let before = server.memory();
-    for _ in 0..3 {
+    for round in 0..3 {
         let answer = server
             .post(
                 "/conversation/sync",
@@ -540,7 +546,11 @@ async fn large_answer_uses_bounded_memory() {
             )
             .await
             .unwrap();
-        assert_eq!(answer.json().as_array().unwrap().len(), 100);
+        assert_eq!(
+            answer.json().as_array().unwrap().len(),
+            100,
+            "round {round}"
+        );
         assert!(
             answer.text.len() <= (8 << 20) + 100 * 500,
             "{}",
@@ -607,9 +617,9 @@ async fn expensive_queries_do_not_block_others() {
         .map(|_| {
             let server = std::sync::Arc::clone(&server);
             tokio::spawn(async move {
-                for _ in 0..5 {
+                for number in 0..5 {
                     let answer = server.call("/graphql", json!({"query": greedy()})).await;
-                    assert!(answer.get("errors").is_none());
+                    assert!(answer.get("errors").is_none(), "request {number}: {answer}");
                 }
             })
         })

@@ -272,10 +272,11 @@ async fn websocket_flood_is_closed() {
     for _ in 0..19 {
         socket.send_text(br#"{"type":"ping"}"#).await;
     }
-    for _ in 0..19 {
+    for number in 0..19 {
         assert_eq!(
             socket.receive().await,
-            Received::Text(r#"{"type":"pong"}"#.to_owned())
+            Received::Text(r#"{"type":"pong"}"#.to_owned()),
+            "ping {number}"
         );
     }
     for _ in 0..20 {
@@ -388,12 +389,12 @@ async fn unread_event_streams_are_closed() {
         body.len()
     );
     let mut streams = Vec::new();
-    for _ in 0..STREAMS {
+    for number in 0..STREAMS {
         let mut stream = server.from(2).await;
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut start = [0; 15];
         stream.read_exact(&mut start).await.unwrap();
-        assert_eq!(&start, b"HTTP/1.1 200 OK");
+        assert_eq!(&start, b"HTTP/1.1 200 OK", "stream {number}");
         streams.push(stream);
     }
     server.serves_a_user().await;
@@ -412,7 +413,7 @@ async fn unread_event_streams_are_closed() {
         "{before} KiB, then {} KiB",
         server.process.memory()
     );
-    // What the system buffered can still be read.
+    // The bytes that the system buffered can still be read.
     for (number, stream) in streams.iter_mut().enumerate() {
         let (mut bytes, mut read) = (vec![0; 1 << 16], 0);
         let pause = Duration::from_millis(500);
@@ -480,7 +481,7 @@ async fn body_is_limited_by_the_users_share() {
     );
     assert_eq!(
         response.json::<Value>().await.unwrap()["msg"],
-        "this user holds as much of the server as one user may"
+        "this user uses as much of the server as one user may"
     );
     server.serves_a_user().await;
 }
@@ -508,10 +509,13 @@ async fn newest_connection_replaces_the_users_oldest() {
     .await;
     let init = json!({"type": "connection_init", "payload": {"authorization": format!("Bearer {}", token("ann"))}}).to_string();
     let mut sockets = Vec::new();
-    for _ in 0..2 {
+    for number in 0..2 {
         let mut socket = Socket::open(&server.url).await;
         socket.send_text(init.as_bytes()).await;
-        assert!(matches!(socket.receive().await, Received::Text(_)));
+        assert!(
+            matches!(socket.receive().await, Received::Text(_)),
+            "socket {number}"
+        );
         sockets.push(socket);
     }
     let query = "subscription { conversationChanges { version } }";

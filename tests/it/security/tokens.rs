@@ -406,8 +406,11 @@ async fn jwks_keys() {
     );
     assert_eq!(issuer.asked.load(Ordering::Relaxed), 1);
     // An unknown key is requested, but not more often than the limit allows.
-    for _ in 0..20 {
-        assert!(!is_accepted(&server, &pairs[0].sign(&claims, Some("made up"))).await);
+    for number in 0..20 {
+        assert!(
+            !is_accepted(&server, &pairs[0].sign(&claims, Some("made up"))).await,
+            "request {number}"
+        );
     }
     assert!(
         !is_accepted(&server, &pairs[0].sign(&claims, Some("two"))).await,
@@ -541,12 +544,16 @@ async fn rate_limits_send_retry_after() {
         .find(|answer| answer.status == 429)
         .expect("no 429");
     assert_eq!(limited.msg(), "too many requests, try again in 1 s");
-    for _ in 0..60 {
+    for number in 0..60 {
         let request = server
             .http("POST", "/conversation/sync")
             .header("token", "hush")
             .body("{}");
-        assert_eq!(server.request(request).await.status, 200);
+        assert_eq!(
+            server.request(request).await.status,
+            200,
+            "request {number}"
+        );
     }
 }
 
@@ -578,9 +585,9 @@ async fn slow_issuer_does_not_delay_known_keys() {
     let honest = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut slowest = Duration::ZERO;
-        for _ in 0..20 {
+        for number in 0..20 {
             let asked = Instant::now();
-            assert!(is_accepted(&server, &good).await);
+            assert!(is_accepted(&server, &good).await, "request {number}");
             slowest = slowest.max(asked.elapsed());
         }
         slowest

@@ -73,15 +73,22 @@ async fn up_down_up(engine: Engine) {
         "user_cursor",
     ];
     assert!(migrate(&["status"]).starts_with("missing"));
-    for _ in 0..2 {
-        assert!(migrate(&["up"]).starts_with("applied"));
-        assert_eq!(tables(&database).await, all);
+    for round in 0..2 {
+        assert!(migrate(&["up"]).starts_with("applied"), "round {round}");
+        assert_eq!(tables(&database).await, all, "round {round}");
         assert!(
             migrate(&["up"]).starts_with("applied"),
             "nothing to do is no error"
         );
-        assert!(migrate(&["down", "--steps", "1000"]).starts_with("missing"));
-        assert_eq!(tables(&database).await, Vec::<String>::new());
+        assert!(
+            migrate(&["down", "--steps", "1000"]).starts_with("missing"),
+            "round {round}"
+        );
+        assert_eq!(
+            tables(&database).await,
+            Vec::<String>::new(),
+            "round {round}"
+        );
     }
     migrate(&["up"]);
     let server = Server::start_on(std::sync::Arc::new(database), |_| {}).await;

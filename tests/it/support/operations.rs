@@ -29,7 +29,7 @@ pub struct Scenario {
     pub before: &'static [Operation],
     /// Happens after the devices have synced, so that there is something to assign a version to.
     pub unseen: &'static [Operation],
-    /// Whether Ann's devices have synced before.
+    /// True if Ann's devices have synced before.
     pub is_known: bool,
     pub operations: &'static [Operation],
 }

@@ -182,7 +182,7 @@ impl<'a> Pair<'a> {
 }
 
 /// Number of cases that run concurrently.
-const LANES: usize = 4;
+const WORKERS: usize = 4;
 
 /// Runs `each` case with 0, 1, 2, … statements that pass before the one that gets its fate, until
 /// there is no such statement, that is, until `each` returns `false`. Each call also gets a number
@@ -195,7 +195,7 @@ pub async fn at_every_statement<Case: Copy>(
 ) {
     let (cases, each) = (&Mutex::new(cases), &each);
     let number = &std::sync::atomic::AtomicI64::new(0);
-    let lanes = (0..LANES).map(|_| async move {
+    let workers = (0..WORKERS).map(|_| async move {
         let pair = Pair::open(direct, node).await;
         loop {
             let Some(case) = cases.lock().unwrap().next() else {
@@ -207,7 +207,7 @@ pub async fn at_every_statement<Case: Copy>(
             }
         }
     });
-    futures_util::future::join_all(lanes).await;
+    futures_util::future::join_all(workers).await;
 }
 
 async fn listen(listener: TcpListener, target: String, shared: Arc<Shared>) {

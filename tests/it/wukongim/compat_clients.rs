@@ -71,7 +71,11 @@ async fn new_conversation_is_listed_immediately(engine: Engine) {
         server
             .send("bob", "ann", 1, &format!("number {number}"))
             .await;
-        assert_eq!(server.only("ann").await["last_msg_seq"], number + 1);
+        assert_eq!(
+            server.only("ann").await["last_msg_seq"],
+            number + 1,
+            "number {number}"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! What WuKongIM's servers send, what its clients expect, and imports.
+//! Messages of WuKongIM's servers, expectations of its clients, and imports.
 
 mod compat_clients;
 mod datasource;

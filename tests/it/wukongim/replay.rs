@@ -399,11 +399,11 @@ impl Replay {
             }
         }
         if asked <= 0 {
-            let held = held(&request);
+            let client_last_seqs = client_last_seqs(&request);
             let count = request["msg_count"].as_i64().unwrap_or(0).max(0) as usize;
             assert_eq!(
                 without_versions(&actual),
-                self.model.full(&uid, count, &held),
+                self.model.full(&uid, count, &client_last_seqs),
                 "{request}"
             );
         }
@@ -573,18 +573,18 @@ fn pairs<'a>(
 }
 
 /// Splits the `last_msg_seqs` of a recorded request as the design defines.
-fn held(request: &Value) -> HashMap<(String, u8), i64> {
+fn client_last_seqs(request: &Value) -> HashMap<(String, u8), i64> {
     let text = request["last_msg_seqs"].as_str().unwrap_or_default();
-    let mut held = HashMap::new();
+    let mut client_last_seqs = HashMap::new();
     for part in text.split('|') {
         let mut fields = part.rsplitn(3, ':');
         if let (Some(seq), Some(kind), Some(id)) = (fields.next(), fields.next(), fields.next())
             && let (Ok(seq), Ok(kind)) = (seq.parse(), kind.parse())
         {
-            held.insert((id.to_owned(), kind), seq);
+            client_last_seqs.insert((id.to_owned(), kind), seq);
         }
     }
-    held
+    client_last_seqs
 }
 
 async fn person_and_group(engine: Engine, version: &str) -> Replay {

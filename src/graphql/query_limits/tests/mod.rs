@@ -246,7 +246,7 @@ fn depth_of_a_fragment_chain_is_its_length() {
         .is_err()
     );
     let rules: [fn(usize) -> usize; 2] = [|number| number + 1, |number| (number + 1) % 2000];
-    for next in rules {
+    for (name, next) in ["a chain", "a circle"].into_iter().zip(rules) {
         let chain: String = (0..2000)
             .map(|number| format!("fragment f{number} on T{{...f{}}}", next(number)))
             .collect();
@@ -257,7 +257,8 @@ fn depth_of_a_fragment_chain_is_its_length() {
         assert!(
             verdict_within(&format!("{{a}}{chain}"), &limits)
                 .unwrap_err()
-                .contains("nest deeper than 20")
+                .contains("nest deeper than 20"),
+            "{name}"
         );
     }
 }

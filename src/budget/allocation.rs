@@ -34,16 +34,16 @@ impl BudgetLimits {
     }
 }
 
-/// The caller that a share is counted for, as far as it is known.
+/// The caller that an allocation is counted for, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Holder {
+pub(crate) struct CallerIdentity {
     pub(crate) is_service: bool,
     /// The caller's address; `None` for a proxy, which forwards the requests of many callers.
     pub(crate) address: Option<IpAddr>,
     pub(crate) uid: Option<String>,
 }
 
-/// The limit that a share would exceed.
+/// The limit that an allocation would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LimitExceeded {
     Server,
@@ -56,10 +56,10 @@ impl From<LimitExceeded> for Error {
         match exceeded {
             LimitExceeded::Server => Self::Overloaded,
             LimitExceeded::Address => Self::TooManyAtOnce(
-                "this address holds as much of the server as one address may".into(),
+                "this address uses as much of the server as one address may".into(),
             ),
             LimitExceeded::User => {
-                Self::TooManyAtOnce("this user holds as much of the server as one user may".into())
+                Self::TooManyAtOnce("this user uses as much of the server as one user may".into())
             }
         }
     }
@@ -94,25 +94,25 @@ impl Budget {
         }))
     }
 
-    /// Acquires a share of this amount.
+    /// Acquires an allocation of this amount.
     ///
     /// # Errors
     /// The limit that leaves too little.
     pub(crate) fn try_acquire(
         &self,
-        holder: Holder,
+        identity: CallerIdentity,
         amount: usize,
-    ) -> Result<Share, LimitExceeded> {
-        let mut share = Share {
+    ) -> Result<Allocation, LimitExceeded> {
+        let mut allocation = Allocation {
             budget: self.clone(),
-            holder: Holder {
-                address: holder.address.map(network),
-                ..holder
+            identity: CallerIdentity {
+                address: identity.address.map(network),
+                ..identity
             },
             amount: 0,
         };
-        share.grow(amount)?;
-        Ok(share)
+        allocation.grow(amount)?;
+        Ok(allocation)
     }
 
     /// Returns the amount in use.
@@ -153,32 +153,32 @@ impl Usage {
     fn check(
         &self,
         limits: &BudgetLimits,
-        holder: &Holder,
+        identity: &CallerIdentity,
         amount: usize,
     ) -> Result<(), LimitExceeded> {
         let left = limits.total.saturating_sub(self.total);
-        if holder.is_service {
+        if identity.is_service {
             return if left < amount {
                 Err(LimitExceeded::Server)
             } else {
                 Ok(())
             };
         }
-        let user_usage = holder
+        let user_usage = identity
             .uid
             .as_ref()
             .and_then(|uid| self.by_user.get(uid))
             .copied()
             .unwrap_or_default();
-        if holder.uid.is_some() && limits.per_user.saturating_sub(user_usage) < amount {
+        if identity.uid.is_some() && limits.per_user.saturating_sub(user_usage) < amount {
             return Err(LimitExceeded::User);
         }
-        let address_usage = holder
+        let address_usage = identity
             .address
             .and_then(|address| self.by_address.get(&address))
             .copied()
             .unwrap_or_default();
-        if holder.address.is_some() && limits.per_address.saturating_sub(address_usage) < amount {
+        if identity.address.is_some() && limits.per_address.saturating_sub(address_usage) < amount {
             return Err(LimitExceeded::Address);
         }
         if left.min(limits.non_services.saturating_sub(self.non_services)) < amount {
@@ -188,16 +188,16 @@ impl Usage {
         }
     }
 
-    fn add(&mut self, holder: &Holder, amount: usize) {
+    fn add(&mut self, identity: &CallerIdentity, amount: usize) {
         self.total += amount;
-        if holder.is_service || amount == 0 {
+        if identity.is_service || amount == 0 {
             return;
         }
         self.non_services += amount;
-        if let Some(address) = holder.address {
+        if let Some(address) = identity.address {
             *self.by_address.entry(address).or_default() += amount;
         }
-        if let Some(uid) = &holder.uid {
+        if let Some(uid) = &identity.uid {
             match self.by_user.get_mut(uid) {
                 Some(usage) => *usage += amount,
                 None => drop(self.by_user.insert(uid.clone(), amount)),
@@ -205,16 +205,16 @@ impl Usage {
         }
     }
 
-    fn remove(&mut self, holder: &Holder, amount: usize) {
+    fn remove(&mut self, identity: &CallerIdentity, amount: usize) {
         self.total -= amount;
-        if holder.is_service || amount == 0 {
+        if identity.is_service || amount == 0 {
             return;
         }
         self.non_services -= amount;
-        if let Some(address) = &holder.address {
+        if let Some(address) = &identity.address {
             subtract(&mut self.by_address, address, amount);
         }
-        if let Some(uid) = &holder.uid {
+        if let Some(uid) = &identity.uid {
             subtract(&mut self.by_user, uid, amount);
         }
     }
@@ -231,21 +231,21 @@ fn subtract<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, amount: usize
 
 /// A part of a budget; dropping it returns its amount.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct Allocation {
     budget: Budget,
-    holder: Holder,
+    identity: CallerIdentity,
     amount: usize,
 }
 
-impl Share {
-    /// Adds an amount. After an error the share is unchanged.
+impl Allocation {
+    /// Adds an amount. After an error the allocation is unchanged.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), LimitExceeded> {
         let mut usage = self.budget.lock();
-        if let Err(exceeded) = usage.check(&self.budget.0.limits, &self.holder, more) {
+        if let Err(exceeded) = usage.check(&self.budget.0.limits, &self.identity, more) {
             drop(usage);
             return Err(self.budget.count_rejection(exceeded));
         }
-        usage.add(&self.holder, more);
+        usage.add(&self.identity, more);
         drop(usage);
         self.amount += more;
         Ok(())
@@ -257,27 +257,27 @@ impl Share {
             Some(more) => self.grow(more),
             None => {
                 let less = self.amount - amount;
-                self.budget.lock().remove(&self.holder, less);
+                self.budget.lock().remove(&self.identity, less);
                 self.amount = amount;
                 Ok(())
             }
         }
     }
 
-    /// Counts the share for another caller, or for the same caller after its user is known. If that
-    /// exceeds a limit, the share is unchanged.
-    pub(crate) fn transfer(&mut self, holder: Holder) -> Result<(), LimitExceeded> {
-        let holder = Holder {
-            address: holder.address.map(network),
-            ..holder
+    /// Counts the allocation for another caller, or for the same caller after its user is known. If
+    /// that exceeds a limit, the allocation is unchanged.
+    pub(crate) fn transfer(&mut self, identity: CallerIdentity) -> Result<(), LimitExceeded> {
+        let identity = CallerIdentity {
+            address: identity.address.map(network),
+            ..identity
         };
         let mut usage = self.budget.lock();
-        usage.remove(&self.holder, self.amount);
-        let checked = usage.check(&self.budget.0.limits, &holder, self.amount);
+        usage.remove(&self.identity, self.amount);
+        let checked = usage.check(&self.budget.0.limits, &identity, self.amount);
         if checked.is_ok() {
-            self.holder = holder;
+            self.identity = identity;
         }
-        usage.add(&self.holder, self.amount);
+        usage.add(&self.identity, self.amount);
         drop(usage);
         checked.map_err(|exceeded| self.budget.count_rejection(exceeded))
     }
@@ -286,14 +286,14 @@ impl Share {
         self.amount
     }
 
-    pub(crate) fn holder(&self) -> &Holder {
-        &self.holder
+    pub(crate) fn identity(&self) -> &CallerIdentity {
+        &self.identity
     }
 }
 
-impl Drop for Share {
+impl Drop for Allocation {
     fn drop(&mut self) {
-        self.budget.lock().remove(&self.holder, self.amount);
+        self.budget.lock().remove(&self.identity, self.amount);
     }
 }
 
@@ -305,24 +305,24 @@ pub(super) mod tests {
         Budget::new("memory", BudgetLimits::from_total(total))
     }
 
-    pub(in crate::budget) fn address(last: u8) -> Holder {
-        Holder {
+    pub(in crate::budget) fn address(last: u8) -> CallerIdentity {
+        CallerIdentity {
             address: Some([192, 0, 2, last].into()),
-            ..Holder::default()
+            ..CallerIdentity::default()
         }
     }
 
-    pub(in crate::budget) fn user(last: u8, uid: &str) -> Holder {
-        Holder {
+    pub(in crate::budget) fn user(last: u8, uid: &str) -> CallerIdentity {
+        CallerIdentity {
             uid: Some(uid.to_owned()),
             ..address(last)
         }
     }
 
-    pub(in crate::budget) fn service() -> Holder {
-        Holder {
+    pub(in crate::budget) fn service() -> CallerIdentity {
+        CallerIdentity {
             is_service: true,
-            ..Holder::default()
+            ..CallerIdentity::default()
         }
     }
 
@@ -356,25 +356,25 @@ pub(super) mod tests {
     #[test]
     fn dropped_share_returns_its_whole_amount() {
         let budget = budget(800);
-        let mut share = budget.try_acquire(address(1), 100).unwrap();
-        assert_eq!(share.grow(300).unwrap_err(), LimitExceeded::Address);
-        share.resize(300).unwrap();
-        assert_eq!((share.amount(), budget.used()), (300, 300));
-        share.resize(10).unwrap();
-        share.transfer(user(1, "ann")).unwrap();
-        assert_eq!(share.resize(201).unwrap_err(), LimitExceeded::User);
-        share.transfer(service()).unwrap();
-        share.resize(800).unwrap();
+        let mut allocation = budget.try_acquire(address(1), 100).unwrap();
+        assert_eq!(allocation.grow(300).unwrap_err(), LimitExceeded::Address);
+        allocation.resize(300).unwrap();
+        assert_eq!((allocation.amount(), budget.used()), (300, 300));
+        allocation.resize(10).unwrap();
+        allocation.transfer(user(1, "ann")).unwrap();
+        assert_eq!(allocation.resize(201).unwrap_err(), LimitExceeded::User);
+        allocation.transfer(service()).unwrap();
+        allocation.resize(800).unwrap();
         assert_eq!(
-            share.transfer(user(1, "ann")).unwrap_err(),
+            allocation.transfer(user(1, "ann")).unwrap_err(),
             LimitExceeded::User
         );
         assert_eq!(
-            share.holder(),
+            allocation.identity(),
             &service(),
-            "a refused transfer must not change the holder"
+            "a refused transfer must not change the caller"
         );
-        drop(share);
+        drop(allocation);
         let usage = budget.lock();
         assert!(
             usage.total == 0
@@ -388,15 +388,15 @@ pub(super) mod tests {
     #[test]
     fn ipv6_network_counts_as_one_address() {
         let budget = budget(800);
-        let holder = |text: &str| Holder {
+        let identity = |text: &str| CallerIdentity {
             address: Some(text.parse().unwrap()),
-            ..Holder::default()
+            ..CallerIdentity::default()
         };
-        let _share = budget.try_acquire(holder("2001:db8::1"), 300).unwrap();
+        let _first = budget.try_acquire(identity("2001:db8::1"), 300).unwrap();
         assert_eq!(
-            budget.try_acquire(holder("2001:db8::2"), 1).unwrap_err(),
+            budget.try_acquire(identity("2001:db8::2"), 1).unwrap_err(),
             LimitExceeded::Address
         );
-        budget.try_acquire(holder("2001:db8:0:1::2"), 1).unwrap();
+        budget.try_acquire(identity("2001:db8:0:1::2"), 1).unwrap();
     }
 }
