@@ -42,6 +42,9 @@ pub struct Model {
     pub pinned_at: i64,
     /// Whether the user muted it.
     pub muted: bool,
+    /// When the user last opened it (`/conversations/activate`), epoch ms; 0 if never, or after a
+    /// deletion.
+    pub activated_at: i64,
 }
 
 /// No relations: conversations shard by uid.

@@ -218,6 +218,7 @@ fn conversation(db: DbBackend) -> TableCreateStatement {
             .col(integer("stamped_revision", -1))
             .col(integer("pinned_at", 0))
             .col(flag("muted"))
+            .col(integer("activated_at", 0))
             .primary_key(Index::create().col("uid").col("channel_id")),
         db,
     )

@@ -67,8 +67,9 @@ pub struct Limits {
     /// slower client is disconnected.
     pub least_bytes_per_second: usize,
     /// Maximum rate of one user's requests, on average; bursts may be twice as large. Further
-    /// requests are answered with 429. Each receiver of a sendbatch and each mutation of a document
-    /// counts as a request. Services are exempt. 0 disables the limit.
+    /// requests are answered with 429. Each receiver of a sendbatch, each channel of a
+    /// messagesyncbatch and each mutation of a document counts as a request. Services are exempt. 0
+    /// disables the limit.
     pub user_requests_per_second: u32,
     /// The same for one address: users' requests and requests without a valid token.
     pub address_requests_per_second: u32,

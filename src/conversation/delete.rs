@@ -5,7 +5,7 @@ use super::update::{UpdateOutcome, update_conversation};
 use super::visibility::is_listed;
 use super::{Conversation, ConversationRemoval, ConversationService};
 use crate::error::Error;
-use crate::model::{ChannelRef, Seq, Uid, unread};
+use crate::model::{ChannelRef, EpochMs, Seq, Uid, unread};
 
 /// Result of a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,8 @@ pub async fn delete_conversation(
         // A seq above the last message is stored: the messages up to it are deleted when they
         // arrive.
         let acts = is_listed(row) || up_to.is_some_and(|up_to| up_to > row.last_seq);
-        acts && unread::delete(row, up_to)
+        let was_activated = std::mem::take(&mut row.activated_at) > EpochMs::ZERO;
+        (acts && unread::delete(row, up_to)) || was_activated
     })
     .await?;
     match outcome {

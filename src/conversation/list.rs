@@ -1,4 +1,5 @@
-//! The conversation list page by page: pinned conversations first, then by latest activity.
+//! The conversation list page by page: pinned conversations first, then by latest activity; or
+//! everything by latest activity.
 //!
 //! Paging misses no conversation. A message lifts a conversation to the top, past the page that is
 //! being read. Therefore every cursor contains the user's version at the time of its page, and the
@@ -42,6 +43,19 @@ pub struct ListRequest {
     /// True takes the page from the end of the range between the cursors instead of its
     /// beginning.
     pub from_end: bool,
+    /// The conversations and their order.
+    pub order: ListOrder,
+}
+
+/// The conversations of a list, and their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListOrder {
+    /// Listed conversations, pinned ones first, then by latest activity.
+    #[default]
+    PinnedFirst,
+    /// Also conversations without messages that the user opened. The order is that of the latest
+    /// activity, where opening a conversation counts, too.
+    Activity,
 }
 
 /// Position of an entry in the list.
@@ -67,10 +81,15 @@ pub struct SortKey {
 }
 
 impl SortKey {
-    pub(super) fn of(conversation: &Conversation) -> Self {
+    pub(super) fn of(conversation: &Conversation, order: ListOrder) -> Self {
+        let last_message_at = conversation.last_activity_at;
+        let (unpinned, activity) = match order {
+            ListOrder::PinnedFirst => (conversation.pinned_at == EpochMs::ZERO, last_message_at),
+            ListOrder::Activity => (true, last_message_at.max(conversation.activated_at)),
+        };
         Self {
-            unpinned: conversation.pinned_at == EpochMs::ZERO,
-            activity: Reverse(conversation.last_activity_at),
+            unpinned,
+            activity: Reverse(activity),
             channel_type: conversation.channel_ref.channel_type.number(),
             channel_id: conversation.channel_ref.channel_id.clone(),
         }
@@ -217,7 +236,10 @@ mod tests {
             ..row(number)
         };
         let conversation = Conversation::new(&uid, &row);
-        (SortKey::of(&conversation), conversation)
+        (
+            SortKey::of(&conversation, ListOrder::PinnedFirst),
+            conversation,
+        )
     }
 
     fn request(limit: u32) -> ListRequest {
@@ -229,6 +251,7 @@ mod tests {
             before: None,
             limit,
             from_end: false,
+            order: ListOrder::PinnedFirst,
         }
     }
 

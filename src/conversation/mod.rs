@@ -5,6 +5,7 @@
 //! lock and stamps the row. Then add a route in `rest` and a resolver in `graphql`, which only
 //! translate.
 
+mod activate;
 mod delete;
 mod find;
 mod import_unread;
@@ -18,13 +19,15 @@ mod summary;
 mod sync;
 mod update;
 mod visibility;
+mod walk;
 mod with_messages;
 
+pub use self::activate::activate_conversation;
 pub use self::delete::{DeleteOutcome, delete_conversation};
 pub use self::find::find_conversations;
 pub use self::import_unread::import_unread_count;
 pub use self::last_msg_seqs::parse_last_msg_seqs;
-pub use self::list::{ListCursor, ListFilter, ListPage, ListRequest, SortKey};
+pub use self::list::{ListCursor, ListFilter, ListOrder, ListPage, ListRequest, SortKey};
 pub use self::pin::{set_muted, set_pinned};
 pub use self::recent_messages::{RecentMessagesKey, list_recent_messages};
 pub use self::set_unread::{mark_all_read, set_unread};
@@ -35,6 +38,7 @@ pub use self::sync::{
     ConversationWithMessages, SyncAnswer, SyncDetail, SyncFilter, SyncRequest, sync,
     sync_with_size_limit,
 };
+pub use self::walk::{WalkCursor, WalkPage, WalkRequest, find_in_walk, walk};
 pub use self::with_messages::{get_conversations_with_messages, list_conversations_with_messages};
 
 use std::sync::Arc;
@@ -101,8 +105,10 @@ pub struct Conversation {
     pub pinned_at: EpochMs,
     /// True if the user muted it.
     pub muted: bool,
+    /// When the user last opened it; 0 if never, or after a deletion.
+    pub activated_at: EpochMs,
     /// The deletion watermark: messages up to this seq never show.
-    pub(crate) deleted_to_seq: Seq,
+    pub deleted_to_seq: Seq,
     /// State of the channel when it was read.
     pub(crate) head: ChannelSnapshotId,
 }
@@ -121,6 +127,7 @@ impl Conversation {
             version: row.version,
             pinned_at: row.pinned_at,
             muted: row.muted,
+            activated_at: row.activated_at,
             deleted_to_seq: row.deleted_to_seq,
             head: row.snapshot_id(),
         }

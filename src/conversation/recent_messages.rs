@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::ConversationService;
+use super::{Conversation, ConversationService};
 use crate::error::Error;
 use crate::message::{
     AnswerSizeLimit, MESSAGE_BYTES, MessageSlice, SizedInAnswer, fit_newest_first,
@@ -37,6 +37,18 @@ impl RecentMessagesKey {
             channel_key: row.key.clone(),
             above: row.deleted_to_seq,
             head: row.snapshot_id(),
+            count,
+        }
+    }
+
+    /// Selects the newest messages of a conversation.
+    #[must_use]
+    pub fn of(conversation: &Conversation, count: u32) -> Self {
+        Self {
+            channel_pk: conversation.channel_pk,
+            channel_key: conversation.channel_key.clone(),
+            above: conversation.deleted_to_seq,
+            head: conversation.head,
             count,
         }
     }

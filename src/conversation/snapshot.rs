@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 use super::list::{SortKey, page_of};
 use super::summary::sum_up;
 use super::sync::{SyncChanges, build_answer, plan_all};
-use super::visibility::is_listed;
+use super::visibility::{is_listed, is_listed_or_activated};
 use super::{
-    Conversation, ConversationService, ListPage, ListRequest, SyncAnswer, SyncRequest,
-    UnreadSummary,
+    Conversation, ConversationRemoval, ConversationService, ListOrder, ListPage, ListRequest,
+    SyncAnswer, SyncRequest, UnreadSummary,
 };
 use crate::error::Error;
 use crate::message::AnswerSizeLimit;
@@ -51,19 +51,45 @@ impl ConversationSnapshot {
     /// Returns a page of the list.
     #[must_use]
     pub fn page(&self, request: &ListRequest) -> ListPage {
-        let listed = self.listed.get_or_init(|| {
-            let shown = self
-                .rows
-                .iter()
-                .filter(|row| is_listed(row))
-                .map(|row| Conversation::new(&self.uid, row));
-            let mut listed: Vec<_> = shown
-                .map(|conversation| (SortKey::of(&conversation), conversation))
-                .collect();
-            listed.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-            listed
-        });
-        page_of(listed, request, self.version)
+        match request.order {
+            // The fields of a document share this list.
+            ListOrder::PinnedFirst => {
+                let listed = self
+                    .listed
+                    .get_or_init(|| self.in_order(request.order, is_listed));
+                page_of(listed, request, self.version)
+            }
+            ListOrder::Activity => {
+                let listed = self.in_order(request.order, is_listed_or_activated);
+                page_of(&listed, request, self.version)
+            }
+        }
+    }
+
+    fn in_order(
+        &self,
+        order: ListOrder,
+        is_shown: fn(&ConversationRow) -> bool,
+    ) -> Vec<(SortKey, Conversation)> {
+        let shown = self
+            .rows
+            .iter()
+            .filter(|row| is_shown(row))
+            .map(|row| Conversation::new(&self.uid, row));
+        let mut listed: Vec<_> = shown
+            .map(|conversation| (SortKey::of(&conversation, order), conversation))
+            .collect();
+        listed.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        listed
+    }
+
+    /// Returns the conversations that [`ListOrder::Activity`] leaves out, in order of version.
+    pub(super) fn removed(&self) -> Vec<ConversationRemoval> {
+        self.rows
+            .iter()
+            .filter(|row| !is_listed_or_activated(row))
+            .map(|row| ConversationRemoval::new(&self.uid, row))
+            .collect()
     }
 
     /// Returns the unread counts of all conversations.

@@ -1,6 +1,6 @@
 //! Decides which conversations are listed, and which are stale.
 
-use crate::model::{ConversationRow, Membership, Version};
+use crate::model::{ConversationRow, EpochMs, Membership, Version};
 
 /// Returns whether a conversation is listed: the user is a member, and there is a message that is
 /// neither deleted nor older than the membership.
@@ -8,6 +8,13 @@ pub(crate) fn is_listed(row: &ConversationRow) -> bool {
     row.is_member()
         && row.key.channel_type.is_listed()
         && row.last_seq > row.deleted_to_seq.max(row.joined_seq)
+}
+
+/// Returns whether a walk lists a conversation: also one without messages that the user opened.
+pub(crate) fn is_listed_or_activated(row: &ConversationRow) -> bool {
+    let is_activated =
+        row.is_member() && row.key.channel_type.is_listed() && row.activated_at > EpochMs::ZERO;
+    is_activated || is_listed(row)
 }
 
 /// Returns whether a conversation is stale: its channel changed since the row was stamped. Users
@@ -60,6 +67,24 @@ mod tests {
         assert!(!is_listed(&ConversationRow {
             membership: Membership::Left,
             ..row(1)
+        }));
+    }
+
+    #[test]
+    fn walks_list_what_members_have_opened() {
+        let empty = ConversationRow {
+            deleted_to_seq: Seq(1),
+            ..row(1)
+        };
+        assert!(!is_listed_or_activated(&empty));
+        let opened = ConversationRow {
+            activated_at: EpochMs(9),
+            ..empty
+        };
+        assert!(is_listed_or_activated(&opened) && !is_listed(&opened));
+        assert!(!is_listed_or_activated(&ConversationRow {
+            membership: Membership::Left,
+            ..opened
         }));
     }
 

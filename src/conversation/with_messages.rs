@@ -8,7 +8,7 @@ use super::visibility::is_listed;
 use super::{ConversationService, ConversationWithMessages};
 use crate::error::Error;
 use crate::message::AnswerSizeLimit;
-use crate::model::{ChannelKey, ChannelRef, Seq, Uid};
+use crate::model::{ChannelKey, ChannelRef, ConversationRow, Seq, Uid};
 
 /// Returns all listed conversations of the user, newest activity first, each with up to `msg_count`
 /// newest messages.
@@ -46,6 +46,17 @@ pub async fn get_conversations_with_messages(
     channels: &[ChannelRef],
     msg_count: u32,
 ) -> Result<HashMap<ChannelRef, ConversationWithMessages>, Error> {
+    get_shown(service, uid, channels, msg_count, is_listed).await
+}
+
+/// Returns the user's conversations in these channels that `is_shown` selects.
+pub(super) async fn get_shown(
+    service: &ConversationService,
+    uid: &Uid,
+    channels: &[ChannelRef],
+    msg_count: u32,
+    is_shown: fn(&ConversationRow) -> bool,
+) -> Result<HashMap<ChannelRef, ConversationWithMessages>, Error> {
     service.base.check_conversations_on()?;
     let keys: Vec<ChannelKey> = channels
         .iter()
@@ -60,7 +71,7 @@ pub async fn get_conversations_with_messages(
         .into_iter()
         .map(|(_, row)| row)
         .collect();
-    rows.retain(is_listed);
+    rows.retain(is_shown);
     let items = with_messages(
         service,
         uid,

@@ -12,7 +12,8 @@ use super::types::{
     MessageConnection, Node, PageArguments, SeqCursor, UnreadSummary,
 };
 use crate::conversation::{
-    self as conversations, ListRequest, SyncDetail, SyncFilter, SyncRequest, parse_last_msg_seqs,
+    self as conversations, ListOrder, ListRequest, SyncDetail, SyncFilter, SyncRequest,
+    parse_last_msg_seqs,
 };
 use crate::error::Error;
 use crate::message::{HistoryRequest, list_history};
@@ -117,6 +118,7 @@ impl Query {
                     .collect::<std::result::Result<BTreeSet<u8>, _>>()?
                     .into_iter()
                     .collect(),
+                include_activated: false,
             },
             first: first.map(|first| first as usize),
             detail: selected_content(&ctx.look_ahead().field("conversations")),
@@ -176,6 +178,7 @@ impl Query {
             before: page.before,
             limit: page.limit,
             from_end: page.from_end,
+            order: ListOrder::PinnedFirst,
         };
         let list = ctx.operation().list(&request.uid).await?;
         let permit = ctx.operation().acquire_permit().await;

@@ -1,9 +1,12 @@
 //! The message history of a channel, page by page, for one of its members.
 
+use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
+
 use super::MessageService;
 use super::answer_size::{AnswerSizeLimit, MESSAGE_BYTES, SizedInAnswer, fit_newest_first};
 use crate::error::Error;
-use crate::model::{ChannelKey, ChannelPk, ChannelRef, Message, Seq, Uid};
+use crate::model::{ChannelKey, ChannelPk, ChannelRef, ConversationRow, Message, Seq, Uid};
 use crate::store::SeqRange;
 
 /// A request for a page of messages.
@@ -50,26 +53,113 @@ pub async fn list_history(
     request: &HistoryRequest,
     bytes: &AnswerSizeLimit,
 ) -> Result<HistoryPage, Error> {
-    service.base.check_conversations_on()?;
     let key = ChannelKey::new(&request.uid, &request.channel);
-    let row = service
-        .base
-        .store
-        .find_without_counts(&[(&request.uid, &key)])
-        .await?
-        .pop()
-        .map(|(_, row)| row);
-    let (channel_id, seen) = match row {
-        Some(row) => (row.channel_id, row.visible_seqs()),
-        None if request.as_service => service
+    let (channel_id, visible) =
+        find_visible_seqs(service, Some(&request.uid), &key, request.as_service).await?;
+    list_visible(service, request, &key, channel_id, visible, bytes).await
+}
+
+/// The pages of several requests.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BatchedPage {
+    /// A page.
+    Page(HistoryPage),
+    /// The user was never in the channel and no service asks, or the channel does not exist.
+    Unknown,
+    /// The earlier pages filled the answer.
+    Full,
+}
+
+/// Like [`list_history`] for several requests of one user, whose pages share the answer. The
+/// conversations are found by one statement; each page takes another one.
+///
+/// # Errors
+/// [`Error::ConversationsOff`], [`Error::Store`].
+pub async fn list_histories(
+    service: &MessageService,
+    requests: &[HistoryRequest],
+    bytes: &AnswerSizeLimit,
+) -> Result<Vec<BatchedPage>, Error> {
+    service.base.check_conversations_on()?;
+    let keys: Vec<ChannelKey> = requests
+        .iter()
+        .map(|request| ChannelKey::new(&request.uid, &request.channel))
+        .collect();
+    let names: HashSet<(&Uid, &ChannelKey)> = requests
+        .iter()
+        .zip(&keys)
+        .map(|(request, key)| (&request.uid, key))
+        .collect();
+    let names: Vec<(&Uid, &ChannelKey)> = names.into_iter().collect();
+    let rows = service.base.store.find_without_counts(&names).await?;
+    let rows: HashMap<&ChannelKey, &ConversationRow> =
+        rows.iter().map(|(_, row)| (&row.key, row)).collect();
+    let mut pages = Vec::with_capacity(requests.len());
+    for (request, key) in requests.iter().zip(&keys) {
+        if bytes.remaining() < MESSAGE_BYTES {
+            pages.push(BatchedPage::Full);
+            continue;
+        }
+        let found = match rows.get(key) {
+            Some(row) => Some((row.channel_id, row.visible_seqs())),
+            None if request.as_service => service.base.store.find_channel_seqs(key).await?,
+            None => None,
+        };
+        pages.push(match found {
+            Some((channel_id, visible)) => BatchedPage::Page(
+                list_visible(service, request, key, channel_id, visible, bytes).await?,
+            ),
+            None => BatchedPage::Unknown,
+        });
+    }
+    Ok(pages)
+}
+
+/// Returns a channel with the range of seqs that are visible: for a user above the deletion
+/// watermark, and for a former member up to the point of leaving. A service that names no user, or
+/// one who was never in the channel, sees everything.
+///
+/// # Errors
+/// [`Error::NotFound`] like [`list_history`]; [`Error::ConversationsOff`], [`Error::Store`].
+pub(super) async fn find_visible_seqs(
+    service: &MessageService,
+    uid: Option<&Uid>,
+    key: &ChannelKey,
+    as_service: bool,
+) -> Result<(ChannelPk, RangeInclusive<Seq>), Error> {
+    service.base.check_conversations_on()?;
+    let row = match uid {
+        Some(uid) => service
             .base
             .store
-            .find_channel_seqs(&key)
+            .find_without_counts(&[(uid, key)])
             .await?
-            .ok_or(Error::NotFound("channel"))?,
-        None => return Err(Error::NotFound("conversation")),
+            .pop()
+            .map(|(_, row)| row),
+        None => None,
     };
-    let (lowest, highest) = seen.into_inner();
+    match row {
+        Some(row) => Ok((row.channel_id, row.visible_seqs())),
+        None if as_service => service
+            .base
+            .store
+            .find_channel_seqs(key)
+            .await?
+            .ok_or(Error::NotFound("channel")),
+        None => Err(Error::NotFound("conversation")),
+    }
+}
+
+/// Returns the part of a page that is within the visible seqs.
+async fn list_visible(
+    service: &MessageService,
+    request: &HistoryRequest,
+    key: &ChannelKey,
+    channel_id: ChannelPk,
+    visible: RangeInclusive<Seq>,
+    bytes: &AnswerSizeLimit,
+) -> Result<HistoryPage, Error> {
+    let (lowest, highest) = visible.into_inner();
     let window = SeqRange {
         channel_id,
         from: request
@@ -88,7 +178,7 @@ pub async fn list_history(
         });
     }
     let (mut messages, more) =
-        read_page(service, &key, window, request.limit, request.newest, bytes).await?;
+        read_page(service, key, window, request.limit, request.newest, bytes).await?;
     if request.newest {
         messages.reverse();
     }
@@ -138,7 +228,7 @@ pub(crate) async fn list_after(
 /// Returns at most `limit` messages of a range, from its end or its beginning, and whether there
 /// are more. Returns at least one message if there is one, because a client cannot continue from an
 /// empty page.
-async fn read_page(
+pub(super) async fn read_page(
     service: &MessageService,
     key: &ChannelKey,
     window: SeqRange,

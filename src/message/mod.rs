@@ -4,6 +4,7 @@ mod answer_size;
 mod find;
 mod history;
 mod ingest;
+mod lookup;
 mod recent_message_cache;
 mod send;
 
@@ -11,8 +12,11 @@ pub use self::answer_size::AnswerSizeLimit;
 pub(crate) use self::answer_size::{MESSAGE_BYTES, SizedInAnswer, fit_newest_first};
 pub use self::find::find_messages;
 pub(crate) use self::history::list_after;
-pub use self::history::{HistoryPage, HistoryRequest, list_history};
+pub use self::history::{BatchedPage, HistoryPage, HistoryRequest, list_histories, list_history};
 pub use self::ingest::{IncomingMessage, IngestReport, MessageBatch, Recipients, ingest};
+pub use self::lookup::{
+    ChannelView, MessageNames, NamedMessages, find_last_message, find_max_seq, find_named_messages,
+};
 pub use self::recent_message_cache::{
     CachedMessages, MessageSlice, RecentMessageCache, RenderMessage,
 };

@@ -111,6 +111,9 @@ pub struct ConversationRow {
     pub pinned_at: EpochMs,
     /// True if the user muted it.
     pub muted: bool,
+    /// When the user last opened it (v3's `/conversations/activate`); 0 if never, or after a
+    /// deletion.
+    pub activated_at: EpochMs,
 }
 
 impl ConversationRow {
@@ -140,6 +143,7 @@ impl ConversationRow {
             stamped_revision: Revision::UNSTAMPED,
             pinned_at: EpochMs::ZERO,
             muted: false,
+            activated_at: EpochMs::ZERO,
         }
     }
 

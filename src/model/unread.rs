@@ -11,7 +11,7 @@
 //! the row, which was read under the user's lock. `docs/ARCHITECTURE.md` explains the reasons, and
 //! `tests/it/api/read_positions.rs` has the shortest histories that break simpler rules.
 
-use super::{ConversationRow, Counts, Membership, Revision, Seq};
+use super::{ConversationRow, Counts, EpochMs, Membership, Revision, Seq};
 
 /// The largest unread count that is returned or can be set: clients store it in 32 bits.
 pub const MAX_UNREAD: i64 = i32::MAX as i64;
@@ -124,6 +124,8 @@ pub(crate) fn prepare_join(row: &mut ConversationRow, below: Option<Seq>) {
     row.read_seq = row.joined_seq.max(row.deleted_to_seq);
     row.marked_revision = Revision::ZERO;
     row.marked_seq = Seq::ZERO;
+    // The user opened it during an earlier membership.
+    row.activated_at = EpochMs::ZERO;
 }
 
 /// Makes the user a member, after [`prepare_join`]. The conversation is stale, because the change

@@ -61,6 +61,7 @@ mod tests {
     fn all_references_resolve() {
         let document = OpenApiRouter::with_openapi(document_without_routes())
             .merge(wukong::routes())
+            .merge(wukong::without_wukongim::routes())
             .merge(wukong::inbound::routes())
             .merge(health::routes())
             .into_openapi();

@@ -32,7 +32,8 @@ use crate::state::AppState;
 /// Returns the router of all routes.
 pub fn router(server: Server) -> Router {
     let graphql_routes = graphql::http::routes().with_state(server.graphql);
-    router_with(server.state, wukong::routes(), graphql_routes.into())
+    let legacy_routes = wukong::routes().merge(wukong::without_wukongim::routes());
+    router_with(server.state, legacy_routes, graphql_routes.into())
 }
 
 /// Returns the router of all routes, with the given routes of the two interfaces.

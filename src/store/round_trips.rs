@@ -211,6 +211,7 @@ async fn conversations() {
         stamped_revision: Revision(31),
         pinned_at: EpochMs(32),
         muted: true,
+        activated_at: EpochMs(33),
     };
     let tx = store.begin().await.unwrap();
     let mark = OwnMessage {
@@ -251,6 +252,7 @@ async fn conversations() {
         membership: Membership::Left,
         pinned_at: EpochMs(9999),
         muted: false,
+        activated_at: EpochMs(9999),
         ..stamped.clone()
     };
     tx.stamp(vec![(&uid, &all_changed)]).await.unwrap();
@@ -282,6 +284,7 @@ async fn conversations() {
         stamped_revision: Revision(stored.stamped_revision),
         pinned_at: EpochMs(stored.pinned_at),
         muted: stored.muted,
+        activated_at: EpochMs(stored.activated_at),
         ..stamped.clone()
     };
     assert_eq!(by_name, stamped);

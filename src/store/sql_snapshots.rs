@@ -385,6 +385,18 @@ async fn messages_by_id() {
 }
 
 #[tokio::test]
+async fn messages_by_client_number() {
+    let about = "Store::find_client_msg_nos: the first message with each client number";
+    compare("find_client_msg_nos", about, async |store| {
+        store
+            .find_client_msg_nos(ChannelPk(TEAM), &["c1", "c2", "c3"])
+            .await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn channels() {
     let about = "Store::find_channels: internal ids by key";
     compare("find_channels", about, async |store| {

@@ -3,7 +3,7 @@
 use std::sync::Once;
 
 use crate::config::WukongimVersion;
-use crate::model::{ChannelKey, ChannelRef, ChannelType, Uid};
+use crate::model::{ChannelKey, ChannelRef, ChannelType, ID_BYTES, Uid};
 
 /// The dialect of the server that messages come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,24 @@ fn stored_pair(one: &str, other: &str) -> String {
     }
 }
 
+/// Returns the keys of the person channels that have this stored pair as their name. Uids may
+/// contain `@` themselves, so there may be several.
+pub(crate) fn split_stored_pair(stored: &str) -> Vec<ChannelKey> {
+    // Longer than two uids: it would be split for nothing.
+    if stored.len() > 2 * ID_BYTES + 1 {
+        return Vec::new();
+    }
+    stored
+        .match_indices('@')
+        .map(|(at, _)| (&stored[..at], &stored[at + 1..]))
+        .filter(|(first, second)| {
+            let is_uid = |uid: &str| Uid::parse("channel_id", uid).is_ok();
+            is_uid(first) && is_uid(second) && stored_pair(first, second) == stored
+        })
+        .map(|(first, second)| ChannelKey::person(first, second))
+        .collect()
+}
+
 /// Warns if a channel id is a stored pair: v1 and v2 name the recipient, so the server is probably
 /// a v3 and `ingest.wukongim` is wrong.
 fn warn_if_stored_pair(from: &Uid, channel_id: &str) {
@@ -122,5 +140,20 @@ mod tests {
             );
         }
         assert_eq!(parse_stored_pair(&uid("carol"), "bob@alice"), None);
+    }
+
+    #[test]
+    fn stored_pair_is_split_where_it_can_be_one() {
+        let both = [ChannelKey::person("alice", "bob")];
+        assert_eq!(split_stored_pair("bob@alice"), both);
+        for (one, other) in [("a@b", "c"), ("a", "b@a"), ("me", "me"), ("用户甲", "ann")] {
+            let keys = split_stored_pair(&stored_pair(one, other));
+            assert!(keys.contains(&ChannelKey::person(one, other)), "{keys:?}");
+        }
+        // The other order is no stored pair.
+        for none in ["alice@bob", "@", "bob@", "@bob", "bob", "a\n@b"] {
+            assert_eq!(split_stored_pair(none), [], "{none}");
+        }
+        assert_eq!(split_stored_pair(&"@".repeat(600)), []);
     }
 }

@@ -11,8 +11,8 @@ mod webhook;
 pub use self::channel::{
     AddMembersBody, ChannelBody, ChannelInfoBody, ChannelNameBody, RemoveMembersBody,
 };
-pub(crate) use self::dialect::SourceDialect;
+pub(crate) use self::dialect::{SourceDialect, split_stored_pair};
 pub use self::json::{Base64, Flag, JsonObject};
-pub(crate) use self::json::{Checked, decode_value};
+pub(crate) use self::json::{Checked, decode_value, parse_uids};
 pub(crate) use self::message::{MessageDecoder, SkipReason, StoredMessage};
 pub(crate) use self::webhook::decode_webhook;

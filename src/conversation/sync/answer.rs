@@ -32,6 +32,15 @@ impl ConversationWithMessages {
     }
 }
 
+impl ConversationWithMessages {
+    /// Returns whether the last message is missing because it did not fit into the answer.
+    #[must_use]
+    pub fn lacks_last_message(&self) -> bool {
+        let has_messages = self.conversation.last_msg_seq > self.conversation.deleted_to_seq;
+        has_messages && self.last_message.is_none()
+    }
+}
+
 /// The changes since a version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SyncAnswer {
@@ -112,13 +121,7 @@ pub(in crate::conversation) async fn build_answer<'a>(
     let uid = &request.uid;
     let name = |row: &ConversationRow| row.key.seen_by(uid.as_str());
     let mut removed = Vec::new();
-    let shows = |row: &ConversationRow| {
-        matches_filter(
-            row,
-            request.filter.only_unread,
-            &request.filter.exclude_channel_types,
-        )
-    };
+    let shows = |row: &ConversationRow| matches_filter(row, &request.filter);
     rows.retain(|row| {
         let stays = shows(row);
         if !stays && client_version > Version::ZERO {

@@ -1,7 +1,8 @@
 //! Decides which conversations a sync returns, which of them it stamps, and which version it
 //! returns. Uses no database.
 
-use crate::conversation::visibility::{is_listed, is_stale};
+use super::SyncFilter;
+use crate::conversation::visibility::{is_listed, is_listed_or_activated, is_stale};
 use crate::model::unread::{renew_mark, unread};
 use crate::model::{ConversationRow, EpochMs, Version};
 
@@ -88,10 +89,17 @@ impl SyncPlan {
 
 /// Returns whether a row of the answer is returned as a conversation; otherwise it is returned as
 /// removed.
-pub(super) fn matches_filter(row: &ConversationRow, only_unread: bool, excluded: &[u8]) -> bool {
-    is_listed(row)
-        && !(only_unread && unread(row) == 0)
-        && !excluded.contains(&row.key.channel_type.number())
+pub(super) fn matches_filter(row: &ConversationRow, filter: &SyncFilter) -> bool {
+    let is_shown = if filter.include_activated {
+        is_listed_or_activated(row)
+    } else {
+        is_listed(row)
+    };
+    is_shown
+        && !(filter.only_unread && unread(row) == 0)
+        && !filter
+            .exclude_channel_types
+            .contains(&row.key.channel_type.number())
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ pub struct SyncFilter {
     pub only_unread: bool,
     /// Channel types to leave out.
     pub exclude_channel_types: Vec<u8>,
+    /// Also conversations without messages that the user opened.
+    pub include_activated: bool,
 }
 
 /// A sync request.

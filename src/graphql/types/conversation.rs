@@ -72,7 +72,7 @@ impl Conversation {
         }
         let keys: Vec<RecentMessagesKey> = conversations
             .iter()
-            .map(|conversation| Self::key(conversation, count))
+            .map(|conversation| RecentMessagesKey::of(conversation, count))
             .collect();
         let _permit = ctx.operation().acquire_permit().await;
         let found = conversations::list_recent_messages(
@@ -99,18 +99,8 @@ impl Conversation {
         Ok(preloaded.collect())
     }
 
-    fn key(conversation: &conversations::Conversation, count: u32) -> RecentMessagesKey {
-        RecentMessagesKey {
-            channel_pk: conversation.channel_pk,
-            channel_key: conversation.channel_key.clone(),
-            above: conversation.deleted_to_seq,
-            head: conversation.head,
-            count,
-        }
-    }
-
     async fn newest(&self, ctx: &Context<'_>, count: u32) -> Result<MessageSlice> {
-        let key = Self::key(&self.conversation, count);
+        let key = RecentMessagesKey::of(&self.conversation, count);
         Ok(ctx.loaders().load_one(key).await?.unwrap_or_default())
     }
 

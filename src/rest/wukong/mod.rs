@@ -13,9 +13,12 @@ pub mod datasource;
 pub mod grpc;
 pub mod history;
 pub(crate) mod inbound;
+pub mod lookup;
 pub mod message;
 pub mod user;
+mod view;
 mod webhook;
+pub mod without_wukongim;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -52,6 +55,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(conversation::change::set_unread))
         .routes(routes!(conversation::change::clear_unread))
         .routes(routes!(conversation::change::delete))
+        .routes(routes!(conversation::walk::list))
+        .routes(routes!(conversation::walk::retry))
+        .routes(routes!(conversation::walk::activate))
         .routes(routes!(message::send))
         .routes(routes!(message::send_batch))
         .routes(routes!(channel::create))
@@ -61,7 +67,11 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(channel::subscriber_remove))
         .routes(routes!(channel::subscriber_remove_all))
         .routes(routes!(history::message_sync))
-        .routes(routes!(history::max_message_seq))
+        .routes(routes!(history::message_sync_batch))
+        .routes(routes!(lookup::messages))
+        .routes(routes!(lookup::last_message))
+        .routes(routes!(lookup::by_client_msg_no))
+        .routes(routes!(lookup::max_message_seq))
         .routes(routes!(user::token))
         .routes(routes!(user::device_quit))
         .routes(routes!(user::system_uids_add))

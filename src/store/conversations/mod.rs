@@ -34,7 +34,7 @@ pub struct ChangedConversations {
 /// The columns of a [`ConversationRow`]: table, column, name in the result. [`row_from`] reads them
 /// in this order. `membership` and `left_seq` take a removal of all members into account, even if
 /// it is not yet written to the row.
-const COLUMNS: [(&str, &str, &str); 26] = [
+const COLUMNS: [(&str, &str, &str); 27] = [
     ("ch", "id", "channel_id"),
     ("ch", "channel_type", "channel_type"),
     ("ch", "channel_key", "channel_key"),
@@ -61,6 +61,7 @@ const COLUMNS: [(&str, &str, &str); 26] = [
     ("c", "stamped_revision", "stamped_revision"),
     ("c", "pinned_at", "pinned_at"),
     ("c", "muted", "muted"),
+    ("c", "activated_at", "activated_at"),
 ];
 
 /// Reads the columns of a result row in order.
@@ -121,5 +122,6 @@ fn row_from(row: &QueryResult) -> Result<ConversationRow, DbErr> {
     found.stamped_revision = columns.next()?;
     found.pinned_at = columns.next()?;
     found.muted = columns.next()?;
+    found.activated_at = columns.next()?;
     Ok(found)
 }

@@ -13,7 +13,7 @@ use crate::model::{ChannelKey, ChannelPk, ConversationRow, Membership, Uid, Vers
 const KEY: [Column; 2] = [Column::Uid, Column::ChannelId];
 
 /// The key, then all columns that can change, in the order of [`values`].
-const COLUMNS: [Column; 16] = [
+const COLUMNS: [Column; 17] = [
     Column::Uid,
     Column::ChannelId,
     Column::ReadSeq,
@@ -30,6 +30,7 @@ const COLUMNS: [Column; 16] = [
     Column::Membership,
     Column::PinnedAt,
     Column::Muted,
+    Column::ActivatedAt,
 ];
 
 /// Number of columns that a stamp writes: the first ones of [`COLUMNS`].
@@ -53,6 +54,7 @@ fn values(uid: &Uid, row: &ConversationRow) -> [Value; COLUMNS.len()] {
         row.membership.stored().into(),
         row.pinned_at.into(),
         row.muted.into(),
+        row.activated_at.into(),
     ]
 }
 

@@ -7,7 +7,8 @@ use sea_orm::QueryResult;
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, Query};
 
 use super::statements::{
-    by_client_msg_nos, by_message_ids, in_windows, newest_bounds, page, payloads, select_up_to,
+    by_client_msg_nos, by_message_ids, first_by_client_msg_nos, in_windows, newest_bounds, page,
+    payloads, select_up_to,
 };
 use super::{MessagePosition, MessageRow, PartialMessage, SeqRange, model};
 use crate::model::{ChannelPk, MessageId, Seq};
@@ -207,6 +208,23 @@ impl Store {
                 by_message_ids(self.backend(), select_up_to(self.backend(), up_to), ids);
             for row in self.query_all(&statement).await? {
                 found.push(PartialMessage::read(&row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the seqs of the first messages with these client numbers in one channel, whoever
+    /// sent them.
+    pub(crate) async fn find_client_msg_nos(
+        &self,
+        channel_id: ChannelPk,
+        numbers: &[&str],
+    ) -> Result<HashMap<String, Seq>, StoreError> {
+        let mut found = HashMap::with_capacity(numbers.len());
+        for numbers in numbers.chunks(ROWS_PER_STATEMENT) {
+            let statement = first_by_client_msg_nos(self.backend(), channel_id, numbers);
+            for row in self.query_all(&statement).await? {
+                found.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             }
         }
         Ok(found)

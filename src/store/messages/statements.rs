@@ -9,7 +9,7 @@ use sea_orm::{DbBackend, Value};
 
 use super::{COLUMNS, MessagePosition, SeqRange};
 use crate::model::{ChannelPk, MessageId, Seq};
-use crate::store::bulk::{join_values, pad_to_power_of_two};
+use crate::store::bulk::{is_one_of, join_values, pad_to_power_of_two};
 
 fn select() -> SelectStatement {
     Query::select()
@@ -237,6 +237,26 @@ pub(super) fn by_client_msg_nos(
     join_values(backend, wanted, found)
 }
 
+/// Selects the first message with each of these client numbers, whoever sent it.
+pub(super) fn first_by_client_msg_nos(
+    backend: DbBackend,
+    channel_id: ChannelPk,
+    numbers: &[&str],
+) -> SelectStatement {
+    Query::select()
+        .column(Column::ClientMsgNo)
+        .expr(Func::min(Expr::col(Column::Seq)))
+        .from(Entity)
+        .and_where(Expr::col(Column::ChannelId).eq(channel_id))
+        .and_where(is_one_of(
+            backend,
+            Column::ClientMsgNo,
+            numbers.iter().copied(),
+        ))
+        .group_by_col(Column::ClientMsgNo)
+        .to_owned()
+}
+
 /// See [`crate::store::hot_statements`].
 pub(in crate::store) fn hot_statements(
     backend: DbBackend,
@@ -287,6 +307,11 @@ pub(in crate::store) fn hot_statements(
                 backend,
                 &[(channel_id, "bob", "c1"), (channel_id, "cat", "c2")],
             ),
+            &["message"],
+        ),
+        (
+            "first messages by client numbers",
+            first_by_client_msg_nos(backend, channel_id, &["c1", "c2"]),
             &["message"],
         ),
     ]

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use super::MessageDto;
 use crate::conversation::{ConversationRemoval, ConversationWithMessages};
 use crate::message::MessageSlice;
-use crate::model::Seq;
+use crate::model::{ChannelRef, Seq};
 
 /// A conversation of a sync.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -107,6 +107,15 @@ pub struct ChannelMessagesDto {
     pub channel_type: u8,
     /// The messages, newest first.
     pub messages: Vec<MessageDto>,
+}
+
+impl From<ChannelRef> for ChannelDto {
+    fn from(channel: ChannelRef) -> Self {
+        Self {
+            channel_type: channel.channel_type.number(),
+            channel_id: channel.channel_id,
+        }
+    }
 }
 
 fn is_written_separately(_: &MessageSlice) -> bool {

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::model::Message;
+use crate::model::{Message, SYSTEM_UID};
 
 /// The response to a message that was sent: `{"data":…,"status":200}`.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -85,6 +85,59 @@ pub struct HistoryDto {
     pub messages: Vec<MessageDto>,
 }
 
+/// Pages of several channels' messages.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = HistoryBatch)]
+pub struct HistoryBatchDto {
+    /// The pages in the requested order.
+    pub items: Vec<HistoryItemDto>,
+}
+
+/// A page of one of several channels.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = HistoryItem)]
+pub struct HistoryItemDto {
+    /// The channel's ID as requested.
+    pub channel_id: String,
+    /// The channel's type as requested.
+    pub channel_type: u8,
+    /// The start as requested.
+    pub start_message_seq: i64,
+    /// The end as requested.
+    pub end_message_seq: i64,
+    /// 1 if the page is full and the end is not reached.
+    pub more: u8,
+    /// The messages, oldest first.
+    pub messages: Vec<MessageDto>,
+    /// Why the messages are missing; omitted if they are not.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    #[schema(required = false)]
+    pub error: &'static str,
+}
+
+/// A message, or `{"status":404}`.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+#[schema(as = FoundMessage)]
+pub enum FoundMessageDto {
+    /// The message.
+    Message(Box<MessageDto>),
+    /// There is no message.
+    None {
+        /// Always 404.
+        #[schema(example = 404)]
+        status: u16,
+    },
+}
+
+impl FoundMessageDto {
+    /// Creates the answer for a message that does not exist.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::None { status: 404 }
+    }
+}
+
 /// The largest message seq of a channel.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = MaxSeq)]
@@ -129,6 +182,14 @@ pub enum WebhookBody {
 
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// Returns the sender's uid: empty for the system, as in `WuKongIM`.
+pub(super) fn shown_sender(message: &Message) -> String {
+    if message.from_uid == SYSTEM_UID {
+        return String::new();
+    }
+    message.from_uid.clone()
 }
 
 impl From<&Message> for MessageDto {

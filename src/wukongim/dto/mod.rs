@@ -3,6 +3,7 @@
 
 mod conversation;
 mod message;
+mod walk;
 
 use serde::Serialize;
 
@@ -11,9 +12,10 @@ pub use self::conversation::{
     SyncEntryDto, write_entries,
 };
 pub use self::message::{
-    HistoryDto, MaxSeqDto, MessageDto, MessageHeaderDto, SendBatchDto, SendResponseDto,
-    SentMessageDto, WebhookBody, write_message,
+    FoundMessageDto, HistoryBatchDto, HistoryDto, HistoryItemDto, MaxSeqDto, MessageDto,
+    MessageHeaderDto, SendBatchDto, SendResponseDto, SentMessageDto, WebhookBody, write_message,
 };
+pub use self::walk::{LastMessageDto, WalkDto, WalkedConversationDto};
 
 /// The body of a success without data.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
@@ -33,6 +35,19 @@ pub struct Envelope {
     /// The HTTP status.
     #[schema(example = 400)]
     pub status: u16,
+}
+
+/// A connected user.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = OnlineStatus)]
+pub struct OnlineStatusDto {
+    /// The user.
+    pub uid: String,
+    /// The kind of device.
+    pub device_flag: u8,
+    /// Always 1.
+    #[schema(example = 1)]
+    pub online: u8,
 }
 
 /// The response of `GET /health`.

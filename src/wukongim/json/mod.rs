@@ -19,6 +19,7 @@ pub(crate) use self::values::Checked;
 pub use self::values::{Base64, Flag};
 use crate::budget::{parsed_size, reserve_memory};
 use crate::error::Error;
+use crate::model::Uid;
 
 /// The name of a whole body in errors.
 const BODY: &str = "the body";
@@ -94,6 +95,16 @@ impl JsonObject {
         };
         T::deserialize(fields).map_err(|invalid| invalid.into_error(BODY, None))
     }
+}
+
+/// Parses a body that is an array of uids.
+///
+/// # Errors
+/// Like [`JsonObject::parse`]; [`Error::BadInput`] if a value is not a uid.
+pub(crate) fn parse_uids(body: &[u8]) -> Result<Vec<Uid>, Error> {
+    let texts: Vec<String> = decode_value(parse_json(body)?, BODY)?;
+    let uids = texts.into_iter().map(|text| Uid::parse("uids", text));
+    Ok(uids.collect::<Result<_, _>>()?)
 }
 
 /// Decodes a value called `name`, which prefixes the names of its fields in errors.

@@ -10,7 +10,8 @@ on_every_database!(
     recorded_errors_v2,
     invalid_ids_are_refused,
     unread_out_of_range_is_refused,
-    unknown_conversations
+    unknown_conversations,
+    routes_name_the_wrong_field
 );
 
 /// Recorded steps with deliberately different responses, and the text of this server's message.
@@ -302,6 +303,231 @@ async fn unknown_conversations(engine: Engine) {
     assert_eq!(server.full("ann").await, before);
 }
 
+/// Wrong input of the routes that were recorded from no server, with the message.
+async fn routes_name_the_wrong_field(engine: Engine) {
+    let server = Server::start(engine).await;
+    server.send("bob", "ann", 1, "one").await;
+    let number = |length: usize| vec![json!(1); length];
+    let channel = json!({"channel_id": "bob", "channel_type": 1});
+    for (path, body, msg) in [
+        ("/messages", json!({}), "channel_id不能为空！"),
+        ("/messages", channel.clone(), "message_seqs不能为空！"),
+        (
+            "/messages",
+            json!({"channel_id": "bob", "channel_type": 1, "message_seqs": [1]}),
+            "login_uid不能为空！",
+        ),
+        (
+            "/messages",
+            json!({"channel_id": "g", "channel_type": 0, "message_seqs": [1]}),
+            "channel_type must be between 1 and 255",
+        ),
+        (
+            "/messages",
+            json!({"channel_id": "g", "channel_type": 2, "message_seqs": [-1]}),
+            "message_seqs must be an array of numbers between 0 and 4294967295",
+        ),
+        (
+            "/messages",
+            json!({"channel_id": "g", "channel_type": 2, "message_ids": ["1"]}),
+            "message_ids must be an array of numbers",
+        ),
+        (
+            "/messages",
+            json!({"channel_id": "g", "channel_type": 2, "client_msg_nos": [1]}),
+            "client_msg_nos must be an array of strings",
+        ),
+        (
+            "/messages",
+            json!({"channel_id": "g", "channel_type": 2, "message_seqs": number(1001)}),
+            "message_seqs must have at most 1000 entries",
+        ),
+        (
+            "/messages",
+            json!({"channel_id": "g", "channel_type": 2, "message_ids": number(1001)}),
+            "message_ids must have at most 1000 entries",
+        ),
+        (
+            "/messages",
+            json!({"channel_id": "g", "channel_type": 2, "client_msg_nos": vec!["x"; 1001]}),
+            "client_msg_nos must have at most 1000 entries",
+        ),
+        ("/conversation/list", json!({"uid": ""}), "uid不能为空！"),
+        (
+            "/conversation/list",
+            json!({"uid": "a\nb"}),
+            "uid must not contain control characters",
+        ),
+        (
+            "/conversation/list",
+            json!({"uid": "ann", "cursor": "x".repeat(5000)}),
+            "cursor格式错误！",
+        ),
+        (
+            "/conversation/list",
+            json!({"uid": "ann", "cursor": 1}),
+            "cursor must be a string",
+        ),
+        (
+            "/conversation/list",
+            json!({"uid": "ann", "limit": i64::MAX}),
+            "limit must be between 0 and 200",
+        ),
+        (
+            "/conversation/list",
+            json!({"uid": "ann", "completed_coverage": -1}),
+            "completed_coverage must not be negative",
+        ),
+        (
+            "/conversation/retry",
+            json!({"uid": "", "channels": [channel]}),
+            "uid或channels不能为空！",
+        ),
+        (
+            "/conversation/retry",
+            json!({"uid": "ann", "channels": vec![channel.clone(); 201]}),
+            "channels must have at most 200 entries",
+        ),
+        (
+            "/conversation/retry",
+            json!({"uid": "ann", "channels": [{"channel_id": "x", "channel_type": 256}]}),
+            "channels.channel_type must be a whole number between 0 and 255",
+        ),
+        (
+            "/conversations/activate",
+            json!({"channel_id": "bob", "channel_type": 1}),
+            "uid cannot be empty",
+        ),
+        (
+            "/conversations/activate",
+            json!({"uid": "ann", "channel_id": "bob"}),
+            "channel_id or channel_type cannot be empty",
+        ),
+        (
+            "/channel/messagesyncbatch",
+            json!({"items": [channel]}),
+            "login_uid不能为空！",
+        ),
+        (
+            "/channel/messagesyncbatch",
+            json!({"login_uid": "ann"}),
+            "items must have between 1 and 200 entries",
+        ),
+        (
+            "/channel/messagesyncbatch",
+            json!({"login_uid": "ann", "items": vec![channel.clone(); 201]}),
+            "items must have between 1 and 200 entries",
+        ),
+        (
+            "/channel/messagesyncbatch",
+            json!({"login_uid": "ann", "items": [{"channel_type": 1}]}),
+            "channel_id不能为空！",
+        ),
+        (
+            "/channel/messagesyncbatch",
+            json!({"login_uid": "ann", "items": [{"channel_id": "x"}]}),
+            "channel_type must be between 1 and 255",
+        ),
+        ("/message/sync", json!({}), "用户uid不能为空！"),
+        (
+            "/message/sync",
+            json!({"uid": "ann", "limit": -1}),
+            "limit不能为负数！",
+        ),
+        ("/message/syncack", json!({}), "用户UID不能为空！"),
+        (
+            "/message/syncack",
+            json!({"uid": "ann"}),
+            "最后一次messageSeq不能为0！",
+        ),
+        (
+            "/user/onlinestatus",
+            json!({"uids": ["ann"]}),
+            "the body must be an array",
+        ),
+        (
+            "/user/onlinestatus",
+            json!([1]),
+            "the body must be an array of strings",
+        ),
+        ("/user/onlinestatus", json!([""]), "uids must not be empty"),
+        (
+            "/channel/blacklist_remove",
+            json!({}),
+            "channel_id不能为空！",
+        ),
+        (
+            "/channel/whitelist_remove",
+            json!({"channel_id": "g"}),
+            "频道类型不能为0！",
+        ),
+        (
+            "/channel/whitelist_remove",
+            json!({"channel_id": "g", "channel_type": 2}),
+            "uids不能为空！",
+        ),
+        (
+            "/channel/blacklist_remove",
+            json!({"channel_id": "g", "channel_type": 2, "uids": [""]}),
+            "uids must not be empty",
+        ),
+        (
+            "/channel/blacklist_remove_all",
+            json!({"channel_id": "g"}),
+            "频道类型不能为0！",
+        ),
+        (
+            "/channel/whitelist_remove_all",
+            json!({}),
+            "channel_id不能为空！",
+        ),
+    ] {
+        let answer = server.post(path, body.to_string()).await;
+        assert_eq!(answer.status, 400, "{path} {body}: {answer:?}");
+        assert!(answer.msg().starts_with(msg), "{path}: {answer:?}");
+    }
+    for (path, msg) in [
+        ("/channel/last_message?channel_type=2", "channel_id不能为空"),
+        (
+            "/channel/last_message?channel_id=bob&channel_type=1",
+            "login_uid不能为空",
+        ),
+        (
+            "/channel/last_message?channel_id=g&channel_type=x",
+            "channel_type must be a whole number",
+        ),
+        (
+            "/channel/last_message?channel_id=g",
+            "channel_type must be between 1 and 255",
+        ),
+        (
+            "/channel/max_message_seq?channel_type=2",
+            "channel_id不能为空",
+        ),
+        (
+            "/channel/max_message_seq?channel_id=bob&channel_type=1",
+            "login_uid不能为空",
+        ),
+        (
+            "/message/byclientmsgno?channel_type=2&client_msg_no=x",
+            "channel_id不能为空",
+        ),
+        (
+            "/message/byclientmsgno?channel_id=g&client_msg_no=x",
+            "channel_type不能为0",
+        ),
+        (
+            "/message/byclientmsgno?channel_id=g&channel_type=2",
+            "client_msg_no不能为空",
+        ),
+        ("/channel/whitelist", "channel_id不能为空！"),
+    ] {
+        let answer = server.request(server.http("GET", path)).await;
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+        assert!(answer.msg().starts_with(msg), "{path}: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn limits_at_and_one_past_the_boundary() {
     let server = Server::start_with(Engine::Sqlite, |settings| {
@@ -474,6 +700,10 @@ async fn unknown_paths_and_methods() {
             404,
             "page not found",
         ),
+        // What a WuKongIM alone can do (COMPATIBILITY.md).
+        ("GET", "/route?uid=ann", 404, "page not found"),
+        ("POST", "/channel/blacklist_add", 404, "page not found"),
+        ("POST", "/streammessage/start", 404, "page not found"),
         ("GET", "/message/send", 405, "method not allowed"),
         ("DELETE", "/channel", 405, "method not allowed"),
         ("POST", "/livez", 405, "method not allowed"),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::model::{self, Model, without_versions};
 use crate::support::server::{message, webhook_message};
-use crate::support::sync_clients::{Incremental, LastSeqs, graphql_full};
+use crate::support::sync_clients::{Incremental, LastSeqs, Walker, graphql_full};
 use crate::support::{Engine, Server};
 
 const USERS: [&str; 4] = ["ann", "bob", "cid", "dan"];
@@ -48,6 +48,7 @@ enum Step {
     Leave(Vec<usize>, Channel),
     SetUnread(usize, Channel, i64, Option<i64>),
     Delete(usize, Channel, Option<i64>),
+    Open(usize, Channel),
     Sync(usize),
 }
 
@@ -105,8 +106,17 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (users(), any_channel(), 0_i64..4, up_to())
             .prop_map(|(uid, channel, unread, up_to)| Step::SetUnread(uid, channel, unread, up_to)),
         2 => (users(), any_channel(), up_to()).prop_map(|(uid, channel, up_to)| Step::Delete(uid, channel, up_to)),
+        1 => (users(), any_channel()).prop_map(|(uid, channel)| Step::Open(uid, channel)),
         5 => users().prop_map(Step::Sync),
     ]
+}
+
+/// The devices of one user.
+struct Devices {
+    incremental: Incremental,
+    paged: Incremental,
+    walker: Walker,
+    last_seqs: LastSeqs,
 }
 
 /// One history, with its own names and message IDs, so that all of them share a server.
@@ -115,7 +125,7 @@ struct HistoryRun<'a> {
     number: i64,
     model: Model,
     sends: Vec<Value>,
-    devices: BTreeMap<usize, (Incremental, Incremental, LastSeqs)>,
+    devices: BTreeMap<usize, Devices>,
 }
 
 impl HistoryRun<'_> {
@@ -246,6 +256,12 @@ impl HistoryRun<'_> {
                 let body = json!({"uid": uid, "channel_id": id, "channel_type": kind, "message_seq": up_to.unwrap_or(0)});
                 self.server.call("/conversations/delete", body).await;
             }
+            Step::Open(user, channel) => {
+                let (uid, (id, kind)) = (self.uid(*user), self.name(*user, *channel));
+                self.model.open(&uid, &self.identity(*user, *channel));
+                let body = json!({"uid": uid, "channel_id": id, "channel_type": kind});
+                self.server.call("/conversations/activate", body).await;
+            }
             Step::Sync(user) => drop(self.look(*user).await),
         }
     }
@@ -268,20 +284,20 @@ impl HistoryRun<'_> {
         }));
     }
 
-    /// Two devices of the user sync. Both must hold the result of a full sync, which must be that
+    /// Three devices of the user sync, one of them through v3's routes. All must hold the result of a full sync, which must be that
     /// of the model.
     async fn look(&mut self, user: usize) -> Vec<Value> {
         let uid = self.uid(user);
-        let (incremental, paged, _) = self.devices.entry(user).or_insert_with(|| {
-            (
-                Incremental::new(&uid),
-                Incremental::in_pages(&uid, 1),
-                LastSeqs::new(&uid),
-            )
+        let devices = self.devices.entry(user).or_insert_with(|| Devices {
+            incremental: Incremental::new(&uid),
+            paged: Incremental::in_pages(&uid, 1),
+            walker: Walker::new(&uid, 2),
+            last_seqs: LastSeqs::new(&uid),
         });
         // The devices sync first, so that a full sync does not assign their versions.
-        incremental.sync(self.server).await;
-        paged.sync(self.server).await;
+        devices.incremental.sync(self.server).await;
+        devices.paged.sync(self.server).await;
+        devices.walker.walk(self.server).await;
         let full = self.server.full(&uid).await;
         assert_eq!(
             without_versions(&full),
@@ -289,8 +305,9 @@ impl HistoryRun<'_> {
             "{uid}"
         );
         self.model.look(&uid);
-        incremental.must_hold(&full);
-        paged.must_hold(&full);
+        devices.incremental.must_hold(&full);
+        devices.paged.must_hold(&full);
+        devices.walker.must_hold(&full);
         full
     }
 
@@ -298,10 +315,13 @@ impl HistoryRun<'_> {
     async fn check(&mut self, user: usize) {
         let full = self.look(user).await;
         let uid = self.uid(user);
-        if let Some((_, _, last_seqs)) = self.devices.get_mut(&user) {
+        if let Some(Devices { last_seqs, .. }) = self.devices.get_mut(&user) {
             last_seqs.sync(self.server).await;
             last_seqs.must_list(&full);
         }
+        let mut new = Walker::new(&uid, 1);
+        new.walk(self.server).await;
+        new.must_hold(&full);
         let request = json!({"uid": uid, "version": 0, "msg_count": 20});
         assert_eq!(full, graphql_full(self.server, &request).await);
         let future = self

@@ -29,7 +29,7 @@ use crate::support::{Engine, Server, TestDatabase};
 /// The keys of a JSON object, and the values written for them.
 type Fields = [(&'static str, &'static str)];
 
-const ROUTES: [(&str, &Fields); 8] = [
+const ROUTES: [(&str, &Fields); 12] = [
     (
         "/conversation/sync",
         &[
@@ -60,6 +60,43 @@ const ROUTES: [(&str, &Fields); 8] = [
             ("topic", r#""""#),
             ("expire", "0"),
             ("payload", r#""eA==""#),
+        ],
+    ),
+    (
+        "/conversation/list",
+        &[
+            ("uid", r#""ann""#),
+            ("cursor", r#""WyJjMSIsMSwwLDAsMCwiIl0""#),
+            ("limit", "1"),
+            ("completed_coverage", "0"),
+        ],
+    ),
+    (
+        "/conversation/retry",
+        &[
+            ("uid", r#""ann""#),
+            ("channels", r#"[{"channel_id":"bob","channel_type":1}]"#),
+        ],
+    ),
+    (
+        "/channel/messagesyncbatch",
+        &[
+            ("login_uid", r#""ann""#),
+            (
+                "items",
+                r#"[{"channel_id":"bob","channel_type":1,"start_message_seq":1,"end_message_seq":0,"limit":2,"pull_mode":1}]"#,
+            ),
+        ],
+    ),
+    (
+        "/messages",
+        &[
+            ("login_uid", r#""ann""#),
+            ("channel_id", r#""bob""#),
+            ("channel_type", "1"),
+            ("message_seqs", "[1,null]"),
+            ("message_ids", "[1]"),
+            ("client_msg_nos", r#"["c1"]"#),
         ],
     ),
     ("/channel", CHANNEL),

@@ -61,6 +61,10 @@ fn members(_: &str) -> Value {
     json!({"channel_id": "other", "channel_type": 2, "subscribers": ["ann"]})
 }
 
+fn sender_list(_: &str) -> Value {
+    json!({"channel_id": "g", "channel_type": 2, "uids": ["ann"]})
+}
+
 fn table() -> Vec<Line> {
     let own = |call| (call, Done, [Forbidden; 3], [Done; 3], Done);
     // About a group conversation: a user who is not a member has none.
@@ -101,6 +105,39 @@ fn table() -> Vec<Line> {
         own(Call::Get(
             "/channel/max_message_seq?channel_id=g&channel_type=2&login_uid=",
         )),
+        // Its content for each caller is tested below.
+        own(Call::Post(
+            "/channel/messagesyncbatch",
+            |uid| json!({"login_uid": uid, "items": [{"channel_id": "g", "channel_type": 2}]}),
+        )),
+        own(Call::Post(
+            "/messages",
+            |uid| json!({"login_uid": uid, "channel_id": "g", "channel_type": 2, "message_seqs": [1]}),
+        )),
+        own(Call::Get(
+            "/channel/last_message?channel_id=g&channel_type=2&login_uid=",
+        )),
+        own(Call::Get(
+            "/message/byclientmsgno?channel_id=g&channel_type=2&client_msg_no=x&login_uid=",
+        )),
+        own(Call::Post("/conversation/list", |uid| json!({"uid": uid}))),
+        own(Call::Post(
+            "/conversation/retry",
+            |uid| json!({"uid": uid, "channels": [{"channel_id": "g", "channel_type": 2}]}),
+        )),
+        own(Call::Post("/conversations/activate", target)),
+        own(Call::Post("/message/sync", |uid| json!({"uid": uid}))),
+        own(Call::Post(
+            "/message/syncack",
+            |uid| json!({"uid": uid, "last_message_seq": 1}),
+        )),
+        service(Call::Post("/user/onlinestatus", |uid| json!([uid]))),
+        service(Call::Get("/user/systemuids")),
+        service(Call::Post("/channel/blacklist_remove", sender_list)),
+        service(Call::Post("/channel/blacklist_remove_all", sender_list)),
+        service(Call::Post("/channel/whitelist_remove", sender_list)),
+        service(Call::Post("/channel/whitelist_remove_all", sender_list)),
+        service(Call::Get("/channel/whitelist?channel_id=g")),
         own(Call::Get("/conversations?uid=")),
         own(Call::Post(
             "/message/sendbatch",
@@ -615,10 +652,13 @@ async fn openapi_covers_every_route() {
         include_str!("../../../src/rest/wukong/conversation/change.rs"),
         include_str!("../../../src/rest/wukong/conversation/list.rs"),
         include_str!("../../../src/rest/wukong/conversation/sync.rs"),
+        include_str!("../../../src/rest/wukong/conversation/walk.rs"),
         include_str!("../../../src/rest/wukong/history.rs"),
         include_str!("../../../src/rest/wukong/inbound.rs"),
+        include_str!("../../../src/rest/wukong/lookup.rs"),
         include_str!("../../../src/rest/wukong/message.rs"),
         include_str!("../../../src/rest/wukong/user.rs"),
+        include_str!("../../../src/rest/wukong/without_wukongim.rs"),
     ]
     .concat();
     let routes = source.lines().filter_map(|line| {
@@ -741,18 +781,53 @@ async fn former_members_read_up_to_leaving() {
             .map(|one| one["message_seq"].as_i64().unwrap())
             .collect();
         assert_eq!(seqs, expected, "{uid} with {}", credential.0);
-        let path = format!("/channel/max_message_seq?channel_id=g&channel_type=2&login_uid={uid}");
-        let answer = fixture
-            .server
-            .request(with(fixture.server.http("GET", &path)))
-            .await
-            .json();
+        let get = async |path: &str| {
+            let path = format!("{path}?channel_id=g&channel_type=2&login_uid={uid}");
+            fixture
+                .server
+                .request(with(fixture.server.http("GET", &path)))
+                .await
+                .json()
+        };
+        let last = expected.last().copied();
         assert_eq!(
-            answer["message_seq"],
-            expected.last().copied().unwrap_or(0),
+            get("/channel/max_message_seq").await["message_seq"],
+            last.unwrap_or(0),
             "{uid} with {}",
             credential.0
         );
+        assert_eq!(
+            get("/channel/last_message").await["message_seq"].as_i64(),
+            last,
+            "{uid} with {}",
+            credential.0
+        );
+        for (path, body, pointer) in [
+            (
+                "/messages",
+                json!({"login_uid": uid, "channel_id": "g", "channel_type": 2, "message_seqs": [1, 2]}),
+                "/messages",
+            ),
+            (
+                "/messages",
+                json!({"login_uid": uid, "channel_id": "g", "channel_type": 2, "client_msg_nos": ["all of them saw it", "rex did not"]}),
+                "/messages",
+            ),
+            (
+                "/channel/messagesyncbatch",
+                json!({"login_uid": uid, "items": [{"channel_id": "g", "channel_type": 2}]}),
+                "/items/0/messages",
+            ),
+        ] {
+            let request = with(fixture.server.http("POST", path)).body(body.to_string());
+            let answer = fixture.server.request(request).await.json();
+            let messages = answer.pointer(pointer).unwrap().as_array().unwrap();
+            let seqs: Vec<i64> = messages
+                .iter()
+                .map(|one| one["message_seq"].as_i64().unwrap())
+                .collect();
+            assert_eq!(seqs, expected, "{path}: {uid} with {}", credential.0);
+        }
     }
 }
 

@@ -324,17 +324,25 @@ impl Model {
             .cloned()
             .collect();
         for key in keys {
-            let mut member = self.members[&key].clone();
-            if member.by_hand.is_some() && member.in_it {
-                let position = self.position(&key.1, uid, &member);
-                let unread = self.unread(&key.1, uid, &member);
-                member.by_hand = Some(SetByHand {
-                    unread,
-                    arrived: self.arrived(&key.1),
-                    position,
-                });
-                self.members.insert(key, member);
-            }
+            self.open(uid, &key.1);
+        }
+    }
+
+    /// The same for one conversation, which the user opens.
+    pub fn open(&mut self, uid: &str, channel: &Channel) {
+        let key = (uid.to_owned(), channel.clone());
+        let Some(mut member) = self.members.get(&key).cloned() else {
+            return;
+        };
+        if member.by_hand.is_some() && member.in_it {
+            let position = self.position(channel, uid, &member);
+            let unread = self.unread(channel, uid, &member);
+            member.by_hand = Some(SetByHand {
+                unread,
+                arrived: self.arrived(channel),
+                position,
+            });
+            self.members.insert(key, member);
         }
     }
 

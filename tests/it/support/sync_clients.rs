@@ -355,3 +355,142 @@ impl LastSeqs {
         }
     }
 }
+
+/// A client that only knows v3's routes: it walks through what changed since its last complete walk.
+pub struct Walker {
+    uid: String,
+    limit: u32,
+    pub coverage: i64,
+    held: BTreeMap<Key, Value>,
+}
+
+/// A walk that has not reached its last page yet.
+#[derive(Default)]
+pub struct Walk {
+    cursor: Option<String>,
+    pub is_done: bool,
+}
+
+impl Walker {
+    pub fn new(uid: &str, limit: u32) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            limit,
+            coverage: 0,
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Walks to the end. Before, it begins a walk that it does not complete.
+    pub async fn walk(&mut self, server: &Server) {
+        self.step(server, &mut Walk::default()).await;
+        let mut walk = Walk::default();
+        while !walk.is_done {
+            self.step(server, &mut walk).await;
+        }
+    }
+
+    /// Reads the next page of a walk.
+    pub async fn step(&mut self, server: &Server, walk: &mut Walk) {
+        let request = json!({"uid": self.uid, "limit": self.limit, "completed_coverage": self.coverage, "cursor": walk.cursor});
+        let mut page = server.call("/conversation/list", request).await;
+        if page["reset_required"] == true {
+            self.held.clear();
+            self.coverage = 0;
+        }
+        let unresolved = page["unresolved"].as_array().unwrap().clone();
+        if !unresolved.is_empty() {
+            let request = json!({"uid": self.uid, "channels": unresolved});
+            let mut retry = server.call("/conversation/retry", request).await;
+            for field in ["conversations", "deletes"] {
+                let more = retry[field].as_array_mut().unwrap();
+                page[field].as_array_mut().unwrap().append(more);
+            }
+        }
+        let conversations = page["conversations"].as_array().unwrap();
+        assert!(
+            conversations.len() <= self.limit as usize + unresolved.len(),
+            "{page}"
+        );
+        for item in conversations {
+            self.held.insert(key(item), item.clone());
+        }
+        for gone in page["deletes"].as_array().unwrap() {
+            self.held.remove(&key(gone));
+        }
+        walk.is_done = page["done"] == true;
+        walk.cursor = page["next_cursor"].as_str().map(str::to_owned);
+        if walk.is_done {
+            let coverage = page["coverage"].as_i64().unwrap();
+            assert!(
+                coverage >= self.coverage,
+                "the coverage went back from {} to {coverage}",
+                self.coverage
+            );
+            self.coverage = coverage;
+        } else {
+            assert!(walk.cursor.is_some(), "{page}");
+        }
+    }
+
+    /// Returns the channels of the conversations without messages that the user opened.
+    pub fn opened(&self) -> Vec<&str> {
+        let empty = self
+            .held
+            .values()
+            .filter(|item| item["last_message"].is_null());
+        empty
+            .map(|item| {
+                assert!(item["active_at"].as_i64().unwrap() > 0, "{item}");
+                item["channel_id"].as_str().unwrap()
+            })
+            .collect()
+    }
+
+    /// Asserts that it holds the conversations of a full sync, and their last messages.
+    pub fn must_hold(&self, full: &[Value]) {
+        let full: BTreeMap<Key, Value> =
+            full.iter().map(|item| (key(item), walked(item))).collect();
+        let shown = self
+            .held
+            .iter()
+            .filter(|(_, item)| !item["last_message"].is_null());
+        let held: BTreeMap<Key, Value> = shown
+            .map(|(key, item)| {
+                let mut item = item.clone();
+                for field in ["active_at", "deleted_to_seq"] {
+                    item.as_object_mut().unwrap().remove(field);
+                }
+                let time = &mut item["last_message"]["server_timestamp_ms"];
+                *time = json!(time.as_i64().unwrap().div_euclid(1000) * 1000);
+                (key.clone(), item)
+            })
+            .collect();
+        assert_eq!(held, full, "{} at coverage {}", self.uid, self.coverage);
+    }
+}
+
+/// Converts a conversation of a sync to the form of a walk, without what a sync does not contain.
+fn walked(item: &Value) -> Value {
+    let last = &item["recents"][0];
+    assert_eq!(last["message_seq"], item["last_msg_seq"], "{item}");
+    let from = match last["from_uid"].as_str().unwrap() {
+        "____system" => "",
+        from => from,
+    };
+    json!({
+        "channel_id": item["channel_id"],
+        "channel_type": item["channel_type"],
+        "read_seq": item["readed_to_msg_seq"],
+        "unread": item["unread"],
+        "last_message": {
+            "message_id": last["message_id"],
+            "message_idstr": last["message_idstr"],
+            "message_seq": last["message_seq"],
+            "from_uid": from,
+            "client_msg_no": last["client_msg_no"],
+            "server_timestamp_ms": last["timestamp"].as_i64().unwrap() * 1000,
+            "payload": last["payload"],
+        },
+    })
+}

@@ -7,4 +7,6 @@ mod import;
 mod recorded_history;
 mod repair;
 mod replay;
+mod routes;
+mod v3;
 mod webhooks;

@@ -56,7 +56,7 @@ pub struct TargetBody {
 /// Reads the user, the channel, and the seq up to which to read or delete (0 or missing: all
 /// messages). The caller must be allowed to act for the user; an empty uid is refused with the
 /// given text, which is `WuKongIM`'s.
-fn parse_target(
+pub(super) fn parse_target(
     caller: &Caller,
     target: TargetBody,
     err_uid_empty: &'static str,
@@ -80,7 +80,9 @@ fn parse_target(
 }
 
 /// Turns a missing conversation into a success: on these routes there is nothing to change then.
-fn ok_if_absent<T>(result: Result<T, Error>) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
+pub(super) fn ok_if_absent<T>(
+    result: Result<T, Error>,
+) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
     match result {
         Ok(_) | Err(Error::NotFound(_)) => Ok(OK),
         Err(error) => Err(error.into()),

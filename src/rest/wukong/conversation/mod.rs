@@ -4,6 +4,7 @@ pub mod by_channel;
 pub mod change;
 pub mod list;
 pub mod sync;
+pub mod walk;
 
 use serde::Deserialize;
 use utoipa::ToSchema;

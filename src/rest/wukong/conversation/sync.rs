@@ -128,6 +128,7 @@ pub(in crate::rest::wukong) async fn sync(
         filter: SyncFilter {
             only_unread: body.only_unread.0,
             exclude_channel_types: exclude_channel_types.into_iter().collect(),
+            include_activated: false,
         },
         first: None,
         detail: SyncDetail::Messages,
