@@ -24,6 +24,8 @@ const MAX_QUEUED: usize = 10_000;
 /// How long a look-up is valid. The first message afterwards looks the group up again, because it
 /// may have new members.
 const LOOKUP_TTL: Duration = Duration::from_secs(600);
+/// The same for a message that names fewer recipients than it has.
+const LOOKUP_TTL_WITHOUT_RECIPIENTS: Duration = Duration::from_secs(30);
 const MAX_RECENT_LOOKUPS: u64 = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses before each retry.
@@ -58,6 +60,8 @@ enum LookupError {
 pub(crate) struct MemberLookup {
     queue: mpsc::Sender<LookupRequest>,
     recent_lookups: Cache<ChannelKey, ()>,
+    /// Those for messages that named fewer recipients than they had.
+    recent_lookups_without_recipients: Cache<ChannelKey, ()>,
 }
 
 /// Looks up groups as long as the server runs.
@@ -84,15 +88,8 @@ pub(crate) fn create(url: &str) -> Result<(MemberLookup, MemberLookupWorker), Co
             "cannot create an HTTP client for ingest.datasource_url: {error}"
         ))
     })?;
-    let recent_lookups = Cache::builder()
-        .max_capacity(MAX_RECENT_LOOKUPS)
-        .time_to_live(LOOKUP_TTL)
-        .build();
     Ok((
-        MemberLookup {
-            queue: sender,
-            recent_lookups,
-        },
+        MemberLookup::new(sender, LOOKUP_TTL, LOOKUP_TTL_WITHOUT_RECIPIENTS),
         MemberLookupWorker {
             url: url.to_owned(),
             http,
@@ -106,12 +103,37 @@ pub(crate) fn create(url: &str) -> Result<(MemberLookup, MemberLookupWorker), Co
 }
 
 impl MemberLookup {
-    /// Enqueues the groups of stored messages that were not looked up recently.
-    pub(crate) fn enqueue_unknown(&self, messages: &[IncomingMessage]) {
+    fn new(
+        queue: mpsc::Sender<LookupRequest>,
+        ttl: Duration,
+        ttl_without_recipients: Duration,
+    ) -> Self {
+        let recent_lookups = |ttl| {
+            Cache::builder()
+                .max_capacity(MAX_RECENT_LOOKUPS)
+                .time_to_live(ttl)
+                .build()
+        };
+        Self {
+            queue,
+            recent_lookups: recent_lookups(ttl),
+            recent_lookups_without_recipients: recent_lookups(ttl_without_recipients),
+        }
+    }
+
+    /// Enqueues the groups of stored messages that were not looked up recently. If a message
+    /// `lacks_recipients`, its group has members who may be unknown, so an earlier look-up is not
+    /// enough.
+    pub(crate) fn enqueue_unknown(&self, messages: &[IncomingMessage], lacks_recipients: bool) {
+        let recent = if lacks_recipients {
+            &self.recent_lookups_without_recipients
+        } else {
+            &self.recent_lookups
+        };
         // The lowest message of each group: members who join below it see all of them.
         let mut lowest: HashMap<&ChannelKey, &Message> = HashMap::new();
         for IncomingMessage { key, message } in messages {
-            if key.channel_type == ChannelType::PERSON || self.recent_lookups.contains_key(key) {
+            if key.channel_type == ChannelType::PERSON || recent.contains_key(key) {
                 continue;
             }
             let known = lowest.entry(key).or_insert(message);
@@ -128,6 +150,7 @@ impl MemberLookup {
             };
             if self.queue.try_send(request).is_ok() {
                 self.recent_lookups.insert(key.clone(), ());
+                recent.insert(key.clone(), ());
             }
         }
     }
@@ -196,35 +219,79 @@ impl MemberLookupWorker {
             .into_iter()
             .filter_map(|uid| Uid::parse("uid", uid).ok())
             .collect();
-        if uids.is_empty() || uids.len() > messages.base.limits.max_members_per_request {
-            tracing::debug!(
-                number = uids.len(),
-                "the group has no members, or more than limits.max_members_per_request"
-            );
+        if uids.is_empty() {
+            tracing::debug!("the group has no members");
             return Ok(());
         }
-        let LookupRequest {
-            seq,
-            message_id,
-            sent_at,
-            ..
-        } = *request;
-        let recipients = Recipients {
-            key: request.key.clone(),
-            seq,
-            message_id,
-            sent_at,
-            uids,
-        };
-        ingest(
-            messages,
-            MessageBatch {
+        // As many at once as in a request that names members.
+        for uids in uids.chunks(messages.base.limits.max_members_per_request.max(1)) {
+            let recipients = Recipients {
+                key: request.key.clone(),
+                seq: request.seq,
+                message_id: request.message_id,
+                sent_at: request.sent_at,
+                uids: uids.to_vec(),
+            };
+            let batch = MessageBatch {
                 messages: Vec::new(),
                 recipients: Some(recipients),
-            },
-        )
-        .await
-        .map(|_| ())
-        .map_err(|error| LookupError::Unusable(error.to_string()))
+            };
+            ingest(messages, batch)
+                .await
+                .map_err(|error| LookupError::Unusable(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ChannelRef, Content};
+
+    fn message(seq: i64) -> [IncomingMessage; 1] {
+        let channel = ChannelRef {
+            channel_type: ChannelType::GROUP,
+            channel_id: "g".to_owned(),
+        };
+        let message = Message {
+            channel,
+            message_id: MessageId(seq),
+            seq: Seq(seq),
+            client_msg_no: String::new(),
+            from_uid: "ann".to_owned(),
+            sent_at: EpochMs(seq),
+            red_dot: true,
+            content: Content::default(),
+        };
+        [IncomingMessage {
+            key: message.channel_key(),
+            message,
+        }]
+    }
+
+    #[test]
+    fn a_group_is_looked_up_again_after_a_while() {
+        let (sender, mut queue) = mpsc::channel(10);
+        let ttl = Duration::from_millis(300);
+        let lookup = MemberLookup::new(sender, ttl, ttl / 3);
+        let mut requested = || {
+            let request: Option<LookupRequest> = queue.try_recv().ok();
+            request.map(|request| request.seq.0)
+        };
+        lookup.enqueue_unknown(&message(1), false);
+        assert_eq!(requested(), Some(1));
+        lookup.enqueue_unknown(&message(2), false);
+        assert_eq!(requested(), None);
+        lookup.enqueue_unknown(&message(3), true);
+        assert_eq!(requested(), Some(3));
+        lookup.enqueue_unknown(&message(4), true);
+        assert_eq!(requested(), None);
+        std::thread::sleep(ttl / 2);
+        lookup.enqueue_unknown(&message(5), true);
+        assert_eq!(requested(), Some(5));
+        std::thread::sleep(ttl);
+        lookup.enqueue_unknown(&message(6), false);
+        assert_eq!(requested(), Some(6));
     }
 }

@@ -74,6 +74,12 @@ define_metrics! {
         "Messages by result: stored, repeated or conflict.";
     counter WEBHOOK_MESSAGES_SKIPPED_TOTAL = "recents_webhook_messages_skipped_total",
         "Messages of webhooks that were skipped, by reason.";
+    counter WEBHOOK_RECIPIENTS_CUT_TOTAL = "recents_webhook_recipients_cut_total",
+        "Messages of webhooks with compressed recipients that could not be read completely.";
+    counter ONLINE_STATES_TOTAL = "recents_online_states_total",
+        "Online states of users in webhooks, by result: read or malformed.";
+    counter TIMESTAMPS_CORRECTED_TOTAL = "recents_timestamps_corrected_total",
+        "Times of messages that were not given in seconds, by the unit that they were converted from.";
     counter WEBHOOKS_IGNORED_TOTAL = "recents_webhooks_ignored_total",
         "Webhooks that are not about messages, by event.";
     counter LAST_MSG_SEQS_SKIPPED_TOTAL = "recents_last_msg_seqs_skipped_total",

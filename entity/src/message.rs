@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A stored message. It never changes.
+/// A stored message. Only its stream changes: a repeat of the message may complete it.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "message")]
 pub struct Model {
@@ -34,6 +34,9 @@ pub struct Model {
     pub stream_seq: i64,
     /// Stream state.
     pub stream_flag: i16,
+    /// The text and the events of the stream so far as JSON, or empty.
+    #[sea_orm(column_type = "Blob")]
+    pub stream_state: Vec<u8>,
     /// The payload as sent.
     #[sea_orm(column_type = "Blob")]
     pub payload: Vec<u8>,

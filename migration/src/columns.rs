@@ -1,7 +1,7 @@
 //! Column types with the same meaning on every engine.
 
 use sea_orm::DbBackend;
-use sea_orm::sea_query::{Alias, ColumnDef};
+use sea_orm::sea_query::{Alias, ColumnDef, Expr};
 
 /// A text of at most `bytes` bytes that is compared by bytes.
 ///
@@ -35,6 +35,16 @@ pub(crate) fn bytes(name: &'static str, backend: DbBackend) -> ColumnDef {
         .custom(Alias::new(kind))
         .not_null()
         .to_owned()
+}
+
+/// Bytes that are empty by default. MySQL requires an expression as the default of a `BLOB`.
+pub(crate) fn optional_bytes(name: &'static str, backend: DbBackend) -> ColumnDef {
+    let empty = if backend == DbBackend::Sqlite {
+        "(x'')"
+    } else {
+        "('')"
+    };
+    bytes(name, backend).default(Expr::cust(empty)).to_owned()
 }
 
 /// A signed 64-bit integer with a default.

@@ -5,7 +5,7 @@
 use sea_orm::sea_query::{ColumnDef, Index, IndexCreateStatement, Table, TableCreateStatement};
 use sea_orm::{DbBackend, Statement};
 
-use crate::columns::{bytes, flag, integer, optional_text, small, text};
+use crate::columns::{bytes, flag, integer, optional_bytes, optional_text, small, text};
 
 /// Maximum length of an id in bytes.
 const ID: u32 = 255;
@@ -148,6 +148,7 @@ fn message(db: DbBackend) -> TableCreateStatement {
         .col(optional_text("stream_no", ID, db))
         .col(integer("stream_seq", 0))
         .col(small("stream_flag", 0))
+        .col(optional_bytes("stream_state", db))
         .col(bytes("payload", db))
         .primary_key(Index::create().col("channel_id").col("seq"))
         .to_owned()

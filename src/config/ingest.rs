@@ -23,8 +23,8 @@ pub struct IngestConfig {
     /// Previous secret, still accepted during rotation.
     pub previous_webhook_secret: Secret,
     /// URL of a business server that lists the members of groups (WuKongIM's `datasource.addr`).
-    /// The server requests it when a webhook brings a message of a group without known members.
-    /// Empty disables these requests.
+    /// The server requests it when a webhook brings a message of a group that was not looked up for
+    /// ten minutes, or whose receivers were cut. Empty disables these requests.
     pub datasource_url: Url,
     /// URL of the HTTP interface of the WuKongIM that sends webhooks, such as
     /// "http://127.0.0.1:5001". Messages that no webhook brought are fetched from there. Empty

@@ -22,7 +22,7 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Maximum size of a webhook body (up to 100 messages each).
     pub webhook_body_bytes: usize,
-    /// Maximum size of a message's payload, decoded.
+    /// Maximum size of a message's payload, decoded, and of the text and events of its stream.
     pub payload_bytes: usize,
     /// Maximum size of the messages of one answer, as base64. A list that does not fit loses older
     /// messages first and the newest message of each conversation last, but never a conversation; a

@@ -100,7 +100,7 @@ impl SizedInAnswer for PartialMessage {
 impl SizedInAnswer for Message {
     fn size_in_answer(&self) -> usize {
         weight(
-            self.content.payload.len(),
+            self.content.payload.len() + self.content.stream.state.len(),
             &self.client_msg_no,
             &self.from_uid,
         )

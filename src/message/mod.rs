@@ -1,4 +1,5 @@
-//! Messages: sent here, or forwarded by a `WuKongIM`; stored once and never changed.
+//! Messages: sent here, or forwarded by a `WuKongIM`; stored once and never changed, except that a
+//! repeat may complete the stream that a message begins.
 
 mod answer_size;
 mod find;

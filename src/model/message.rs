@@ -1,7 +1,7 @@
 //! A message and its content.
 
 use super::{
-    ChannelKey, ChannelRef, ChannelType, EpochMs, InvalidValue, MessageId, Seq, check_key,
+    ChannelKey, ChannelRef, ChannelType, EpochMs, InvalidValue, MessageId, Seq, Stream, check_key,
 };
 
 /// A stored message.
@@ -26,7 +26,8 @@ pub struct Message {
     pub content: Content,
 }
 
-/// The content of a message, which the server does not change.
+/// The content of a message, which the server does not change, except that a repeat may complete
+/// the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// `WuKongIM`'s setting bits.
@@ -35,12 +36,8 @@ pub struct Content {
     pub topic: String,
     /// Seconds until the message expires; 0 for never.
     pub expire: u32,
-    /// Stream number, or empty.
-    pub stream_no: String,
-    /// Position in the stream.
-    pub stream_seq: u32,
-    /// Stream state.
-    pub stream_flag: u8,
+    /// The stream that the message begins.
+    pub stream: Stream,
     /// The payload as sent.
     pub payload: Vec<u8>,
 }
@@ -50,7 +47,7 @@ impl Content {
     /// [`InvalidValue`] for a field that is too long or contains control characters.
     pub(crate) fn check(&self, payload_bytes: usize) -> Result<(), InvalidValue> {
         check_key("topic", &self.topic)?;
-        check_key("stream_no", &self.stream_no)?;
+        check_key("stream_no", &self.stream.no)?;
         if self.payload.len() > payload_bytes {
             return Err(InvalidValue::new(
                 "payload",
@@ -80,7 +77,7 @@ impl Message {
     pub(crate) fn bytes(&self) -> usize {
         let Content {
             topic,
-            stream_no,
+            stream,
             payload,
             ..
         } = &self.content;
@@ -89,8 +86,9 @@ impl Message {
             &self.client_msg_no,
             &self.from_uid,
             topic,
-            stream_no,
+            &stream.no,
         ];
-        payload.len() * 7 / 3 + texts.iter().map(|text| text.len() * 2).sum::<usize>()
+        (payload.len() + stream.state.len()) * 7 / 3
+            + texts.iter().map(|text| text.len() * 2).sum::<usize>()
     }
 }

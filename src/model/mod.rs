@@ -9,6 +9,7 @@ mod ids;
 mod invalid_value;
 mod message;
 mod numbers;
+mod stream;
 pub mod unread;
 
 pub use self::channel_gaps::ChannelGaps;
@@ -21,3 +22,4 @@ pub use self::ids::{
 pub use self::invalid_value::InvalidValue;
 pub use self::message::{Content, Message};
 pub use self::numbers::{ChannelPk, EpochMs, MessageId, Revision, Seq, Version};
+pub use self::stream::{Stream, StreamState};

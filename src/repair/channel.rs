@@ -286,7 +286,8 @@ impl Repairer {
         });
         let report = ingest(&self.services.messages, Arc::clone(&batch)).await?;
         if let Some(member_lookup) = &self.services.member_lookup {
-            member_lookup.enqueue_unknown(&batch.messages);
+            // Their lists of recipients are lost.
+            member_lookup.enqueue_unknown(&batch.messages, true);
         }
         metrics::counter!(crate::metrics::REPAIRED_MESSAGES_TOTAL).increment(report.stored);
         Ok(Fetched {

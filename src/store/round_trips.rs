@@ -128,6 +128,7 @@ async fn messages() {
         stream_no: "nine".to_owned(),
         stream_seq: 10,
         stream_flag: 11,
+        stream_state: b"{}".to_vec(),
         payload: b"twelve".to_vec(),
     };
     let other = message::Model {
@@ -151,7 +152,7 @@ async fn messages() {
     };
     let page = store.list_page(all, 9, false, 100).await.unwrap();
     let lengths: Vec<usize> = page.iter().map(|partial| partial.payload_bytes).collect();
-    assert_eq!(lengths, [6, 6]);
+    assert_eq!(lengths, [8, 8]);
     let page: Vec<_> = page.into_iter().map(|partial| partial.message).collect();
     assert_eq!(page, both);
     let recent = store.list_windows(&[all], 100).await.unwrap();
@@ -165,8 +166,12 @@ async fn messages() {
     assert_eq!(sent, both);
 
     // A payload above the limit is read by a statement of its own.
-    let mut short = store.list_page(all, 1, false, 5).await.unwrap();
-    assert!(short[0].message.payload.is_empty(), "{short:?}");
+    let mut short = store.list_page(all, 1, false, 7).await.unwrap();
+    let read = &short[0].message;
+    assert!(
+        read.payload.is_empty() && read.stream_state.is_empty(),
+        "{short:?}"
+    );
     store.read_payloads(vec![&mut short[0]]).await.unwrap();
     assert_eq!(short[0].message, message);
 }

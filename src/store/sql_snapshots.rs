@@ -76,6 +76,7 @@ fn message(channel_id: i64, seq: i64) -> message::Model {
         stream_no: String::new(),
         stream_seq: 0,
         stream_flag: 0,
+        stream_state: Vec::new(),
         payload: b"hello".to_vec(),
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::auth::TOKEN_HEADER;
 use crate::config::{Secret, Url};
 use crate::outbound::{ReadBodyError, read_response_body};
+use crate::wukongim::parse_value;
 
 /// Delays before a failed request is retried, in seconds.
 const RETRY_DELAYS: [u64; 4] = [1, 2, 5, 10];
@@ -162,7 +163,7 @@ impl WukongimClient {
                 .collect();
             return Err(RequestError::Refused(format!("status {status} {text}")));
         }
-        serde_json::from_slice(&body)
+        parse_value(&body)
             .map_err(|error| RequestError::Refused(format!("the answer is not JSON: {error}")))
     }
 

@@ -6,6 +6,9 @@ mod dialect;
 pub mod dto;
 mod json;
 mod message;
+mod online_state;
+mod recipients;
+mod timestamp;
 mod webhook;
 
 pub use self::channel::{
@@ -13,6 +16,7 @@ pub use self::channel::{
 };
 pub(crate) use self::dialect::{SourceDialect, split_stored_pair};
 pub use self::json::{Base64, Flag, JsonObject};
-pub(crate) use self::json::{Checked, decode_value, parse_uids};
+pub(crate) use self::json::{Checked, decode_value, parse_uids, parse_value};
 pub(crate) use self::message::{MessageDecoder, SkipReason, StoredMessage};
+pub(crate) use self::timestamp::parse_timestamp;
 pub(crate) use self::webhook::decode_webhook;

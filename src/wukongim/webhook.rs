@@ -2,15 +2,13 @@
 //! status 200 as delivered, and drops the body after five attempts, so one invalid message must not
 //! prevent the others from being stored.
 
-use std::io::Read;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::json::{JsonObject, parse_json};
-use super::{MessageDecoder, SkipReason, StoredMessage, decode_value};
+use super::online_state::count_online_states;
+use super::recipients::{decompress_uids, report_incomplete_recipients};
+use super::{Base64, Checked, MessageDecoder, SkipReason, StoredMessage, decode_value};
 use crate::error::Error;
 use crate::message::{MessageBatch, Recipients};
 use crate::model::{ChannelType, Uid};
@@ -20,6 +18,8 @@ use crate::model::{ChannelType, Uid};
 pub(crate) struct DecodedWebhook {
     /// The valid messages.
     pub(crate) batch: MessageBatch,
+    /// Whether the message has more recipients than could be read.
+    pub(crate) lacks_recipients: bool,
     /// Messages that are not stored on purpose: commands and transient messages.
     pub(crate) skipped: u64,
     /// Messages that are invalid.
@@ -36,7 +36,7 @@ struct OfflineRecipients {
 /// The recipients in a body with `compress`.
 #[derive(Deserialize)]
 struct PackedRecipients {
-    compress_to_uids: String,
+    compress_to_uids: Checked<Base64>,
 }
 
 /// Decodes the body of a webhook.
@@ -60,6 +60,9 @@ pub(crate) fn decode_webhook(
             // Online states and events of later WuKongIM versions are ignored: refusing them would
             // only cause retries.
             let known = other == "user.onlinestatus";
+            if known {
+                count_online_states(body)?;
+            }
             metrics::counter!(crate::metrics::WEBHOOKS_IGNORED_TOTAL, "event" => if known { "user.onlinestatus" } else { "unknown" })
                 .increment(1);
             tracing::debug!(
@@ -98,15 +101,18 @@ fn decode_offline(decoder: MessageDecoder<'_>, body: &[u8]) -> Result<DecodedWeb
         mut to_uids,
         compress,
     } = object.decode()?;
-    if compress == "gzip" {
+    let mut webhook = DecodedWebhook::default();
+    if !compress.is_empty() {
         let packed: PackedRecipients = object.decode()?;
-        to_uids.extend(decompress_uids(
-            &packed.compress_to_uids,
-            decoder.limits.body_bytes,
-        )?);
+        let packed = packed.compress_to_uids.or(()).unwrap_or_default().0;
+        let (uids, is_complete) = decompress_uids(&packed, decoder.limits.body_bytes)?;
+        to_uids.extend(uids);
+        if !is_complete {
+            webhook.lacks_recipients = true;
+            report_incomplete_recipients();
+        }
     }
     let stored: StoredMessage = object.decode()?;
-    let mut webhook = DecodedWebhook::default();
     let incoming = match decoder.decode(stored) {
         Ok(incoming) => incoming,
         Err(reason) => {
@@ -132,31 +138,6 @@ fn decode_offline(decoder: MessageDecoder<'_>, body: &[u8]) -> Result<DecodedWeb
     Ok(webhook)
 }
 
-/// Decompresses the recipients of v1, which sends long lists as base64 of a gzip of a JSON array.
-/// The result may be as large as a body; the limit matters because gzip compresses up to a thousand
-/// to one.
-fn decompress_uids(packed: &str, limit: usize) -> Result<Vec<String>, Error> {
-    let invalid = || {
-        Error::bad_input(
-            "compress_to_uids",
-            "must be the base64 of a gzip of a JSON array of strings",
-        )
-    };
-    let packed = STANDARD.decode(packed).map_err(|_| invalid())?;
-    let mut json = Vec::new();
-    flate2::read::GzDecoder::new(packed.as_slice())
-        .take(limit as u64 + 1)
-        .read_to_end(&mut json)
-        .map_err(|_| invalid())?;
-    if json.len() > limit {
-        return Err(Error::bad_input(
-            "compress_to_uids",
-            format!("must unpack to at most {limit} bytes"),
-        ));
-    }
-    serde_json::from_slice(&json).map_err(|_| invalid())
-}
-
 impl DecodedWebhook {
     fn skip(&mut self, reason: SkipReason) {
         metrics::counter!(crate::metrics::WEBHOOK_MESSAGES_SKIPPED_TOTAL, "reason" => reason.label())
@@ -175,8 +156,6 @@ impl DecodedWebhook {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
     use crate::clock::Clock;
     use crate::config::{Limits, WukongimVersion};
@@ -228,14 +207,47 @@ mod tests {
     }
 
     #[test]
-    fn decompressed_uids_are_bounded() {
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        packer.write_all(b"[\"ann\",\"bob\"]").unwrap();
-        let packed = STANDARD.encode(packer.finish().unwrap());
-        assert_eq!(decompress_uids(&packed, 13).unwrap(), ["ann", "bob"]);
-        assert_eq!(
-            decompress_uids(&packed, 12).unwrap_err().to_string(),
-            "compress_to_uids must unpack to at most 12 bytes"
-        );
+    fn pieces_of_streams_are_skipped_on_purpose() {
+        let chunk = |extra: &str| {
+            format!(
+                r#"{{"message_id":1,"message_seq":0,"channel_id":"g","channel_type":2{extra}}}"#
+            )
+        };
+        for (extra, skipped) in [
+            (r#","stream_no":"s1""#, 1),
+            (r#","setting":4"#, 1),
+            (r#","setting":2"#, 1),
+            (r#","stream_data":"YQ==""#, 1),
+            (r#","setting":128"#, 0),
+            ("", 0),
+        ] {
+            let webhook = decode("msg.offline", &chunk(extra)).unwrap();
+            assert!(webhook.batch.messages.is_empty(), "{extra}");
+            assert_eq!((webhook.skipped, webhook.refused), (skipped, 1 - skipped));
+        }
+    }
+
+    #[test]
+    fn a_body_with_unreadable_recipients_is_accepted() {
+        for (compressed, lacks_recipients) in [
+            (r#""compress":"""#, false),
+            (r#""compress":"gzip""#, true),
+            (r#""compress":"gzip","compress_to_uids":7"#, true),
+            (r#""compress":"gzip","compress_to_uids":"***""#, true),
+            (
+                r#""compress":"gzip","compress_to_uids":"H4sIAAAAAAAA/w==""#,
+                true,
+            ),
+            (r#""compress":"zstd","compress_to_uids":"KLUv/Q==""#, true),
+        ] {
+            let body = format!(
+                r#"{{"message_id":1,"message_seq":1,"channel_id":"g","channel_type":2,
+                    "from_uid":"ann","to_uids":["bob"],{compressed}}}"#
+            );
+            let webhook = decode("msg.offline", &body).unwrap();
+            assert_eq!(webhook.lacks_recipients, lacks_recipients, "{compressed}");
+            assert_eq!(webhook.batch.messages.len(), 1, "{compressed}");
+            assert_eq!(webhook.batch.recipients.unwrap().uids.len(), 1);
+        }
     }
 }

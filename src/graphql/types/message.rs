@@ -54,7 +54,7 @@ pub struct MessageHeader {
     sync_once: bool,
 }
 
-/// A message. Stored messages never change.
+/// A message. Stored messages never change, except that fields of a stream may be completed.
 #[derive(Clone, Debug)]
 pub struct Message(pub Arc<model::Message>);
 
@@ -64,7 +64,7 @@ impl From<model::Message> for Message {
     }
 }
 
-/// A message. Stored messages never change.
+/// A message. Stored messages never change, except that fields of a stream may be completed.
 #[Object]
 impl Message {
     /// The global ID.
@@ -120,6 +120,21 @@ impl Message {
     /// A topic within the channel.
     async fn topic(&self) -> Option<&str> {
         Some(self.0.content.topic.as_str()).filter(|topic| !topic.is_empty())
+    }
+
+    /// The number of the stream that the message begins.
+    async fn stream_no(&self) -> Option<&str> {
+        Some(self.0.content.stream.no.as_str()).filter(|no| !no.is_empty())
+    }
+
+    /// The text of the stream so far.
+    async fn stream_data(&self) -> Option<Base64> {
+        self.0.content.stream.data().map(Base64)
+    }
+
+    /// Whether the stream has ended; null for a message without a stream.
+    async fn stream_ended(&self) -> Option<bool> {
+        self.0.content.stream.has_ended()
     }
 
     /// When the message was sent.

@@ -10,7 +10,9 @@ use crate::message::{IncomingMessage, IngestReport, MessageBatch, Recipients, in
 use crate::model::{ChannelKey, ChannelRef, EpochMs, Message, MessageId, Seq, Uid};
 use crate::services::Services;
 use crate::upstream::WukongimClient;
-use crate::wukongim::{Flag, MessageDecoder, SourceDialect, StoredMessage, decode_value};
+use crate::wukongim::{
+    Flag, MessageDecoder, SourceDialect, StoredMessage, decode_value, parse_timestamp,
+};
 
 /// Messages of one request, and of one transaction.
 const PAGE_SIZE: i64 = 500;
@@ -167,7 +169,7 @@ async fn join(
             page.messages.first().map(|message| FirstMessage {
                 seq: Seq(message.message_seq),
                 message_id: MessageId(message.message_id),
-                sent_at: EpochMs(message.timestamp.saturating_mul(1000)),
+                sent_at: parse_timestamp(message.timestamp),
             })
         }
     };

@@ -63,7 +63,8 @@ pub struct IngestReport {
 
 /// Stores messages under their seqs and makes the recipients members, all or nothing.
 ///
-/// A message that is already stored (same `message_id`, or same channel and seq) changes nothing.
+/// A message that is already stored (same `message_id`, or same channel and seq) changes nothing,
+/// except that it may complete the stored message's stream.
 /// Messages count one after the other in the given order, so the division into batches does not
 /// matter.
 ///

@@ -112,12 +112,12 @@ impl IngestTransaction {
         if let Some(stored) = self.by_id.get(&(channel_id, message.message_id)) {
             if *stored == message.seq {
                 self.report.repeated += 1;
-            } else {
-                self.conflict(
-                    message,
-                    "ignoring a message: its id is stored under another seq",
-                );
+                return self.complete_stream(tx, position, message).await;
             }
+            self.conflict(
+                message,
+                "ignoring a message: its id is stored under another seq",
+            );
             return Ok(());
         }
         if self.by_position.contains_key(&position) {
@@ -191,6 +191,34 @@ impl IngestTransaction {
             };
             self.own
                 .insert((channel_id, message.from_uid.clone()), mark);
+        }
+        Ok(())
+    }
+
+    /// Adds what a repeat of a message knows of its stream in addition. v1 sends a stream's number
+    /// only with the second of two webhooks, and an import may know more of its text.
+    ///
+    /// The channel gets a new revision, because the members see the change, and because every
+    /// server's cached messages belong to a revision.
+    async fn complete_stream(
+        &mut self,
+        tx: &Tx,
+        position: MessagePosition,
+        repeat: &Message,
+    ) -> Result<(), StoreError> {
+        if repeat.content.stream.is_empty() {
+            return Ok(());
+        }
+        self.flush(tx).await?;
+        let Some(mut stream) = tx.find_stream(position).await? else {
+            return Ok(());
+        };
+        if let Some(head) = self.heads.get_mut(&position.channel_id)
+            && stream.complete(&repeat.content.stream)
+        {
+            tx.write_stream(position, &stream).await?;
+            head.revision = head.revision.next();
+            self.touched.insert(position.channel_id);
         }
         Ok(())
     }

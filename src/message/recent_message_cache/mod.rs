@@ -1,7 +1,7 @@
 //! In-memory cache of the newest messages of channels.
 //!
-//! Stored messages never change, but late messages are inserted between them. Therefore a cache
-//! entry is valid for one state of its channel, and is used only by a reader that has read the same
+//! Stored messages hardly change, but late messages are inserted between them. Each change raises
+//! the channel's revision. Therefore a cache entry is valid for one state of its channel, and is used only by a reader that has read the same
 //! state from the database. No invalidation between servers is needed, and a missing entry only
 //! costs a read.
 

@@ -18,12 +18,13 @@ pub(super) async fn handle_webhook(core: &Services, event: &str, body: &[u8]) ->
         limits: &core.base.limits,
         clock: &core.base.clock,
     };
-    let batch = Arc::new(decode_webhook(decoder, event, body)?.batch);
+    let webhook = decode_webhook(decoder, event, body)?;
+    let batch = Arc::new(webhook.batch);
     let arrived = core.webhooks.arrived(core.base.clock.now_ms());
     ingest(&core.messages, Arc::clone(&batch)).await?;
     arrived.stored();
     if let Some(member_lookup) = &core.member_lookup {
-        member_lookup.enqueue_unknown(&batch.messages);
+        member_lookup.enqueue_unknown(&batch.messages, webhook.lacks_recipients);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use sea_orm::{DbErr, QueryResult};
 
 pub(crate) use self::read::FindMessages;
 pub(super) use self::statements::hot_statements;
-use crate::model::{ChannelKey, ChannelPk, Content, EpochMs, Message, MessageId, Seq};
+use crate::model::{ChannelKey, ChannelPk, Content, EpochMs, Message, MessageId, Seq, Stream};
 
 /// A range of seqs in one channel, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +48,12 @@ impl Message {
                 setting: u8::try_from(stored.setting).unwrap_or_default(),
                 topic: stored.topic,
                 expire: u32::try_from(stored.expire).unwrap_or_default(),
-                stream_no: stored.stream_no,
-                stream_seq: u32::try_from(stored.stream_seq).unwrap_or_default(),
-                stream_flag: u8::try_from(stored.stream_flag).unwrap_or_default(),
+                stream: stream(
+                    stored.stream_no,
+                    stored.stream_seq,
+                    stored.stream_flag,
+                    stored.stream_state,
+                ),
                 payload: stored.payload,
             },
         }
@@ -68,15 +71,25 @@ impl Message {
             setting: i16::from(self.content.setting),
             topic: self.content.topic,
             expire: i64::from(self.content.expire),
-            stream_no: self.content.stream_no,
-            stream_seq: i64::from(self.content.stream_seq),
-            stream_flag: i16::from(self.content.stream_flag),
+            stream_no: self.content.stream.no,
+            stream_seq: i64::from(self.content.stream.seq),
+            stream_flag: i16::from(self.content.stream.flag),
+            stream_state: self.content.stream.state,
             payload: self.content.payload,
         }
     }
 }
 
-const COLUMNS: [Column; 14] = [
+fn stream(no: String, seq: i64, flag: i16, state: Vec<u8>) -> Stream {
+    Stream {
+        no,
+        seq: u32::try_from(seq).unwrap_or_default(),
+        flag: u8::try_from(flag).unwrap_or_default(),
+        state,
+    }
+}
+
+const COLUMNS: [Column; 15] = [
     Column::ChannelId,
     Column::Seq,
     Column::MessageId,
@@ -90,6 +103,7 @@ const COLUMNS: [Column; 14] = [
     Column::StreamNo,
     Column::StreamSeq,
     Column::StreamFlag,
+    Column::StreamState,
     Column::Payload,
 ];
 
@@ -108,17 +122,21 @@ fn model(row: &QueryResult) -> Result<MessageRow, DbErr> {
         stream_no: row.try_get_by_index(10)?,
         stream_seq: row.try_get_by_index(11)?,
         stream_flag: row.try_get_by_index(12)?,
-        payload: row
+        stream_state: row
             .try_get_by_index::<Option<Vec<u8>>>(13)?
+            .unwrap_or_default(),
+        payload: row
+            .try_get_by_index::<Option<Vec<u8>>>(14)?
             .unwrap_or_default(),
     })
 }
 
-/// A message with the length of its payload. A long payload may not have been read yet.
+/// A message with the length of its payload, in which its stream's state is included. If they are
+/// long, they may not have been read yet.
 #[derive(Clone, Debug)]
 pub(crate) struct PartialMessage {
     pub(crate) message: MessageRow,
-    /// Length of the payload in bytes.
+    /// Length of the payload and the stream's state in bytes.
     pub(crate) payload_bytes: usize,
 }
 
@@ -132,7 +150,7 @@ impl PartialMessage {
     }
 
     fn lacks_payload(&self) -> bool {
-        self.message.payload.len() < self.payload_bytes
+        self.message.payload.len() + self.message.stream_state.len() < self.payload_bytes
     }
 
     pub(crate) fn seq(&self) -> Seq {

@@ -10,8 +10,8 @@ use super::statements::{
     by_client_msg_nos, by_message_ids, first_by_client_msg_nos, in_windows, newest_bounds, page,
     payloads, select_up_to,
 };
-use super::{MessagePosition, MessageRow, PartialMessage, SeqRange, model};
-use crate::model::{ChannelPk, MessageId, Seq};
+use super::{MessagePosition, MessageRow, PartialMessage, SeqRange, model, stream};
+use crate::model::{ChannelPk, MessageId, Seq, Stream};
 use crate::store::bulk::is_one_of;
 use crate::store::{ROWS_PER_STATEMENT, RunQuery, Store, StoreError, Tx};
 
@@ -145,7 +145,8 @@ impl Store {
         Ok(by_channel)
     }
 
-    /// Reads the payloads that were too long to be read with their messages.
+    /// Reads the payloads, and the states of streams, that were too long to be read with their
+    /// messages.
     pub(crate) async fn read_payloads(
         &self,
         messages: Vec<&mut PartialMessage>,
@@ -170,7 +171,8 @@ impl Store {
                     seq: row.try_get_by_index(1)?,
                 };
                 if let Some(partial) = lacking.get_mut(&position) {
-                    partial.message.payload = row.try_get_by_index(2)?;
+                    partial.message.stream_state = row.try_get_by_index(2)?;
+                    partial.message.payload = row.try_get_by_index(3)?;
                 }
             }
         }
@@ -248,6 +250,34 @@ impl Store {
 }
 
 impl Tx {
+    /// Returns the stream of the message at this position in a locked channel, if it exists.
+    pub(crate) async fn find_stream(
+        &self,
+        position: MessagePosition,
+    ) -> Result<Option<Stream>, StoreError> {
+        let columns = [
+            Column::StreamNo,
+            Column::StreamSeq,
+            Column::StreamFlag,
+            Column::StreamState,
+        ];
+        let statement = Query::select()
+            .columns(columns)
+            .from(Entity)
+            .and_where(Expr::col(Column::ChannelId).eq(position.channel_id))
+            .and_where(Expr::col(Column::Seq).eq(position.seq))
+            .to_owned();
+        let Some(row) = self.inner.query_one(&statement).await? else {
+            return Ok(None);
+        };
+        Ok(Some(stream(
+            row.try_get_by_index(0)?,
+            row.try_get_by_index(1)?,
+            row.try_get_by_index(2)?,
+            row.try_get_by_index(3)?,
+        )))
+    }
+
     /// Counts the red-dot messages above `seq` in a locked channel that `uid` did not send.
     pub(crate) async fn count_red_dots_above(
         &self,

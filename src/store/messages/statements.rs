@@ -19,14 +19,16 @@ fn select() -> SelectStatement {
 }
 
 /// Selects the columns of [`PartialMessage`](super::PartialMessage): payloads of at most `up_to` bytes, and the lengths of
-/// all payloads. A length is read without its payload.
+/// all payloads, each with its stream's state. A length is read without its payload.
 pub(super) fn select_up_to(backend: DbBackend, up_to: usize) -> SelectStatement {
-    let payload = || Expr::col((Entity, Column::Payload));
-    let length = || Expr::from(Func::cust("LENGTH").arg(payload()));
-    let short = CaseStatement::new().case(
-        length().lte(i64::try_from(up_to).unwrap_or(i64::MAX)),
-        payload(),
-    );
+    let length_of = |column| Expr::from(Func::cust("LENGTH").arg(Expr::col((Entity, column))));
+    let length = || length_of(Column::Payload).add(length_of(Column::StreamState));
+    let if_short = |column: Column| {
+        CaseStatement::new().case(
+            length().lte(i64::try_from(up_to).unwrap_or(i64::MAX)),
+            Expr::col((Entity, column)),
+        )
+    };
     let bytes = if backend == DbBackend::Postgres {
         length().cast_as("bigint")
     } else {
@@ -34,13 +36,14 @@ pub(super) fn select_up_to(backend: DbBackend, up_to: usize) -> SelectStatement 
     };
     let rest = COLUMNS
         .into_iter()
-        .filter(|column| !matches!(column, Column::Payload));
+        .filter(|column| !matches!(column, Column::StreamState | Column::Payload));
     let mut select = Query::select()
         .columns(rest.map(|column| (Entity, column)))
         .from(Entity)
         .to_owned();
     select
-        .expr_as(short, "payload")
+        .expr_as(if_short(Column::StreamState), "stream_state")
+        .expr_as(if_short(Column::Payload), "payload")
         .expr_as(bytes, "payload_bytes")
         .to_owned()
 }
@@ -153,9 +156,15 @@ pub(super) fn by_message_ids(
     )
 }
 
-/// Selects the payloads of ranges with their positions.
+/// Selects the payloads and the stream states of ranges with their positions.
 pub(super) fn payloads(backend: DbBackend, windows: &[SeqRange]) -> SelectStatement {
-    let columns = [Column::ChannelId, Column::Seq, Column::Payload].map(|column| (Entity, column));
+    let columns = [
+        Column::ChannelId,
+        Column::Seq,
+        Column::StreamState,
+        Column::Payload,
+    ]
+    .map(|column| (Entity, column));
     in_windows(
         backend,
         Query::select().columns(columns).from(Entity).to_owned(),

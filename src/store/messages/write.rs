@@ -1,8 +1,10 @@
-//! Inserts messages.
+//! Inserts messages, and completes their streams.
 
 use entity::message::{Column, Entity};
+use sea_orm::sea_query::{Expr, ExprTrait, Query};
 
-use super::{COLUMNS, MessageRow};
+use super::{COLUMNS, MessagePosition, MessageRow};
+use crate::model::Stream;
 use crate::store::bulk::{self, UpsertSpec};
 use crate::store::{StoreError, Tx};
 
@@ -22,7 +24,7 @@ impl Tx {
                 .iter()
                 .take(MESSAGES_PER_STATEMENT)
                 .take_while(|message| {
-                    bytes += message.payload.len();
+                    bytes += message.payload.len() + message.stream_state.len();
                     bytes <= BYTES_PER_STATEMENT
                 })
                 .count()
@@ -42,6 +44,7 @@ impl Tx {
                     message.stream_no.as_str().into(),
                     message.stream_seq.into(),
                     message.stream_flag.into(),
+                    message.stream_state.clone().into(),
                     message.payload.clone().into(),
                 ]
             });
@@ -54,6 +57,28 @@ impl Tx {
             bulk::upsert::<Entity>(&self.inner, &spec, rows.collect()).await?;
             rest = &rest[fit..];
         }
+        Ok(())
+    }
+
+    /// Writes the stream of the message at this position in a locked channel. The channel's head
+    /// must have a new revision, so that the members see the change and caches are renewed.
+    pub(crate) async fn write_stream(
+        &self,
+        position: MessagePosition,
+        stream: &Stream,
+    ) -> Result<(), StoreError> {
+        let update = Query::update()
+            .table(Entity)
+            .values([
+                (Column::StreamNo, stream.no.as_str().into()),
+                (Column::StreamSeq, i64::from(stream.seq).into()),
+                (Column::StreamFlag, i16::from(stream.flag).into()),
+                (Column::StreamState, stream.state.clone().into()),
+            ])
+            .and_where(Expr::col(Column::ChannelId).eq(position.channel_id))
+            .and_where(Expr::col(Column::Seq).eq(position.seq))
+            .to_owned();
+        self.inner.execute(&update).await?;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::model::{Message, SYSTEM_UID};
 
@@ -40,9 +41,29 @@ pub struct MessageDto {
     /// Omitted when 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub stream_flag: u8,
+    /// 1 if the stream has ended. Omitted when 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub end: u8,
+    /// Why the stream ended. Omitted when 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub end_reason: u8,
+    /// The error that ended the stream. Omitted when empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+    /// The text of the stream so far in standard base64 with padding. Omitted when empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stream_data: String,
+    /// The events of the stream, as the WuKongIM describes them. Omitted when there are none.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    #[schema(value_type = Object, required = false)]
+    pub event_meta: Value,
+    /// From where to request more events. Omitted when there are none.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    #[schema(value_type = Object, required = false)]
+    pub event_sync_hint: Value,
     /// The message's number in the channel.
     pub message_seq: i64,
-    /// The sender's uid.
+    /// The sender's uid; empty for a message of the system.
     pub from_uid: String,
     /// The channel's ID; in a person channel the recipient's uid.
     pub channel_id: String,
@@ -57,6 +78,10 @@ pub struct MessageDto {
     pub timestamp: i64,
     /// The content in standard base64 with padding.
     pub payload: String,
+    /// The pieces of the stream's text (v1). Omitted when there are none.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    #[schema(value_type = Vec<Object>, required = false)]
+    pub streams: Value,
 }
 
 /// Delivery flags, each 0 or 1.
@@ -177,7 +202,7 @@ pub enum WebhookBody {
     /// The messages of `msg.notify`.
     Notify(Vec<MessageDto>),
     /// The message of `msg.offline`.
-    Offline(MessageDto),
+    Offline(Box<MessageDto>),
 }
 
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
@@ -194,6 +219,14 @@ pub(super) fn shown_sender(message: &Message) -> String {
 
 impl From<&Message> for MessageDto {
     fn from(message: &Message) -> Self {
+        let stream = &message.content.stream;
+        let state = stream.state().unwrap_or_default();
+        // WuKongIM names its system user in requests only.
+        let from_uid = if message.from_uid == SYSTEM_UID {
+            String::new()
+        } else {
+            message.from_uid.clone()
+        };
         Self {
             // Messages with one of the other two flags are never stored.
             header: MessageHeaderDto {
@@ -205,17 +238,24 @@ impl From<&Message> for MessageDto {
             message_id: message.message_id.0,
             message_idstr: message.message_id.to_string(),
             client_msg_no: message.client_msg_no.clone(),
-            stream_no: message.content.stream_no.clone(),
-            stream_seq: message.content.stream_seq,
-            stream_flag: message.content.stream_flag,
+            stream_no: stream.no.clone(),
+            stream_seq: stream.seq,
+            stream_flag: stream.flag,
+            end: state.end,
+            end_reason: state.end_reason,
+            error: state.error,
+            stream_data: state.stream_data,
+            event_meta: state.event_meta,
+            event_sync_hint: state.event_sync_hint,
             message_seq: message.seq.0,
-            from_uid: message.from_uid.clone(),
+            from_uid,
             channel_id: message.channel.channel_id.clone(),
             channel_type: message.channel.channel_type.number(),
             topic: message.content.topic.clone(),
             expire: message.content.expire,
             timestamp: message.sent_at.seconds(),
             payload: STANDARD.encode(&message.content.payload),
+            streams: state.streams,
         }
     }
 }

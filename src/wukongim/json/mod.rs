@@ -9,12 +9,14 @@
 
 mod decoder;
 mod invalid_value;
+mod repair;
 mod values;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
 use self::decoder::{ObjectDecoder, ValueDecoder};
+use self::repair::repair;
 pub(crate) use self::values::Checked;
 pub use self::values::{Base64, Flag};
 use crate::budget::{parsed_size, reserve_memory};
@@ -122,18 +124,36 @@ pub(crate) fn decode_value<T: DeserializeOwned>(
     .map_err(|invalid| invalid.into_error(name, Some(name)))
 }
 
-/// Parses exactly one JSON value.
+/// Parses the body of a request, which must be exactly one JSON value.
 ///
 /// # Errors
 /// [`Error::BadRequest`] with the position of the syntax error; [`Error::Overloaded`] or
 /// [`Error::TooManyAtOnce`] if there is no memory left for the value.
 pub(super) fn parse_json(body: &[u8]) -> Result<Value, Error> {
     reserve_memory(parsed_size(body))?;
-    serde_json::from_slice(body).map_err(|error| {
+    parse_value(body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         Error::BadRequest(
             format!("the body must be one JSON value, but it is not well-formed at {place}").into(),
         )
+    })
+}
+
+/// Parses exactly one JSON value. Parts that a [`Value`] cannot hold are replaced by others of the
+/// same kind that no field accepts, so an odd value prevents only the field that it is in from
+/// being decoded: values nested over 100 levels deep, halves of surrogate pairs, and numbers
+/// outside the range of a double.
+///
+/// # Errors
+/// The text is not well-formed JSON (RFC 8259) in UTF-8.
+pub(crate) fn parse_value(text: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice(text).or_else(|error| {
+        // The parser skips values of any depth without recursion, and does not read them.
+        serde_json::from_slice::<IgnoredAny>(text)?;
+        if std::str::from_utf8(text).is_err() {
+            return Err(error);
+        }
+        serde_json::from_slice(&repair(text))
     })
 }
 

@@ -225,14 +225,62 @@ fn body_must_be_one_json_object() {
         ),
         // Also inside of unknown keys.
         (
-            r#"{"zzz":"\ud800"}"#,
-            "the body must be one JSON value, but it is not well-formed at line 1, column 15",
+            r#"{"zzz":"\ud80x"}"#,
+            "the body must be one JSON value, but it is not well-formed at line 1, column 14",
         ),
     ] {
         assert_eq!(refusal(body), text, "{body}");
     }
     let deep = format!("{}{}", r#"{"zzz":"#, "[".repeat(200));
     assert!(refusal(&deep).contains("not well-formed"));
+}
+
+#[test]
+fn odd_values_prevent_only_their_own_field_from_being_decoded() {
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    for odd in [
+        r#""\ud800""#.to_owned(),
+        "1e400".to_owned(),
+        "9".repeat(400),
+        nested(130),
+        nested(100_000),
+        format!("{{\"\\udc00\":{}}}", nested(200)),
+    ] {
+        let unknown = format!(r#"{{"zzz":{odd},"uid":"ann","zzz":[{odd},{odd}],"version":7}}"#);
+        let expected = Everything {
+            uid: "ann".to_owned(),
+            version: 7,
+            ..Everything::default()
+        };
+        assert_eq!(decode(&unknown).unwrap(), expected, "{:.20}", odd);
+        let known = format!(r#"{{"version":{odd}}}"#);
+        assert_eq!(
+            refusal(&known),
+            "version must be a whole number of at most 64 bits",
+            "{:.20}",
+            odd
+        );
+    }
+    // Half of a surrogate pair is no character, so an id that contains it is refused later.
+    assert_eq!(decode(r#"{"uid":"a\udead"}"#).unwrap().uid, "a\u{7f}");
+}
+
+#[test]
+fn base64_may_contain_line_breaks() {
+    let payload = |text: &str| decode(text).map(|decoded| decoded.payload.0);
+    for text in ["aGVsbG8=", "aGVs\\nbG8=", "\\r\\naGVs\\r\\nbG8\\n=\\n"] {
+        assert_eq!(
+            payload(&format!(r#"{{"payload":"{text}"}}"#)).unwrap(),
+            b"hello",
+            "{text}"
+        );
+    }
+    for text in ["aGVs bG8=", "aGVs\\tbG8=", "aGVsbG8", "aGVsbG8\\u000b="] {
+        assert!(
+            payload(&format!(r#"{{"payload":"{text}"}}"#)).is_err(),
+            "{text}"
+        );
+    }
 }
 
 proptest! {

@@ -15,14 +15,16 @@ impl<'de> Deserialize<'de> for Flag {
     }
 }
 
-/// Bytes in standard base64 with padding.
+/// Bytes in standard base64 with padding. Line breaks are skipped, as Go's decoder does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Base64(pub Vec<u8>);
 
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut text = String::deserialize(deserializer)?;
+        text.retain(|character| !matches!(character, '\r' | '\n'));
         STANDARD
-            .decode(String::deserialize(deserializer)?)
+            .decode(text)
             .map(Self)
             .map_err(|_| D::Error::custom("must be standard base64 with padding"))
     }

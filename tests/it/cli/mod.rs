@@ -3,3 +3,4 @@
 mod commands;
 mod logs;
 mod outages;
+mod webhook_log;

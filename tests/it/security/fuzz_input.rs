@@ -139,6 +139,11 @@ const WEBHOOK_FIELDS: &Fields = &[
     ("stream_no", r#""""#),
     ("stream_seq", "0"),
     ("stream_flag", "0"),
+    ("end", "1"),
+    ("error", r#""""#),
+    ("stream_data", r#""eA==""#),
+    ("event_meta", r#"{"event_version":1}"#),
+    ("streams", "[]"),
     ("to_uids", r#"["ann","cid"]"#),
     ("compress", r#""""#),
     ("compress_to_uids", r#""""#),
@@ -449,6 +454,42 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     packer.finish().unwrap()
 }
 
+/// Whatever an unknown field contains, the message is stored.
+#[test]
+fn unknown_fields_cost_no_message() {
+    let target = FuzzTarget::start();
+    let depth = || 1_usize..3000;
+    let odd = prop_oneof![
+        4 => odd_json(),
+        1 => depth().prop_map(|depth| "[".repeat(depth) + &"]".repeat(depth)),
+        1 => depth().prop_map(|depth| "{\"a\":[".repeat(depth) + "1" + &"]}".repeat(depth)),
+        1 => "\"(\\\\u[dD][89a-fA-F][0-9]{2}|\\\\\\\\|\\\\\"|x){0,5}\"",
+        1 => "-?[1-9][0-9]{0,400}(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,5})?",
+    ];
+    let odd = odd.prop_filter("JSON", |text| {
+        serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+    });
+    let seq = std::cell::Cell::new(0);
+    hold(150, &(odd, any::<bool>()), |(odd, first)| {
+        seq.set(seq.get() + 1);
+        let seq = seq.get();
+        let message = webhook_message("bob", "ann", 1, seq, 1000 + seq).to_string();
+        let message = if first {
+            message.replacen('{', &format!("{{\"zzz\":{odd},"), 1)
+        } else {
+            format!("{},\"zzz\":{odd}}}", &message[..message.len() - 1])
+        };
+        target.legacy(
+            "/webhook?event=msg.notify",
+            format!("[{message}]").into_bytes(),
+        )?;
+        let conversation = target.runtime.block_on(target.server.only("ann"));
+        prop_assert_eq!(&conversation["last_msg_seq"], &json!(seq));
+        Ok(())
+    });
+    target.still_answers();
+}
+
 #[test]
 fn compressed_webhook_receivers() {
     let target = FuzzTarget::start();
@@ -460,10 +501,16 @@ fn compressed_webhook_receivers() {
         let mut message = webhook_message("bob", "team", 2, 1, 11);
         message["compress"] = json!("gzip");
         message["compress_to_uids"] = json!(STANDARD.encode(packed));
-        target.legacy(
-            "/webhook?event=msg.offline",
-            message.to_string().into_bytes(),
-        )
+        let body = message.to_string();
+        let answer = target.request(
+            target
+                .server
+                .http("POST", "/webhook?event=msg.offline")
+                .body(body),
+        );
+        // The message is stored, whatever its receivers are.
+        prop_assert!(answer.status == 200, "{answer:?}");
+        Ok(())
     });
     target.still_answers();
 }
@@ -815,11 +862,28 @@ fn last_msg_seqs_take_linear_time() {
 #[test]
 fn json_bodies_take_linear_time() {
     let target = FuzzTarget::start();
-    let shapes: [Shape; 14] = [
+    let shapes: [Shape; 18] = [
         ("opening brackets", |length| "[".repeat(length)),
         ("opening braces", |length| "{\"a\":".repeat(length / 5)),
         ("brackets", |length| {
             "[".repeat(length / 2) + &"]".repeat(length / 2)
+        }),
+        ("brackets of an unknown field", |length| {
+            format!(
+                "{{\"zzz\":{}{}}}",
+                "[".repeat(length / 2),
+                "]".repeat(length / 2)
+            )
+        }),
+        ("braces of an unknown field", |length| {
+            let (open, close) = ("{\"a\":".repeat(length / 6), "}".repeat(length / 6));
+            format!("{{\"zzz\":{open}1{close}}}")
+        }),
+        ("halves of surrogate pairs", |length| {
+            format!("{{\"zzz\":\"{}\"}}", "\\ud800".repeat(length / 6))
+        }),
+        ("huge numbers", |length| {
+            format!("{{\"zzz\":[{}1]}}", "1e999,".repeat(length / 6))
         }),
         ("commas", |length| ",".repeat(length)),
         ("spaces", |length| " ".repeat(length)),

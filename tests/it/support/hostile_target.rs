@@ -56,6 +56,12 @@ impl HostileTarget {
         .await
     }
 
+    /// Asserts that the request succeeds.
+    pub async fn accepts(&self, what: &str, path: &str, body: Vec<u8>) {
+        let (status, text) = self.post(what, path, body).await;
+        assert_eq!(status, 200, "{what}: {text}");
+    }
+
     /// Asserts that the request is refused in the form of its interface.
     pub async fn refuses(&self, what: &str, path: &str, body: Vec<u8>) {
         let (status, text) = self.post(what, path, body).await;

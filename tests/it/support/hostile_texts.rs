@@ -93,10 +93,11 @@ pub fn texts(bytes: usize) -> Vec<Text> {
         .collect()
 }
 
-/// Returns whether a body is one JSON value that the server accepts; everything else must be
-/// refused.
+/// Returns whether a body is one JSON value in UTF-8, which the server accepts whatever it
+/// contains; everything else must be refused.
 pub fn is_json(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(body).is_ok()
+    std::str::from_utf8(body).is_ok()
+        && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 /// Returns the template with the text in the place of `@`.

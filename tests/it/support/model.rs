@@ -183,7 +183,8 @@ impl Model {
             return;
         }
         let mut shape = shape.clone();
-        shape["from_uid"] = json!(from);
+        // Answers do not name the system.
+        shape["from_uid"] = json!(if from == "____system" { "" } else { from });
         let message = Message {
             shape,
             from: from.to_owned(),

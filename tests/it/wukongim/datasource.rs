@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::server::webhook_message;
+use crate::support::webhooks::{grpc_channel, send_over_grpc};
 use crate::support::{Engine, Server};
 
 async fn wukongim_looks_up_members(engine: Engine) {
@@ -168,7 +169,71 @@ async fn members_of_unknown_groups_are_looked_up(engine: Engine) {
     assert_eq!(business.answers.lock().unwrap().len(), 1);
 }
 
+/// Waits until the business server has been asked this many times.
+async fn until_asked(business: &BusinessServer, times: usize) {
+    let begun = Instant::now();
+    while business.asked.lock().unwrap().len() < times {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "the business server was not asked {times} times"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn groups_whose_receivers_were_cut_are_looked_up_again(engine: Engine) {
+    let business =
+        BusinessServer::start(vec![Ok(json!(["ann"])), Ok(json!(["ann", "cid", "dan"]))]).await;
+    let server = Server::start_with(engine, |settings| {
+        settings.ingest.datasource_url = business.url.as_str().into();
+        // More members than a request may name are joined in parts.
+        settings.limits.max_members_per_request = 2;
+    })
+    .await;
+    server
+        .notify(json!([webhook_message("bob", "g", 2, 1, 101)]))
+        .await;
+    until_listed(&server, "ann").await;
+    server
+        .notify(json!([webhook_message("bob", "g", 2, 2, 102)]))
+        .await;
+    assert_eq!(business.asked.lock().unwrap().len(), 1);
+    // A gzip of v2 without any data: the receivers are unknown.
+    let mut message = webhook_message("bob", "g", 2, 3, 103);
+    message["to_uids"] = json!([]);
+    message["compress"] = json!("gzip");
+    message["compress_to_uids"] = json!("H4sIAAAAAAAA/w==");
+    server
+        .call("/webhook?event=msg.offline", message.clone())
+        .await;
+    for uid in ["cid", "dan"] {
+        let item = until_listed(&server, uid).await;
+        assert_eq!(
+            (&item["unread"], &item["last_msg_seq"]),
+            (&json!(1), &json!(3)),
+            "{uid}"
+        );
+    }
+    until_asked(&business, 2).await;
+    // A busy group does not make a request of every message.
+    for seq in 4..8 {
+        message["message_seq"] = json!(seq);
+        message["message_id"] = json!(100 + seq);
+        server
+            .call("/webhook?event=msg.offline", message.clone())
+            .await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(business.asked.lock().unwrap().len(), 2);
+    // In another group for the first time, over gRPC.
+    message["channel_id"] = json!("other");
+    let channel = grpc_channel(&server).await;
+    send_over_grpc(&channel, "msg.offline", message.to_string()).await;
+    until_asked(&business, 3).await;
+}
+
 on_every_database!(
     wukongim_looks_up_members,
-    members_of_unknown_groups_are_looked_up
+    members_of_unknown_groups_are_looked_up,
+    groups_whose_receivers_were_cut_are_looked_up_again
 );
