@@ -65,6 +65,16 @@ pub enum Error {
     /// The server exceeded a limit on concurrent requests or memory.
     #[error("too many requests just now, try again")]
     Overloaded,
+    /// A server to which requests are forwarded did not take this one. The text names the key of
+    /// its address in the configuration, and has no URL.
+    #[error("{0}")]
+    ForwardFailed(Cow<'static, str>),
+    /// A request that a recents server has forwarded came to a server that forwards, too.
+    #[error(
+        "this request was forwarded by a recents server already: {0} there leads back to a server that \
+         forwards"
+    )]
+    ForwardedAlready(&'static str),
     /// The request exceeded its time limit.
     #[error("the request took too long, try again")]
     Timeout,
@@ -128,6 +138,8 @@ impl Error {
                 ("RATE_LIMITED", StatusCode::TOO_MANY_REQUESTS)
             }
             Self::Overloaded => ("OVERLOADED", StatusCode::SERVICE_UNAVAILABLE),
+            Self::ForwardFailed(_) => ("SERVICE_UNAVAILABLE", StatusCode::BAD_GATEWAY),
+            Self::ForwardedAlready(_) => ("BAD_USER_INPUT", StatusCode::LOOP_DETECTED),
             Self::Timeout => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
             Self::Store(StoreError::Conflict(_)) => ("CONFLICT", StatusCode::SERVICE_UNAVAILABLE),
             Self::Store(error) if error.is_transient() => {
@@ -296,6 +308,19 @@ mod tests {
                 "OVERLOADED",
                 503,
                 "too many requests just now, try again",
+            ),
+            (
+                Error::ForwardFailed("ingest.forward_url answered with status 500".into()),
+                "SERVICE_UNAVAILABLE",
+                502,
+                "ingest.forward_url answered with status 500",
+            ),
+            (
+                Error::ForwardedAlready("ingest.forward_url"),
+                "BAD_USER_INPUT",
+                508,
+                "this request was forwarded by a recents server already: ingest.forward_url there leads back to a \
+                 server that forwards",
             ),
             (
                 Error::Timeout,

@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod conversation;
 pub mod error;
+mod forward;
 pub mod graphql;
 pub mod http;
 pub mod import;

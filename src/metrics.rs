@@ -64,6 +64,12 @@ define_metrics! {
         "Messages that are missing in these channels.";
     counter REPAIRED_MESSAGES_TOTAL = "recents_repaired_messages_total",
         "Messages that no webhook brought, and that were fetched from ingest.repair_url.";
+    counter FORWARDED_TOTAL = "recents_forwarded_total",
+        "Webhooks and datasource requests forwarded to the business server, by target (the key of its address) and result: taken, failed, or known (a repeat of a webhook that the target has taken).";
+    histogram FORWARD_DURATION_SECONDS = "recents_forward_duration_seconds" [Seconds],
+        "Duration of forwarding by target.";
+    counter MEMBERS_LEARNED_TOTAL = "recents_members_learned_total",
+        "Answers of ingest.datasource_forward_url whose members became known, by result: ok, failed or skipped.";
     counter ANSWERS_CUT_TOTAL = "recents_answers_cut_total",
         "Lists and pages of messages that were shortened to limits.answer_bytes.";
 

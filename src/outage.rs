@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Logs the outages of one dependency.
 #[derive(Debug)]
@@ -76,12 +76,15 @@ impl OutageLog {
         }
     }
 
+    /// Returns for how long an outage has lasted, if it is not over yet.
+    pub(crate) fn ongoing_for(&self) -> Option<Duration> {
+        let outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        outage.as_ref().map(|outage| outage.began.elapsed())
+    }
+
     /// Returns whether an outage is not over yet.
     pub(crate) fn is_ongoing(&self) -> bool {
-        self.outage
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.ongoing_for().is_some()
     }
 }
 

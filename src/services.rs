@@ -7,7 +7,7 @@ use crate::channel::ChannelService;
 use crate::clock::{Clock, IdGenerator};
 use crate::config::Settings;
 use crate::conversation::ConversationService;
-use crate::member_lookup::MemberLookup;
+use crate::member_lookup::{MemberLearner, MemberLookup};
 use crate::message::{MessageService, RenderMessage};
 use crate::store::Store;
 use crate::webhook_monitor::WebhookMonitor;
@@ -27,6 +27,8 @@ pub struct Services {
     pub(crate) member_lookup: Option<MemberLookup>,
     /// Tells the repair about webhooks.
     pub(crate) webhooks: WebhookMonitor,
+    /// Makes the members known that `ingest.datasource_forward_url` names.
+    pub(crate) member_learner: MemberLearner,
 }
 
 impl Services {
@@ -49,6 +51,7 @@ impl Services {
         let conversations = Arc::new(ConversationService::new(Arc::clone(&messages)));
         Self {
             base,
+            member_learner: MemberLearner::new(Arc::clone(&channels)),
             channels,
             messages,
             conversations,

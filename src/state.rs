@@ -12,6 +12,7 @@ use crate::budget::Budgets;
 use crate::clock::{Clock, IdGenerator};
 use crate::config::{ConfigError, Settings};
 use crate::error::Error;
+use crate::forward::Forwarding;
 use crate::live::{Connections, Feeds};
 use crate::member_lookup::{self, MemberLookupWorker};
 use crate::message::RenderMessage;
@@ -51,6 +52,7 @@ pub struct AppStateInner {
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) budgets: Budgets,
     pub(crate) service_addresses: ServiceAddresses,
+    pub(crate) forwarding: Forwarding,
 }
 
 impl AppState {
@@ -93,6 +95,7 @@ impl AppState {
             feeds,
             budgets: Budgets::new(&settings.limits),
             service_addresses: ServiceAddresses::default(),
+            forwarding: Forwarding::new(&settings)?,
             settings: Arc::new(settings),
         }));
         Ok((state, member_lookup_worker))

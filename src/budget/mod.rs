@@ -17,7 +17,9 @@ use std::sync::Arc;
 pub(crate) use self::allocation::{Allocation, CallerIdentity, network};
 use self::allocation::{Budget, BudgetLimits};
 pub(crate) use self::json_size::parsed_size;
-pub(crate) use self::reservation::{Reservation, acquire_user_permit, current, reserve_memory};
+pub(crate) use self::reservation::{
+    Reservation, acquire_user_permit, current, reserve_memory, spawn_in_request,
+};
 pub(crate) use self::user_permits::UserPermit;
 use self::user_permits::UserPermits;
 use crate::config::Limits;

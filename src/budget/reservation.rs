@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::Stream;
+use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::allocation::{Allocation, CallerIdentity};
 use super::user_permits::{UserPermit, UserPermits};
@@ -124,6 +126,18 @@ impl<S: Stream> Stream for ScopedStream<S> {
             let _ = this.reservation.resize_memory(0);
         }
         next
+    }
+}
+
+/// Runs `work` in a task of its own, which keeps the current request's reservation and goes on when
+/// the caller is gone.
+pub(crate) fn spawn_in_request<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    let work = work.in_current_span();
+    match current() {
+        Some(reservation) => tokio::spawn(reservation.scope(work)),
+        None => tokio::spawn(work),
     }
 }
 

@@ -233,7 +233,10 @@ async fn add(service: &ChannelService, key: &ChannelKey, uids: &[Uid]) -> Result
     Ok(())
 }
 
-async fn ensure_channel(service: &ChannelService, key: &ChannelKey) -> Result<ChannelPk, Error> {
+pub(super) async fn ensure_channel(
+    service: &ChannelService,
+    key: &ChannelKey,
+) -> Result<ChannelPk, Error> {
     let channels = service.base.store.ensure_channels(&[key]).await?;
     let id = channels.get(key).copied();
     Ok(id.ok_or_else(|| StoreError::Internal("a created channel does not exist".into()))?)

@@ -5,12 +5,14 @@ mod delete;
 mod find;
 mod join;
 mod leave;
+mod listed_members;
 mod members;
 
 pub(crate) use bulk_removal::run_bulk_removals;
 pub use delete::delete_channel;
 pub use find::{find_channels, list_members};
 pub(crate) use join::{JoinReason, MemberHint, join_members};
+pub(crate) use listed_members::join_listed_members;
 pub use members::{
     CreateChannel, FlagChanges, Flags, add_members, create_channel, remove_all_members,
     remove_members,

@@ -1,6 +1,9 @@
 //! Checks that several sections share.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
+
+use axum::http::uri::Authority;
 
 use super::{ConfigError, Secret};
 
@@ -39,6 +42,47 @@ pub(super) fn check_http_url(key: &str, url: &str) -> Result<(), ConfigError> {
         ))),
         Err(_) => Err(ConfigError(format!("{key} must be a URL"))),
     }
+}
+
+/// Checks that an address, unless it is empty, is a host and a port.
+pub(super) fn check_host_and_port(key: &str, address: &str) -> Result<(), ConfigError> {
+    let is_valid = |authority: Authority| {
+        authority.port_u16().is_some_and(|port| port > 0)
+            && !authority.host().is_empty()
+            && !address.contains('@')
+    };
+    if address.is_empty() || address.parse().is_ok_and(is_valid) {
+        return Ok(());
+    }
+    Err(ConfigError(format!(
+        "{key} must be a host and a port, such as business:6979"
+    )))
+}
+
+/// Checks that a host and a port are not those of this server's listener, as far as their texts
+/// show it.
+pub(super) fn check_not_own_address(
+    key: &str,
+    (host, port): (&str, u16),
+    (listen_key, listen): (&str, &str),
+) -> Result<(), ConfigError> {
+    let Some((own_host, own_port)) = listen.rsplit_once(':') else {
+        return Ok(());
+    };
+    let is_this_machine = |host: &str| {
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        host.eq_ignore_ascii_case("localhost")
+            || address.is_some_and(|address| address.is_loopback() || address.is_unspecified())
+    };
+    let is_own =
+        host.eq_ignore_ascii_case(own_host) || (is_this_machine(host) && is_this_machine(own_host));
+    if is_own && own_port.parse() == Ok(port) {
+        return Err(ConfigError(format!(
+            "{key} is the address of this server itself ({listen_key}): name the server to which \
+             WuKongIM sent before"
+        )));
+    }
+    Ok(())
 }
 
 /// Checks that a previous secret, which is accepted during rotation, has a current one beside it.

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::check::{check_http_url, check_previous_secret};
+use super::check::{
+    check_host_and_port, check_http_url, check_not_own_address, check_previous_secret,
+};
 use super::server::check_addresses;
 use super::source::list_or_text;
 use super::{ConfigError, Secret, Url};
@@ -36,6 +38,17 @@ pub struct IngestConfig {
     pub repair_token_file: String,
     /// How long a message may be missing, in seconds, before it is fetched.
     pub repair_seconds: u64,
+    /// URL to which every webhook is forwarded unchanged, whatever its event: the business server's
+    /// address, which WuKongIM's `webhook.httpAddr` named before. WuKongIM gets a success only when
+    /// the business server and this server have taken the webhook. Empty disables it.
+    pub forward_url: Url,
+    /// Address to which every webhook is forwarded over gRPC, such as "business:6979" (WuKongIM's
+    /// `webhook.grpcAddr` before). Beside `forward_url`, both get every webhook. Empty disables it.
+    pub forward_grpc: String,
+    /// URL to which WuKongIM's requests for members and channels (/datasource) are forwarded: the
+    /// business server's address, which WuKongIM's `datasource.addr` named before. Its answers are
+    /// returned unchanged, and the members in them become known. Empty: this server answers itself.
+    pub datasource_forward_url: Url,
     /// Address to listen on for webhooks over gRPC (WuKongIM's `webhook.grpcAddr`), such as
     /// "0.0.0.0:5002". Empty disables it.
     pub grpc_listen: String,
@@ -68,6 +81,9 @@ impl Default for IngestConfig {
             webhook_secret_file: String::new(),
             previous_webhook_secret: Secret::default(),
             datasource_url: Url::default(),
+            datasource_forward_url: Url::default(),
+            forward_url: Url::default(),
+            forward_grpc: String::new(),
             repair_url: Url::default(),
             repair_token: Secret::default(),
             repair_token_file: String::new(),
@@ -111,6 +127,37 @@ impl IngestConfig {
                 "ingest.repair_seconds must be between 1 and {MAX_REPAIR_SECONDS}"
             )));
         }
+        check_http_url("ingest.forward_url", self.forward_url.reveal())?;
+        check_http_url(
+            "ingest.datasource_forward_url",
+            self.datasource_forward_url.reveal(),
+        )?;
+        check_host_and_port("ingest.forward_grpc", &self.forward_grpc)?;
         check_addresses("ingest.grpc_peers", &self.grpc_peers)
+    }
+
+    /// Checks that nothing is forwarded to this server itself. A server that is reached in another
+    /// way (by its name, through a proxy) refuses what was forwarded already.
+    pub(super) fn check_forwarding(&self, listen: &str) -> Result<(), ConfigError> {
+        for (key, url) in [
+            ("ingest.forward_url", &self.forward_url),
+            (
+                "ingest.datasource_forward_url",
+                &self.datasource_forward_url,
+            ),
+        ] {
+            if let Ok(url) = reqwest::Url::parse(url.reveal())
+                && let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default())
+            {
+                check_not_own_address(key, (host, port), ("server.listen", listen))?;
+            }
+        }
+        if let Some((host, port)) = self.forward_grpc.rsplit_once(':')
+            && let Ok(port) = port.parse()
+        {
+            let listen = ("ingest.grpc_listen", self.grpc_listen.as_str());
+            check_not_own_address("ingest.forward_grpc", (host, port), listen)?;
+        }
+        Ok(())
     }
 }

@@ -89,6 +89,7 @@ impl Settings {
         self.server.check()?;
         self.database.check()?;
         self.ingest.check()?;
+        self.ingest.check_forwarding(&self.server.listen)?;
         self.auth.check()?;
         self.live.check()?;
         self.limits.check()?;

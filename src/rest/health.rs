@@ -59,7 +59,7 @@ async fn livez() -> &'static str {
 /// Checks that the server is ready.
 ///
 /// The database is reachable and accepts writes, its migrations are applied, and no shutdown has
-/// begun.
+/// begun. Further lines of the body name servers to which webhooks cannot be forwarded at present.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -79,14 +79,20 @@ async fn readyz(
     State(app): State<AppState>,
 ) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
     match check(&app).await {
-        Ok(()) => Ok(app.core.base.store.reduced_connections().map_or_else(
-            || "ready\n".to_owned(),
-            |(allowed, most)| {
-                format!(
-                    "ready, with {allowed} of {most} connections: the database allows no more\n"
-                )
-            },
-        )),
+        Ok(()) => {
+            let mut text = app.core.base.store.reduced_connections().map_or_else(
+                || "ready\n".to_owned(),
+                |(allowed, most)| {
+                    format!(
+                        "ready, with {allowed} of {most} connections: the database allows no more\n"
+                    )
+                },
+            );
+            for outage in app.forwarding.outages() {
+                text += &(outage + "\n");
+            }
+            Ok(text)
+        }
         Err(reason) => Err((
             StatusCode::SERVICE_UNAVAILABLE,
             [(header::RETRY_AFTER, "1")],

@@ -10,6 +10,7 @@ mod online_state;
 mod recipients;
 mod timestamp;
 mod webhook;
+mod webhook_service;
 
 pub use self::channel::{
     AddMembersBody, ChannelBody, ChannelInfoBody, ChannelNameBody, RemoveMembersBody,
@@ -20,3 +21,5 @@ pub(crate) use self::json::{Checked, decode_value, parse_uids, parse_value};
 pub(crate) use self::message::{MessageDecoder, SkipReason, StoredMessage};
 pub(crate) use self::timestamp::parse_timestamp;
 pub(crate) use self::webhook::decode_webhook;
+pub(crate) use self::webhook_service::SEND_WEBHOOK;
+pub use self::webhook_service::{EventReq, EventResp, EventStatus};

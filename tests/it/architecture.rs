@@ -65,6 +65,7 @@ fn only_the_store_uses_sql() {
         "live",
         "wukongim",
         "import",
+        "forward",
     ] {
         assert_free_of(folder, &SQL);
     }
@@ -83,6 +84,7 @@ fn only_the_store_uses_entities() {
         "live",
         "wukongim",
         "import",
+        "forward",
     ] {
         assert_free_of(folder, &["entity::"]);
     }
@@ -147,6 +149,25 @@ fn wire_format_does_not_depend_on_its_users() {
     assert_free_of(
         "wukongim",
         &["axum", "crate::rest", "crate::import", "crate::store"],
+    );
+}
+
+/// Requests are forwarded as they are, whatever they mean.
+#[test]
+fn forwarding_depends_on_no_interface_and_no_use_case() {
+    assert_free_of(
+        "forward",
+        &[
+            "axum",
+            "crate::rest",
+            "crate::graphql",
+            "crate::server",
+            "crate::state",
+            "crate::store",
+            "crate::conversation",
+            "crate::message",
+            "crate::channel",
+        ],
     );
 }
 

@@ -74,7 +74,7 @@ fn errors_show_no_secret() {
         assert!(!error.contains("hush") && !error.is_empty(), "{error}");
     }
     let settings = load(
-        "[ingest]\ndatasource_url = 'https://me:hush@host/x?key=hush'\n[auth.jwt]\njwks_url = 'https://me:hush@host/keys?k=hush'",
+        "[ingest]\ndatasource_url = 'https://me:hush@host/x?key=hush'\nforward_url = 'https://me:hush@host/x?key=hush'\ndatasource_forward_url = 'https://me:hush@host/x?key=hush'\n[auth.jwt]\njwks_url = 'https://me:hush@host/keys?k=hush'",
         &[],
     )
     .unwrap();

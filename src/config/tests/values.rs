@@ -97,6 +97,18 @@ fn invalid_values_name_the_key_and_its_source() {
         ),
         ("[database]\nurl = 'oracle://x'", "database.url"),
         ("[ingest]\nwebhook_secret = 'a/b'", "ingest.webhook_secret"),
+        (
+            "[ingest]\nforward_url = 'business/hook'",
+            "ingest.forward_url",
+        ),
+        (
+            "[ingest]\nforward_url = 'ftp://business'",
+            "ingest.forward_url",
+        ),
+        (
+            "[ingest]\ndatasource_forward_url = 'x'",
+            "ingest.datasource_forward_url",
+        ),
     ] {
         let error = load(file, &[]).unwrap_err().to_string();
         assert!(error.contains(key), "{error}");
@@ -181,6 +193,80 @@ fn invalid_auth_settings_name_the_key() {
     ] {
         let error = load(file, &[]).unwrap_err().to_string();
         assert!(error.contains(text), "{file}: {error}");
+    }
+}
+
+#[test]
+fn forwarding_addresses_are_checked() {
+    for address in [
+        "business",
+        "business:0",
+        "business:70000",
+        "http://business:6979",
+        "business:6979/x",
+        "me:hush@business:6979",
+        ":6979",
+        "bus iness:6979",
+    ] {
+        let error = load(&format!("[ingest]\nforward_grpc = '{address}'"), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("ingest.forward_grpc must be a host and a port")
+                && !error.contains("hush"),
+            "{address}: {error}"
+        );
+    }
+    for (listen, key, address) in [
+        (
+            "127.0.0.1:5001",
+            "forward_url",
+            "http://127.0.0.1:5001/webhook",
+        ),
+        (
+            "127.0.0.1:5001",
+            "forward_url",
+            "http://LOCALHOST:5001/x?y=hush",
+        ),
+        (
+            "0.0.0.0:5001",
+            "forward_url",
+            "http://me:hush@[::1]:5001/hush",
+        ),
+        ("[::]:80", "datasource_forward_url", "http://localhost/"),
+        ("10.0.0.1:443", "datasource_forward_url", "https://10.0.0.1"),
+        (
+            "chat.example.com:5001",
+            "forward_url",
+            "http://chat.example.com:5001",
+        ),
+        ("127.0.0.1:1", "forward_grpc", "localhost:5002"),
+    ] {
+        let file = format!(
+            "[server]\nlisten = '{listen}'\n[ingest]\ngrpc_listen = '0.0.0.0:5002'\n{key} = '{address}'"
+        );
+        let error = load(&file, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!(
+                "ingest.{key} is the address of this server itself"
+            )) && !error.contains("hush"),
+            "{file}: {error}"
+        );
+    }
+    for (listen, key, address) in [
+        ("127.0.0.1:5001", "forward_url", "http://127.0.0.1:5002"),
+        ("127.0.0.1:0", "forward_url", "http://127.0.0.1:80"),
+        ("127.0.0.1:5001", "forward_url", "http://business:5001"),
+        (
+            "0.0.0.0:5001",
+            "datasource_forward_url",
+            "http://10.0.0.1:5001",
+        ),
+        ("127.0.0.1:5001", "forward_grpc", "127.0.0.1:5001"),
+        ("127.0.0.1:5001", "forward_grpc", "[::1]:6979"),
+    ] {
+        let file = format!("[server]\nlisten = '{listen}'\n[ingest]\n{key} = '{address}'");
+        load(&file, &[]).unwrap();
     }
 }
 

@@ -1,6 +1,8 @@
 //! `/datasource`: the queries of a `WuKongIM` to its business server (`datasource.addr`), answered
-//! from the members stored here.
+//! by it where `ingest.datasource_forward_url` is set, and from the members stored here otherwise.
 
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -8,8 +10,11 @@ use utoipa::ToSchema;
 use super::conversation::NamedChannel;
 use crate::channel::list_members;
 use crate::error::Error;
-use crate::model::ChannelRef;
+use crate::forward::{DatasourceForwarder, ForwardedAnswer, ForwardedRequest};
+use crate::model::{ChannelKey, ChannelRef, ChannelType};
+use crate::rest::legacy::JSON;
 use crate::services::Services;
+use crate::wukongim::JsonObject;
 
 /// The body of `POST /datasource`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -45,4 +50,36 @@ pub(super) async fn answer_query(core: &Services, query: DatasourceBody) -> Resu
             "must be getSubscribers, getChannelInfo, getBlacklist, getWhitelist or getSystemUIDs",
         )),
     }
+}
+
+/// Lets the business server answer a query. The members that it names become known.
+///
+/// # Errors
+/// [`Error::ForwardFailed`], [`Error::Overloaded`], [`Error::TooManyAtOnce`].
+pub(super) async fn forward_query(
+    core: &Services,
+    forwarder: &DatasourceForwarder,
+    request: &ForwardedRequest,
+) -> Result<Response, Error> {
+    let ForwardedAnswer { content_type, body } = forwarder.ask(request).await?;
+    if let Some(key) = queried_group(&request.body) {
+        core.member_learner.learn(key, &body);
+    }
+    let headers = [(header::CONTENT_TYPE, content_type.unwrap_or(JSON))];
+    Ok((headers, body).into_response())
+}
+
+/// Returns the group whose members a query asks for.
+fn queried_group(body: &[u8]) -> Option<ChannelKey> {
+    let query: DatasourceBody = JsonObject::parse(body).ok()?.decode().ok()?;
+    if query.cmd != "getSubscribers" {
+        return None;
+    }
+    let channel_type = i64::from(query.data.channel_type);
+    let channel = ChannelRef::parse(query.data.channel_id, channel_type).ok()?;
+    // A person channel always has its two users as members.
+    (channel.channel_type != ChannelType::PERSON).then_some(ChannelKey {
+        channel_type: channel.channel_type,
+        key: channel.channel_id,
+    })
 }

@@ -2,8 +2,7 @@
 //! `wkhook.WebhookService/SendWebhook`. A `WuKongIM` cannot send a token with it, so only loopback
 //! addresses and `ingest.grpc_peers` are accepted.
 //!
-//! The service is written by hand in the form of tonic's generated code: for one call with four
-//! fields that is simpler than a dependency on a protobuf compiler.
+//! The service is written by hand in the form of tonic's generated code, as its messages are.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,11 +25,14 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use super::webhook::handle_webhook;
+use super::webhook::receive_webhook;
 use crate::budget::{CallerIdentity, Reservation};
 use crate::config::address_range;
+use crate::forward::{FORWARDED, ForwardedRequest};
 use crate::http::{MonitoredSocket, OPEN_CONNECTION_BYTES, admit_connection, monitor, set_options};
 use crate::state::AppState;
+use crate::wukongim::SEND_WEBHOOK;
+pub use crate::wukongim::{EventReq, EventResp, EventStatus};
 
 /// Maximum number of concurrent webhooks of one connection.
 const MAX_CONCURRENT_STREAMS: u32 = 32;
@@ -39,39 +41,6 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const FLOW_CONTROL_WINDOW: u32 = 256 * 1024;
 /// Maximum number of webhooks that a peer cancels before they are processed.
 const MAX_PENDING_RESETS: usize = 20;
-const METHOD: &str = "/wkhook.WebhookService/SendWebhook";
-
-/// `wkhook.EventReq`
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct EventReq {
-    /// `msg.notify`, `msg.offline`, …
-    #[prost(string, tag = "1")]
-    pub event: String,
-    /// The body of the webhook over HTTP.
-    #[prost(bytes = "vec", tag = "2")]
-    pub data: Vec<u8>,
-}
-
-/// `wkhook.EventResp`
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct EventResp {
-    /// Whether the event was processed.
-    #[prost(enumeration = "EventStatus", tag = "1")]
-    pub status: i32,
-    /// The error text.
-    #[prost(bytes = "vec", tag = "2")]
-    pub data: Vec<u8>,
-}
-
-/// `wkhook.EventStatus`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
-#[repr(i32)]
-pub enum EventStatus {
-    /// The event was not processed; sending it again may help.
-    Error = 0,
-    /// The event was processed.
-    Success = 1,
-}
 
 /// The gRPC service, and the peers that may call it.
 #[derive(Clone)]
@@ -98,7 +67,7 @@ impl Service<http::Request<Body>> for WebhookService {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            if request.uri().path() != METHOD {
+            if request.uri().path() != SEND_WEBHOOK {
                 return Ok(Status::unimplemented("there is only SendWebhook").into_http());
             }
             let identity = CallerIdentity {
@@ -137,9 +106,11 @@ impl UnaryService<EventReq> for WebhookService {
     fn call(&mut self, request: Request<EventReq>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
+            let is_forwarded = request.metadata().contains_key(FORWARDED);
             let EventReq { event, data } = request.into_inner();
-            let answer = match handle_webhook(&service.app.core, &event, &data).await {
-                Ok(_) => EventResp {
+            let webhook = ForwardedRequest::from_grpc(event, data);
+            let answer = match receive_webhook(&service.app, webhook, is_forwarded).await {
+                Ok(()) => EventResp {
                     status: EventStatus::Success.into(),
                     data: Vec::new(),
                 },

@@ -5,14 +5,15 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use serde_json::Value;
+use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::datasource::{DatasourceBody, answer_query};
-use super::webhook::handle_webhook;
+use super::datasource::{DatasourceBody, answer_query, forward_query};
+use super::webhook::receive_webhook;
 use crate::auth::{Action, Authenticator, Caller};
 use crate::error::Error;
+use crate::forward::{FORWARDED, ForwardedRequest};
 use crate::http::read_body;
 use crate::rest::legacy::{ErrorResponse, JsonResponse, OK};
 use crate::state::AppState;
@@ -35,7 +36,11 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     operation_id = "receiveWebhook",
     params(("event" = String, Query, example = "msg.notify")),
     request_body = Option<WebhookBody>,
-    responses((status = 200, description = "success", body = StatusOk), ErrorResponse)
+    responses(
+        (status = 200, description = "success", body = StatusOk),
+        (status = 502, description = "ingest.forward_url or ingest.forward_grpc did not take it", body = Envelope),
+        ErrorResponse,
+    )
 )]
 async fn webhook_with_token(
     State(app): State<AppState>,
@@ -58,6 +63,7 @@ async fn webhook_with_token(
     request_body = Option<WebhookBody>,
     responses(
         (status = 200, description = "success", body = StatusOk),
+        (status = 502, description = "ingest.forward_url or ingest.forward_grpc did not take it", body = Envelope),
         (status = 404, description = "the secret is wrong", body = Envelope),
         ErrorResponse,
     ),
@@ -73,7 +79,7 @@ async fn webhook_with_secret(
     webhook(&app, &caller, &parts, body).await
 }
 
-/// Queries of a WuKongIM to its business server, answered from the members stored here.
+/// Queries of a WuKongIM to its business server, answered by it, or from the members stored here.
 ///
 /// The answer is an array of uids, or an object of flags.
 #[utoipa::path(
@@ -81,18 +87,22 @@ async fn webhook_with_secret(
     path = "/datasource",
     operation_id = "queryDatasource",
     request_body = DatasourceBody,
-    responses((status = 200, description = "success", body = Value), ErrorResponse)
+    responses(
+        (status = 200, description = "success", body = serde_json::Value),
+        (status = 502, description = "ingest.datasource_forward_url did not answer", body = Envelope),
+        ErrorResponse,
+    )
 )]
 async fn datasource_with_token(
     State(app): State<AppState>,
     request: Request,
-) -> Result<JsonResponse<Value>, ErrorResponse> {
+) -> Result<Response, ErrorResponse> {
     let (parts, body) = request.into_parts();
     let caller = authenticate_wukongim(&app, None, &parts).await?;
-    datasource(&app, &caller, body).await
+    datasource(&app, &caller, &parts, body).await
 }
 
-/// Queries of a WuKongIM to its business server, answered from the members stored here.
+/// Queries of a WuKongIM to its business server, answered by it, or from the members stored here.
 ///
 /// They are authenticated by `ingest.webhook_secret` instead of a token. The answer is an array of uids, or an object of flags.
 #[utoipa::path(
@@ -102,7 +112,8 @@ async fn datasource_with_token(
     params(("secret" = String, Path, example = "s3cret")),
     request_body = DatasourceBody,
     responses(
-        (status = 200, description = "success", body = Value),
+        (status = 200, description = "success", body = serde_json::Value),
+        (status = 502, description = "ingest.datasource_forward_url did not answer", body = Envelope),
         (status = 404, description = "the secret is wrong", body = Envelope),
         ErrorResponse,
     ),
@@ -112,10 +123,10 @@ async fn datasource_with_secret(
     State(app): State<AppState>,
     secret: PathSecret,
     request: Request,
-) -> Result<JsonResponse<Value>, ErrorResponse> {
+) -> Result<Response, ErrorResponse> {
     let (parts, body) = request.into_parts();
     let caller = authenticate_wukongim(&app, Some(secret), &parts).await?;
-    datasource(&app, &caller, body).await
+    datasource(&app, &caller, &parts, body).await
 }
 
 /// The last segment of a path; a segment that is not UTF-8 never matches the secret.
@@ -156,12 +167,21 @@ async fn authenticate_wukongim(
 async fn datasource(
     app: &AppState,
     caller: &Caller,
+    parts: &Parts,
     body: Body,
-) -> Result<JsonResponse<Value>, ErrorResponse> {
+) -> Result<Response, ErrorResponse> {
     caller.check(Action::IngestMessages)?;
     let body = read_body(body, app.settings.limits.body_bytes, &app.settings.limits).await?;
+    if let Some(forwarder) = &app.forwarding.datasource {
+        if parts.headers.contains_key(FORWARDED) {
+            return Err(Error::ForwardedAlready("ingest.datasource_forward_url").into());
+        }
+        let query = parts.uri.query();
+        let request = ForwardedRequest::from_http(String::new(), query, &parts.headers, body);
+        return Ok(forward_query(&app.core, forwarder, &request).await?);
+    }
     let query = JsonObject::parse(&body)?.decode()?;
-    Ok(JsonResponse(answer_query(&app.core, query).await?))
+    Ok(JsonResponse(answer_query(&app.core, query).await?).into_response())
 }
 
 async fn webhook(
@@ -183,6 +203,8 @@ async fn webhook(
         &app.settings.limits,
     )
     .await?;
-    handle_webhook(&app.core, &event, &body).await?;
+    let is_forwarded = parts.headers.contains_key(FORWARDED);
+    let webhook = ForwardedRequest::from_http(event, parts.uri.query(), &parts.headers, body);
+    receive_webhook(app, webhook, is_forwarded).await?;
     Ok(OK)
 }

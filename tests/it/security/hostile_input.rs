@@ -277,7 +277,7 @@ async fn webhooks_over_grpc() {
     let event = |event: &str, data: Vec<u8>| {
         prost::Message::encode_to_vec(&EventReq {
             event: event.to_owned(),
-            data,
+            data: data.into(),
         })
     };
     for (name, text) in texts(1 << 20) {

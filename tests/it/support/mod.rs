@@ -1,5 +1,6 @@
 //! Databases, servers and clients for tests.
 
+pub mod business_server;
 pub mod cluster;
 pub mod database;
 pub mod fixtures;

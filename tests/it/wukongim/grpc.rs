@@ -21,7 +21,7 @@ async fn call(
     client.ready().await.unwrap();
     let request = Request::new(EventReq {
         event: event.to_owned(),
-        data,
+        data: data.into(),
     });
     let codec: ProstCodec<EventReq, EventResp> = ProstCodec::default();
     Ok(client
@@ -118,7 +118,7 @@ async fn unknown_addresses_are_refused() {
         let mut client = Grpc::new(Channel::from_shared(address).unwrap().connect_lazy());
         let request = Request::new(EventReq {
             event: "msg.notify".to_owned(),
-            data: b"[]".to_vec(),
+            data: b"[]".as_slice().into(),
         });
         let codec: ProstCodec<EventReq, EventResp> = ProstCodec::default();
         // A connection from an unknown address is closed before it sends anything.

@@ -2,6 +2,9 @@
 
 mod compat_clients;
 mod datasource;
+mod forwarded_datasource;
+mod forwarding;
+mod forwarding_faults;
 mod grpc;
 mod import;
 mod odd_bodies;

@@ -3,7 +3,10 @@
 //!
 //! When a webhook brings a message of a group that was not looked up recently, the message is
 //! stored at once. The members are looked up in the background and join below the message, so that
-//! it shows and counts as unread.
+//! it shows and counts as unread. Where a `WuKongIM` looks members up through this server
+//! (`ingest.datasource_forward_url`), the answers make members known as well (`learn.rs`).
+
+mod learn;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::sync::mpsc;
 
+pub(crate) use self::learn::MemberLearner;
 use crate::config::ConfigError;
 use crate::message::{IncomingMessage, MessageBatch, MessageService, Recipients, ingest};
 use crate::model::{ChannelKey, ChannelType, EpochMs, Message, MessageId, Seq, Uid};
@@ -210,15 +214,8 @@ impl MemberLookupWorker {
                 ReadBodyError::ConnectionLost(_) => LookupError::Unavailable(error.to_string()),
                 ReadBodyError::TooLong(_) => LookupError::Unusable(error.to_string()),
             })?;
-        let uids: Option<Vec<String>> = serde_json::from_slice(&answer).map_err(|_| {
-            LookupError::Unusable("the answer is not a JSON array of uids".to_owned())
-        })?;
+        let uids = parse_members(&answer)?;
         metrics::counter!(crate::metrics::DATASOURCE_REQUESTS_TOTAL, "result" => "ok").increment(1);
-        let uids: Vec<Uid> = uids
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|uid| Uid::parse("uid", uid).ok())
-            .collect();
         if uids.is_empty() {
             tracing::debug!("the group has no members");
             return Ok(());
@@ -242,6 +239,17 @@ impl MemberLookupWorker {
         }
         Ok(())
     }
+}
+
+/// Parses an answer to `getSubscribers`. Invalid uids are left out.
+fn parse_members(answer: &[u8]) -> Result<Vec<Uid>, LookupError> {
+    let uids: Option<Vec<String>> = serde_json::from_slice(answer)
+        .map_err(|_| LookupError::Unusable("the answer is not a JSON array of uids".to_owned()))?;
+    Ok(uids
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|uid| Uid::parse("uid", uid).ok())
+        .collect())
 }
 
 #[cfg(test)]
