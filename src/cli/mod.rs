@@ -46,7 +46,7 @@ enum Command {
     Schema,
     /// Print the effective configuration, with secrets redacted
     Config,
-    /// Import recorded traffic (.jsonl or .jsonl.gz), or the data of a running WuKongIM v1 or v2
+    /// Import recorded traffic (.jsonl or .jsonl.gz), or the data of a running WuKongIM
     Import(import::Args),
     /// List the messages that no webhook brought; exit with 1 if there are any
     Check,

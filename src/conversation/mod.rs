@@ -8,7 +8,7 @@
 mod activate;
 mod delete;
 mod find;
-mod import_unread;
+mod import_state;
 mod last_msg_seqs;
 mod list;
 mod pin;
@@ -25,7 +25,9 @@ mod with_messages;
 pub use self::activate::activate_conversation;
 pub use self::delete::{DeleteOutcome, delete_conversation};
 pub use self::find::find_conversations;
-pub use self::import_unread::import_unread_count;
+pub use self::import_state::{
+    ImportedState, import_deletion, import_state, import_unread_count, list_unseen,
+};
 pub use self::last_msg_seqs::parse_last_msg_seqs;
 pub use self::list::{ListCursor, ListFilter, ListOrder, ListPage, ListRequest, SortKey};
 pub use self::pin::{set_muted, set_pinned};

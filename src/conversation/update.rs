@@ -31,6 +31,10 @@ pub(crate) enum UpdateOutcome {
 }
 
 impl UpdateOutcome {
+    pub(super) fn is_changed(&self) -> bool {
+        matches!(self, Self::Changed(_))
+    }
+
     /// Returns the conversation after the update.
     ///
     /// # Errors

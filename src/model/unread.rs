@@ -106,6 +106,17 @@ pub(crate) fn set_unread(row: &mut ConversationRow, count: i64, up_to: Option<Se
     set_mark(row, read_position(row), (count + above).min(MAX_UNREAD))
 }
 
+/// Takes over the state of another server when the last message was `up_to`: the number of unread
+/// messages, and the seq up to which messages are deleted.
+pub(crate) fn import(row: &mut ConversationRow, count: i64, up_to: Option<Seq>, deleted_to: Seq) {
+    set_unread(row, count, up_to);
+    if deleted_to > row.deleted_to_seq {
+        let unread = unread(row);
+        set_mark(row, read_position(row).max(deleted_to), unread);
+        row.deleted_to_seq = deleted_to;
+    }
+}
+
 /// Deletes messages up to `up_to`, or all messages: marks them as read and hides them for good.
 pub(crate) fn delete(row: &mut ConversationRow, up_to: Option<Seq>) -> bool {
     let up_to = up_to.unwrap_or(row.last_seq);

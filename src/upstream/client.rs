@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::{Interval, MissedTickBehavior};
 
+use super::memory::{Answer, AnswerMemory};
+use super::pace::Pace;
 use crate::auth::TOKEN_HEADER;
 use crate::config::{Secret, Url};
 use crate::outbound::{ReadBodyError, read_response_body};
@@ -17,6 +17,8 @@ use crate::wukongim::parse_value;
 /// Delays before a failed request is retried, in seconds.
 const RETRY_DELAYS: [u64; 4] = [1, 2, 5, 10];
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Answers up to this size are read by any number of tasks at the same time.
+const USUAL_RESPONSE_BYTES: usize = 4 << 20;
 /// Maximum size of an answer. A page of messages with the longest payloads that a `WuKongIM`
 /// accepts (32 KiB) takes a third of it.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
@@ -29,6 +31,12 @@ pub enum RequestError {
     /// The server does not have this route.
     #[error("status 404: this WuKongIM has no such route")]
     NoSuchRoute,
+    /// The server refused the manager token.
+    #[error("status 401: the WuKongIM does not accept the manager token")]
+    Unauthorized,
+    /// The answer is too long.
+    #[error("{0}")]
+    TooLong(String),
     /// The server refused the request; a repetition would be refused, too.
     #[error("{0}")]
     Refused(String),
@@ -43,7 +51,7 @@ pub struct WukongimClient {
     url: String,
     token: Secret,
     http: reqwest::Client,
-    rate_limit: Mutex<Interval>,
+    pace: Pace,
 }
 
 impl WukongimClient {
@@ -60,13 +68,11 @@ impl WukongimClient {
             .timeout(TIMEOUT)
             .redirect(Policy::none())
             .build()?;
-        let mut rate_limit = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
-        rate_limit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             url,
             token: Secret::from(token),
             http,
-            rate_limit: Mutex::new(rate_limit),
+            pace: Pace::per_second(rate),
         })
     }
 
@@ -75,30 +81,45 @@ impl WukongimClient {
         &self.url
     }
 
-    /// Posts a request, and retries it after temporary failures.
+    /// Posts a request, and retries it after temporary failures. The answer is parsed when there is
+    /// memory for it.
     ///
     /// # Errors
-    /// Returns the refusal of the server, or the last failure.
-    pub(crate) async fn post_with_retries(
+    /// The last reason why there is no JSON answer.
+    pub(crate) async fn fetch(
         &self,
         path: &str,
         body: &Value,
-    ) -> anyhow::Result<Value> {
+        memory: &AnswerMemory,
+    ) -> Result<Answer, RequestError> {
         let mut delays = RETRY_DELAYS.iter();
         loop {
-            let failure = match self.post(path, body).await {
-                Ok(response) => return Ok(response),
+            let failure = match self.fetch_once(path, body, memory).await {
                 Err(RequestError::Unavailable(failure)) => failure,
-                Err(refusal) => bail!("{}{path}: {refusal}", self.display_url()),
+                answer => return answer,
             };
             let Some(delay) = delays.next() else {
-                bail!(
-                    "{}{path}: {failure}; run the import again to continue",
-                    self.display_url()
-                )
+                return Err(RequestError::Unavailable(failure));
             };
             tracing::warn!(failure, path, "retrying in {delay} s");
             tokio::time::sleep(Duration::from_secs(*delay)).await;
+        }
+    }
+
+    async fn fetch_once(
+        &self,
+        path: &str,
+        body: &Value,
+        memory: &AnswerMemory,
+    ) -> Result<Answer, RequestError> {
+        let request = || self.request(Method::POST, path).json(body);
+        match self.read(request(), USUAL_RESPONSE_BYTES).await {
+            Err(RequestError::TooLong(_)) => {
+                let _alone = memory.reserve_long_text().await;
+                let text = self.read(request(), MAX_RESPONSE_BYTES).await?;
+                memory.parse(&text).await
+            }
+            text => memory.parse(&text?).await,
         }
     }
 
@@ -133,7 +154,12 @@ impl WukongimClient {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Value, RequestError> {
-        self.rate_limit.lock().await.tick().await;
+        parse(&self.read(request, MAX_RESPONSE_BYTES).await?)
+    }
+
+    /// Sends a request, and reads its answer of at most `limit` bytes.
+    async fn read(&self, request: RequestBuilder, limit: usize) -> Result<Vec<u8>, RequestError> {
+        self.pace.wait().await;
         let response = request
             .send()
             .await
@@ -150,10 +176,13 @@ impl WukongimClient {
         if status.as_u16() == 404 {
             return Err(RequestError::NoSuchRoute);
         }
-        let body = read_response_body(response, MAX_RESPONSE_BYTES)
+        if status.as_u16() == 401 {
+            return Err(RequestError::Unauthorized);
+        }
+        let body = read_response_body(response, limit)
             .await
             .map_err(|error| match error {
-                ReadBodyError::TooLong(_) => RequestError::Refused(error.to_string()),
+                ReadBodyError::TooLong(_) => RequestError::TooLong(error.to_string()),
                 ReadBodyError::ConnectionLost(_) => RequestError::Unavailable(error.to_string()),
             })?;
         if !status.is_success() {
@@ -163,12 +192,17 @@ impl WukongimClient {
                 .collect();
             return Err(RequestError::Refused(format!("status {status} {text}")));
         }
-        parse_value(&body)
-            .map_err(|error| RequestError::Refused(format!("the answer is not JSON: {error}")))
+        Ok(body)
     }
 
     /// Returns the address without its password.
-    fn display_url(&self) -> String {
+    pub(crate) fn display_url(&self) -> String {
         Url::from(self.url.as_str()).redacted()
     }
+}
+
+/// Parses an answer.
+pub(super) fn parse(text: &[u8]) -> Result<Value, RequestError> {
+    parse_value(text)
+        .map_err(|error| RequestError::Refused(format!("the answer is not JSON: {error}")))
 }

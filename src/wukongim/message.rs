@@ -57,7 +57,7 @@ impl SkipReason {
     }
 
     /// Returns whether such messages are not stored on purpose; the others are invalid.
-    pub(super) fn is_intended(self) -> bool {
+    pub(crate) fn is_intended(self) -> bool {
         matches!(
             self,
             Self::Transient | Self::Command | Self::StreamChunk | Self::NoRecipient

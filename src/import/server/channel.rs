@@ -1,201 +1,397 @@
-//! Imports a channel: its messages, and the user as a member.
+//! Imports the messages of channels that are not stored here.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use serde::Deserialize;
-use serde_json::json;
+use super::{Import, ImportSummary, next_gap, with_details};
+use crate::import::decode::decode_messages;
+use crate::import::source::{Listed, seq_of};
+use crate::message::{IncomingMessage, MessageBatch, ingest};
+use crate::model::{ChannelKey, ChannelRef, Seq, Uid};
+use crate::store::SeqRange;
+use crate::upstream::RequestError;
 
-use super::{ImportSummary, progress_key, with_details};
-use crate::message::{IncomingMessage, IngestReport, MessageBatch, Recipients, ingest};
-use crate::model::{ChannelKey, ChannelRef, EpochMs, Message, MessageId, Seq, Uid};
-use crate::services::Services;
-use crate::upstream::WukongimClient;
-use crate::wukongim::{
-    Flag, MessageDecoder, SourceDialect, StoredMessage, decode_value, parse_timestamp,
-};
+/// Maximum number of messages of one transaction.
+const MESSAGES_AT_ONCE: usize = 500;
 
-/// Messages of one request, and of one transaction.
-const PAGE_SIZE: i64 = 500;
-
-/// The answer of `/channel/messagesync`.
-#[derive(Deserialize)]
-struct HistoryPage {
-    messages: Vec<StoredMessage>,
-    more: Flag,
+/// Why the messages of a channel are not stored.
+enum Failure {
+    Request(RequestError),
+    Fatal(anyhow::Error),
 }
 
-/// The answer of `/channel/messagesync`, without the contents of its messages.
-#[derive(Deserialize)]
-struct PlacesPage {
-    messages: Vec<MessagePlace>,
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
 }
 
-/// The place of a message in its channel.
-#[derive(Deserialize)]
-struct MessagePlace {
-    message_seq: i64,
-    message_id: i64,
-    timestamp: i64,
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Fatal(error)
+    }
 }
 
-/// Imports the messages of a channel that are missing, and makes the user a member.
-pub(super) async fn import_channel(
-    core: &Arc<Services>,
-    client: &WukongimClient,
-    uid: &Uid,
-    channel: &ChannelRef,
-    is_v2: bool,
-    summary: &mut ImportSummary,
-) -> anyhow::Result<()> {
-    let key = ChannelKey::new(uid, channel);
+/// The history of a channel as a user may request it.
+#[derive(Clone, Copy)]
+struct History<'a> {
+    uid: &'a Uid,
+    channel: &'a ChannelRef,
+    key: &'a ChannelKey,
+    loses_red_dots: bool,
+}
+
+/// A conversation with missing messages.
+struct Incomplete<'a> {
+    listed: &'a Listed,
+    /// The first seq that may be missing.
+    from: Seq,
+}
+
+/// Returns the key of the progress of a channel: the newest seq that was requested.
+pub(super) fn progress_key(import: &Import, key: &ChannelKey) -> String {
     let kind = key.channel_type.number().to_string();
-    let progress_key = progress_key(client, &["channel", &kind, &key.key]);
-    let decoder = MessageDecoder {
-        dialect: SourceDialect {
-            names_pairs: false,
-            loses_red_dots: is_v2,
-        },
-        limits: &core.base.limits,
-        clock: &core.base.clock,
-    };
-    let mut seq = Seq(i64::try_from(
-        core.base.store.count_imported_lines(&progress_key).await?,
-    )?);
-    let mut first: Option<FirstMessage> = None;
-    loop {
-        let body = json!({
-            "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
-            "start_message_seq": seq.next().0, "end_message_seq": 0, "limit": PAGE_SIZE, "pull_mode": 1,
-        });
-        let page: HistoryPage = decode_value(
-            client
-                .post_with_retries("/channel/messagesync", &body)
-                .await?,
-            "history",
-        )?;
-        let last = page.messages.iter().filter_map(StoredMessage::seq).max();
-        let mut messages: Vec<IncomingMessage> = Vec::new();
-        for stored in page.messages {
-            match decoder.decode(stored) {
-                // Messages of other channels than the requested one are ignored.
-                Ok(incoming) if incoming.key == key => messages.push(incoming),
-                Ok(_) => summary.refused += 1,
-                Err(reason) => {
-                    tracing::warn!(reason = reason.label(), channel = ?key, "skipped an invalid message");
-                    summary.refused += 1;
-                }
-            }
-        }
-        first = first.or_else(|| {
-            messages
-                .first()
-                .map(|incoming| FirstMessage::of(&incoming.message))
-        });
-        let report: IngestReport = ingest(
-            &core.messages,
-            MessageBatch {
-                messages,
-                recipients: None,
-            },
-        )
+    import.source.progress_key(&["channel", &kind, &key.key])
+}
+
+/// Stores the missing messages of a user's conversations, and returns whether all could be
+/// requested. For a new user those below the progress of an earlier import were requested then; for
+/// others the whole history is compared.
+pub(super) async fn import_channels(
+    import: &Import,
+    uid: &Uid,
+    conversations: &[Listed],
+    is_new: bool,
+) -> anyhow::Result<bool> {
+    let store = &import.core.base.store;
+    let open: Vec<&Listed> = conversations
+        .iter()
+        .filter(|listed| !is_checked(import, &listed.key, listed.last_seq))
+        .collect();
+    if open.is_empty() {
+        return Ok(true);
+    }
+    let keys: Vec<String> = open
+        .iter()
+        .map(|listed| progress_key(import, &listed.key))
+        .collect();
+    let imported = store
+        .list_imported_lines(&keys)
         .await
         .map_err(with_details)?;
-        summary.stored += report.stored;
-        summary.repeated += report.repeated;
-        summary.conflicts += report.conflicts;
-        match last {
-            Some(last) if last > seq => {
-                seq = last;
-                core.base
-                    .store
-                    .write_imported_lines(&progress_key, u64::try_from(seq.0)?)
-                    .await
-                    .map_err(with_details)?;
+    let imported_to = |progress_key: &String| {
+        let lines = imported.get(progress_key).copied().unwrap_or_default();
+        Seq(i64::try_from(lines).unwrap_or_default())
+    };
+    let from = |progress_key: &String| {
+        if is_new {
+            imported_to(progress_key).next()
+        } else {
+            Seq(1)
+        }
+    };
+    let stored = count_stored(import, open.iter().copied().zip(keys.iter().map(from))).await?;
+
+    let (mut short, mut long, mut done) = (Vec::new(), Vec::new(), Vec::new());
+    let mut already_there = 0;
+    for (listed, progress_key) in open.into_iter().zip(&keys) {
+        let from = from(progress_key);
+        let count = stored.get(&listed.key).copied().unwrap_or_default();
+        already_there += u64::try_from(count).unwrap_or_default();
+        let incomplete = Incomplete { listed, from };
+        if import.groups.contains(&listed.key) {
+            // v1 may know an old last message of a large group.
+            long.push(incomplete);
+        } else if count > listed.last_seq.distance_from(from) {
+            import.checked.insert(listed.key.clone(), listed.last_seq);
+            done.push((&listed.key, listed.last_seq));
+        } else if count == 0 && incomplete.is_in_recents(import) {
+            short.push(incomplete);
+        } else {
+            long.push(incomplete);
+        }
+    }
+    import.add(&ImportSummary {
+        repeated: already_there,
+        ..ImportSummary::default()
+    });
+
+    import_recents(import, &short).await?;
+    done.extend(
+        short
+            .iter()
+            .map(|one| (&one.listed.key, one.listed.last_seq)),
+    );
+    let mut is_complete = true;
+    for Incomplete { listed, from } in long {
+        let history = History {
+            uid,
+            channel: &listed.channel,
+            key: &listed.key,
+            loses_red_dots: listed.loses_red_dots,
+        };
+        match import_history(import, history, from, listed.last_seq).await {
+            Ok(complete_to) => done.push((&listed.key, complete_to)),
+            Err(Failure::Request(error)) => {
+                import.accept_failure(&format!("{:?} of {uid}", listed.channel), &error)?;
+                is_complete = false;
             }
-            _ => break,
-        }
-        if !page.more.0 {
-            break;
+            Err(Failure::Fatal(error)) => return Err(error),
         }
     }
-    join(core, client, uid, channel, &key, first).await
+    write_progress(import, &imported, &done).await?;
+    Ok(is_complete)
 }
 
-/// The first message of a channel; imported members join below it.
-struct FirstMessage {
-    seq: Seq,
-    message_id: MessageId,
-    sent_at: EpochMs,
-}
-
-impl FirstMessage {
-    fn of(message: &Message) -> Self {
-        Self {
-            seq: message.seq,
-            message_id: message.message_id,
-            sent_at: message.sent_at,
-        }
-    }
-}
-
-/// Makes the user a member, below the channel's first message. Both users of a person channel are
-/// members implicitly.
-async fn join(
-    core: &Arc<Services>,
-    client: &WukongimClient,
+/// Imports a group that no user lists, as far as the server returns it to this user.
+pub(super) async fn import_group(
+    import: &Import,
     uid: &Uid,
     channel: &ChannelRef,
     key: &ChannelKey,
-    first: Option<FirstMessage>,
 ) -> anyhow::Result<()> {
-    if key.pair().is_some() {
-        return Ok(());
+    let history = History {
+        uid,
+        channel,
+        key,
+        // v2 lists large groups like others.
+        loses_red_dots: import.source.is_v3(),
+    };
+    match import_history(import, history, Seq(1), Seq::ZERO).await {
+        Ok(complete_to) => write_progress(import, &HashMap::new(), &[(key, complete_to)]).await,
+        Err(Failure::Request(error)) => import.accept_failure(&format!("{channel:?}"), &error),
+        Err(Failure::Fatal(error)) => Err(error),
     }
-    // If the channel was imported for another user, its messages are known, and only the first one
-    // is requested again.
-    let first = match first {
-        Some(first) => Some(first),
-        None => {
-            let body = json!({
-                "login_uid": uid.as_str(), "channel_id": channel.channel_id, "channel_type": channel.channel_type.number(),
-                "start_message_seq": 1, "end_message_seq": 0, "limit": 1, "pull_mode": 1,
-            });
-            let page: PlacesPage = decode_value(
-                client
-                    .post_with_retries("/channel/messagesync", &body)
-                    .await?,
-                "history",
-            )?;
-            page.messages.first().map(|message| FirstMessage {
-                seq: Seq(message.message_seq),
-                message_id: MessageId(message.message_id),
-                sent_at: parse_timestamp(message.timestamp),
-            })
+}
+
+fn is_checked(import: &Import, key: &ChannelKey, last_seq: Seq) -> bool {
+    import
+        .checked
+        .get(key)
+        .is_some_and(|checked| checked >= last_seq)
+}
+
+impl Incomplete<'_> {
+    /// Returns whether the listing contains all messages from the first missing one on.
+    fn is_in_recents(&self, import: &Import) -> bool {
+        // v3 lists only the last message, without all of its fields.
+        if import.source.is_v3() {
+            return false;
         }
-    };
-    let Some(FirstMessage {
-        seq,
-        message_id,
-        sent_at,
-    }) = first
-    else {
-        return Ok(());
-    };
-    let recipients = Recipients {
-        key: key.clone(),
-        seq,
-        message_id,
-        sent_at,
-        uids: vec![uid.clone()],
-    };
-    ingest(
-        &core.messages,
-        MessageBatch {
-            messages: Vec::new(),
-            recipients: Some(recipients),
-        },
-    )
-    .await
-    .map_err(with_details)?;
+        let mut next = self.listed.last_seq;
+        for message in &self.listed.recents {
+            if seq_of(message) != Some(next) {
+                return false;
+            }
+            if next == self.from {
+                return true;
+            }
+            next = next.previous();
+        }
+        false
+    }
+}
+
+/// Counts the stored messages from a seq on to the last one that is listed.
+async fn count_stored<'a>(
+    import: &Import,
+    ranges: impl Iterator<Item = (&'a Listed, Seq)>,
+) -> anyhow::Result<HashMap<ChannelKey, i64>> {
+    let store = &import.core.base.store;
+    let ranges: Vec<(&ChannelKey, Seq, Seq)> = ranges
+        .map(|(listed, from)| (&listed.key, from, listed.last_seq))
+        .collect();
+    let keys: Vec<&ChannelKey> = ranges.iter().map(|(key, ..)| *key).collect();
+    let ids = store.find_channels(&keys).await.map_err(with_details)?;
+    let ranges: Vec<SeqRange> = ranges
+        .iter()
+        .filter(|(_, from, to)| from <= to)
+        .filter_map(|(key, from, to)| {
+            Some(SeqRange {
+                channel_id: *ids.get(*key)?,
+                from: *from,
+                to: *to,
+            })
+        })
+        .collect();
+    let counts = store.count_stored(&ranges).await.map_err(with_details)?;
+    Ok(ids
+        .into_iter()
+        .filter_map(|(key, id)| Some((key, *counts.get(&id)?)))
+        .collect())
+}
+
+/// Stores the messages that came with the listing, of many channels in a transaction.
+async fn import_recents(import: &Import, short: &[Incomplete<'_>]) -> anyhow::Result<()> {
+    let mut rest = short;
+    while !rest.is_empty() {
+        let mut messages = 0;
+        let count = rest
+            .iter()
+            .take_while(|one| {
+                messages += one.listed.recents.len();
+                messages <= MESSAGES_AT_ONCE
+            })
+            .count();
+        let (some, others) = rest.split_at(count.max(1));
+        rest = others;
+        let keys = some.iter().map(|one| &one.listed.key);
+        let _locks = import.locks.lock(keys).await;
+        let mut batch = Vec::new();
+        for Incomplete { listed, from } in some {
+            // Another user may have brought them meanwhile.
+            if is_checked(import, &listed.key, listed.last_seq) {
+                continue;
+            }
+            let missing = listed.recents.iter().rev();
+            let missing = missing.filter(|message| seq_of(message).is_some_and(|seq| seq >= *from));
+            batch.extend(decode(
+                import,
+                &listed.key,
+                listed.loses_red_dots,
+                missing.cloned(),
+            ));
+        }
+        store_messages(import, batch).await?;
+        for one in some {
+            import
+                .checked
+                .insert(one.listed.key.clone(), one.listed.last_seq);
+        }
+    }
     Ok(())
+}
+
+fn decode(
+    import: &Import,
+    key: &ChannelKey,
+    loses_red_dots: bool,
+    messages: impl Iterator<Item = serde_json::Value>,
+) -> Vec<IncomingMessage> {
+    let (messages, refused) = decode_messages(&import.core.base, key, loses_red_dots, messages);
+    import.add(&ImportSummary {
+        refused,
+        ..ImportSummary::default()
+    });
+    messages
+}
+
+async fn store_messages(import: &Import, messages: Vec<IncomingMessage>) -> anyhow::Result<()> {
+    let batch = MessageBatch {
+        messages,
+        recipients: None,
+    };
+    let report = ingest(&import.core.messages, batch)
+        .await
+        .map_err(with_details)?;
+    import.add(&ImportSummary {
+        stored: report.stored,
+        conflicts: report.conflicts,
+        ..ImportSummary::default()
+    });
+    Ok(())
+}
+
+/// Stores the missing messages of a channel from a seq to the last one, which is not known for
+/// large groups. Returns the seq up to which nothing is missing any more, as far as the server told.
+async fn import_history(
+    import: &Import,
+    history: History<'_>,
+    from: Seq,
+    last_seq: Seq,
+) -> Result<Seq, Failure> {
+    let store = &import.core.base.store;
+    let key = history.key;
+    let _locks = import.locks.lock(std::iter::once(key)).await;
+    if is_checked(import, key, last_seq.max(Seq(1))) {
+        return Ok(last_seq);
+    }
+    let is_open_ended = import.groups.contains(key);
+    let mut last_seq = last_seq;
+    if is_open_ended {
+        let head = store.find_channel_seqs(key).await.map_err(with_details)?;
+        last_seq = head.map_or(Seq::ZERO, |(_, seqs)| *seqs.end());
+    }
+    let mut next = from;
+    while let Some((start, end)) = next_gap(store, key, next, last_seq)
+        .await
+        .map_err(with_details)?
+    {
+        fetch(import, history, start, Some(end)).await?;
+        next = end.next();
+    }
+    if is_open_ended {
+        last_seq = fetch(import, history, last_seq.next(), None)
+            .await?
+            .unwrap_or(last_seq);
+    }
+    let complete_to = if import.source.is_v3() {
+        // v3 hides from a user the messages that the user deleted, so another user may see more.
+        let gap = next_gap(store, key, from, last_seq)
+            .await
+            .map_err(with_details)?;
+        gap.map_or(last_seq, |(start, _)| start.previous())
+    } else {
+        last_seq
+    };
+    let checked_to = if is_open_ended { Seq::MAX } else { complete_to };
+    import.checked.insert(key.clone(), checked_to);
+    Ok(complete_to)
+}
+
+/// Fetches and stores the messages of a range. Returns the seq of the newest one, if any.
+async fn fetch(
+    import: &Import,
+    history: History<'_>,
+    start: Seq,
+    end: Option<Seq>,
+) -> Result<Option<Seq>, Failure> {
+    let (mut next, mut newest) = (start, None);
+    loop {
+        let page = import
+            .source
+            .newer(history.uid, history.channel, next, end)
+            .await?;
+        let last = page.messages.iter().filter_map(seq_of).max();
+        let more = page.more;
+        let mut messages = decode(
+            import,
+            history.key,
+            history.loses_red_dots,
+            page.messages.into_iter(),
+        );
+        messages.sort_by_key(|incoming| incoming.message.seq);
+        store_messages(import, messages).await?;
+        newest = newest.max(last);
+        match last {
+            Some(last) if more && last >= next && end.is_none_or(|end| last < end) => {
+                next = last.next();
+            }
+            _ => return Ok(newest),
+        }
+    }
+}
+
+/// Stores up to where channels are complete, unless they were before.
+async fn write_progress(
+    import: &Import,
+    before: &HashMap<String, u64>,
+    done: &[(&ChannelKey, Seq)],
+) -> anyhow::Result<()> {
+    let lines: Vec<(String, u64)> = done
+        .iter()
+        .map(|(key, seq)| {
+            (
+                progress_key(import, key),
+                u64::try_from(seq.0).unwrap_or_default(),
+            )
+        })
+        .filter(|(key, seq)| *seq > before.get(key).copied().unwrap_or_default())
+        .collect();
+    import
+        .core
+        .base
+        .store
+        .write_imported(lines)
+        .await
+        .map_err(with_details)
 }

@@ -1,111 +1,133 @@
-//! Imports from a running `WuKongIM` v1 or v2: the conversations of given users with all their
-//! messages, their unread counts, and their order. It uses the routes of its clients:
-//! `/conversation/sync` and `/channel/messagesync`.
+//! Imports from a running `WuKongIM`: the conversations of given users with all their messages, their
+//! unread counts, their order, and what they deleted.
+//!
+//! 1. `user`: for each user, the messages of the listed conversations that are missing here
+//!    (`channel`), the membership in groups, and the read positions.
+//! 2. The groups that no user lists, if they are named.
+//! 3. `settle`: for each user, conversations that are not listed there. They are here because the
+//!    import of other users brought their messages.
 //!
 //! The progress of each channel and user is kept in the database: an import can be interrupted and
 //! run again, and it can run while webhooks arrive. Unread counts are those at the moment of the
-//! answer; later messages are added to them.
+//! answer; later messages are added to them. For users that were imported before, missing messages
+//! are added, and nothing else is changed.
 
 mod channel;
+mod gaps;
+mod locks;
+mod settle;
+mod summary;
+mod user;
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use moka::sync::Cache;
 
-use self::channel::import_channel;
-use crate::conversation::import_unread_count;
+pub(super) use self::gaps::next_gap;
+use self::locks::ChannelLocks;
+pub use self::summary::ImportSummary;
+use super::ImportOptions;
+use super::source::Source;
+use super::workers::for_each_user;
 use crate::error::Error;
-use crate::model::{ChannelRef, Seq, Uid};
+use crate::model::{ChannelKey, Seq, Uid};
 use crate::services::Services;
-use crate::upstream::WukongimClient;
-use crate::wukongim::decode_value;
+use crate::upstream::{RequestError, WukongimClient};
 
-/// The result of an import.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ImportSummary {
-    /// Number of requested users.
-    pub users: u64,
-    /// Users that an earlier import completed.
-    pub imported_before: u64,
-    /// Conversations of the remaining users.
-    pub conversations: u64,
-    /// Messages stored by this import.
-    pub stored: u64,
-    /// Messages that were stored before.
-    pub repeated: u64,
-    /// Messages that are invalid.
-    pub refused: u64,
-    /// Messages whose seq or id is taken by another message.
-    pub conflicts: u64,
-}
+/// Number of channels that are remembered as checked; others are checked again.
+const CHECKED_CHANNELS: u64 = 200_000;
+/// An import with more failures ends: something else is wrong.
+const MAX_FAILURES: u64 = 1_000;
 
-impl std::fmt::Display for ImportSummary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(
-            f,
-            "{} users: {} imported before, {} conversations of the others",
-            self.users, self.imported_before, self.conversations
-        )?;
-        write!(
-            f,
-            "messages: {} stored, {} already there, {} refused, {} in conflict",
-            self.stored, self.repeated, self.refused, self.conflicts
-        )
-    }
-}
-
-/// A conversation in the answer of `/conversation/sync`.
-#[derive(Deserialize)]
-struct ConversationItem {
-    channel_id: String,
-    channel_type: u8,
-    unread: i64,
-    last_msg_seq: u32,
-    readed_to_msg_seq: Option<IgnoredAny>,
+/// An import in progress.
+#[derive(Debug)]
+struct Import {
+    core: Arc<Services>,
+    source: Source,
+    locks: ChannelLocks,
+    /// Channels of which this import has stored everything up to a seq.
+    checked: Cache<ChannelKey, Seq>,
+    /// The groups of `--groups`.
+    groups: HashSet<ChannelKey>,
+    /// Those of them that a user lists.
+    listed_groups: Mutex<HashSet<ChannelKey>>,
+    summary: Mutex<ImportSummary>,
+    progress: ProgressBar,
 }
 
 /// Imports the conversations of these users.
 ///
 /// # Errors
-/// Returns an error if the server does not answer or refuses, or if the database fails. Running the
-/// import again continues it.
+/// Returns an error if the server does not answer, if it refuses everything, or if the database
+/// fails. Running the import again continues it.
 pub async fn import_server(
     core: &Arc<Services>,
-    client: &WukongimClient,
+    client: &Arc<WukongimClient>,
     uids: &[Uid],
+    options: &ImportOptions,
 ) -> anyhow::Result<ImportSummary> {
-    let progress = if std::io::stderr().is_terminal() {
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} users, {eta} left {msg}")?;
-        ProgressBar::new(uids.len() as u64).with_style(style)
-    } else {
-        ProgressBar::hidden()
+    let Some(first) = uids.first() else {
+        return Ok(ImportSummary::default());
     };
-    let mut summary = ImportSummary::default();
-    for uid in uids {
-        summary.users += 1;
-        let user_key = progress_key(client, &["user", uid.as_str()]);
-        if core.base.store.count_imported_lines(&user_key).await? > 0 {
-            summary.imported_before += 1;
-        } else {
-            import_user(core, client, uid, &mut summary, &progress)
-                .await
-                .with_context(|| format!("user {uid}"))?;
-            core.base
-                .store
-                .write_imported_lines(&user_key, 1)
-                .await
-                .map_err(with_details)?;
+    let source = Source::connect(client, options.wukongim, &options.groups, first).await?;
+    let groups = options
+        .groups
+        .iter()
+        .map(|group| ChannelKey::new(first, group));
+    let import = Arc::new(Import {
+        core: Arc::clone(core),
+        locks: ChannelLocks::new(),
+        checked: Cache::new(CHECKED_CHANNELS),
+        groups: groups.collect(),
+        listed_groups: Mutex::default(),
+        summary: Mutex::new(ImportSummary {
+            users: uids.len() as u64,
+            is_v3: source.is_v3(),
+            ..ImportSummary::default()
+        }),
+        progress: progress_bar(uids.len())?,
+        source,
+    });
+    let uids: Arc<[Uid]> = uids.into();
+    let this = Arc::clone(&import);
+    for_each_user(&uids, options.parallel, move |uid| {
+        let this = Arc::clone(&this);
+        async move {
+            user::import_user(&this, &uid).await?;
+            this.progress.inc(1);
+            Ok(())
         }
-        progress.inc(1);
-    }
-    progress.finish_and_clear();
+    })
+    .await?;
+    import.import_unlisted_groups(&uids[0], options).await?;
+    import.progress.reset();
+    import.progress.set_message("(deleted conversations)");
+    let this = Arc::clone(&import);
+    for_each_user(&uids, options.parallel, move |uid| {
+        let this = Arc::clone(&this);
+        async move {
+            settle::settle_user(&this, &uid).await?;
+            this.progress.inc(1);
+            Ok(())
+        }
+    })
+    .await?;
+    import.progress.finish_and_clear();
+    let summary = *import.summary();
     Ok(summary)
+}
+
+fn progress_bar(users: usize) -> anyhow::Result<ProgressBar> {
+    if !std::io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let style =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} users, {per_sec}, {eta} left {msg}")?;
+    Ok(ProgressBar::new(users as u64).with_style(style))
 }
 
 /// Adds the details of an error: texts for API callers hide details that the operator of an import
@@ -116,54 +138,65 @@ fn with_details(error: impl Into<Error>) -> anyhow::Error {
     anyhow::Error::new(error).context(details)
 }
 
-async fn import_user(
-    core: &Arc<Services>,
-    client: &WukongimClient,
-    uid: &Uid,
-    summary: &mut ImportSummary,
-    progress: &ProgressBar,
-) -> anyhow::Result<()> {
-    let body = json!({"uid": uid.as_str(), "version": 0, "last_msg_seqs": "", "msg_count": 1});
-    let response = client
-        .post_with_retries("/conversation/sync", &body)
-        .await?;
-    let Value::Array(mut items) = response else {
-        bail!("/conversation/sync did not answer with an array")
-    };
-    // The oldest come first, so that an interrupted import leaves a list in the right order.
-    items.reverse();
-    for item in items {
-        let item: ConversationItem = decode_value(item, "conversation")?;
-        let channel = match ChannelRef::parse(item.channel_id, i64::from(item.channel_type)) {
-            Ok(channel) => channel,
-            Err(error) => {
-                tracing::warn!(error = %error, "skipped an invalid conversation");
-                summary.refused += 1;
-                continue;
-            }
-        };
-        // v2 returns the read position, v1 does not; v2 loses red dots once a message has left its
-        // memory.
-        let is_v2 = item.readed_to_msg_seq.is_some();
-        let (unread, last_seq) = (item.unread, Seq::from(item.last_msg_seq));
-        import_channel(core, client, uid, &channel, is_v2, summary)
-            .await
-            .with_context(|| format!("{channel:?}"))?;
-        import_unread_count(&core.conversations, uid, &channel, last_seq, unread.max(0))
-            .await
-            .map_err(with_details)?;
-        summary.conversations += 1;
-        progress.set_message(format!("({} messages)", summary.stored));
+impl Import {
+    fn summary(&self) -> MutexGuard<'_, ImportSummary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    Ok(())
-}
 
-/// Returns the key that the progress of an item of this server is kept under.
-fn progress_key(client: &WukongimClient, item: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in [client.url()].iter().chain(item) {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
+    fn add(&self, numbers: &ImportSummary) {
+        let mut summary = self.summary();
+        summary.add(numbers);
+        let stored = summary.stored;
+        drop(summary);
+        self.progress.set_message(format!("({stored} messages)"));
     }
-    hex::encode(hash.finalize())
+
+    /// Counts a refused request, so that the others are imported. A server that does not answer
+    /// ends the import.
+    fn accept_failure(&self, what: &str, error: &RequestError) -> anyhow::Result<()> {
+        match error {
+            RequestError::Refused(_) | RequestError::TooLong(_) => {}
+            fatal => {
+                let url = self.source.display_url();
+                return Err(anyhow!(
+                    "{url}: {what}: {fatal}; run the import again to continue"
+                ));
+            }
+        }
+        tracing::warn!(reason = %error, "cannot import {what}");
+        let mut summary = self.summary();
+        summary.failed += 1;
+        if summary.failed > MAX_FAILURES {
+            bail!("{what}: {error}; more than {MAX_FAILURES} requests were refused");
+        }
+        Ok(())
+    }
+
+    /// Imports the messages of the named groups that no user lists.
+    async fn import_unlisted_groups(
+        &self,
+        uid: &Uid,
+        options: &ImportOptions,
+    ) -> anyhow::Result<()> {
+        for group in &options.groups {
+            let key = ChannelKey::new(uid, group);
+            let is_listed = self.listed_groups().contains(&key);
+            let numbers = ImportSummary {
+                groups: 1,
+                groups_without_users: u64::from(!is_listed),
+                ..ImportSummary::default()
+            };
+            self.add(&numbers);
+            if !is_listed {
+                channel::import_group(self, uid, group, &key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn listed_groups(&self) -> MutexGuard<'_, HashSet<ChannelKey>> {
+        self.listed_groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }

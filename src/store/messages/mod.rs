@@ -2,6 +2,7 @@
 
 mod read;
 mod statements;
+mod stored_seqs;
 mod write;
 
 use entity::message::{Column, Model};

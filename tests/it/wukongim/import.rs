@@ -2,9 +2,12 @@
 //! WuKongIM's clients; `RECENTS_TEST_WUKONGIM=host:port` names a real server, which is then
 //! imported from, too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use recents::import::{ImportSummary, compare, import_file, import_server};
+use recents::import::{
+    Comparison, ImportOptions, ImportSummary, compare, import_file, import_server,
+};
 use recents::model::Uid;
 use recents::upstream::WukongimClient;
 use serde_json::json;
@@ -20,6 +23,20 @@ fn uids() -> Vec<Uid> {
         .iter()
         .map(|uid| Uid::parse("uid", *uid).unwrap())
         .collect()
+}
+
+async fn import(here: &Server, url: &str, uids: &[Uid]) -> ImportSummary {
+    let client = Arc::new(WukongimClient::new(url, "", 10_000).unwrap());
+    let options = ImportOptions::default();
+    let imported = import_server(&here.app.core, &client, uids, &options).await;
+    imported.unwrap()
+}
+
+async fn compare_with(here: &Server, url: &str, uids: &[Uid]) -> Comparison {
+    let client = Arc::new(WukongimClient::new(url, "", 10_000).unwrap());
+    let options = ImportOptions::default();
+    let compared = compare(&here.app.core, &client, uids, &options).await;
+    compared.unwrap()
 }
 
 /// Returns a server that holds the recorded day and some changes of its users.
@@ -41,18 +58,16 @@ async fn interrupted_import_can_be_resumed(engine: Engine) {
     let (there, here) = (source().await, Server::start(engine).await);
     let uids = uids();
     for milliseconds in [30, 200, 500] {
-        let asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
-        let import = import_server(&here.app.core, &asked, &uids);
+        let import = import(&here, &there.url, &uids);
         let _ = tokio::time::timeout(Duration::from_millis(milliseconds), import).await;
     }
-    let asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
-    let summary = import_server(&here.app.core, &asked, &uids).await.unwrap();
+    let summary = import(&here, &there.url, &uids).await;
     assert_eq!(
         (summary.users, summary.refused, summary.conflicts),
         (8, 0, 0),
         "{summary}"
     );
-    let comparison = compare(&here.app.core, &asked, &uids).await.unwrap();
+    let comparison = compare_with(&here, &there.url, &uids).await;
     assert!(
         comparison.differences.is_empty() && comparison.conversations > 40,
         "{comparison}"
@@ -79,17 +94,14 @@ async fn interrupted_import_can_be_resumed(engine: Engine) {
     let first = here.full("u02").await[0].clone();
     let target = json!({"uid": "u02", "channel_id": first["channel_id"], "channel_type": first["channel_type"], "unread": 9});
     here.call("/conversations/setUnread", target).await;
-    let again = import_server(&here.app.core, &asked, &uids).await.unwrap();
+    let again = import(&here, &there.url, &uids).await;
     assert_eq!(
-        again,
-        ImportSummary {
-            users: 8,
-            imported_before: 8,
-            ..ImportSummary::default()
-        }
+        (again.imported_before, again.stored, again.conversations),
+        (8, 0, comparison.conversations),
+        "{again}"
     );
     assert_eq!(here.full("u02").await[0]["unread"], 9);
-    let comparison = compare(&here.app.core, &asked, &uids).await.unwrap();
+    let comparison = compare_with(&here, &there.url, &uids).await;
     assert_eq!(
         comparison.differences.get("unread"),
         Some(&1),
@@ -134,8 +146,7 @@ async fn import_during_webhooks(engine: Engine) {
     let uids: Vec<Uid> = ["ann", "bob", "cat"]
         .map(|uid| Uid::parse("uid", uid).unwrap())
         .to_vec();
-    let asked = WukongimClient::new(&there.url, "", 10_000).unwrap();
-    let summary = import_server(&here.app.core, &asked, &uids).await.unwrap();
+    let summary = import(&here, &there.url, &uids).await;
     assert_eq!((summary.stored, summary.repeated), (5, 1), "{summary}");
     let item = here.only("ann").await;
     assert_eq!(
@@ -160,6 +171,10 @@ async fn command_reports_results_and_errors() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("users"), "u02\n\n x|y \nu02\n").unwrap();
     std::fs::write(folder.path().join("day.jsonl"), "").unwrap();
+    let long = format!("u01\n\n{}\n", "x".repeat(256));
+    std::fs::write(folder.path().join("bad-users"), long).unwrap();
+    std::fs::write(folder.path().join("bad-groups"), "g1:2\ng:x\n").unwrap();
+    std::fs::write(folder.path().join("groups"), "g1\n").unwrap();
     let database = TestDatabase::create(Engine::Sqlite).await;
     let environment = [
         ("RECENTS__DATABASE__URL", database.url.as_str()),
@@ -207,7 +222,47 @@ async fn command_reports_results_and_errors() {
         (
             vec!["day.jsonl", "--uids", "u02"],
             2,
-            "day.jsonl is a recording",
+            "day.jsonl is a recording: --uids is for running servers",
+        ),
+        (
+            vec!["day.jsonl", "--groups", "groups"],
+            2,
+            "day.jsonl is a recording: --groups",
+        ),
+        (
+            vec!["day.jsonl", "--wukongim", "v1"],
+            2,
+            "day.jsonl is a recording: --wukongim",
+        ),
+        (
+            vec![url.as_str(), "--uid-file", "bad-users"],
+            2,
+            "bad-users, line 3: uid must be at most 255 bytes long",
+        ),
+        (
+            vec![url.as_str(), "--uids", "u02", "--groups", "bad-groups"],
+            2,
+            "bad-groups, line 2: the type behind the last colon must be a number",
+        ),
+        (
+            vec![url.as_str(), "--uids", "u02", "--groups", "nowhere"],
+            1,
+            "cannot read nowhere",
+        ),
+        (
+            vec![url.as_str(), "--uids", "u02", "--parallel", "65"],
+            2,
+            "--parallel",
+        ),
+        (
+            vec![url.as_str(), "--uids", "u02", "--wukongim", "v4"],
+            2,
+            "must be v1, v2 or v3",
+        ),
+        (
+            vec!["http://127.0.0.1:9", "--uids", "u02"],
+            1,
+            "is it the address of WuKongIM's HTTP interface",
         ),
         (vec![url.as_str(), "--uids", ""], 2, "uid must not be empty"),
         (
@@ -244,21 +299,17 @@ async fn source_with_manager_token() {
     .await;
     let here = Server::start(Engine::Sqlite).await;
     let uids = [Uid::parse("uid", "ann").unwrap()];
-    let refused = import_server(
-        &here.app.core,
-        &WukongimClient::new(&there.url, "hus", 100).unwrap(),
-        &uids,
-    )
-    .await
-    .unwrap_err();
-    assert!(format!("{refused:#}").contains("status 401"), "{refused:#}");
-    let summary = import_server(
-        &here.app.core,
-        &WukongimClient::new(&there.url, "hush", 100).unwrap(),
-        &uids,
-    )
-    .await
-    .unwrap();
+    let options = ImportOptions::default();
+    let with_token = |token: &str| Arc::new(WukongimClient::new(&there.url, token, 100).unwrap());
+    let refused = import_server(&here.app.core, &with_token("hus"), &uids, &options).await;
+    let refused = format!("{:#}", refused.unwrap_err());
+    assert!(
+        refused.contains("status 401") && refused.contains("--token"),
+        "{refused}"
+    );
+    let summary = import_server(&here.app.core, &with_token("hush"), &uids, &options)
+        .await
+        .unwrap();
     assert_eq!((summary.users, summary.conversations), (1, 0));
 }
 
@@ -269,12 +320,10 @@ async fn real_wukongim() {
         return;
     };
     let here = Server::start(Engine::Sqlite).await;
-    let asked = WukongimClient::new(&format!("http://{address}"), "", 50).unwrap();
-    let summary = import_server(&here.app.core, &asked, &uids())
-        .await
-        .unwrap();
+    let url = format!("http://{address}");
     println!(
-        "{summary}\n{}",
-        compare(&here.app.core, &asked, &uids()).await.unwrap()
+        "{}\n{}",
+        import(&here, &url, &uids()).await,
+        compare_with(&here, &url, &uids()).await
     );
 }
