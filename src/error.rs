@@ -78,6 +78,23 @@ pub enum Error {
     /// The request exceeded its time limit.
     #[error("the request took too long, try again")]
     Timeout,
+    /// The `WuKongIM` behind this server cannot be reached, or failed.
+    #[error("the WuKongIM behind this server cannot be reached just now, try again")]
+    WukongimUnavailable,
+    /// It did not answer in time.
+    #[error("the WuKongIM behind this server did not answer in time, try again")]
+    WukongimTimeout,
+    /// It refused a change. Contains its reason.
+    #[error("the WuKongIM behind this server refused this: {0}")]
+    WukongimRefused(String),
+    /// The request was passed on by a recents before.
+    #[error(
+        "this request has passed a recents already: proxy.wukongim_url must lead to a WuKongIM"
+    )]
+    WukongimLoop,
+    /// A request that is not passed on.
+    #[error("{0}")]
+    NotProxied(Cow<'static, str>),
     /// A database error.
     #[error("{}", .0.public_text())]
     Store(#[from] StoreError),
@@ -141,6 +158,11 @@ impl Error {
             Self::ForwardFailed(_) => ("SERVICE_UNAVAILABLE", StatusCode::BAD_GATEWAY),
             Self::ForwardedAlready(_) => ("BAD_USER_INPUT", StatusCode::LOOP_DETECTED),
             Self::Timeout => ("REQUEST_TIMEOUT", StatusCode::SERVICE_UNAVAILABLE),
+            Self::WukongimUnavailable => ("SERVICE_UNAVAILABLE", StatusCode::BAD_GATEWAY),
+            Self::WukongimTimeout => ("REQUEST_TIMEOUT", StatusCode::GATEWAY_TIMEOUT),
+            Self::WukongimRefused(_) => ("BAD_USER_INPUT", StatusCode::BAD_REQUEST),
+            Self::WukongimLoop => ("BAD_USER_INPUT", StatusCode::LOOP_DETECTED),
+            Self::NotProxied(_) => ("BAD_USER_INPUT", StatusCode::NOT_IMPLEMENTED),
             Self::Store(StoreError::Conflict(_)) => ("CONFLICT", StatusCode::SERVICE_UNAVAILABLE),
             Self::Store(error) if error.is_transient() => {
                 ("SERVICE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE)
@@ -152,10 +174,16 @@ impl Error {
         ErrorKind { code, status }
     }
 
-    /// Returns whether the same request may succeed later: the database or the server may recover.
+    /// Returns whether the same request may succeed later: the database, the server or the
+    /// `WuKongIM` behind it may recover.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.kind().status == StatusCode::SERVICE_UNAVAILABLE
+        [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::BAD_GATEWAY,
+            StatusCode::GATEWAY_TIMEOUT,
+        ]
+        .contains(&self.kind().status)
     }
 
     /// Returns the seconds to wait before a retry, for `Retry-After` and `extensions.retryAfter`.
@@ -329,6 +357,36 @@ mod tests {
                 "the request took too long, try again",
             ),
             (
+                Error::WukongimUnavailable,
+                "SERVICE_UNAVAILABLE",
+                502,
+                "the WuKongIM behind this server cannot be reached just now, try again",
+            ),
+            (
+                Error::WukongimTimeout,
+                "REQUEST_TIMEOUT",
+                504,
+                "the WuKongIM behind this server did not answer in time, try again",
+            ),
+            (
+                Error::WukongimRefused("频道ID不能为空！".to_owned()),
+                "BAD_USER_INPUT",
+                400,
+                "the WuKongIM behind this server refused this: 频道ID不能为空！",
+            ),
+            (
+                Error::WukongimLoop,
+                "BAD_USER_INPUT",
+                508,
+                "this request has passed a recents already: proxy.wukongim_url must lead to a WuKongIM",
+            ),
+            (
+                Error::NotProxied("not passed on".into()),
+                "BAD_USER_INPUT",
+                501,
+                "not passed on",
+            ),
+            (
                 Error::Store(StoreError::Unavailable("secret host".into())),
                 "SERVICE_UNAVAILABLE",
                 503,
@@ -368,6 +426,8 @@ mod tests {
             (Error::RateLimited(7), Some(7)),
             (Error::TooManyAtOnce("too many".into()), Some(5)),
             (Error::Overloaded, Some(1)),
+            (Error::WukongimUnavailable, Some(1)),
+            (Error::WukongimTimeout, Some(1)),
             (Error::NotFound("conversation"), None),
         ] {
             assert_eq!(error.retry_after(), seconds, "{error}");

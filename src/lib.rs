@@ -31,6 +31,7 @@ mod metrics;
 pub mod model;
 mod outage;
 pub mod outbound;
+mod proxy;
 mod rate_limit;
 pub mod repair;
 pub mod rest;

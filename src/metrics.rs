@@ -70,6 +70,16 @@ define_metrics! {
         "Duration of forwarding by target.";
     counter MEMBERS_LEARNED_TOTAL = "recents_members_learned_total",
         "Answers of ingest.datasource_forward_url whose members became known, by result: ok, failed or skipped.";
+    counter PROXY_REQUESTS_TOTAL = "recents_proxy_requests_total",
+        "Calls passed to proxy.wukongim_url, by result: answered, unavailable, timeout, refused (because of the call itself) or abandoned by the caller.";
+    histogram PROXY_REQUEST_DURATION_SECONDS = "recents_proxy_request_duration_seconds" [Seconds],
+        "Duration of calls passed to proxy.wukongim_url, until the answer begins.";
+    gauge PROXY_REQUESTS_RUNNING = "recents_proxy_requests_running",
+        "Calls that are being passed on, which proxy.max_connections limits.";
+    counter PROXY_ANSWERS_BROKEN_TOTAL = "recents_proxy_answers_broken_total",
+        "Answers of proxy.wukongim_url that ended early.";
+    counter PROXY_HALF_CHANGES_TOTAL = "recents_proxy_half_changes_total",
+        "Changes of channels that were done at proxy.wukongim_url and failed here.";
     counter ANSWERS_CUT_TOTAL = "recents_answers_cut_total",
         "Lists and pages of messages that were shortened to limits.answer_bytes.";
 

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::base::Base;
 use crate::channel::ChannelService;
 use crate::clock::{Clock, IdGenerator};
 use crate::config::Settings;
 use crate::conversation::ConversationService;
+use crate::error::Error;
 use crate::member_lookup::{MemberLearner, MemberLookup};
 use crate::message::{MessageService, RenderMessage};
+use crate::proxy::{Answer, ChannelChange, WukongimProxy, change_channel};
 use crate::store::Store;
 use crate::webhook_monitor::WebhookMonitor;
 
@@ -29,6 +33,8 @@ pub struct Services {
     pub(crate) webhooks: WebhookMonitor,
     /// Makes the members known that `ingest.datasource_forward_url` names.
     pub(crate) member_learner: MemberLearner,
+    /// The `WuKongIM` that other calls are passed to, if `proxy.wukongim_url` is set.
+    pub(crate) proxy: Option<Arc<WukongimProxy>>,
 }
 
 impl Services {
@@ -57,6 +63,20 @@ impl Services {
             conversations,
             member_lookup: None,
             webhooks: WebhookMonitor::default(),
+            proxy: None,
         }
+    }
+
+    /// Makes a change of a channel or its members: at the `WuKongIM` behind this server first, if
+    /// there is one. See [`change_channel`].
+    ///
+    /// # Errors
+    /// As [`change_channel`].
+    pub(crate) async fn change_channel(
+        &self,
+        change: ChannelChange,
+        call: Option<axum::http::Request<Bytes>>,
+    ) -> Result<Option<Answer>, Error> {
+        change_channel(self.proxy.as_ref(), &self.channels, change, call).await
     }
 }

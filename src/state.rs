@@ -17,6 +17,7 @@ use crate::live::{Connections, Feeds};
 use crate::member_lookup::{self, MemberLookupWorker};
 use crate::message::RenderMessage;
 use crate::outage::OutageLog;
+use crate::proxy::WukongimProxy;
 use crate::rate_limit::RateLimiter;
 use crate::services::Services;
 use crate::store::Store;
@@ -60,7 +61,7 @@ impl AppState {
     /// `render` makes the JSON of recent messages.
     ///
     /// # Errors
-    /// A key file that cannot be read.
+    /// A key file that cannot be read; certificates of the system that cannot be read.
     pub(crate) fn new(
         settings: Settings,
         store: Store,
@@ -76,6 +77,7 @@ impl AppState {
             core.member_lookup = Some(member_lookup);
             member_lookup_worker = Some(worker);
         }
+        core.proxy = WukongimProxy::new(&settings.proxy)?.map(Arc::new);
         let core = Arc::new(core);
         // The other half of the database connections is left to requests.
         let concurrent_syncs = settings.database.max_connections as usize / 2;
@@ -132,8 +134,12 @@ impl AppState {
         }
     }
 
-    /// Waits until all connections are closed. They close after [`AppStateInner::shutdown`].
+    /// Waits until all connections are closed, and what was begun for their callers is finished. They
+    /// close after [`AppStateInner::shutdown`].
     pub(crate) async fn connections_closed(&self) {
         self.connections.closed().await;
+        if let Some(proxy) = &self.core.proxy {
+            proxy.changes_finished().await;
+        }
     }
 }

@@ -36,6 +36,8 @@ pub enum Action<'a> {
     ManageChannels,
     /// Store messages that were sent through another system.
     IngestMessages,
+    /// Call the `WuKongIM` behind this server, which checks nobody's permissions.
+    CallWukongim,
 }
 
 impl Caller {
@@ -62,6 +64,9 @@ impl Caller {
             )),
             Action::IngestMessages => Err(Error::Forbidden(
                 "only services may feed this server".into(),
+            )),
+            Action::CallWukongim => Err(Error::Forbidden(
+                "only services may make calls that are passed on to WuKongIM".into(),
             )),
         }
     }

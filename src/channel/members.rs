@@ -61,15 +61,18 @@ impl From<Flags> for FlagChanges {
 }
 
 impl FlagChanges {
-    /// Returns the stored flags after these changes.
-    fn apply(self, bits: i64) -> i64 {
-        let before = Flags::from_bits(bits);
-        let after = Flags {
+    /// Returns the flags after these changes.
+    pub(crate) fn apply(self, before: Flags) -> Flags {
+        Flags {
             large: self.large.unwrap_or(before.large),
             ban: self.ban.unwrap_or(before.ban),
             disband: self.disband.unwrap_or(before.disband),
-        };
-        after.bits()
+        }
+    }
+
+    /// Returns the stored flags after these changes.
+    fn apply_to_bits(self, bits: i64) -> i64 {
+        self.apply(Flags::from_bits(bits)).bits()
     }
 }
 
@@ -110,6 +113,19 @@ fn check_member_count(service: &ChannelService, uids: &[Uid]) -> Result<(), Erro
         ));
     }
     Ok(())
+}
+
+/// Checks that a change of a channel can be made: for callers that do something else before it.
+///
+/// # Errors
+/// [`Error::BadInput`] for a person channel or too many users.
+pub(crate) fn check_change(
+    service: &ChannelService,
+    channel: &ChannelRef,
+    uids: &[Uid],
+) -> Result<(), Error> {
+    group_key(channel)?;
+    check_member_count(service, uids)
 }
 
 /// Creates or changes a channel, and adds members.
@@ -250,7 +266,7 @@ async fn set_flags(
     let heads = service.base.store.list_heads(&[channel_id]).await?;
     if heads
         .first()
-        .is_none_or(|head| head.flags == flags.apply(head.flags))
+        .is_none_or(|head| head.flags == flags.apply_to_bits(head.flags))
     {
         return Ok(());
     }
@@ -259,7 +275,7 @@ async fn set_flags(
         .store
         .lock_waiting_transaction(|tx| async move {
             if let Some(mut head) = tx.lock_channel(channel_id).await? {
-                head.flags = flags.apply(head.flags);
+                head.flags = flags.apply_to_bits(head.flags);
                 tx.write_heads(&[&head]).await?;
             }
             tx.commit(()).await

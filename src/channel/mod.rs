@@ -13,6 +13,7 @@ pub use delete::delete_channel;
 pub use find::{find_channels, list_members};
 pub(crate) use join::{JoinReason, MemberHint, join_members};
 pub(crate) use listed_members::join_listed_members;
+pub(crate) use members::check_change;
 pub use members::{
     CreateChannel, FlagChanges, Flags, add_members, create_channel, remove_all_members,
     remove_members,

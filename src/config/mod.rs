@@ -14,6 +14,7 @@ mod ingest;
 mod limits;
 mod live;
 mod log;
+mod proxy;
 mod renamed;
 mod secret;
 mod server;
@@ -33,6 +34,7 @@ pub use self::ingest::{IngestConfig, WukongimVersion};
 pub use self::limits::Limits;
 pub use self::live::LiveConfig;
 pub use self::log::{LogConfig, LogFormat};
+pub use self::proxy::ProxyConfig;
 pub use self::secret::{Secret, Url};
 pub use self::server::ServerConfig;
 pub use self::source::misspelled_variables;
@@ -51,6 +53,7 @@ pub struct Settings {
     pub database: DatabaseConfig,
     pub conversation: ConversationConfig,
     pub ingest: IngestConfig,
+    pub proxy: ProxyConfig,
     pub auth: AuthConfig,
     pub live: LiveConfig,
     pub limits: Limits,
@@ -90,6 +93,7 @@ impl Settings {
         self.database.check()?;
         self.ingest.check()?;
         self.ingest.check_forwarding(&self.server.listen)?;
+        self.proxy.check(&self.server)?;
         self.auth.check()?;
         self.live.check()?;
         self.limits.check()?;

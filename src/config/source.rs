@@ -121,6 +121,11 @@ impl Settings {
                 &self.ingest.repair_token_file,
             ),
             (
+                "proxy.wukongim_token",
+                &mut self.proxy.wukongim_token.0,
+                &self.proxy.wukongim_token_file,
+            ),
+            (
                 "database.url",
                 &mut self.database.url.0,
                 &self.database.url_file,
@@ -161,6 +166,8 @@ fn describe_value_error(key: &str, problem: &str) -> String {
         "redis_url",
         "datasource_url",
         "jwks_url",
+        "wukongim_url",
+        "wukongim_token",
     ];
     let name = key.rsplit('.').next().unwrap_or_default();
     let is_secret = secrets.contains(&name.strip_prefix("previous_").unwrap_or(name));

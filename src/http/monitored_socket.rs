@@ -31,6 +31,8 @@ struct MeterState {
     /// Bytes of a head, or of a message, that is not complete yet.
     pending_bytes: AtomicUsize,
     phase: AtomicU8,
+    /// Readers of bodies that may outlast their answers' heads.
+    body_readers: AtomicUsize,
     /// Maximum of `pending_bytes` that counts: the reader of a body counts the rest.
     max_pending_bytes: AtomicUsize,
 }
@@ -47,6 +49,7 @@ impl ConnectionMeter {
             memory: Mutex::new(memory),
             pending_bytes,
             phase,
+            body_readers: AtomicUsize::new(0),
             max_pending_bytes,
         }))
     }
@@ -55,6 +58,13 @@ impl ConnectionMeter {
     pub(crate) fn request_started(&self) {
         self.0.phase.store(ANSWERING, Ordering::Relaxed);
         self.release_pending();
+    }
+
+    /// Records that the body of the request is read by somebody who sees to its speed, until the
+    /// guard is dropped, also after the head of the answer was sent.
+    pub(crate) fn reading_body(&self) -> BodyReader {
+        self.0.body_readers.fetch_add(1, Ordering::Relaxed);
+        BodyReader(self.clone())
     }
 
     /// Records that the request is answered, so that the next one may arrive.
@@ -108,6 +118,16 @@ impl ConnectionMeter {
             }
         }
         Ok(())
+    }
+}
+
+/// See [`ConnectionMeter::reading_body`].
+#[derive(Debug)]
+pub(crate) struct BodyReader(ConnectionMeter);
+
+impl Drop for BodyReader {
+    fn drop(&mut self) {
+        self.0.0.body_readers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -243,7 +263,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for MonitoredSocket<S> {
             }));
         }
         let phase = this.meter.0.phase.load(Ordering::Relaxed);
-        if phase == ANSWERING || this.meter.has_no_pending_bytes() {
+        let is_read_elsewhere =
+            phase == ANSWERING || this.meter.0.body_readers.load(Ordering::Relaxed) > 0;
+        if is_read_elsewhere || this.meter.has_no_pending_bytes() {
             this.reading.reset();
             return Poll::Pending;
         }

@@ -12,8 +12,14 @@ const FILES_PER_DATABASE_CONNECTION: u64 = 3;
 /// Raises the limit as far as the system allows it, and lowers `limits.open_connections` if the
 /// limit is still too low.
 pub(crate) fn limit_connections(settings: &mut Settings) {
-    let other_files =
-        OTHER_FILES + FILES_PER_DATABASE_CONNECTION * u64::from(settings.database.max_connections);
+    let proxied = if settings.proxy.is_on() {
+        settings.proxy.max_connections as u64
+    } else {
+        0
+    };
+    let other_files = OTHER_FILES
+        + FILES_PER_DATABASE_CONNECTION * u64::from(settings.database.max_connections)
+        + proxied;
     let wanted = settings.limits.open_connections as u64 + other_files;
     let limit = getrlimit(Resource::Nofile);
     let (soft, hard) = (

@@ -33,7 +33,7 @@ const FORWARDING_HEADERS: [&str; 14] = [
     "x-appengine-user-ip",
 ];
 /// Headers in which browsers describe where a request comes from.
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+pub(super) const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Refuses requests that an open server must not answer. Accepts every request on a server with
@@ -59,10 +59,7 @@ pub(crate) fn check(
             "it answers only requests to localhost, 127.0.0.1 and [::1]",
         ));
     }
-    let is_forwarding = |name: &HeaderName| {
-        name.as_str().starts_with("x-forwarded-") || FORWARDING_HEADERS.contains(&name.as_str())
-    };
-    if let Some(name) = headers.keys().find(|name| is_forwarding(name)) {
+    if let Some(name) = forwarding_header(headers) {
         return Err(refused(&format!(
             "it answers no forwarded requests (header {name})"
         )));
@@ -94,6 +91,13 @@ pub(crate) fn check(
         ));
     }
     Ok(())
+}
+
+/// Returns the header of a request that shows that a proxy forwarded it.
+pub(super) fn forwarding_header(headers: &HeaderMap) -> Option<&HeaderName> {
+    headers.keys().find(|name| {
+        name.as_str().starts_with("x-forwarded-") || FORWARDING_HEADERS.contains(&name.as_str())
+    })
 }
 
 /// Returns whether a page comes from the host that it calls. Compares parsed hosts, because

@@ -80,7 +80,8 @@ async fn readyz(
 ) -> Result<String, (StatusCode, [(header::HeaderName, &'static str); 1], String)> {
     match check(&app).await {
         Ok(()) => {
-            let mut text = app.core.base.store.reduced_connections().map_or_else(
+            let connections = app.core.base.store.reduced_connections();
+            let mut text = connections.map_or_else(
                 || "ready\n".to_owned(),
                 |(allowed, most)| {
                     format!(
@@ -90,6 +91,10 @@ async fn readyz(
             );
             for outage in app.forwarding.outages() {
                 text += &(outage + "\n");
+            }
+            // Lists and history are served all the same.
+            if app.core.proxy.as_ref().is_some_and(|proxy| proxy.is_away()) {
+                text += "the WuKongIM at proxy.wukongim_url does not answer\n";
             }
             Ok(text)
         }
@@ -146,6 +151,9 @@ async fn metrics(State(app): State<AppState>) -> impl IntoResponse {
     metrics::gauge!(crate::metrics::CACHE_BYTES)
         .set(app.core.messages.recent_messages.bytes() as f64);
     metrics::gauge!(crate::metrics::LOG_LINES_DROPPED).set(telemetry::dropped_log_lines() as f64);
+    if let Some(proxy) = &app.core.proxy {
+        metrics::gauge!(crate::metrics::PROXY_REQUESTS_RUNNING).set(proxy.running() as f64);
+    }
     let budgets = &app.budgets;
     metrics::gauge!(crate::metrics::HELD_BYTES).set(budgets.memory.used() as f64);
     metrics::gauge!(crate::metrics::HTTP_REQUESTS_RUNNING).set(budgets.requests.used() as f64);

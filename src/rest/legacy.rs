@@ -98,6 +98,7 @@ pub(crate) struct LegacyInterface;
 
 impl Interface for LegacyInterface {
     const ALLOWS_EVERY_ORIGIN: bool = true;
+    const TRUSTS_PEERS: bool = true;
 
     fn refuse(_: &HeaderMap, error: Error) -> Response {
         ErrorResponse(error).into_response()
@@ -135,6 +136,24 @@ impl<T: DeserializeOwned> LenientBody<T> {
     }
 }
 
+impl<T> LenientBody<T> {
+    /// Parses a body that has arrived, and acquires the caller's permit.
+    ///
+    /// # Errors
+    /// Those of [`JsonObject::parse`].
+    pub(super) async fn parse(body: &[u8]) -> Result<Self, Error> {
+        Ok(Self::with_permit(JsonObject::parse(body)?).await)
+    }
+
+    async fn with_permit(object: JsonObject) -> Self {
+        Self {
+            object,
+            _permit: acquire_user_permit().await,
+            fields: PhantomData,
+        }
+    }
+}
+
 impl<T> FromRequest<AppState> for LenientBody<T> {
     type Rejection = ErrorResponse;
 
@@ -144,11 +163,7 @@ impl<T> FromRequest<AppState> for LenientBody<T> {
         let object = JsonObject::parse(&body)?;
         // The text is not needed while the request waits for the permit.
         drop(body);
-        Ok(Self {
-            object,
-            _permit: acquire_user_permit().await,
-            fields: PhantomData,
-        })
+        Ok(Self::with_permit(object).await)
     }
 }
 

@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn all_references_resolve() {
         let document = OpenApiRouter::with_openapi(document_without_routes())
-            .merge(wukong::routes())
+            .merge(wukong::routes(false))
             .merge(wukong::without_wukongim::routes())
             .merge(wukong::inbound::routes())
             .merge(health::routes())

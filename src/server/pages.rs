@@ -23,6 +23,18 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 const DOCS_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The paths of the pages.
+pub(super) const PATHS: [&str; 8] = [
+    "/",
+    "/graphiql",
+    "/docs",
+    "/docs/{file}",
+    "/assets/index.js",
+    "/assets/graphiql.js",
+    "/assets/style.css",
+    "/openapi.json",
+];
+
 /// The fields of the query in the banner.
 const FIRST_QUERY_FIELDS: &str =
     "{ version conversations { channelId unread lastMessage { fromUid content } } }";

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{from_fn_with_state, map_request};
 use tower_http::CompressionLevel;
@@ -15,9 +15,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Server, pages};
+use crate::auth::Caller;
 use crate::graphql;
 use crate::graphql::http::GraphqlInterface;
 use crate::http::CorsPolicy;
@@ -26,13 +28,18 @@ use crate::http::middleware::{
     remove_unacceptable_id, request_context,
 };
 use crate::rest::legacy::LegacyInterface;
+use crate::rest::wukong::proxied::{OwnPaths, pass_on};
 use crate::rest::{health, openapi, wukong};
 use crate::state::AppState;
 
 /// Returns the router of all routes.
 pub fn router(server: Server) -> Router {
     let graphql_routes = graphql::http::routes().with_state(server.graphql);
-    let legacy_routes = wukong::routes().merge(wukong::without_wukongim::routes());
+    let has_proxy = server.state.core.proxy.is_some();
+    let mut legacy_routes = wukong::routes(has_proxy);
+    if !has_proxy {
+        legacy_routes = legacy_routes.merge(wukong::without_wukongim::routes());
+    }
     router_with(server.state, legacy_routes, graphql_routes.into())
 }
 
@@ -57,18 +64,40 @@ fn router_with(
         .split_for_parts();
     let legacy_routes = legacy_routes
         .merge(pages::routes())
-        .route("/openapi.json", openapi::serve_document(&document))
-        .fallback(health::not_found);
+        .route("/openapi.json", openapi::serve_document(&document));
+    let unmatched = match &state.core.proxy {
+        Some(_) => pass_on_unmatched(&state, &document),
+        None => Router::new().fallback(health::not_found),
+    };
     let cors = Arc::new(CorsPolicy::new(&state.settings.server));
-    with_context::<LegacyInterface>(&state, &cors, legacy_routes)
+    with_context::<LegacyInterface>(&state, &cors, compressed(legacy_routes).merge(unmatched))
         .merge(with_context::<GraphqlInterface>(
             &state,
             &cors,
-            graphql_routes.into(),
+            compressed(graphql_routes.into()),
         ))
         // Every handler that reads a body has a limit of its own, with its own error.
         .layer(DefaultBodyLimit::disable())
         .with_state(state)
+}
+
+/// Passes every call that has no route to the `WuKongIM`.
+fn pass_on_unmatched(state: &AppState, document: &OpenApi) -> Router<AppState> {
+    let own_paths = document.paths.paths.keys().map(String::as_str);
+    let own_paths = OwnPaths::new(own_paths.chain([graphql::http::PATH]).chain(pages::PATHS));
+    let pass_on = move |app: State<AppState>, caller: Caller, request: Request| {
+        pass_on(app, caller, own_paths.clone(), request)
+    };
+    let routes = OpenApiRouter::default().fallback(pass_on);
+    shed_load::<LegacyInterface>(state, require_caller::<LegacyInterface>(state, routes)).into()
+}
+
+/// Compresses the answers: this shrinks a list to a tenth of its size. Answers that are passed on
+/// stay as they are.
+fn compressed(routes: Router<AppState>) -> Router<AppState> {
+    routes
+        .method_not_allowed_fallback(health::method_not_allowed)
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
 }
 
 fn require_caller<I: Interface>(
@@ -91,10 +120,7 @@ fn with_context<I: Interface>(
     routes: Router<AppState>,
 ) -> Router<AppState> {
     routes
-        .method_not_allowed_fallback(health::method_not_allowed)
         .layer(CatchPanicLayer::custom(catch_panic::<I>))
-        // Compression shrinks a list to a tenth of its size.
-        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         // The first of these layers is the outermost.
         .layer((
             map_request(remove_unacceptable_id),

@@ -66,6 +66,7 @@ fn only_the_store_uses_sql() {
         "wukongim",
         "import",
         "forward",
+        "proxy",
     ] {
         assert_free_of(folder, &SQL);
     }
@@ -85,6 +86,7 @@ fn only_the_store_uses_entities() {
         "wukongim",
         "import",
         "forward",
+        "proxy",
     ] {
         assert_free_of(folder, &["entity::"]);
     }
@@ -120,6 +122,21 @@ fn live_does_not_depend_on_interfaces() {
             "crate::wukongim",
             "async_graphql",
             "axum",
+        ],
+    );
+}
+
+#[test]
+fn proxy_does_not_depend_on_interfaces() {
+    assert_free_of(
+        "proxy",
+        &[
+            "crate::graphql",
+            "crate::rest",
+            "crate::server",
+            "crate::state",
+            "crate::wukongim",
+            "async_graphql",
         ],
     );
 }

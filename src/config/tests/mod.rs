@@ -67,6 +67,7 @@ fn the_shipped_file_explains_every_key_as_its_field_does() {
         include_str!("../database.rs"),
         include_str!("../conversation.rs"),
         include_str!("../ingest.rs"),
+        include_str!("../proxy.rs"),
         include_str!("../auth.rs"),
         include_str!("../live.rs"),
         include_str!("../limits.rs"),

@@ -19,6 +19,8 @@ fn secrets_may_be_read_from_files() {
         &[
             ("RECENTS__AUTH__MANAGER_TOKEN_FILE", &token),
             ("RECENTS__INGEST__WEBHOOK_SECRET_FILE", &token),
+            ("RECENTS__PROXY__WUKONGIM_URL", "http://wukongim"),
+            ("RECENTS__PROXY__WUKONGIM_TOKEN_FILE", &token),
             (
                 "RECENTS__DATABASE__URL_FILE",
                 &file("url", "postgres://me:pass@host/db\r\n"),
@@ -33,6 +35,7 @@ fn secrets_may_be_read_from_files() {
     assert_eq!(settings.auth.manager_token.reveal(), "hush");
     assert_eq!(settings.auth.jwt.secret.reveal(), "hush");
     assert_eq!(settings.ingest.webhook_secret.reveal(), "hush");
+    assert_eq!(settings.proxy.wukongim_token.reveal(), "hush");
     assert_eq!(settings.database.url.reveal(), "postgres://me:pass@host/db");
     assert_eq!(settings.live.redis_url.reveal(), "redis://:pass@host");
     let shown = settings.to_toml().unwrap();

@@ -282,3 +282,74 @@ fn log_filters_are_accepted() {
         load(&format!("[log]\nlevel = '{level}'"), &[]).unwrap();
     }
 }
+
+#[test]
+fn invalid_proxy_settings_name_the_key() {
+    let url = |url: &str| format!("[proxy]\nwukongim_url = '{url}'\n");
+    let with_url = |line: &str| url("http://wukongim:5001") + line;
+    for (file, text) in [
+        (url("wukongim:5001"), "proxy.wukongim_url must begin with"),
+        (url("ftp://wukongim"), "proxy.wukongim_url must begin with"),
+        (url("http://"), "proxy.wukongim_url must be a URL"),
+        (
+            url("http://me:pass@wukongim"),
+            "proxy.wukongim_url must be like",
+        ),
+        (
+            url("http://wukongim/?a=1"),
+            "proxy.wukongim_url must be like",
+        ),
+        (url("http://127.0.0.1:5001"), "this server's own"),
+        (url("http://localhost:5001/"), "this server's own"),
+        (url("http://[::1]:5001"), "this server's own"),
+        (url("http://0.0.0.0:5001"), "this server's own"),
+        (
+            url("http://127.0.0.1:80") + "[server]\nlisten = '0.0.0.0:80'",
+            "this server's own",
+        ),
+        (
+            url("http://im.example") + "[server]\nlisten = 'im.example:80'",
+            "this server's own",
+        ),
+        (with_url("wukongim_token = 'a b'"), "proxy.wukongim_token"),
+        (
+            with_url("trusted_peers = ['10.0.0.0/33']"),
+            "proxy.trusted_peers",
+        ),
+        (with_url("trusted_peers = ['app']"), "proxy.trusted_peers"),
+        (
+            with_url("trusted_peers = ['0.0.0.0/0']"),
+            "would let everybody",
+        ),
+        (
+            with_url("trusted_peers = ['10.0.0.1', '::/0']"),
+            "would let everybody",
+        ),
+        (with_url("timeout_seconds = 0"), "proxy.timeout_seconds"),
+        (with_url("max_connections = 0"), "proxy.max_connections"),
+        (
+            "[proxy]\ntrusted_peers = ['10.0.0.1']".to_owned(),
+            "proxy.trusted_peers is set, but proxy.wukongim_url is empty",
+        ),
+        (
+            "[proxy]\nwukongim_token = 'x'".to_owned(),
+            "proxy.wukongim_token is set, but proxy.wukongim_url is empty",
+        ),
+    ] {
+        let error = load(&file, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains(text) && !error.contains("pass@"),
+            "{file}: {error}"
+        );
+    }
+    for file in [
+        url("http://wukongim:5001"),
+        url("https://gateway.example/im"),
+        url("http://127.0.0.1:5002"),
+        url("http://192.0.2.1:5001"),
+        url("http://localhost:80") + "[server]\nlisten = '192.0.2.1:80'",
+        with_url("trusted_peers = ['10.0.0.0/8', '::1']"),
+    ] {
+        load(&file, &[]).unwrap();
+    }
+}

@@ -45,6 +45,7 @@ pub(crate) struct GraphqlInterface;
 
 impl Interface for GraphqlInterface {
     const ALLOWS_EVERY_ORIGIN: bool = false;
+    const TRUSTS_PEERS: bool = false;
 
     fn refuse(headers: &HeaderMap, error: Error) -> Response {
         error_response(headers, &error)

@@ -3,11 +3,12 @@
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 
 use crate::auth::Action;
-use crate::channel::{self as channels, CreateChannel, FlagChanges};
+use crate::channel::{CreateChannel, FlagChanges};
 use crate::graphql::context::ContextExt;
-use crate::graphql::error::{InArgument, RootResult};
+use crate::graphql::error::{InArgument, Result, RootResult};
 use crate::graphql::types::{Channel, ChannelTarget};
 use crate::model::{InvalidValue, Uid};
+use crate::proxy::{Answer, ChannelChange};
 
 /// The input of `createChannel`.
 #[derive(Clone, Debug, InputObject)]
@@ -100,6 +101,13 @@ fn parse_uids(uids: Vec<ID>) -> std::result::Result<Vec<Uid>, InvalidValue> {
         .collect()
 }
 
+/// Makes a change: at the `WuKongIM` behind this server first, if there is one.
+async fn change(ctx: &Context<'_>, change: ChannelChange) -> Result<()> {
+    let answer = ctx.core().change_channel(change, None).await;
+    let answer = answer.in_argument("input")?;
+    Ok(answer.as_ref().map_or(Ok(()), Answer::check)?)
+}
+
 /// Mutations of channels and their members, for services only.
 #[derive(Debug, Default)]
 pub struct ChannelMutation;
@@ -115,8 +123,9 @@ impl ChannelMutation {
     ) -> RootResult<CreateChannelPayload> {
         let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
+        let channel = input.target.parse()?;
         let request = CreateChannel {
-            channel: input.target.parse()?,
+            channel: channel.clone(),
             flags: FlagChanges {
                 large: input.large,
                 ban: input.ban,
@@ -125,11 +134,9 @@ impl ChannelMutation {
             uids: parse_uids(input.uids.unwrap_or_default()).in_argument("input")?,
             reset: false,
         };
-        channels::create_channel(&ctx.core().channels, &request)
-            .await
-            .in_argument("input")?;
+        change(ctx, ChannelChange::Create(request)).await?;
         Ok(Some(CreateChannelPayload {
-            channel: request.channel.into(),
+            channel: channel.into(),
         }))
     }
 
@@ -142,14 +149,12 @@ impl ChannelMutation {
         let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::add_members(
-            &ctx.core().channels,
-            &channel,
-            &parse_uids(input.uids).in_argument("input")?,
-            false,
-        )
-        .await
-        .in_argument("input")?;
+        let members = ChannelChange::AddMembers {
+            channel: channel.clone(),
+            uids: parse_uids(input.uids).in_argument("input")?,
+            reset: false,
+        };
+        change(ctx, members).await?;
         Ok(Some(AddMembersPayload {
             channel: channel.into(),
         }))
@@ -165,14 +170,12 @@ impl ChannelMutation {
         let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::add_members(
-            &ctx.core().channels,
-            &channel,
-            &parse_uids(input.uids).in_argument("input")?,
-            true,
-        )
-        .await
-        .in_argument("input")?;
+        let members = ChannelChange::AddMembers {
+            channel: channel.clone(),
+            uids: parse_uids(input.uids).in_argument("input")?,
+            reset: true,
+        };
+        change(ctx, members).await?;
         Ok(Some(ReplaceMembersPayload {
             channel: channel.into(),
         }))
@@ -187,13 +190,11 @@ impl ChannelMutation {
         let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::remove_members(
-            &ctx.core().channels,
-            &channel,
-            &parse_uids(input.uids).in_argument("input")?,
-        )
-        .await
-        .in_argument("input")?;
+        let members = ChannelChange::RemoveMembers {
+            channel: channel.clone(),
+            uids: parse_uids(input.uids).in_argument("input")?,
+        };
+        change(ctx, members).await?;
         Ok(Some(RemoveMembersPayload {
             channel: channel.into(),
         }))
@@ -210,9 +211,7 @@ impl ChannelMutation {
         let _timer = ctx.time_mutation();
         ctx.caller().check(Action::ManageChannels)?;
         let channel = input.target.parse()?;
-        channels::delete_channel(&ctx.core().channels, &channel)
-            .await
-            .in_argument("input")?;
+        change(ctx, ChannelChange::Delete(channel.clone())).await?;
         Ok(Some(DeleteChannelPayload {
             channel: channel.into(),
         }))

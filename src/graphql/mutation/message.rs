@@ -56,13 +56,22 @@ pub struct MessageMutation;
 
 #[Object]
 impl MessageMutation {
-    /// Sends a message; returns when it is stored durably.
+    /// Sends a message; returns when it is stored durably. FORBIDDEN where messages go through a
+    /// WuKongIM (`proxy.wukongim_url`), which numbers them.
     async fn send_message(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The message.")] input: SendMessageInput,
     ) -> RootResult<SendMessagePayload> {
         let _timer = ctx.time_mutation();
+        if ctx.core().proxy.is_some() {
+            return Err(Error::Forbidden(
+                "messages are sent through WuKongIM, which numbers them: with proxy.wukongim_url \
+                 services send by POST /message/send"
+                    .into(),
+            )
+            .into());
+        }
         let (of_id, channel) = parse_channel(input.id, input.channel)?;
         let from = ctx
             .caller()

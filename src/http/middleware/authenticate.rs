@@ -5,14 +5,13 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::Interface;
-use crate::auth::Authenticator;
+use super::trusted_peers::is_trusted;
+use crate::auth::{Authenticator, Caller};
 use crate::budget::Reservation;
 use crate::state::AppState;
 
 /// Refuses requests without a valid credential. Handlers find the [`Caller`] in the extensions of
 /// the request.
-///
-/// [`Caller`]: crate::auth::Caller
 pub(crate) async fn authenticate<I: Interface>(
     State(state): State<AppState>,
     mut request: Request,
@@ -25,6 +24,11 @@ pub(crate) async fn authenticate<I: Interface>(
     let address = state
         .rate_limiter
         .client_ip(request.extensions(), request.headers());
+    if is_trusted::<I>(&state, &request) {
+        state.record_service_address(address);
+        request.extensions_mut().insert(Caller::Service);
+        return next.run(request).await;
+    }
     match state.authenticate_and_rate_limit(credential, address).await {
         Ok(caller) => {
             if let Some((uid, reservation)) =

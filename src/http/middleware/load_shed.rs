@@ -6,6 +6,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::Interface;
+use super::trusted_peers::is_trusted;
 use crate::auth::Authenticator;
 use crate::budget::CallerIdentity;
 use crate::http::count_response_bytes;
@@ -22,7 +23,8 @@ pub(crate) async fn load_shed<I: Interface>(
         is_service: state
             .authenticator
             .is_service(Authenticator::credential(headers))
-            || has_webhook_secret(&state, request.uri().path()),
+            || has_webhook_secret(&state, request.uri().path())
+            || is_trusted::<I>(&state, &request),
         address: state.rate_limiter.client_ip(request.extensions(), headers),
         uid: None,
     };

@@ -7,6 +7,7 @@ mod cors;
 mod load_shed;
 mod request_context;
 mod request_id;
+mod trusted_peers;
 
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -22,6 +23,9 @@ use crate::error::Error;
 pub(crate) trait Interface: 'static {
     /// True if pages of every origin may call the interface, on a server with authentication.
     const ALLOWS_EVERY_ORIGIN: bool;
+
+    /// Whether callers from `proxy.trusted_peers` need no token.
+    const TRUSTS_PEERS: bool;
 
     /// Renders an error in the form of the interface.
     fn refuse(headers: &HeaderMap, error: Error) -> Response;

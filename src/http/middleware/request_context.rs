@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument;
 
 use super::cors::allow_origins;
 use super::{Interface, REQUEST_ID};
@@ -30,22 +31,26 @@ pub(crate) async fn request_context<I: Interface>(
     }
     let started = Instant::now();
     let method = request.method().clone();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("unmatched", MatchedPath::as_str)
-        .to_owned();
+    let matched = request.extensions().get::<MatchedPath>();
+    // Calls that are passed on have time limits of their own: their bodies may take long.
+    let is_passed_on = matched.is_none() && state.core.proxy.is_some();
+    let route = match matched {
+        Some(path) => path.as_str().to_owned(),
+        None if is_passed_on => "proxied".to_owned(),
+        None => "unmatched".to_owned(),
+    };
     let headers = request.headers().clone();
     let id = headers
         .get(REQUEST_ID)
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default();
     let span = tracing::info_span!("request", id, method = %method, route);
-    let limit = Duration::from_secs(state.settings.limits.request_timeout_seconds);
     let result = match open_mode_check {
+        Ok(()) if is_passed_on => Ok(next.run(request).instrument(span.clone()).await),
         Ok(()) => {
-            let answer = tokio::time::timeout(limit, next.run(request));
-            tracing::Instrument::instrument(answer, span.clone())
+            let limit = Duration::from_secs(state.settings.limits.request_timeout_seconds);
+            tokio::time::timeout(limit, next.run(request))
+                .instrument(span.clone())
                 .await
                 .map_err(|_| Error::Timeout)
         }

@@ -1,10 +1,12 @@
 //! `/channel/…`
 
 use axum::extract::State;
+use axum::response::Response;
 
-use crate::auth::{Action, Caller};
-use crate::channel as channels;
-use crate::rest::legacy::{ErrorResponse, JsonResponse, LenientBody, OK};
+use super::channel_request::ChannelRequest;
+use crate::auth::Caller;
+use crate::proxy::ChannelChange;
+use crate::rest::legacy::ErrorResponse;
 use crate::state::AppState;
 use crate::wukongim::dto::StatusOk;
 use crate::wukongim::{
@@ -22,12 +24,13 @@ use crate::wukongim::{
 pub(super) async fn create(
     State(app): State<AppState>,
     caller: Caller,
-    mut body: LenientBody<ChannelBody>,
-) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
-    caller.check(Action::ManageChannels)?;
-    let body = body.decode()?;
-    channels::create_channel(&app.core.channels, &body.into_request()?).await?;
-    Ok(OK)
+    request: ChannelRequest<ChannelBody>,
+) -> Result<Response, ErrorResponse> {
+    request
+        .apply(&app, &caller, |body| {
+            Ok(ChannelChange::Create(body.into_request()?))
+        })
+        .await
 }
 
 /// Adds members.
@@ -41,14 +44,19 @@ pub(super) async fn create(
 pub(super) async fn subscriber_add(
     State(app): State<AppState>,
     caller: Caller,
-    mut body: LenientBody<AddMembersBody>,
-) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
-    caller.check(Action::ManageChannels)?;
-    let body = body.decode()?;
-    let reset = body.reset.0;
-    let (channel, uids) = body.into_members()?;
-    channels::add_members(&app.core.channels, &channel, &uids, reset).await?;
-    Ok(OK)
+    request: ChannelRequest<AddMembersBody>,
+) -> Result<Response, ErrorResponse> {
+    request
+        .apply(&app, &caller, |body| {
+            let reset = body.reset.0;
+            let (channel, uids) = body.into_members()?;
+            Ok(ChannelChange::AddMembers {
+                channel,
+                uids,
+                reset,
+            })
+        })
+        .await
 }
 
 /// Removes members.
@@ -62,12 +70,14 @@ pub(super) async fn subscriber_add(
 pub(super) async fn subscriber_remove(
     State(app): State<AppState>,
     caller: Caller,
-    mut body: LenientBody<RemoveMembersBody>,
-) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
-    caller.check(Action::ManageChannels)?;
-    let (channel, uids) = body.decode()?.into_members()?;
-    channels::remove_members(&app.core.channels, &channel, &uids).await?;
-    Ok(OK)
+    request: ChannelRequest<RemoveMembersBody>,
+) -> Result<Response, ErrorResponse> {
+    request
+        .apply(&app, &caller, |body| {
+            let (channel, uids) = body.into_members()?;
+            Ok(ChannelChange::RemoveMembers { channel, uids })
+        })
+        .await
 }
 
 /// Sets the marks of a channel.
@@ -81,12 +91,13 @@ pub(super) async fn subscriber_remove(
 pub(super) async fn info(
     State(app): State<AppState>,
     caller: Caller,
-    mut body: LenientBody<ChannelInfoBody>,
-) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
-    caller.check(Action::ManageChannels)?;
-    let body = body.decode()?;
-    channels::create_channel(&app.core.channels, &body.into_request()?).await?;
-    Ok(OK)
+    request: ChannelRequest<ChannelInfoBody>,
+) -> Result<Response, ErrorResponse> {
+    request
+        .apply(&app, &caller, |body| {
+            Ok(ChannelChange::Create(body.into_request()?))
+        })
+        .await
 }
 
 /// Deletes a channel; its conversations disappear from all lists.
@@ -100,12 +111,13 @@ pub(super) async fn info(
 pub(super) async fn delete(
     State(app): State<AppState>,
     caller: Caller,
-    mut body: LenientBody<ChannelNameBody>,
-) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
-    caller.check(Action::ManageChannels)?;
-    let channel = body.decode()?.into_channel()?;
-    channels::delete_channel(&app.core.channels, &channel).await?;
-    Ok(OK)
+    request: ChannelRequest<ChannelNameBody>,
+) -> Result<Response, ErrorResponse> {
+    request
+        .apply(&app, &caller, |body| {
+            Ok(ChannelChange::Delete(body.into_channel()?))
+        })
+        .await
 }
 
 /// Removes all members; the channel stays.
@@ -119,10 +131,11 @@ pub(super) async fn delete(
 pub(super) async fn subscriber_remove_all(
     State(app): State<AppState>,
     caller: Caller,
-    mut body: LenientBody<ChannelNameBody>,
-) -> Result<JsonResponse<StatusOk>, ErrorResponse> {
-    caller.check(Action::ManageChannels)?;
-    let channel = body.decode()?.into_channel()?;
-    channels::remove_all_members(&app.core.channels, &channel).await?;
-    Ok(OK)
+    request: ChannelRequest<ChannelNameBody>,
+) -> Result<Response, ErrorResponse> {
+    request
+        .apply(&app, &caller, |body| {
+            Ok(ChannelChange::RemoveAllMembers(body.into_channel()?))
+        })
+        .await
 }

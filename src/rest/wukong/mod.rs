@@ -8,6 +8,7 @@
 //! `bad_input` and its callers in `permissions`.
 
 pub mod channel;
+mod channel_request;
 pub mod conversation;
 pub mod datasource;
 pub mod grpc;
@@ -15,6 +16,7 @@ pub mod history;
 pub(crate) mod inbound;
 pub mod lookup;
 pub mod message;
+pub(crate) mod proxied;
 pub mod user;
 mod view;
 mod webhook;
@@ -44,9 +46,9 @@ fn parse_viewer(
     Ok(uid)
 }
 
-/// Returns the routes.
-pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::default()
+/// Returns the routes. With a proxy those are left out that a `WuKongIM` answers alone.
+pub fn routes(has_proxy: bool) -> OpenApiRouter<AppState> {
+    let routes = OpenApiRouter::default()
         .routes(routes!(conversation::sync::sync))
         .routes(routes!(conversation::list::channels))
         .routes(routes!(conversation::by_channel::sync_by_channels))
@@ -58,8 +60,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(conversation::walk::list))
         .routes(routes!(conversation::walk::retry))
         .routes(routes!(conversation::walk::activate))
-        .routes(routes!(message::send))
-        .routes(routes!(message::send_batch))
         .routes(routes!(channel::create))
         .routes(routes!(channel::info))
         .routes(routes!(channel::delete))
@@ -71,7 +71,13 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(lookup::messages))
         .routes(routes!(lookup::last_message))
         .routes(routes!(lookup::by_client_msg_no))
-        .routes(routes!(lookup::max_message_seq))
+        .routes(routes!(lookup::max_message_seq));
+    if has_proxy {
+        return routes;
+    }
+    routes
+        .routes(routes!(message::send))
+        .routes(routes!(message::send_batch))
         .routes(routes!(user::token))
         .routes(routes!(user::device_quit))
         .routes(routes!(user::system_uids_add))

@@ -137,6 +137,42 @@ fn start(log: &Path, database_url: &str, environment: &[(&str, &str)]) -> Proces
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outage_of_the_wukongim_is_logged_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let url = format!("http://{address}");
+    let server = start(
+        &log,
+        &database.url,
+        &[("RECENTS__PROXY__WUKONGIM_URL", &url)],
+    );
+    let call = async || server.post("/route", "{}".to_owned()).await.unwrap().status;
+    let (failed, recovered) = (
+        "the WuKongIM at proxy.wukongim_url does not answer",
+        "the WuKongIM at proxy.wukongim_url answers again",
+    );
+    for _ in 0..2 {
+        for _ in 0..3 {
+            assert_eq!(call().await, 502);
+        }
+        let listener = TcpListener::bind(address).await.unwrap();
+        let router = axum::Router::new().fallback(async || ([("connection", "close")], "{}"));
+        let upstream = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        for _ in 0..3 {
+            assert_eq!(call().await, 200);
+        }
+        upstream.abort();
+        let _ = upstream.await;
+    }
+    until("the last line", || count(&log, recovered) == 2).await;
+    assert_eq!(count(&log, failed), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outages_of_other_services_are_logged_once() {
     let database = TestDatabase::create(Engine::Sqlite).await;
     let folder = tempfile::tempdir().unwrap();

@@ -7,5 +7,6 @@ mod hostile_input;
 mod hostile_responses;
 mod open_mode;
 mod permissions;
+mod proxy_abuse;
 mod slow_clients;
 mod tokens;

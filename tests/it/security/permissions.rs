@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::server::{message, payload, webhook_message};
 use crate::support::sse::{Event, Events};
 use crate::support::tokens::{SECRET, in_seconds, signed, token};
+use crate::support::upstream::Upstream;
 use crate::support::{Engine, Server};
 
 /// The result of a call.
@@ -904,4 +905,89 @@ async fn users_send_only_when_enabled() {
         (answer.status, answer.msg().as_str()),
         (403, "users may not send here")
     );
+}
+
+/// Calls that are passed on to a WuKongIM: it does whatever it is told, so only services may make
+/// them, and nobody without a token.
+#[tokio::test]
+async fn only_services_make_calls_that_are_passed_on() {
+    let upstream = Upstream::start().await;
+    let server = Server::start_with(Engine::Sqlite, |settings| {
+        settings.auth.manager_token = "hush".into();
+        settings.auth.jwt.secret = SECRET.into();
+        settings.auth.jwt.audience = "recents".to_owned();
+        settings.auth.users_may_send = true;
+        settings.limits.address_requests_per_second = 0;
+        settings.proxy.wukongim_url = upstream.url.as_str().into();
+        settings.proxy.wukongim_token = "theirs".into();
+    })
+    .await;
+    let group = json!({"channel_id": "g", "channel_type": 2, "subscribers": ["ann"]}).to_string();
+    let calls = [
+        ("POST", "/user/token"),
+        ("POST", "/message/send"),
+        ("POST", "/message/sendbatch"),
+        ("POST", "/channel"),
+        ("POST", "/channel/info"),
+        ("POST", "/channel/subscriber_add"),
+        ("POST", "/channel/subscriber_remove"),
+        ("POST", "/channel/subscriber_remove_all"),
+        ("POST", "/channel/delete"),
+        ("POST", "/channel/blacklist_add"),
+        ("GET", "/varz"),
+        ("DELETE", "/anything"),
+        ("POST", "/channel/%64elete"),
+    ];
+    for (method, path) in calls {
+        let call = async |credential: Option<(&str, &str)>| {
+            let mut request = server.http(method, path).body(group.clone());
+            if let Some((name, value)) = credential {
+                request = request.header(name, value);
+            }
+            server.request(request).await
+        };
+        let nobody = call(None).await;
+        assert_eq!((nobody.status, nobody.text.as_str()), (401, ""), "{path}");
+        for (kind, token) in bad_tokens() {
+            let bearer = format!("Bearer {token}");
+            for credential in [("authorization", bearer.as_str()), ("token", &token)] {
+                assert_eq!(call(Some(credential)).await.status, 401, "{path}: {kind}");
+            }
+        }
+        let user = call(Some(("authorization", &users_token("ann")))).await;
+        assert_eq!(user.status, 403, "{path}: {user:?}");
+        assert!(
+            user.msg().starts_with("only services may"),
+            "{path}: {user:?}"
+        );
+        assert!(upstream.take_calls().is_empty(), "{path}");
+        let service = call(Some(("token", "hush"))).await;
+        if path.contains('%') {
+            assert_eq!(service.status, 400, "{path}");
+        } else {
+            assert_eq!(service.status, 200, "{path}: {service:?}");
+            assert_eq!(upstream.take_call().target, path);
+        }
+    }
+}
+
+/// Where nobody has a token, every caller on this machine is a service, and no other one.
+#[tokio::test]
+async fn open_server_passes_calls_of_this_machine_on() {
+    let upstream = Upstream::start().await;
+    let server = Server::start_with(Engine::Sqlite, |settings| {
+        settings.proxy.wukongim_url = upstream.url.as_str().into();
+    })
+    .await;
+    assert_eq!(server.post("/user/token", "{}").await.status, 200);
+    upstream.take_call();
+    for (name, value) in [
+        ("host", "evil.example"),
+        ("origin", "http://evil.example"),
+        ("x-forwarded-for", "198.51.100.1"),
+    ] {
+        let request = server.http("POST", "/user/token").header(name, value);
+        assert_eq!(server.request(request).await.status, 403, "{name}");
+    }
+    assert!(upstream.take_calls().is_empty());
 }

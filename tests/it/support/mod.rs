@@ -16,6 +16,7 @@ pub mod snapshots;
 pub mod sse;
 pub mod sync_clients;
 pub mod tokens;
+pub mod upstream;
 pub mod webhooks;
 pub mod websocket;
 pub mod wukongim;

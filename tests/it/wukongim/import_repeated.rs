@@ -71,8 +71,7 @@ async fn second_import_adds_what_is_missing(engine: Engine) {
 async fn interrupted_beside_webhooks(engine: Engine) {
     for version in [V1, V3] {
         let there = StandIn::start(version).await;
-        let here =
-            Server::start_with(engine, |settings| settings.ingest.wukongim = version).await;
+        let here = Server::start_with(engine, |settings| settings.ingest.wukongim = version).await;
         let names = ["ann", "bob", "cat", "dan", "eve"];
         there.add_members("g", &names);
         let mut sent = 0;

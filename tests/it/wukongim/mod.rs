@@ -11,6 +11,7 @@ mod import_recorded;
 mod import_repeated;
 mod import_versions;
 mod odd_bodies;
+mod proxying;
 mod quirks;
 mod recorded_history;
 mod repair;
