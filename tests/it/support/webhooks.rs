@@ -24,7 +24,7 @@ pub async fn send_over_grpc(channel: &Channel, event: &str, body: String) {
     client.ready().await.unwrap();
     let request = tonic::Request::new(EventReq {
         event: event.to_owned(),
-        data: body.into_bytes(),
+        data: body.into_bytes().into(),
     });
     let path = PathAndQuery::from_static("/wkhook.WebhookService/SendWebhook");
     let codec: ProstCodec<EventReq, EventResp> = ProstCodec::default();

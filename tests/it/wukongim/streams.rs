@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use recents::import::{WukongimClient, import_server};
+use recents::import::{ImportOptions, import_server};
 use recents::model::Uid;
+use recents::upstream::WukongimClient;
 use serde_json::{Value, json};
 
 use crate::support::server::webhook_message;
@@ -264,9 +265,9 @@ async fn an_import_keeps_the_state_of_a_stream(engine: Engine) {
     let mut system = webhook_message("", "g", 2, 3, 13);
     system["timestamp"] = json!(1_795_393_003_000_i64);
     there.notify(json!([plain, with_state(2), system])).await;
-    let mut client = WukongimClient::new(&there.url, "", 10_000).unwrap();
+    let client = Arc::new(WukongimClient::new(&there.url, "", 10_000).unwrap());
     let uids = [Uid::parse("uid", "ann").unwrap()];
-    let summary = import_server(&here.app.core, &mut client, &uids)
+    let summary = import_server(&here.app.core, &client, &uids, &ImportOptions::default())
         .await
         .unwrap();
     assert_eq!((summary.stored, summary.refused), (3, 0), "{summary}");
