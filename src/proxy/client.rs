@@ -86,16 +86,16 @@ impl Target {
     /// [`Error::BadRequest`] for an address without a path.
     pub(super) fn uri(&self, requested: &Uri) -> Result<Uri, Error> {
         let invalid = || Error::BadRequest("the request has no path".into());
-        let path = requested.path_and_query().ok_or_else(invalid)?;
+        let path = requested
+            .path_and_query()
+            .filter(|path| path.path().starts_with('/'))
+            .ok_or_else(invalid)?;
         let path = if self.base_path.is_empty() {
             path.clone()
         } else {
             let joined = format!("{}{path}", self.base_path);
             PathAndQuery::from_maybe_shared(bytes::Bytes::from(joined)).map_err(|_| invalid())?
         };
-        if !path.path().starts_with('/') {
-            return Err(invalid());
-        }
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 
 /// A call that arrived.
 #[derive(Clone, Debug)]
@@ -55,25 +56,38 @@ struct Shared {
     replies: Mutex<HashMap<String, Reply>>,
 }
 
-/// A server in the test's process.
+/// A server in the test's process, with a runtime of its own: dropping it closes its connections, as
+/// killing it would.
 pub struct Upstream {
     pub url: String,
     shared: Arc<Shared>,
-    task: tokio::task::JoinHandle<()>,
+    runtime: Option<Runtime>,
 }
 
 const RECORDED_BYTES: usize = 64 * 1024;
 
 impl Upstream {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let shared = Arc::<Shared>::default();
         let state = Arc::clone(&shared);
-        let router =
-            axum::Router::new().fallback(move |request| answer(Arc::clone(&state), request));
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, shared, task }
+        let listening = runtime.spawn(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let router =
+                axum::Router::new().fallback(move |request| answer(Arc::clone(&state), request));
+            tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+            address
+        });
+        Self {
+            url: format!("http://{}", listening.await.unwrap()),
+            shared,
+            runtime: Some(runtime),
+        }
     }
 
     /// Sets the answer to all calls of a path; without one it is `{"status":200}`.
@@ -104,7 +118,9 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -150,7 +150,7 @@ fn calls() -> Vec<(By, &'static str, &'static str, Value)> {
             "/channel/max_message_seq?channel_id=bob&channel_type=1&login_uid=ann",
             Value::Null,
         ),
-        post(There, "/messages", found),
+        post(Here, "/messages", found),
         post(Here, "/conversations/setUnread", {
             let mut body = target.clone();
             body["unread"] = json!(0);
