@@ -59,7 +59,7 @@ pub struct WalkPage {
     pub cursor: Option<WalkCursor>,
     /// Whether this is the last page.
     pub is_last: bool,
-    /// What the walk covers when it is complete: later changes have larger versions.
+    /// The version that the walk covers when it is complete: later changes have larger ones.
     pub coverage: Version,
     /// True if the requested coverage is unknown: this is the first page of the list, and the
     /// client must discard its state.

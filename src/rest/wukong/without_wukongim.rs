@@ -137,7 +137,7 @@ async fn acknowledge_commands(
     Ok(OK)
 }
 
-/// Which of these users are connected: none, because clients do not connect here.
+/// The connected ones of these users: none, because clients do not connect here.
 #[utoipa::path(
     post,
     path = "/user/onlinestatus",

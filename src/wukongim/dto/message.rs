@@ -134,7 +134,7 @@ pub struct HistoryItemDto {
     pub more: u8,
     /// The messages, oldest first.
     pub messages: Vec<MessageDto>,
-    /// Why the messages are missing; omitted if they are not.
+    /// The reason why the messages are missing; omitted if they are not.
     #[serde(skip_serializing_if = "str::is_empty")]
     #[schema(required = false)]
     pub error: &'static str,

@@ -700,7 +700,7 @@ async fn unknown_paths_and_methods() {
             404,
             "page not found",
         ),
-        // What a WuKongIM alone can do (COMPATIBILITY.md).
+        // Only a WuKongIM can do this (COMPATIBILITY.md).
         ("GET", "/route?uid=ann", 404, "page not found"),
         ("POST", "/channel/blacklist_add", 404, "page not found"),
         ("POST", "/streammessage/start", 404, "page not found"),

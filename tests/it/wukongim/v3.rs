@@ -113,7 +113,7 @@ fn ids(list: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// What had happened before the recording began.
+/// Repeats the events before the recording.
 async fn prepare(server: &Server, lines: &[Value]) {
     let first: Value = serde_json::from_str(lines[0]["answer"].as_str().unwrap()).unwrap();
     server.group("lg1", &["la", "lb"]).await;
@@ -358,7 +358,7 @@ async fn deletions_are_told(engine: Engine) {
     assert_eq!(news.next().unwrap()["last_message"]["from_uid"], "");
 }
 
-/// Whatever happens between the pages of a walk, the next walk completes it.
+/// The next walk completes one that changes interrupted.
 async fn walks_amid_changes(engine: Engine) {
     let server = Server::start(engine).await;
     let groups: Vec<String> = (0..8).map(|number| format!("g{number}")).collect();
