@@ -209,7 +209,7 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Returns the sender's uid: empty for the system, as in `WuKongIM`.
+/// Returns the sender's uid: empty for the system, which `WuKongIM` names in requests only.
 pub(super) fn shown_sender(message: &Message) -> String {
     if message.from_uid == SYSTEM_UID {
         return String::new();
@@ -221,12 +221,6 @@ impl From<&Message> for MessageDto {
     fn from(message: &Message) -> Self {
         let stream = &message.content.stream;
         let state = stream.state().unwrap_or_default();
-        // WuKongIM names its system user in requests only.
-        let from_uid = if message.from_uid == SYSTEM_UID {
-            String::new()
-        } else {
-            message.from_uid.clone()
-        };
         Self {
             // Messages with one of the other two flags are never stored.
             header: MessageHeaderDto {
@@ -248,7 +242,7 @@ impl From<&Message> for MessageDto {
             event_meta: state.event_meta,
             event_sync_hint: state.event_sync_hint,
             message_seq: message.seq.0,
-            from_uid,
+            from_uid: shown_sender(message),
             channel_id: message.channel.channel_id.clone(),
             channel_type: message.channel.channel_type.number(),
             topic: message.content.topic.clone(),

@@ -9,6 +9,7 @@ use crate::support::{Engine, Server};
 
 on_every_database!(
     messages_by_name,
+    system_messages_have_no_sender,
     persons_are_named_by_pairs,
     deleted_messages_are_not_found,
     long_answers_are_cut,
@@ -105,6 +106,46 @@ async fn messages_by_name(engine: Engine) {
         .await,
         json!({"message_seq": 0})
     );
+}
+
+async fn system_messages_have_no_sender(engine: Engine) {
+    let server = Server::start(engine).await;
+    server.group("news", &["ann"]).await;
+    let mut from_nobody = message("", "news", 2, "hello");
+    server.call("/message/send", from_nobody.clone()).await;
+    from_nobody["channel_id"] = json!("ann");
+    from_nobody["channel_type"] = json!(1);
+    server.call("/message/send", from_nobody).await;
+    for (id, kind, listed) in [("news", 2, true), ("____system", 1, false)] {
+        let channel = json!({"channel_id": id, "channel_type": kind});
+        let mut senders = Vec::new();
+        let mut named = channel.clone();
+        named["login_uid"] = json!("ann");
+        named["message_seqs"] = json!([1]);
+        let found = server.call("/messages", named).await;
+        senders.push(found["messages"][0]["from_uid"].clone());
+        let batch = json!({"login_uid": "ann", "items": [channel]});
+        let found = server.call("/channel/messagesyncbatch", batch).await;
+        senders.push(found["items"][0]["messages"][0]["from_uid"].clone());
+        for path in ["/channel/last_message", "/message/byclientmsgno"] {
+            let query =
+                format!("channel_id={id}&channel_type={kind}&login_uid=ann&client_msg_no=hello");
+            senders.push(get(&server, &format!("{path}?{query}")).await["from_uid"].clone());
+        }
+        if listed {
+            let page = server
+                .call("/conversation/list", json!({"uid": "ann"}))
+                .await;
+            senders.push(page["conversations"][0]["last_message"]["from_uid"].clone());
+            let retry = json!({"uid": "ann", "channels": [channel]});
+            let found = server.call("/conversation/retry", retry).await;
+            senders.push(found["conversations"][0]["last_message"]["from_uid"].clone());
+        }
+        assert!(
+            senders.iter().all(|sender| sender == ""),
+            "{id}: {senders:?}"
+        );
+    }
 }
 
 async fn persons_are_named_by_pairs(engine: Engine) {

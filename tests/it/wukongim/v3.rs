@@ -336,26 +336,6 @@ async fn deletions_are_told(engine: Engine) {
     walker.walk(&server).await;
     assert_eq!(walker.opened(), Vec::<&str>::new());
     walker.must_hold(&server.full("ann").await);
-    // System messages have no sender.
-    server
-        .call(
-            "/message/send",
-            json!({"header": {"red_dot": 1}, "channel_id": "news", "channel_type": 2, "payload": payload("x")}),
-        )
-        .await;
-    server.group("news", &["ann"]).await;
-    server
-        .call(
-            "/message/send",
-            json!({"header": {"red_dot": 1}, "channel_id": "news", "channel_type": 2, "payload": payload("y")}),
-        )
-        .await;
-    let page = server
-        .call("/conversation/list", json!({"uid": "ann"}))
-        .await;
-    let news = page["conversations"].as_array().unwrap().iter();
-    let mut news = news.filter(|item| item["channel_id"] == "news");
-    assert_eq!(news.next().unwrap()["last_message"]["from_uid"], "");
 }
 
 /// The next walk completes one that changes interrupted.
