@@ -76,7 +76,11 @@ mod tests {
     #[tokio::test]
     async fn answers_wait_for_memory_or_are_refused() {
         let memory = AnswerMemory::default();
-        let half = format!("[{}0]", "0,".repeat(900_000));
+        let of_kib = |kib: usize| {
+            let per_element = parsed_size("0,".repeat(100_000).as_bytes()) / 100_000;
+            format!("[{}0]", "0,".repeat(kib * 1024 / per_element))
+        };
+        let half = of_kib(PARSED_KIB as usize * 45 / 100);
         let first = memory.parse(half.as_bytes()).await.unwrap();
         let second = memory.parse(half.as_bytes()).await.unwrap();
         let third = memory.parse(half.as_bytes());
@@ -87,7 +91,7 @@ mod tests {
         );
         drop((first, second));
         memory.parse(half.as_bytes()).await.unwrap();
-        let huge = format!("[{}0]", "0,".repeat(5_000_000));
+        let huge = of_kib(PARSED_KIB as usize * 2);
         let refused = memory.parse(huge.as_bytes()).await.unwrap_err();
         assert_eq!(
             refused.to_string(),

@@ -262,7 +262,7 @@ async fn starts_reports_health_and_stops(engine: Engine) {
             server.started_in
         );
         assert!(
-            server.anonymous_memory() < 25 << 10,
+            server.anonymous_memory() < 28 << 10,
             "{} KiB while idle",
             server.anonymous_memory()
         );

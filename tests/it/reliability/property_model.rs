@@ -322,6 +322,9 @@ impl HistoryRun<'_> {
         let mut new = Walker::new(&uid, 1);
         new.walk(self.server).await;
         new.must_hold(&full);
+        if let Some(Devices { walker, .. }) = self.devices.get(&user) {
+            walker.must_hold_as(&new);
+        }
         let request = json!({"uid": uid, "version": 0, "msg_count": 20});
         assert_eq!(full, graphql_full(self.server, &request).await);
         let future = self

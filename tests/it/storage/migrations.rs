@@ -65,6 +65,7 @@ async fn up_down_up(engine: Engine) {
     let all = [
         "channel",
         "conversation",
+        "feeder",
         "import_progress",
         "late_message",
         "message",

@@ -311,6 +311,15 @@ async fn outages_are_shown_without_secrets() {
         .await
         .unwrap();
     let ready = ready + &server.get("/readyz").await.1;
+    // The log is written by a thread of its own.
+    let begun = std::time::Instant::now();
+    while !std::fs::read_to_string(&log)
+        .unwrap()
+        .contains("takes webhooks again")
+        && begun.elapsed().as_secs() < 5
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     drop(server);
     let log = std::fs::read_to_string(&log).unwrap();
     for text in [

@@ -27,7 +27,11 @@ fn uids() -> Vec<Uid> {
 
 async fn import(here: &Server, url: &str, uids: &[Uid]) -> ImportSummary {
     let client = Arc::new(WukongimClient::new(url, "", 10_000).unwrap());
-    let options = ImportOptions::default();
+    // Users that are imported at once may count the same stored messages.
+    let options = ImportOptions {
+        parallel: 1,
+        ..ImportOptions::default()
+    };
     let imported = import_server(&here.app.core, &client, uids, &options).await;
     imported.unwrap()
 }

@@ -6,7 +6,7 @@ mod routes;
 mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -23,10 +23,8 @@ const FIRST_SECOND: i64 = 1_795_393_000;
 /// A request that the stand-in received.
 #[derive(Clone, Debug)]
 pub struct Call {
-    pub method: String,
     /// The path, with the query.
     pub path: String,
-    pub headers: axum::http::HeaderMap,
     pub body: Vec<u8>,
 }
 
@@ -66,8 +64,6 @@ struct Shared {
     webhooks: webhooks::Queue,
     /// Answers nothing but 503.
     is_away: AtomicBool,
-    /// Milliseconds before each answer.
-    delay: AtomicU64,
 }
 
 impl Shared {
@@ -102,7 +98,6 @@ impl StandIn {
             }),
             webhooks,
             is_away: AtomicBool::new(false),
-            delay: AtomicU64::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -127,12 +122,6 @@ impl StandIn {
     /// Answers every request with 503, as a proxy in front of a stopped server does.
     pub fn set_away(&self, is_away: bool) {
         self.shared.is_away.store(is_away, Ordering::SeqCst);
-    }
-
-    /// Delays every answer.
-    pub fn set_delay(&self, delay: Duration) {
-        let milliseconds = u64::try_from(delay.as_millis()).unwrap();
-        self.shared.delay.store(milliseconds, Ordering::SeqCst);
     }
 
     /// Waits until no webhook is queued or being sent.

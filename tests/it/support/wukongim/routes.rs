@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{Request, State};
@@ -25,17 +24,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let body: Bytes = to_bytes(body, MAX_BODY_BYTES).await.unwrap_or_default();
     let uri = parts.uri;
     shared.data().calls.push(Call {
-        method: parts.method.to_string(),
         path: uri
             .path_and_query()
             .map_or_else(String::new, ToString::to_string),
-        headers: parts.headers,
         body: body.to_vec(),
     });
-    let delay = shared.delay.load(Ordering::SeqCst);
-    if delay > 0 {
-        tokio::time::sleep(Duration::from_millis(delay)).await;
-    }
     if shared.is_away.load(Ordering::SeqCst) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
