@@ -86,7 +86,7 @@ impl<'a> ChannelHistory<'a> {
             // v3 has no such route.
             Err(RequestError::NoSuchRoute) => {
                 let answer = self.request(client, (0, 0), 1, 0).await?;
-                let seqs = answer.messages.iter().map(|message| seq_of(message));
+                let seqs = answer.messages.iter().map(seq_of);
                 Ok(seqs.max().unwrap_or(Seq::ZERO))
             }
             Err(error) => Err(error),
