@@ -1,31 +1,36 @@
 //! What the repair of missing messages must know of the webhooks of this server.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::model::EpochMs;
+use tokio::sync::OnceCell;
 
-/// Remembers the first webhook, and failures.
+use crate::model::EpochMs;
+use crate::store::{Store, StoreError};
+
+/// Remembers that webhooks arrive, and failures.
 #[derive(Debug, Default)]
 pub(crate) struct WebhookMonitor {
-    first_at: OnceLock<EpochMs>,
+    /// Set when the database knows since when webhooks arrive.
+    is_recorded: OnceCell<()>,
     has_failed: AtomicBool,
 }
 
 impl WebhookMonitor {
     /// Records that a webhook arrived. It counts as failed until it is stored, also if its sender
     /// hangs up: the sender may drop it.
-    pub(crate) fn arrived(&self, now: EpochMs) -> ArrivedWebhook<'_> {
-        let _ = self.first_at.set(now);
-        ArrivedWebhook {
+    pub(crate) async fn arrived(
+        &self,
+        store: &Store,
+        now: EpochMs,
+    ) -> Result<ArrivedWebhook<'_>, StoreError> {
+        let arrived = ArrivedWebhook {
             monitor: self,
             is_stored: false,
-        }
-    }
-
-    /// Returns when the first webhook arrived.
-    pub(crate) fn first_at(&self) -> Option<EpochMs> {
-        self.first_at.get().copied()
+        };
+        self.is_recorded
+            .get_or_try_init(|| store.record_feeder(now))
+            .await?;
+        Ok(arrived)
     }
 
     /// Returns whether a webhook has failed since the last call.

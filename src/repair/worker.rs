@@ -15,7 +15,7 @@ use crate::upstream::WukongimClient;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the missing messages are counted for the metrics.
-const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a claim is valid. A server that does not renew its claim is considered dead.
 const CLAIM_MS: i64 = 30_000;
 /// Requests of the repair per second.
@@ -32,7 +32,7 @@ const MAX_DELAYED: usize = 10_000;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-/// Records since when webhooks arrive, counts missing messages, and fetches them if
+/// Counts missing messages, and fetches them if
 /// `ingest.repair_url` is set.
 pub(crate) struct RepairWorker {
     services: Arc<Services>,
@@ -43,9 +43,8 @@ pub(crate) struct RepairWorker {
     losses: OutageLog,
     delayed: HashMap<ChannelPk, Instant>,
     search: Option<Search>,
-    counted: Option<Instant>,
+    counted: Instant,
     backoff: Duration,
-    was_recorded: bool,
     needs_search: bool,
     /// How long to wait from a request for a search to its beginning. It grows while searches find
     /// lost messages, so that servers whose clocks differ do not search all the time.
@@ -90,9 +89,8 @@ impl RepairWorker {
             losses: OutageLog::new(losses, "no messages are missing any more"),
             delayed: HashMap::new(),
             search: None,
-            counted: None,
+            counted: Instant::now(),
             backoff: FIRST_BACKOFF,
-            was_recorded: false,
             // Messages may have been lost while no server ran.
             needs_search: true,
             search_delay: Duration::ZERO,
@@ -130,11 +128,9 @@ impl RepairWorker {
     async fn round(&mut self) -> Result<bool, RepairError> {
         let services = Arc::clone(&self.services);
         let (store, now) = (&services.base.store, services.base.clock.now_ms());
-        if !self.was_recorded
-            && let Some(first_at) = services.webhooks.first_at()
-        {
-            store.record_feeder(first_at).await?;
-            self.was_recorded = true;
+        if self.client.is_none() {
+            self.count().await?;
+            return Ok(false);
         }
         let Some(mut feeder) = store.find_feeder().await? else {
             return Ok(false);
@@ -292,15 +288,12 @@ impl RepairWorker {
     }
 
     async fn count(&mut self) -> Result<(), RepairError> {
-        if self
-            .counted
-            .is_some_and(|counted| counted.elapsed() < COUNT_INTERVAL)
-        {
+        if self.counted.elapsed() < COUNT_INTERVAL {
             return Ok(());
         }
         let MissingMessages { channels, messages } =
             self.services.base.store.count_missing().await?;
-        self.counted = Some(Instant::now());
+        self.counted = Instant::now();
         #[expect(
             clippy::cast_precision_loss,
             reason = "an approximate number is enough"

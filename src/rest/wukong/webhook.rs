@@ -45,7 +45,8 @@ async fn store_webhook(core: &Services, event: &str, body: &[u8]) -> Result<(), 
     };
     let webhook = decode_webhook(decoder, event, body)?;
     let batch = Arc::new(webhook.batch);
-    let arrived = core.webhooks.arrived(core.base.clock.now_ms());
+    let now = core.base.clock.now_ms();
+    let arrived = core.webhooks.arrived(&core.base.store, now).await?;
     ingest(&core.messages, Arc::clone(&batch)).await?;
     arrived.stored();
     if let Some(member_lookup) = &core.member_lookup {
