@@ -57,7 +57,7 @@ pub struct WalkPage {
     pub removed: Vec<ConversationRemoval>,
     /// Where the next page begins; `None` after a page without any entry.
     pub cursor: Option<WalkCursor>,
-    /// Whether this is the last page.
+    /// True for the last page.
     pub is_last: bool,
     /// The version that the walk covers when it is complete: later changes have larger ones.
     pub coverage: Version,

@@ -26,7 +26,7 @@ type WebhookHash = [u8; 32];
 #[derive(Debug)]
 pub(super) struct Attempts(Cache<WebhookHash, Arc<Progress>>);
 
-/// What is done of a webhook. The lock of a part is held while the part is being done, so that a
+/// The finished parts of a webhook. The lock of a part is held while the part is being done, so that a
 /// repeat that comes meanwhile waits for the outcome.
 #[derive(Debug)]
 pub(super) struct Progress {

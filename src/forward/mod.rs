@@ -34,7 +34,7 @@ use crate::config::{ConfigError, Settings};
 /// 5 s for the head of an answer (v1, and v3 by default), 10 s (v2) or 10 s over gRPC.
 const TIME_LIMIT: Duration = Duration::from_secs(4);
 
-/// What is forwarded, as configured.
+/// The configured targets.
 #[derive(Debug)]
 pub(crate) struct Forwarding {
     pub(crate) webhooks: Option<WebhookForwarder>,

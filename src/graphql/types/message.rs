@@ -132,7 +132,7 @@ impl Message {
         self.0.content.stream.data().map(Base64)
     }
 
-    /// Whether the stream has ended; null for a message without a stream.
+    /// True if the stream has ended; null for a message without a stream.
     async fn stream_ended(&self) -> Option<bool> {
         self.0.content.stream.has_ended()
     }

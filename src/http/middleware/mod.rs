@@ -24,7 +24,7 @@ pub(crate) trait Interface: 'static {
     /// True if pages of every origin may call the interface, on a server with authentication.
     const ALLOWS_EVERY_ORIGIN: bool;
 
-    /// Whether callers from `proxy.trusted_peers` need no token.
+    /// True if callers from `proxy.trusted_peers` need no token.
     const TRUSTS_PEERS: bool;
 
     /// Renders an error in the form of the interface.

@@ -27,7 +27,7 @@ pub struct ImportSummary {
     pub refused: u64,
     /// Messages whose seq or id is taken by another message.
     pub conflicts: u64,
-    /// Whether the server is a v3.
+    /// True for a v3.
     pub is_v3: bool,
 }
 

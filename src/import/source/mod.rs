@@ -66,7 +66,7 @@ pub(super) struct Listed {
     pub(super) last_client_msg_no: String,
     /// The user sees no messages up to here.
     pub(super) deleted_to: Seq,
-    /// Whether the server forgets which messages had a red dot.
+    /// True if the server forgets which messages had a red dot.
     pub(super) loses_red_dots: bool,
     /// The newest messages, newest first.
     pub(super) recents: Vec<Value>,

@@ -23,7 +23,7 @@ pub struct WalkDto {
     /// The cursor for the next page; omitted after an empty page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
-    /// Whether this is the last page.
+    /// True for the last page.
     pub done: bool,
     /// To be stored when `done` is true, and sent as `completed_coverage` to begin the next walk.
     pub coverage: i64,
