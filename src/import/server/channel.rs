@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::ingest::{decode, store_messages};
 use super::{Import, ImportSummary, next_gap, with_details};
-use crate::import::decode::decode_messages;
 use crate::import::source::{Listed, seq_of};
-use crate::message::{IncomingMessage, MessageBatch, ingest};
 use crate::model::{ChannelKey, ChannelRef, Seq, Uid};
 use crate::store::SeqRange;
 use crate::upstream::RequestError;
@@ -38,6 +37,8 @@ struct History<'a> {
     channel: &'a ChannelRef,
     key: &'a ChannelKey,
     loses_red_dots: bool,
+    /// Number of its messages that were found here.
+    stored: u64,
 }
 
 /// A conversation with missing messages.
@@ -45,6 +46,8 @@ struct Incomplete<'a> {
     listed: &'a Listed,
     /// The first seq that may be missing.
     from: Seq,
+    /// Number of messages from there on that are stored.
+    stored: u64,
 }
 
 /// Returns the key of the progress of a channel: the newest seq that was requested.
@@ -92,17 +95,19 @@ pub(super) async fn import_channels(
     let stored = count_stored(import, open.iter().copied().zip(keys.iter().map(from))).await?;
 
     let (mut short, mut long, mut done) = (Vec::new(), Vec::new(), Vec::new());
-    let mut already_there = 0;
     for (listed, progress_key) in open.into_iter().zip(&keys) {
         let from = from(progress_key);
         let count = stored.get(&listed.key).copied().unwrap_or_default();
-        already_there += u64::try_from(count).unwrap_or_default();
-        let incomplete = Incomplete { listed, from };
+        let incomplete = Incomplete {
+            listed,
+            from,
+            stored: u64::try_from(count).unwrap_or_default(),
+        };
         if import.groups.contains(&listed.key) {
             // v1 may know an old last message of a large group.
             long.push(incomplete);
         } else if count > listed.last_seq.distance_from(from) {
-            import.checked.insert(listed.key.clone(), listed.last_seq);
+            mark_checked(import, &listed.key, listed.last_seq, incomplete.stored);
             done.push((&listed.key, listed.last_seq));
         } else if count == 0 && incomplete.is_in_recents(import) {
             short.push(incomplete);
@@ -110,10 +115,6 @@ pub(super) async fn import_channels(
             long.push(incomplete);
         }
     }
-    import.add(&ImportSummary {
-        repeated: already_there,
-        ..ImportSummary::default()
-    });
 
     import_recents(import, &short).await?;
     done.extend(
@@ -122,14 +123,16 @@ pub(super) async fn import_channels(
             .map(|one| (&one.listed.key, one.listed.last_seq)),
     );
     let mut is_complete = true;
-    for Incomplete { listed, from } in long {
+    for incomplete in long {
+        let listed = incomplete.listed;
         let history = History {
             uid,
             channel: &listed.channel,
             key: &listed.key,
             loses_red_dots: listed.loses_red_dots,
+            stored: incomplete.stored,
         };
-        match import_history(import, history, from, listed.last_seq).await {
+        match import_history(import, history, incomplete.from, listed.last_seq).await {
             Ok(complete_to) => done.push((&listed.key, complete_to)),
             Err(Failure::Request(error)) => {
                 import.accept_failure(&format!("{:?} of {uid}", listed.channel), &error)?;
@@ -155,6 +158,7 @@ pub(super) async fn import_group(
         key,
         // v2 lists large groups like others.
         loses_red_dots: import.source.is_v3(),
+        stored: 0,
     };
     match import_history(import, history, Seq(1), Seq::ZERO).await {
         Ok(complete_to) => write_progress(import, &HashMap::new(), &[(key, complete_to)]).await,
@@ -168,6 +172,20 @@ fn is_checked(import: &Import, key: &ChannelKey, last_seq: Seq) -> bool {
         .checked
         .get(key)
         .is_some_and(|checked| checked >= last_seq)
+}
+
+/// Records that a channel is complete up to a seq. The messages that were found here are counted for
+/// the first of several users.
+fn mark_checked(import: &Import, key: &ChannelKey, checked_to: Seq, stored: u64) {
+    let entry = import.checked.entry(key.clone()).or_insert(checked_to);
+    if entry.is_fresh() {
+        import.add(&ImportSummary {
+            repeated: stored,
+            ..ImportSummary::default()
+        });
+    } else if entry.into_value() < checked_to {
+        import.checked.insert(key.clone(), checked_to);
+    }
 }
 
 impl Incomplete<'_> {
@@ -237,7 +255,7 @@ async fn import_recents(import: &Import, short: &[Incomplete<'_>]) -> anyhow::Re
         let keys = some.iter().map(|one| &one.listed.key);
         let _locks = import.locks.lock(keys).await;
         let mut batch = Vec::new();
-        for Incomplete { listed, from } in some {
+        for Incomplete { listed, from, .. } in some {
             // Another user may have brought them meanwhile.
             if is_checked(import, &listed.key, listed.last_seq) {
                 continue;
@@ -253,41 +271,9 @@ async fn import_recents(import: &Import, short: &[Incomplete<'_>]) -> anyhow::Re
         }
         store_messages(import, batch).await?;
         for one in some {
-            import
-                .checked
-                .insert(one.listed.key.clone(), one.listed.last_seq);
+            mark_checked(import, &one.listed.key, one.listed.last_seq, 0);
         }
     }
-    Ok(())
-}
-
-fn decode(
-    import: &Import,
-    key: &ChannelKey,
-    loses_red_dots: bool,
-    messages: impl Iterator<Item = serde_json::Value>,
-) -> Vec<IncomingMessage> {
-    let (messages, refused) = decode_messages(&import.core.base, key, loses_red_dots, messages);
-    import.add(&ImportSummary {
-        refused,
-        ..ImportSummary::default()
-    });
-    messages
-}
-
-async fn store_messages(import: &Import, messages: Vec<IncomingMessage>) -> anyhow::Result<()> {
-    let batch = MessageBatch {
-        messages,
-        recipients: None,
-    };
-    let report = ingest(&import.core.messages, batch)
-        .await
-        .map_err(with_details)?;
-    import.add(&ImportSummary {
-        stored: report.stored,
-        conflicts: report.conflicts,
-        ..ImportSummary::default()
-    });
     Ok(())
 }
 
@@ -334,7 +320,7 @@ async fn import_history(
         last_seq
     };
     let checked_to = if is_open_ended { Seq::MAX } else { complete_to };
-    import.checked.insert(key.clone(), checked_to);
+    mark_checked(import, key, checked_to, history.stored);
     Ok(complete_to)
 }
 

@@ -2,7 +2,7 @@
 //! or do not exist there either.
 
 use crate::model::{ChannelKey, Seq};
-use crate::store::{SeqRange, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Number of seqs that are read at once.
 const SEQS_PER_STATEMENT: u64 = 1_000;
@@ -33,12 +33,9 @@ pub(in crate::import) async fn next_gap(
         }
         let stored = match channel_id {
             Some(channel_id) => {
-                let range = SeqRange {
-                    channel_id,
-                    from,
-                    to,
-                };
-                store.list_stored_seqs(range, SEQS_PER_STATEMENT).await?
+                store
+                    .list_seqs(channel_id, &(from..=to), SEQS_PER_STATEMENT)
+                    .await?
             }
             None => Vec::new(),
         };

@@ -14,6 +14,7 @@
 
 mod channel;
 mod gaps;
+mod ingest;
 mod locks;
 mod settle;
 mod summary;

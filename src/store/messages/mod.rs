@@ -1,8 +1,8 @@
 //! `message`: stored messages.
 
+mod count;
 mod read;
 mod statements;
-mod stored_seqs;
 mod write;
 
 use entity::message::{Column, Model};

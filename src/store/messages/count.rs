@@ -1,13 +1,13 @@
-//! Which seqs of a channel are stored.
+//! Numbers of stored messages.
 
 use std::collections::HashMap;
 
 use entity::message::{Column, Entity};
-use sea_orm::sea_query::{Expr, ExprTrait, Func, Order, Query};
+use sea_orm::sea_query::{Expr, Func, Query};
 
 use super::SeqRange;
 use super::statements::in_windows;
-use crate::model::{ChannelPk, Seq};
+use crate::model::ChannelPk;
 use crate::store::{Store, StoreError};
 
 /// Maximum number of ranges in one statement.
@@ -34,24 +34,5 @@ impl Store {
             }
         }
         Ok(counts)
-    }
-
-    /// Returns the first stored seqs of a range, in ascending order.
-    pub(crate) async fn list_stored_seqs(
-        &self,
-        range: SeqRange,
-        limit: u64,
-    ) -> Result<Vec<Seq>, StoreError> {
-        let select = Query::select()
-            .column(Column::Seq)
-            .from(Entity)
-            .and_where(Expr::col(Column::ChannelId).eq(range.channel_id))
-            .and_where(Expr::col(Column::Seq).between(range.from, range.to))
-            .order_by(Column::Seq, Order::Asc)
-            .limit(limit)
-            .to_owned();
-        let rows = self.query_all(&select).await?;
-        let seqs = rows.iter().map(|row| row.try_get_by_index(0));
-        Ok(seqs.collect::<Result<_, _>>()?)
     }
 }

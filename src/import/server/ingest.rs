@@ -1,0 +1,41 @@
+//! Decodes and stores messages, and counts them.
+
+use serde_json::Value;
+
+use super::{Import, ImportSummary, with_details};
+use crate::import::decode::decode_messages;
+use crate::message::{IncomingMessage, MessageBatch, ingest};
+use crate::model::ChannelKey;
+
+pub(super) fn decode(
+    import: &Import,
+    key: &ChannelKey,
+    loses_red_dots: bool,
+    messages: impl Iterator<Item = Value>,
+) -> Vec<IncomingMessage> {
+    let (messages, refused) = decode_messages(&import.core.base, key, loses_red_dots, messages);
+    import.add(&ImportSummary {
+        refused,
+        ..ImportSummary::default()
+    });
+    messages
+}
+
+pub(super) async fn store_messages(
+    import: &Import,
+    messages: Vec<IncomingMessage>,
+) -> anyhow::Result<()> {
+    let batch = MessageBatch {
+        messages,
+        recipients: None,
+    };
+    let report = ingest(&import.core.messages, batch)
+        .await
+        .map_err(with_details)?;
+    import.add(&ImportSummary {
+        stored: report.stored,
+        conflicts: report.conflicts,
+        ..ImportSummary::default()
+    });
+    Ok(())
+}
