@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ingest::{decode, store_messages};
+use super::ingest::{decode, is_of_stream, store_messages};
 use super::{Import, ImportSummary, next_gap, with_details};
 use crate::import::source::{Listed, seq_of};
 use crate::model::{ChannelKey, ChannelRef, Seq, Uid};
@@ -95,6 +95,7 @@ pub(super) async fn import_channels(
     let stored = count_stored(import, open.iter().copied().zip(keys.iter().map(from))).await?;
 
     let (mut short, mut long, mut done) = (Vec::new(), Vec::new(), Vec::new());
+    let mut streams = Vec::new();
     for (listed, progress_key) in open.into_iter().zip(&keys) {
         let from = from(progress_key);
         let count = stored.get(&listed.key).copied().unwrap_or_default();
@@ -109,6 +110,16 @@ pub(super) async fn import_channels(
         } else if count > listed.last_seq.distance_from(from) {
             mark_checked(import, &listed.key, listed.last_seq, incomplete.stored);
             done.push((&listed.key, listed.last_seq));
+            let of_streams = listed
+                .recents
+                .iter()
+                .filter(|message| is_of_stream(message));
+            streams.extend(decode(
+                import,
+                &listed.key,
+                listed.loses_red_dots,
+                of_streams.cloned(),
+            ));
         } else if count == 0 && incomplete.is_in_recents(import) {
             short.push(incomplete);
         } else {
@@ -116,6 +127,8 @@ pub(super) async fn import_channels(
         }
     }
 
+    // Webhooks do not bring the text of a stream.
+    store_messages(import, streams).await?;
     import_recents(import, &short).await?;
     done.extend(
         short

@@ -39,3 +39,14 @@ pub(super) async fn store_messages(
     });
     Ok(())
 }
+
+/// Returns whether the message is a stream, whose text may have grown since it was stored.
+pub(super) fn is_of_stream(message: &Value) -> bool {
+    ["stream_no", "stream_data", "streams"]
+        .iter()
+        .any(|field| match message.get(field) {
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(Value::Array(pieces)) => !pieces.is_empty(),
+            _ => false,
+        })
+}

@@ -144,10 +144,7 @@ async fn import_recorded(engine: Engine, name: &str, version: WukongimVersion) {
         (0, 0, 0),
         "{summary}"
     );
-<<<<<<< HEAD
-=======
-    assert!(summary.deleted >= 10, "{summary}");
->>>>>>> c22bbf7 (Count messages of an import once, and split its files)
+    assert!(summary.deleted > 0, "{summary}");
     for (uid, list) in &recorded.lists {
         let names = |items: &[Value]| {
             let mut names: Vec<String> = items
