@@ -1,4 +1,4 @@
-//! What the repair of missing messages must know of the webhooks of this server.
+//! Tells the repair of missing messages about the webhooks of this server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -18,7 +18,7 @@ pub struct ChannelView {
     pub keys: Vec<ChannelKey>,
     /// The user; `None` for a service that sees everything.
     pub uid: Option<Uid>,
-    /// Whether a service asks. A service may see all of a channel that `uid` never joined.
+    /// True for a service. A service may see all of a channel that `uid` never joined.
     pub as_service: bool,
 }
 
@@ -38,7 +38,7 @@ pub struct MessageNames {
 pub struct NamedMessages {
     /// In the order of the names: by seq, by id, by client number. Each message is there once.
     pub messages: Vec<Message>,
-    /// Whether the last ones are missing because they did not fit into the answer.
+    /// True if the last ones are missing because they did not fit into the answer.
     pub is_cut: bool,
 }
 

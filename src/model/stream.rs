@@ -8,7 +8,7 @@ use serde_json::Value;
 /// The flag at the end of a stream.
 const FLAG_AT_END: u8 = 2;
 
-/// What a message says of the stream that it begins; all empty if it begins none. The only part of
+/// The stream that a message begins; all empty if it begins none. The only part of
 /// a message that a repeat may complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stream {

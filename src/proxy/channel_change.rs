@@ -26,7 +26,7 @@ pub(crate) enum ChannelChange {
     AddMembers {
         channel: ChannelRef,
         uids: Vec<Uid>,
-        /// Whether to remove all others.
+        /// True to remove all others.
         reset: bool,
     },
     /// Remove members.

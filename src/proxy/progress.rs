@@ -11,7 +11,7 @@ pub(super) struct Progress(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     last_at: Instant,
-    /// Whether the next part has to come from the caller.
+    /// True if the next part has to come from the caller.
     waits_for_caller: bool,
     caller_failed: bool,
 }

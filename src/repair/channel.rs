@@ -49,7 +49,7 @@ pub(super) async fn find_gaps(
 struct Fetched {
     stored: u64,
     overdue: u64,
-    /// Whether an answer contained a message that is stored here, which shows that the history is
+    /// True if an answer contained a message that is stored here, which shows that the history is
     /// that of this channel, and complete in this range.
     is_confirmed: bool,
 }
@@ -76,7 +76,7 @@ impl Repairer {
             channels: 1,
             ..RepairSummary::default()
         };
-        let mut begin_is_known = false;
+        let mut begin_is_known = head.gaps.begins_at <= Seq(1);
         if head.gaps.begins_at > Seq(1) {
             let fetched = self.fetch_older(head, head.gaps.begins_at).await?;
             summary.count(fetched);
@@ -96,7 +96,8 @@ impl Repairer {
         summary.absent = self
             .close_gaps(head.id, &range, is_confirmed, begin_is_known)
             .await?;
-        if is_confirmed {
+        // Otherwise the channel would be asked for again at once.
+        if is_confirmed && begin_is_known {
             Ok(summary)
         } else {
             Err(RepairError::Channel(

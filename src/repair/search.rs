@@ -164,9 +164,10 @@ impl Repairer {
             .filter(|(_, row)| row.last_seq > Seq::ZERO)
             .map(|(_, row)| row.channel_id)
             .collect();
+        let keys: Vec<&ChannelKey> = recent.iter().map(|(key, _)| key).collect();
+        let ids = store.find_channels(&keys).await?;
         for (key, listed) in &recent {
-            let id = store.find_channel(key).await?;
-            if id.is_some_and(|id| known.contains(&id)) {
+            if ids.get(key).is_some_and(|id| known.contains(id)) {
                 continue;
             }
             summary.add(self.add_conversation(uid, key, listed).await?);

@@ -248,8 +248,10 @@ impl RepairWorker {
     async fn fill_gaps(&mut self, repairer: &Repairer, now: EpochMs) -> Result<u64, RepairError> {
         let until = self.overdue_before(now);
         let store = &self.services.base.store;
-        let heads = store.list_incomplete_channels(until, MAX_LISTED).await?;
         self.delayed.retain(|_, at| *at > Instant::now());
+        // Delayed channels, which are the oldest ones, must not keep the others off the list.
+        let limit = MAX_LISTED + self.delayed.len() as u64;
+        let heads = store.list_incomplete_channels(until, limit).await?;
         let mut stored = 0;
         for head in heads {
             if self.delayed.contains_key(&head.id) {

@@ -22,7 +22,7 @@ pub struct MissingMessages {
     pub messages: i64,
 }
 
-/// What identifies a stored message, without its content.
+/// The identity of a stored message, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoredPlace {
     pub(crate) seq: Seq,

@@ -27,7 +27,7 @@ pub(crate) struct HistoryPage {
     pub(crate) refused: u64,
     /// The lowest and the highest seq of all messages, if there are any.
     pub(crate) seqs: Option<(Seq, Seq)>,
-    /// Whether there are more messages in the direction of the request.
+    /// True if there are more messages in the direction of the request.
     pub(crate) more: bool,
 }
 

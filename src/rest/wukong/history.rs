@@ -99,7 +99,7 @@ struct SeqRange {
     start: Seq,
     /// The seq where the page ends, which is not included.
     end: Seq,
-    /// Whether the page goes to newer messages.
+    /// True for a page of newer messages.
     newer: bool,
 }
 

@@ -318,6 +318,28 @@ async fn removed_messages_are_not_asked_for_again(engine: Engine) {
     assert_eq!(fed.stand_in.bodies("/channel/messagesync").len(), asked);
 }
 
+/// A WuKongIM that has lost the first message that arrived here cannot tell what came before it. It
+/// is not asked again every second.
+async fn a_lost_beginning_is_not_asked_for_all_the_time(engine: Engine) {
+    let mut fed = Fed::start(engine, WukongimVersion::V1, 12).await;
+    fed.stand_in.drop_webhooks(true);
+    for text in ["one", "two"] {
+        fed.stand_in.send("ann", "g1", 2, text);
+    }
+    fed.stand_in.webhooks_settled().await;
+    fed.stand_in.drop_webhooks(false);
+    fed.stand_in.send("ann", "g1", 2, "three");
+    fed.stand_in.webhooks_settled().await;
+    fed.stand_in.remove_message("g1", 3);
+    for _ in 0..50 {
+        fed.tick();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(seqs(&fed.server.only("bob").await), [3, 2, 1]);
+    let asked = fed.stand_in.bodies("/channel/messagesync").len();
+    assert!((1..=3).contains(&asked), "asked {asked} times in 5 s");
+}
+
 /// The messages of another WuKongIM are not taken.
 async fn another_wukongim_is_noticed(engine: Engine) {
     let version = WukongimVersion::V1;
@@ -354,6 +376,7 @@ on_every_database!(
     a_stopped_server_catches_up,
     an_outage_of_wukongim_is_waited_out,
     removed_messages_are_not_asked_for_again,
+    a_lost_beginning_is_not_asked_for_all_the_time,
     another_wukongim_is_noticed,
 );
 
