@@ -49,8 +49,8 @@ pub(super) async fn find_gaps(
 struct Fetched {
     stored: u64,
     overdue: u64,
-    /// True if an answer contained a message that is stored here, which shows that the history is
-    /// that of this channel, and complete in this range.
+    /// True if an answer contained the message beside the missing ones. This shows that it is the
+    /// history of this channel, and complete in this range.
     is_confirmed: bool,
 }
 
@@ -189,6 +189,8 @@ impl Repairer {
         from: Seq,
         below: Option<Seq>,
     ) -> Result<Fetched, RepairError> {
+        // The message beside the missing ones, which is stored here.
+        let boundary = below.map_or(from, Seq::previous);
         let mut total = Fetched::default();
         for history in ChannelHistory::of(&head.key) {
             let mut next = from;
@@ -198,7 +200,7 @@ impl Repairer {
                     .await?;
                 let end = page.seqs.map(|(_, highest)| highest);
                 let has_more = page.more;
-                let fetched = self.store(head, page).await?;
+                let fetched = self.store(head, page, boundary).await?;
                 total.add(fetched);
                 match end {
                     Some(end) if has_more && end >= next => next = end.next(),
@@ -236,7 +238,7 @@ impl Repairer {
             }
             // In ascending order, so that few messages are late.
             for page in pages.into_iter().rev() {
-                let fetched = self.store(head, page).await?;
+                let fetched = self.store(head, page, from).await?;
                 total.add(fetched);
             }
             if total.is_confirmed {
@@ -251,6 +253,7 @@ impl Repairer {
         &self,
         head: &ChannelHead,
         mut page: HistoryPage,
+        boundary: Seq,
     ) -> Result<Fetched, RepairError> {
         let known = self.find_known(head.id, &page).await?;
         for incoming in &page.messages {
@@ -269,7 +272,12 @@ impl Repairer {
                 incoming.message.red_dot = true;
             }
         }
-        let is_confirmed = !known.is_empty();
+        // Other known messages may have been fetched from there before.
+        let is_confirmed = known.contains_key(&boundary)
+            && page
+                .messages
+                .iter()
+                .any(|incoming| incoming.message.seq == boundary);
         page.messages
             .retain(|incoming| !known.contains_key(&incoming.message.seq));
         if page.messages.is_empty() {
