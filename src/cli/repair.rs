@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::clock::{Clock, IdGenerator};
 use crate::config::{ConfigError, Settings, Url};
@@ -45,8 +45,8 @@ pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<()> 
     let repairer = Repairer::new(services, Arc::new(client)).await?;
     let result = repair_all(&repairer).await;
     store.close().await;
-    let summary = result?;
     let shown = Url::from(args.url.as_str()).redacted();
+    let summary = result.with_context(|| format!("{shown}: run it again to continue"))?;
     super::print(&format!("{shown}\n{summary}"))?;
     if summary.failed > 0 {
         bail!("{} channels could not be repaired", summary.failed);

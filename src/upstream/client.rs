@@ -12,6 +12,7 @@ use super::pace::Pace;
 use crate::auth::TOKEN_HEADER;
 use crate::config::{Secret, Url};
 use crate::outbound::{ReadBodyError, read_response_body};
+use crate::telemetry::text_with_sources;
 use crate::wukongim::parse_value;
 
 /// Delays before a failed request is retried, in seconds.
@@ -163,7 +164,7 @@ impl WukongimClient {
         let response = request
             .send()
             .await
-            .map_err(|error| RequestError::Unavailable(error.without_url().to_string()))?;
+            .map_err(|error| RequestError::Unavailable(text_with_sources(&error.without_url())))?;
         let status = response.status();
         if status.is_server_error() || status.as_u16() == 429 {
             return Err(RequestError::Unavailable(format!("status {status}")));
