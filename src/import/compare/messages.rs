@@ -19,13 +19,18 @@ impl Comparer {
         last_seq: Seq,
         loses_red_dots: bool,
     ) -> anyhow::Result<()> {
-        let before = self.compared.get(key).unwrap_or_default();
-        if before >= last_seq {
-            return Ok(());
-        }
-        self.compared.insert(key.clone(), last_seq);
+        let before = {
+            // Locked, so that two users do not both compare the channel.
+            let mut result = self.result();
+            let before = self.compared.get(key).unwrap_or_default();
+            if before >= last_seq {
+                return Ok(());
+            }
+            self.compared.insert(key.clone(), last_seq);
+            result.messages += u64::try_from(last_seq.distance_from(before))?;
+            before
+        };
         let from = before.next();
-        self.result().messages += u64::try_from(last_seq.distance_from(before))?;
         let store = &self.core.base.store;
         if let Some(channel_id) = store.find_channel(key).await? {
             let range = SeqRange {
